@@ -1,0 +1,49 @@
+"""Image search that looks before it ranks. Public names are imported when first used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Candidate": "types",
+    "Component": "types",
+    "Explanation": "types",
+    "Hit": "types",
+    "Image": "types",
+    "ImageIndex": "index.index",
+    "ImageSearch": "search",
+    "MmrerankError": "errors",
+    "Query": "types",
+    "Ranking": "types",
+    "Reranker": "reranker",
+    "SearchResult": "results",
+}
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from mmrerank.errors import MmrerankError as MmrerankError
+    from mmrerank.index.index import ImageIndex as ImageIndex
+    from mmrerank.reranker import Reranker as Reranker
+    from mmrerank.results import SearchResult as SearchResult
+    from mmrerank.search import ImageSearch as ImageSearch
+    from mmrerank.types import Candidate as Candidate
+    from mmrerank.types import Component as Component
+    from mmrerank.types import Explanation as Explanation
+    from mmrerank.types import Hit as Hit
+    from mmrerank.types import Image as Image
+    from mmrerank.types import Query as Query
+    from mmrerank.types import Ranking as Ranking
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'mmrerank' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"mmrerank.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

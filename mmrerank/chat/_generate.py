@@ -1,0 +1,100 @@
+"""The decoding loop of local models: greedy or sampled, under grammars, rows of one batch side by side.
+
+A loop of our own because `generate` of transformers has one sampling setting and one length for a batch
+and knows no per-row grammar. Law: a row's tokens depend on its prompt, limits and seed alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from mmrerank.chat._grammar import Grammars
+from mmrerank.vl.qwen import Encoded, QwenVL
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One reply of at most ``limit`` tokens; greedy at ``temperature`` 0, else drawn from ``seed``."""
+
+    prompt: Encoded
+    limit: int
+    temperature: float = 0.0
+    seed: int = 0
+    matcher: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generated:
+    """Token ids without the stop token; ``finish`` is ``length`` when the limit cut the reply."""
+
+    ids: tuple[int, ...]
+    finish: Literal["stop", "length"]
+
+
+def generate(qwen: QwenVL, grammars: Grammars, rows: Sequence[Row]) -> list[Generated]:
+    """Replies to ``rows``, in their order. The caller holds ``qwen.lock``."""
+    import torch
+
+    with torch.inference_mode():
+        return _generate(qwen, grammars, rows)
+
+
+def _generate(qwen: QwenVL, grammars: Grammars, rows: Sequence[Row]) -> list[Generated]:
+    import torch
+
+    batch = qwen.collate([r.prompt for r in rows])
+    cache = qwen.new_cache()
+    device = batch.ids.device
+    written: list[list[int]] = [[] for _ in rows]
+    finish: dict[int, Literal["stop", "length"]] = {}
+    draws = [torch.Generator().manual_seed(r.seed) if r.temperature > 0 else None for r in rows]
+    alive = list(range(len(rows)))  # batch row -> index into rows
+    mask, nexts = batch.mask, batch.positions.amax((0, 2)) + 1
+    logits = qwen.forward(batch, cache)
+    while True:
+        grammars.mask(logits, [None if i in finish else rows[i].matcher for i in alive])
+        tokens = _choose(logits, [rows[i].temperature for i in alive], [draws[i] for i in alive])
+        for i, token in zip(alive, tokens, strict=True):
+            if i in finish:  # the row only waits to be dropped; its token means nothing
+                continue
+            if token in qwen.stop_ids:
+                finish[i] = "stop"
+                continue
+            written[i].append(token)
+            matcher = rows[i].matcher
+            if matcher is not None:
+                matcher.accept_token(token)
+            if len(written[i]) >= rows[i].limit:
+                finish[i] = "length"
+        going = [n for n, i in enumerate(alive) if i not in finish]
+        if not going:
+            return [Generated(ids=tuple(w), finish=finish[i]) for i, w in enumerate(written)]
+        # finished rows are dropped when that halves the work: shrinking the cache copies it
+        if 2 * len(going) <= len(alive):
+            keep = torch.tensor(going, device=device)
+            cache.batch_select_indices(keep)
+            mask, nexts = mask[keep], nexts[keep]
+            tokens = [tokens[n] for n in going]
+            alive = [alive[n] for n in going]
+        mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
+        logits = qwen.step(torch.tensor(tokens, device=device), mask, nexts, cache)
+        nexts = nexts + 1
+
+
+def _choose(
+    logits: torch.Tensor, temperatures: Sequence[float], draws: Sequence[torch.Generator | None]
+) -> list[int]:
+    """The next token of each row of ``logits`` (B, width)."""
+    import torch
+
+    tokens: list[int] = logits.argmax(-1).tolist()
+    for n, (temperature, draw) in enumerate(zip(temperatures, draws, strict=True)):
+        if draw is not None:
+            chances = torch.softmax(logits[n].cpu() / temperature, -1)
+            tokens[n] = int(torch.multinomial(chances, 1, generator=draw))
+    return tokens

@@ -1,0 +1,169 @@
+"""What all verbs share: results on stdout, everything else on stderr, errors as exit codes.
+
+Holds no verb and knows no model. JSON is ASCII, so that any name survives any terminal and pipe.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import typer
+
+from mmrerank.errors import MmrerankError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+P = ParamSpec("P")
+T = TypeVar("T")
+DEBUG = "MMRERANK_DEBUG"
+_PLAIN_WIDTH = 120
+_SPARSE_SECONDS = 10.0
+
+
+class Output(StrEnum):
+    """How results are printed."""
+
+    text = "text"
+    json = "json"
+
+
+def say(text: str) -> None:
+    """One line for the person, on stderr."""
+    typer.echo(visible(text), err=True)
+
+
+def emit(body: Any) -> None:
+    """One JSON document, on one line of stdout."""
+    typer.echo(json.dumps(body, ensure_ascii=True, allow_nan=False))
+
+
+def visible(text: str) -> str:
+    """``text`` with control characters and undecodable bytes escaped: names cannot drive the terminal."""
+    return "".join(
+        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1]
+        for c in text
+    )
+
+
+def one_line(text: str) -> str:
+    """`visible`, with line breaks escaped as well: for names and cells."""
+    return visible(text).replace("\n", "\\n")
+
+
+def debugging() -> bool:
+    """Whether tracebacks and library messages are wanted."""
+    return os.environ.get(DEBUG, "").lower() not in ("", "0", "false", "no")
+
+
+def guarded(verb: Callable[P, T]) -> Callable[P, T]:
+    """``verb`` with its errors as one message on stderr and the exit code of their class.
+
+    While it runs, what libraries print goes to stderr: stdout is for `emit` and typer's echo through
+    `results` only.
+    """
+
+    @functools.wraps(verb)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            value = verb(*args, **kwargs)
+            sys.stdout.flush()
+            return value
+        except (typer.Exit, typer.Abort):
+            sys.stdout.flush()
+            raise
+        except MmrerankError as error:
+            _report(f"error: {error}")
+            raise typer.Exit(error.exit_code) from error
+        except BrokenPipeError:
+            # the reader has all it wants; what is left in the buffer must not fail at exit either
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except Exception as error:
+            _report(
+                f"internal error: {type(error).__name__}: {error}\n"
+                f"This is a fault of mmrerank; {DEBUG}=1 shows where it happened."
+            )
+            raise typer.Exit(1) from error
+
+    return run
+
+
+def _report(message: str) -> None:
+    if debugging():
+        typer.echo(traceback.format_exc(), err=True)
+    say(message)
+
+
+@contextmanager
+def working() -> Iterator[None]:
+    """Within it, stdout is stderr: whatever a library prints cannot mix with results."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def quiet_libraries() -> None:
+    """Keeps third parties' warnings, log lines and progress bars away; for the process, before they load.
+
+    With ``MMRERANK_DEBUG`` everything may speak.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if debugging():
+        logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+        return
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # a handler on the root keeps `logging.warning` of libraries from making its own
+    logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(name)s: %(message)s")
+    logging.getLogger("mmrerank").setLevel(logging.WARNING)
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("default", module=r"mmrerank\b")
+    warnings.showwarning = lambda message, *_, **__: say(f"warning: {message}")
+
+
+def table_console() -> Console:
+    """A console on stdout; wide where it is no terminal, so that tables in files keep their cells."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """A function to be called with (done, of how many): a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _sparse(what)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=Console(stderr=True), transient=True,
+    ) as bar:  # fmt: skip
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _sparse(what: str) -> Callable[[int, int | None], None]:
+    last = time.monotonic()
+
+    def tell(done: int, total: int | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= _SPARSE_SECONDS:
+            last = time.monotonic()
+            say(f"{what}: {done}" + (f" of {total}" if total else ""))
+
+    return tell

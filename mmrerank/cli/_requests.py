@@ -1,0 +1,134 @@
+"""Reads the requests of ``mmrerank rerank``: JSON lines to queries and rankings, checked before any call."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mmrerank.cli._options import existing_image
+from mmrerank.errors import InputError
+from mmrerank.types import Candidate, Image, Query, Ranking
+
+_QUERY = ("text", "images", "exclude", "turns", "instruction", "id")
+_CANDIDATE = ("id", "image", "text", "score", "metadata")
+
+
+def read_requests(path: Path, stdin: BinaryIO) -> list[tuple[Query, Ranking]]:
+    """Every request of the file (``-``: of ``stdin``). Raises `InputError` naming the line that is wrong."""
+    piped = str(path) == "-"
+    try:
+        body = stdin.read() if piped else path.read_bytes()
+        text = body.decode("utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{'stdin' if piped else path} is not UTF-8: {error}") from error
+    folder, name = (Path(), "stdin") if piped else (path.parent, str(path))
+    requests = [
+        _request(line, f"{name}, line {number}", folder)
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    ]
+    if not requests:
+        raise InputError(f"{name} holds no request")
+    return requests
+
+
+def _request(line: str, where: str, folder: Path) -> tuple[Query, Ranking]:
+    try:
+        body = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where} is not JSON: {error}") from error
+    body = _object(body, ("query", "candidates"), f"{where}: a request")
+    for key in ("query", "candidates"):
+        if key not in body:
+            raise InputError(f"{where}: a request needs {key!r}")
+    if not isinstance(body["candidates"], list):
+        raise InputError(f"{where}: 'candidates' must be a list, not {_kind(body['candidates'])}")
+    candidates = [
+        _candidate(c, f"{where}, candidate {n}", folder)
+        for n, c in enumerate(body["candidates"], start=1)
+    ]
+    query = _query(body["query"], f"{where}, query", folder)
+    try:
+        return query, Ranking(tuple(candidates))
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _query(value: Any, where: str, folder: Path) -> Query:
+    body = {"text": value} if isinstance(value, str) else _object(value, _QUERY, f"{where}: a query")
+    try:
+        return Query(
+            text=_text(body.get("text"), f"{where}: text"),
+            images=tuple(
+                Image(path=existing_image(folder / name, where))
+                for name in _texts(body.get("images"), f"{where}: images")
+            ),
+            exclude=_texts(body.get("exclude"), f"{where}: exclude"),
+            turns=_texts(body.get("turns"), f"{where}: turns"),
+            instruction=_text(body.get("instruction"), f"{where}: instruction"),
+            id=_text(body.get("id"), f"{where}: id"),
+        )
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _candidate(value: Any, where: str, folder: Path) -> Candidate:
+    body = _object(value, _CANDIDATE, f"{where}: a candidate")
+    id_ = _text(body.get("id"), f"{where}: id")
+    if not id_:
+        raise InputError(f"{where} needs an id")
+    score = body.get("score")
+    if isinstance(score, bool) or not isinstance(score, int | float | None):
+        raise InputError(f"{where}: score must be a number, not {_kind(score)}")
+    if score is not None and not math.isfinite(score):
+        raise InputError(f"{where}: score must be finite, not {score}")
+    image = _text(body.get("image"), f"{where}: image")
+    try:
+        return Candidate(
+            id=id_,
+            image=Image(path=existing_image(folder / image, where)) if image else None,
+            text=None if body.get("text") is None else _text(body["text"], f"{where}: text"),
+            score=None if score is None else float(score),
+            metadata=_object(body.get("metadata") or {}, None, f"{where}: metadata"),
+        )
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _object(value: Any, known: tuple[str, ...] | None, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise InputError(f"{what} must be a JSON object, not {_kind(value)}")
+    if known is not None and (unknown := sorted(value.keys() - set(known))):
+        raise InputError(f"{what} has no {unknown[0]!r}; it may have {', '.join(known)}")
+    return value
+
+
+def _text(value: Any, what: str) -> str:
+    # ids are often numbers elsewhere; the same id comes back as text
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{what} must be a text, not {_kind(value)}")
+    if value is not None and "\0" in value:
+        raise InputError(f"{what} holds a NUL character")
+    return value or ""
+
+
+def _texts(value: Any, what: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    if isinstance(value, str):
+        return (value,)
+    if not isinstance(value, list):
+        raise InputError(f"{what} must be a list of texts, not {_kind(value)}")
+    return tuple(_text(v, what) for v in value)
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

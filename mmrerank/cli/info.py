@@ -1,0 +1,37 @@
+"""``mmrerank info``: what an index holds and what it was made with. Loads no model and changes nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmrerank.cli._console import Output, emit, one_line, table_console, working
+from mmrerank.cli._options import OutputFlag
+
+EXAMPLE = "mmrerank info pictures"
+
+
+def info(
+    index: Annotated[
+        str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")
+    ],
+    output: OutputFlag = Output.text,
+) -> None:
+    """Show what an index holds: images, failures, embedder, store."""
+    from mmrerank.index.index import ImageIndex
+
+    with working():
+        told = ImageIndex.open(index).info()
+    if output is Output.json:
+        emit(told)
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    for key, value in told.items():
+        table.add_row(key.replace("_", " "), Text(one_line(str(value))))
+    table_console().print(table)

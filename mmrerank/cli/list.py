@@ -1,0 +1,144 @@
+"""``mmrerank list``: what can be named on the command line, out of the plug-in folders and the catalogue."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+
+from mmrerank import catalog, registry
+from mmrerank.cli._console import Output, emit, one_line, table_console
+from mmrerank.cli._options import OutputFlag
+
+EXAMPLE = """mmrerank list methods
+mmrerank list --output json"""
+
+
+class What(StrEnum):
+    """What can be listed."""
+
+    methods = "methods"
+    chats = "chats"
+    embedders = "embedders"
+    models = "models"
+    stores = "stores"
+    corpora = "corpora"
+
+
+_KIND = {What.chats: "chat", What.embedders: "embedder", What.stores: "store", What.corpora: "corpus"}
+
+
+def list_(
+    what: Annotated[
+        What | None, typer.Argument(show_default=False, help="One kind (default: all of them).")
+    ] = None,
+    output: OutputFlag = Output.text,
+) -> None:
+    """List methods and their options, backends, embedders, models, stores, sources."""
+    found = {w.value: _rows(w) for w in ([what] if what else What)}
+    if output is Output.json:
+        emit(found)
+        return
+    for name, rows in found.items():
+        _print(name, rows)
+
+
+def _rows(what: What) -> list[dict[str, Any]]:
+    if what is What.methods:
+        return [method(name) for name in registry.names("strategy")]
+    if what is What.models:
+        return [dataclasses.asdict(card) for card in catalog.cards()]
+    return [_plugin(_KIND[what], name) for name in registry.names(_KIND[what])]
+
+
+def method(name: str) -> dict[str, Any]:
+    """A reranking method: what it needs, where it is from, and its options with their defaults."""
+    module = registry.load("strategy", name)
+    return {
+        "name": name,
+        "family": module.FAMILY,
+        "needs": list(module.NEEDS),
+        "paper": module.PAPER,
+        "about": _first_sentence(module.__doc__),
+        "options": _options(module.Options),
+    }
+
+
+def _options(options: type[Any]) -> list[dict[str, Any]]:
+    hints = get_type_hints(options)
+    return [
+        {
+            "name": f.name,
+            "type": "choice" if (choices := _choices(hints[f.name])) else _type_name(hints[f.name]),
+            "default": f.default if f.default is not dataclasses.MISSING else None,
+            **({"choices": choices} if choices else {}),
+        }
+        for f in dataclasses.fields(options)
+    ]
+
+
+def _choices(hint: Any) -> list[Any]:
+    return list(get_args(hint)) if str(get_origin(hint)) == "typing.Literal" else []
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint)
+
+
+def _plugin(kind: str, name: str) -> dict[str, Any]:
+    """A plug-in by its source text: a listing must not need what the plug-in needs."""
+    spec = importlib.util.find_spec(f"{registry.KINDS[kind]}.{name}")
+    assert spec is not None and spec.origin is not None, "the registry names modules that exist"
+    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+    about = _first_sentence(ast.get_docstring(tree))
+    return {"name": name, **({"form": form} if (form := _form(tree)) else {}), "about": about}
+
+
+def _form(tree: ast.Module) -> str:
+    """The value of the module's ``FORM``: how the plug-in is named on the command line."""
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else []
+        if any(isinstance(t, ast.Name) and t.id == "FORM" for t in targets):
+            assert isinstance(node, ast.Assign)
+            return str(ast.literal_eval(node.value))
+    return ""
+
+
+def _first_sentence(text: str | None) -> str:
+    line = " ".join((text or "").split("\n\n")[0].replace("``", "").split())
+    return line if len(line) <= 160 else line.split(". ")[0].rstrip(".") + "."
+
+
+def _print(name: str, rows: list[dict[str, Any]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = table_console()
+    console.print(Text(name if rows else f"{name}: none", style="bold"))
+    if not rows:
+        return
+    columns = [c for c in dict.fromkeys(k for row in rows for k in row) if any(r.get(c) for r in rows)]
+    table = Table(box=None, pad_edge=True, header_style="dim")
+    for column in columns:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*(Text(_cell(row.get(c))) for c in columns))
+    console.print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return "\n".join(_option(v) if isinstance(v, dict) else str(v) for v in value)
+    return one_line("" if value is None else str(value))
+
+
+def _option(option: dict[str, Any]) -> str:
+    default = option["default"]
+    shown = str(default).lower() if isinstance(default, bool) else str(default)
+    choices = f" ({'|'.join(map(str, option['choices']))})" if "choices" in option else ""
+    return f"{option['name']}={shown}{choices}"

@@ -1,0 +1,78 @@
+"""``mmrerank rerank``: reranks candidates from anywhere, one request a line. Searches nothing itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmrerank.cli._console import Output, emit, progress, working
+from mmrerank.cli._options import (
+    ChatFlag,
+    ChatOptionsFlag,
+    DeviceFlag,
+    OptionsFlag,
+    OutputFlag,
+    chat_for,
+    pairs,
+)
+from mmrerank.errors import DEGRADED_EXIT_CODE
+
+EXAMPLE = """mmrerank rerank --input requests.jsonl --rerank cotrr --chat openai:MODEL@http://localhost:8000/v1
+a line: {"query": {"text": "a red boat"}, "candidates": [{"id": "a", "image": "a.jpg", "score": 0.3}]}"""
+
+BATCH = 32
+"""Requests driven together: enough to fill a model's batch, few enough that results come as they are ready."""
+
+
+def rerank(
+    input: Annotated[
+        Path,
+        typer.Option("--input", metavar="REQUESTS.jsonl", help="One request a line; - reads stdin."),
+    ],
+    method: Annotated[
+        str | None,
+        typer.Option("--rerank", metavar="METHOD", show_default=False, help="A method of `mmrerank list methods` (default: cotrr)."),
+    ] = None,
+    option: OptionsFlag = None,
+    chat: ChatFlag = None,
+    chat_option: ChatOptionsFlag = None,
+    device: DeviceFlag = None,
+    output: OutputFlag = Output.text,
+) -> None:
+    """Rerank candidates from anywhere, one request a line.
+
+    Prints one result for each request, in their order. A query is a text or an object with text, images, exclude, turns, instruction and id; a candidate has an
+    id, an image or a text, and may have its first-stage score. Images are paths, relative to the folder of
+    REQUESTS.jsonl. The order given is the first-stage order.
+    """
+    from mmrerank import config
+    from mmrerank.cli._requests import read_requests
+    from mmrerank.cli._show import show
+    from mmrerank.reranker import Reranker
+
+    requests = read_requests(input, sys.stdin.buffer)
+    settings = config.load(flags={"rerank": method, "chat": chat, "device": device})
+    name = method or ("cotrr" if settings.rerank == "none" else settings.rerank)
+    with working():
+        backend = chat_for(name, settings.chat, device=settings.device, options=chat_option)
+        reranker = Reranker(name, backend, **pairs(option, "-o"))
+    degraded = False
+    for start in range(0, len(requests), BATCH):
+        # all lines were checked above: a typing error in the last one must not cost the calls before it
+        with working(), progress(f"judging requests from {start + 1} on") as step:
+            results = reranker.rank_batch(requests[start : start + BATCH], progress=step)
+        for number, result in enumerate(results, start=start + 1):
+            degraded = degraded or result.degraded
+            if output is Output.json:
+                emit(result.to_dict())
+            else:
+                name_of = result.query.id or str(number)
+                typer.secho(f"{name_of}: {result.query.words or 'image query'}", bold=True)
+                show(result)
+                typer.echo("")
+        sys.stdout.flush()
+    if degraded:
+        raise typer.Exit(DEGRADED_EXIT_CODE)

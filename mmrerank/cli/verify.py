@@ -1,0 +1,38 @@
+"""``mmrerank verify``: whether an index is whole. Loads no model and repairs nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmrerank.cli._console import Output, emit, one_line, working
+from mmrerank.cli._options import OutputFlag
+from mmrerank.errors import IndexError_
+
+EXAMPLE = """mmrerank verify pictures
+mmrerank verify pictures --deep"""
+
+
+def verify(
+    index: Annotated[
+        str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")
+    ],
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Also read every vector and every image file.")
+    ] = False,
+    output: OutputFlag = Output.text,
+) -> None:
+    """Check that an index is whole; ends with code 4 when something is wrong."""
+    from mmrerank.index.index import ImageIndex
+
+    with working():
+        problems = list(ImageIndex.open(index).verify(deep=deep))
+    if output is Output.json:
+        emit({"index": index, "ok": not problems, "problems": problems})
+    else:
+        for problem in problems:
+            typer.echo(one_line(str(problem)))
+        typer.echo(f"{len(problems)} problem(s)" if problems else "the index is whole")
+    if problems:
+        raise typer.Exit(IndexError_.exit_code)

@@ -1,0 +1,114 @@
+"""Settings of a run: YAML recipe, then environment (``MMRERANK_*``), then flags, each over the one before.
+
+One frozen record for the command line, the app and Python. An unknown key is an error that names the
+allowed ones; nothing is read from anywhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+from mmrerank.errors import InputError, UsageError
+
+T = TypeVar("T")
+PREFIX = "MMRERANK_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a search needs to know. ``options`` are the method's own (``-o name=value``)."""
+
+    index: str = "demo"
+    embedder: str = ""
+    chat: str = "bundled"
+    rerank: str = "none"
+    k: int = 10
+    candidates: int = 20
+    device: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load(
+    recipe: Path | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Settings of a run; flags that are None are left out. Raises `UsageError` or `InputError`."""
+    values: dict[str, Any] = {}
+    if recipe is not None:
+        values.update(read_yaml(recipe))
+    env = os.environ if environment is None else environment
+    for name in (f.name for f in dataclasses.fields(Settings) if f.name != "options"):
+        if value := env.get(PREFIX + name.upper()):
+            values[name] = value
+    values.update({k: v for k, v in (flags or {}).items() if v is not None})
+    return build(Settings, values, where=str(recipe) if recipe else "settings")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file that holds a mapping. Raises `InputError` naming the file and the line."""
+    try:
+        body = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(body, dict):
+        raise InputError(f"{path} must hold a mapping of names to values")
+    return body
+
+
+def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
+    """An options dataclass out of plain values (strings are converted to the field's type).
+
+    Raises `UsageError` for an unknown name, a value of the wrong type, or one the class refuses.
+    """
+    hints = get_type_hints(kind)
+    known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            allowed = f"it takes {', '.join(known)}" if known else "it takes no options"
+            raise UsageError(f"{where}: unknown option {name!r}; {allowed}.{hint}")
+        converted[name] = _convert(value, hints[name], f"{where}: {name}")
+    try:
+        return kind(**converted)
+    except ValueError as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+_WORDS = {"true": True, "yes": True, "on": True, "1": True,
+          "false": False, "no": False, "off": False, "0": False}  # fmt: skip
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    if allowed := (get_args(hint) if str(get_origin(hint)) == "typing.Literal" else ()):
+        if value not in allowed:
+            raise UsageError(
+                f"{where} must be one of {', '.join(map(str, allowed))}, not {value!r}"
+            )
+        return value
+    if hint is bool:
+        word = _WORDS.get(str(value).lower())
+        if word is None:
+            raise UsageError(f"{where} must be true or false, not {value!r}")
+        return word
+    if hint in (int, float) and not isinstance(value, bool):
+        try:
+            return hint(value)
+        except (TypeError, ValueError):
+            raise UsageError(f"{where} must be a number ({hint.__name__}), not {value!r}") from None
+    if hint is str:
+        return str(value)
+    return value

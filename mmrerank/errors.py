@@ -1,0 +1,84 @@
+"""Every error mmrerank raises on purpose, in one tree, with the exit code the command line ends on.
+
+    MmrerankError            1  something of ours went wrong
+    ├── UsageError           2  an argument, option, name or recipe key is wrong
+    ├── InputError           3  a source, image, request or file cannot be used
+    │   └── ImageError       3  one image cannot be decoded, or is refused
+    ├── IndexError_          4  an index is missing, foreign, damaged or busy
+    │   └── MismatchError    4  the index was made with another embedder or preprocessing
+    ├── ModelError           5  weights are missing, unreadable or not of the kind asked for
+    │   └── CapabilityError  5  the backend cannot do what the method needs
+    ├── ChatError            6  a language-model call failed (``retryable`` says whether again makes sense)
+    │   └── ReplyError       6  the model answered, but not in a form that says anything
+    └── MissingExtraError    5  an optional package is not installed
+
+Exit code 7 is not an error: the answer was printed, but some judgements failed and the first-stage order
+stands there. Each message names what was wrong, what is allowed, and where it helps the next command.
+"""
+
+from __future__ import annotations
+
+DEGRADED_EXIT_CODE = 7
+
+
+class MmrerankError(Exception):
+    """Root of the tree; ``exit_code`` is what the command line returns."""
+
+    exit_code = 1
+
+
+class UsageError(MmrerankError):
+    """An argument, option, plug-in name or configuration key is wrong."""
+
+    exit_code = 2
+
+
+class InputError(MmrerankError):
+    """A source, request or file cannot be used as it is."""
+
+    exit_code = 3
+
+
+class ImageError(InputError):
+    """One image cannot be decoded, or was refused (too large, truncated, empty)."""
+
+
+class IndexError_(MmrerankError):
+    """An index is missing, damaged, foreign, of another version, or being written by somebody else."""
+
+    exit_code = 4
+
+
+class MismatchError(IndexError_):
+    """The index holds vectors of another embedder or another preprocessing than the one offered."""
+
+
+class ModelError(MmrerankError):
+    """Weights are missing, unreadable, or not of the kind asked for."""
+
+    exit_code = 5
+
+
+class CapabilityError(ModelError):
+    """A backend lacks a capability that the chosen method needs."""
+
+
+class MissingExtraError(ModelError):
+    """An optional package is needed; the message holds the command that installs it."""
+
+
+class ChatError(MmrerankError):
+    """A call to a language model failed.
+
+    ``retryable`` is true when the same call may succeed later (time-out, 429, 5xx, lost connection).
+    """
+
+    exit_code = 6
+
+    def __init__(self, message: str, *, retryable: bool = False) -> None:
+        super().__init__(message)
+        self.retryable = retryable
+
+
+class ReplyError(ChatError):
+    """The model answered, but its reply says nothing usable."""

@@ -1,0 +1,90 @@
+"""Which formats are read, and how a file of unknown name is opened without trusting it.
+
+Only raster formats whose decoders run inside this process are tried: nothing here starts an external
+program (as EPS would), fetches anything, or goes by the file's name. It reads headers, never pixels.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import IO, Any
+
+import PIL.Image
+from PIL.ImageFile import ImageFile
+
+from mmrerank.errors import ImageError
+
+# fmt: off
+IMAGE_SUFFIXES = frozenset({
+    ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2",
+    ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".jxl",
+    ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tif", ".tiff", ".webp",
+})
+# fmt: on
+"""Lower-case suffixes that mark a file as an image when a folder or shard is searched."""
+
+# Pillow modules by format, in the order tried. JPEG before MPO: Pillow's JPEG reader makes the MPO itself.
+_READERS = {
+    "JPEG": "PIL.JpegImagePlugin",
+    "PNG": "PIL.PngImagePlugin",
+    "WEBP": "PIL.WebPImagePlugin",
+    "GIF": "PIL.GifImagePlugin",
+    "TIFF": "PIL.TiffImagePlugin",
+    "BMP": "PIL.BmpImagePlugin",
+    "AVIF": "PIL.AvifImagePlugin",
+    "JPEG2000": "PIL.Jpeg2KImagePlugin",
+    "PPM": "PIL.PpmImagePlugin",
+    "QOI": "PIL.QoiImagePlugin",
+}
+_HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"heif"}
+_JXL_MAGIC = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
+
+
+def open_header(file: IO[bytes]) -> ImageFile:
+    """The lazily opened image: size, mode and tags are known, no pixel is decoded.
+
+    Calls Pillow's readers directly rather than through `PIL.Image.open`, whose own size limit is a global
+    of the process that other users of Pillow may rely on. Raises `ImageError` for an empty or foreign
+    file; whatever a reader raises on a damaged header passes through.
+    """
+    prefix = file.read(32)
+    if not prefix:
+        raise ImageError("the file is empty (0 bytes)")
+    problem: Exception | None = None
+    for name, module in _READERS.items():
+        importlib.import_module(module)
+        factory, accept = PIL.Image.OPEN[name]
+        if accept is not None and accept(prefix) is not True:
+            continue
+        file.seek(0)
+        try:
+            return factory(file, "")
+        except SyntaxError as error:
+            # Pillow's way of saying "not mine after all" or "damaged header": another reader may take it.
+            problem = error
+    file.seek(0)
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS:
+        return _open_heif(file)
+    if prefix.startswith(_JXL_MAGIC):
+        return _open_registered("JXL", "JPEG XL", file)
+    if problem is not None:
+        raise problem
+    raise ImageError("the content is of no image format known here, whatever its name says")
+
+
+def _open_heif(file: IO[bytes]) -> ImageFile:
+    try:
+        plugin: Any = importlib.import_module("pillow_heif.as_plugin")
+    except ImportError as error:
+        raise ImageError(
+            "HEIC images need an optional package: pip install 'mmrerank[heif]'"
+        ) from error
+    # The class is used as it is; registering it with Pillow would change every other user's `open`.
+    image: ImageFile = plugin.HeifImageFile(file, "")
+    return image
+
+
+def _open_registered(name: str, title: str, file: IO[bytes]) -> ImageFile:
+    if name not in PIL.Image.OPEN:
+        raise ImageError(f"{title} images cannot be read by the installed Pillow; convert them")
+    return PIL.Image.OPEN[name][0](file, "")

@@ -1,0 +1,39 @@
+"""Small JPEG copies for pages and reports, and the data URIs that put them there."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import PIL.Image
+
+from mmrerank.images.decode import DEFAULT_MAX_PIXELS, decode
+from mmrerank.types import Image
+
+
+def thumbnail(
+    source: Image | bytes | PIL.Image.Image,
+    size: int = 256,
+    *,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    allow_truncated: bool = False,
+) -> bytes:
+    """A JPEG that fits into a square of ``size`` pixels; never enlarged. Raises `ImageError`."""
+    image = (
+        source
+        if isinstance(source, PIL.Image.Image)
+        else decode(source, max_pixels=max_pixels, allow_truncated=allow_truncated)
+    )
+    # A copy is needed: the picture may be the caller's own, and `thumbnail` works in place.
+    small = image.convert("RGB") if image.mode != "RGB" else image.copy()
+    small.thumbnail((size, size), PIL.Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    # The colour profile and EXIF stay behind: they can weigh more than the thumbnail and name places.
+    small.info.clear()
+    small.save(buffer, format="JPEG", quality=85, optimize=True)
+    return buffer.getvalue()
+
+
+def data_uri(data: bytes, mime: str = "image/jpeg") -> str:
+    """``data`` as a ``data:`` URI."""
+    return f"data:{mime};base64,{base64.b64encode(data).decode('ascii')}"

@@ -1,0 +1,1 @@
+"""The index on disk: manifest, records, vectors, and stores that search them."""

@@ -1,0 +1,1 @@
+"""Reranking: the driver, the parser, judgements and strategies."""

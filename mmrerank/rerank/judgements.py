@@ -1,0 +1,389 @@
+"""The judgements: each one owns a prompt, the schema of its reply, and what a reply means.
+
+`deconstruct`, `evaluate`, `order` and `single` are CoTRR's; `score` is the yes/no question. A reader
+(`read_*`) never raises on a reply's content: it returns what could be understood and says through
+`Reading.status` whether that is all of it (``ok``), some of it (``repaired``) or nothing (``failed``).
+Where a model must order, the reply is an object with one required key per candidate, so that a grammar
+guarantees each appears once; reasoning stands before the verdict it leads to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mmrerank.messages import Ask, Reply
+from mmrerank.rerank.parse import as_mapping, as_text, json_object, labels_in_order
+from mmrerank.rerank.prompting import render
+from mmrerank.types import (
+    COMPONENT_KINDS,
+    MAX_GRADE,
+    VERDICTS,
+    Assessment,
+    Candidate,
+    Component,
+    Query,
+    Repairs,
+    Verdict,
+    VerdictName,
+)
+
+Status = Literal["ok", "repaired", "failed"]
+MAX_COMPONENTS = 8
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def labels_for(n: int) -> tuple[str, ...]:
+    """What ``n`` candidates are called in a prompt: letters up to 26 (a token each), then numbers."""
+    return tuple(_ALPHABET[:n]) if n <= len(_ALPHABET) else tuple(str(i) for i in range(1, n + 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What was understood from one reply; ``repairs`` is ready to be added up."""
+
+    status: Status
+    components: tuple[Component, ...] = ()
+    assessments: Mapping[str, Assessment] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    reason: str = ""
+    repairs: Repairs = field(default_factory=Repairs)
+
+
+def _reading(status: Status, *, order_repairs: Repairs | None = None, **found: Any) -> Reading:
+    repairs = Repairs(failed=int(status == "failed"), repaired=int(status == "repaired"))
+    return Reading(status=status, repairs=repairs + (order_repairs or Repairs()), **found)
+
+
+def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+_TEXT: dict[str, Any] = {"type": "string"}
+_VERDICT: dict[str, Any] = {"type": "string", "enum": list(VERDICTS)}
+_GRADE: dict[str, Any] = {"type": "integer", "enum": list(range(MAX_GRADE + 1))}
+_COMPONENTS: dict[str, Any] = {
+    "type": "array",
+    "minItems": 1,
+    "maxItems": MAX_COMPONENTS,
+    "items": _object({"kind": {"type": "string", "enum": list(COMPONENT_KINDS)}, "text": _TEXT}),
+}
+
+
+def _scores(labels: Sequence[str]) -> dict[str, Any]:
+    return _object({label: {"type": "integer", "minimum": 0, "maximum": 99} for label in labels})
+
+
+# --- deconstruct -------------------------------------------------------------------------------------
+
+
+def deconstruct(query: Query, *, image_tokens: int = 256) -> Ask:
+    """Asks for the parts of a query: ``{"components": [{"kind", "text"}, ...]}``."""
+    return Ask(
+        messages=render("deconstruct", query=query),
+        schema=_object({"components": _COMPONENTS}),
+        max_tokens=400,
+        image_tokens=image_tokens,
+        kind="deconstruct",
+        query=query,
+    )
+
+
+def read_components(found: Any) -> tuple[tuple[Component, ...], bool]:
+    """Components out of a reply's list, ids ``c1``, ``c2``, ...; the flag says that nothing was dropped."""
+    components: list[Component] = []
+    clean = isinstance(found, list)
+    for item in found if isinstance(found, list) else []:
+        entry = as_mapping(item)
+        text = as_text(entry.get("text") if entry else item)
+        kind = entry.get("kind")
+        clean = clean and bool(text) and kind in COMPONENT_KINDS
+        if text and len(components) < MAX_COMPONENTS:
+            kind = kind if kind in COMPONENT_KINDS else "detail"
+            components.append(Component(id=f"c{len(components) + 1}", kind=kind, text=text))
+    return tuple(components), clean
+
+
+def read_deconstruct(reply: Reply) -> Reading:
+    """Reads the reply to `deconstruct`; failed when no component can be made out."""
+    body, repaired = json_object(reply)
+    components, clean = read_components(body.get("components"))
+    if not components:
+        return _reading("failed")
+    return _reading("repaired" if repaired or not clean else "ok", components=components)
+
+
+# --- evaluate ----------------------------------------------------------------------------------------
+
+
+def evaluate(
+    query: Query,
+    components: Sequence[Component],
+    group: Sequence[Candidate],
+    *,
+    image_tokens: int = 256,
+) -> Ask:
+    """Asks for a verdict per candidate and component, and a grade per candidate.
+
+    The reply: ``{"A": {"c1": {"note", "verdict"}, ..., "grade": 0-3}, ...}``, keys required.
+    """
+    labels = labels_for(len(group))
+    one = _object({"note": _TEXT, "verdict": _VERDICT})
+    per_image = _object({**{c.id: one for c in components}, "grade": _GRADE})
+    shown = [
+        {"label": n, "image": c.image, "text": c.text} for n, c in zip(labels, group, strict=True)
+    ]
+    return Ask(
+        messages=render("evaluate", query=query, components=components, candidates=shown),
+        schema=_object(dict.fromkeys(labels, per_image)),
+        max_tokens=len(group) * (40 + 60 * len(components)),
+        image_tokens=image_tokens,
+        kind="evaluate",
+        query=query,
+        shown=tuple(c.id for c in group),
+        labels=labels,
+        components=tuple(components),
+    )
+
+
+def _grade(value: Any) -> int | None:
+    if isinstance(value, str) and value.strip().isdigit():
+        value = int(value.strip())
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if whole and 0 <= value <= MAX_GRADE else None
+
+
+def _verdict(component: Component, value: Any) -> Verdict | None:
+    entry = as_mapping(value)
+    name: VerdictName | None = next(
+        (v for v in VERDICTS if v == (entry.get("verdict") if entry else value)), None
+    )
+    return name and Verdict(component=component.id, verdict=name, note=as_text(entry.get("note")))
+
+
+def read_evaluate(reply: Reply, ask: Ask) -> Reading:
+    """Reads the reply to ``ask`` (made by `evaluate`).
+
+    A candidate whose verdicts are all unreadable gets no assessment; a single unreadable verdict among
+    others is ``cannot_tell`` and counts as a repair.
+    """
+    body, repaired = json_object(reply)
+    assessments: dict[str, Assessment] = {}
+    for label, id_ in zip(ask.labels, ask.shown, strict=True):
+        entry = as_mapping(body.get(label))
+        found = [_verdict(c, entry.get(c.id)) for c in ask.components]
+        if not any(found):
+            repaired = True
+            continue
+        grade = _grade(entry.get("grade"))
+        repaired = repaired or grade is None or not all(found)
+        assessments[id_] = assessed(
+            ask.components,
+            tuple(
+                v or Verdict(component=c.id, verdict="cannot_tell")
+                for c, v in zip(ask.components, found, strict=True)
+            ),
+            grade,
+        )
+    if not assessments:
+        return _reading("failed")
+    return _reading("repaired" if repaired else "ok", assessments=assessments)
+
+
+def assessed(
+    components: Sequence[Component], verdicts: tuple[Verdict, ...], grade: int | None
+) -> Assessment:
+    """An assessment with its reason in words: what is met, what is not and what was seen instead."""
+    texts = {c.id: c.text for c in components}
+    met = [texts[v.component] for v in verdicts if v.verdict == "met"]
+    short = [
+        f"{v.verdict.replace('_', ' ')}: {texts[v.component]}" + (f" ({v.note})" if v.note else "")
+        for v in verdicts
+        if v.verdict != "met"
+    ]
+    reason = "; ".join(([f"met: {', '.join(met)}"] if met else []) + short)
+    return Assessment(grade=grade, verdicts=verdicts, reason=reason)
+
+
+# --- order -------------------------------------------------------------------------------------------
+
+
+def order(
+    query: Query,
+    components: Sequence[Component],
+    candidates: Sequence[Candidate],
+    assessments: Mapping[str, Assessment],
+    *,
+    show_images: bool = False,
+    image_tokens: int = 256,
+) -> Ask:
+    """Asks for the order of all candidates given their evaluations, and optionally their images again.
+
+    The reply: ``{"reason": ..., "scores": {"A": 0-99, ...}}``, one required key per candidate.
+    """
+    labels = labels_for(len(candidates))
+    shown = [
+        {
+            "label": n,
+            "image": c.image if show_images else None,
+            "text": c.text,
+            "shown": show_images or c.text,
+            "assessment": assessments.get(c.id),
+        }
+        for n, c in zip(labels, candidates, strict=True)
+    ]
+    return Ask(
+        messages=render("order", query=query, components=components, candidates=shown),
+        schema=_object({"reason": _TEXT, "scores": _scores(labels)}),
+        max_tokens=200 + 12 * len(labels),
+        image_tokens=image_tokens,
+        kind="order",
+        query=query,
+        shown=tuple(c.id for c in candidates),
+        labels=labels,
+        components=tuple(components),
+        details={"assessments": dict(assessments)},
+    )
+
+
+def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:
+    """An order out of ``answer``: scores by label, or a list or text of labels, best first."""
+    labels, repairs = labels_in_order(answer, ask.labels)
+    if not labels:
+        return _reading("failed")
+    ids = dict(zip(ask.labels, ask.shown, strict=True))
+    mended = repaired or repairs != Repairs()
+    return _reading(
+        "repaired" if mended else "ok",
+        order=tuple(ids[n] for n in labels),
+        reason=reason,
+        order_repairs=repairs,
+    )
+
+
+def read_order(reply: Reply, ask: Ask) -> Reading:
+    """Reads the reply to ``ask`` (made by `order`): ids best first, equal scores in the order shown.
+
+    Models that were not held to the schema may answer with a list (``ranking``, ``order`` or bare); that
+    is taken as an order and counts as a repair.
+    """
+    body, repaired = json_object(reply)
+    for key in ("scores", "ranking", "order"):
+        if key in body:
+            return _ordered(
+                ask, body[key], as_text(body.get("reason")), repaired or key != "scores"
+            )
+    return _ordered(ask, body or reply.text, "", True)
+
+
+# --- single ------------------------------------------------------------------------------------------
+
+
+def single(
+    query: Query, candidates: Sequence[Candidate], *, think: bool = True, image_tokens: int = 256
+) -> Ask:
+    """CoTRR in one call. Without ``think`` only the order is asked for: the ablation without reasoning.
+
+    The reply: ``{"components": [...], "images": {"A": {"note", "verdicts": [...], "grade"}}, "reason",
+    "scores": {"A": 0-99, ...}}``; verdicts stand in the order of the components.
+    """
+    labels = labels_for(len(candidates))
+    shown = [
+        {"label": n, "image": c.image, "text": c.text, "shown": True, "assessment": None}
+        for n, c in zip(labels, candidates, strict=True)
+    ]
+    judged = _object(
+        {
+            "note": _TEXT,
+            "verdicts": {
+                "type": "array",
+                "items": _VERDICT,
+                "minItems": 1,
+                "maxItems": MAX_COMPONENTS,
+            },
+            "grade": _GRADE,
+        }
+    )
+    thoughts = {"components": _COMPONENTS, "images": _object(dict.fromkeys(labels, judged))}
+    answer = {"reason": _TEXT, "scores": _scores(labels)}
+    return Ask(
+        messages=render("single", query=query, candidates=shown)
+        if think
+        else render("order", query=query, components=(), candidates=shown),
+        schema=_object({**thoughts, **answer} if think else answer),
+        max_tokens=(600 + 120 * len(labels)) if think else 200 + 12 * len(labels),
+        image_tokens=image_tokens,
+        kind="single" if think else "order",
+        query=query,
+        shown=tuple(c.id for c in candidates),
+        labels=labels,
+    )
+
+
+def read_single(reply: Reply, ask: Ask) -> Reading:
+    """Reads the reply to ``ask`` (made by `single` with ``think``): order, components and assessments."""
+    body, repaired = json_object(reply)
+    ordering = read_order(reply, ask)
+    components, clean = read_components(body.get("components"))
+    assessments: dict[str, Assessment] = {}
+    images = as_mapping(body.get("images"))
+    for label, id_ in zip(ask.labels, ask.shown, strict=True):
+        entry = as_mapping(images.get(label))
+        listed = entry.get("verdicts")
+        found = [_verdict(c, v) for c, v in zip(components, listed or (), strict=False)] if isinstance(
+            listed, list
+        ) else []  # fmt: skip
+        clean = clean and len(found) == len(components) and all(found)
+        if any(found):
+            found += [None] * (len(components) - len(found))
+            verdicts = tuple(
+                v or Verdict(component=c.id, verdict="cannot_tell")
+                for c, v in zip(components, found, strict=True)
+            )
+            assessments[id_] = assessed(components, verdicts, _grade(entry.get("grade")))
+    status = ordering.status
+    if status == "ok" and (repaired or not clean):
+        status = "repaired"
+    return _reading(
+        status,
+        components=components,
+        assessments=assessments,
+        order=ordering.order,
+        reason=ordering.reason,
+        order_repairs=Repairs(
+            unknown=ordering.repairs.unknown,
+            repeated=ordering.repairs.repeated,
+            missing=ordering.repairs.missing,
+        ),
+    )
+
+
+# --- score -------------------------------------------------------------------------------------------
+
+
+def score(query: Query, candidate: Candidate, *, image_tokens: int = 256) -> Ask:
+    """The yes/no question about one candidate, read as log-probabilities of the next token."""
+    return Ask(
+        messages=render("score", query=query, candidates=[candidate]),
+        choices=("yes", "no"),
+        image_tokens=image_tokens,
+        kind="score",
+        query=query,
+        shown=(candidate.id,),
+        labels=("yes", "no"),
+    )
+
+
+def read_score(reply: Reply) -> float | None:
+    """Log P(yes) - log P(no), or None where the reply does not say."""
+    yes, no = reply.logprobs.get("yes"), reply.logprobs.get("no")
+    if reply.error is not None or yes is None or no is None or math.isnan(yes - no):
+        return None
+    return yes - no

@@ -1,0 +1,1 @@
+"""Reranking methods, one file each; the file name is the method name."""

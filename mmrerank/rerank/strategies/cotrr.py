@@ -1,0 +1,148 @@
+"""CoTRR: take the query apart, judge each image against each part, order them all (freshfish15/CoTRR).
+
+``staged`` asks three times: deconstruct (text and reference images only), evaluate (every image against
+every component), order (the model's own order over all candidates and their evaluations). ``single`` asks
+once, with the same reasoning standing before the order in the reply. The paper's ablations are switches.
+Unlike the released code, a failed judgement never loses an image: it keeps its first-stage rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmrerank.messages import Ask, Reply
+from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.rerank import judgements
+from mmrerank.rerank.aggregate import by_value, keep_slots, verdict_sum
+from mmrerank.rerank.judgements import Reading
+from mmrerank.types import Assessment, Candidate, Component, Explanation, Query, Ranking, Repairs
+
+NEEDS: tuple[Capability, ...] = ("generate",)
+FAMILY = "listwise"
+PAPER = "CoTRR, chain-of-thought re-ranking (freshfish15/CoTRR)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How CoTRR asks.
+
+    ``mode``: ``staged`` or ``single``. ``order``: ``model`` lets the model order the candidates, ``sum``
+    computes the order from the verdicts (ablation). ``deconstruct``/``evaluate`` false leave that phase
+    out (ablations: evaluate the query as a whole / order by looking, without verdicts; in ``single``
+    mode, leaving either out asks for the order alone).
+    ``group_size`` images stand in one evaluation question. ``order_images`` shows the images again when
+    ordering. ``image_tokens`` bounds the visual tokens per image.
+    """
+
+    mode: Literal["staged", "single"] = "staged"
+    order: Literal["model", "sum"] = "model"
+    deconstruct: bool = True
+    evaluate: bool = True
+    group_size: int = 1
+    order_images: bool = False
+    image_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if self.group_size < 1:
+            raise ValueError("group_size must be at least 1")
+        if self.order == "sum" and (self.mode == "single" or not self.evaluate):
+            raise ValueError("order=sum needs mode=staged and evaluate=true: it sums verdicts")
+
+
+def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
+    """Runs the chosen mode. A query without candidates, or with one, is still judged and explained."""
+    if not ranking:
+        return Outcome(ranking=ranking)
+    if options.mode == "single":
+        return (yield from _single(query, ranking, options))
+    return (yield from _staged(query, ranking, options))
+
+
+def _single(query: Query, ranking: Ranking, options: Options) -> Judging:
+    think = options.deconstruct and options.evaluate
+    ask = judgements.single(
+        query, ranking.candidates, think=think, image_tokens=options.image_tokens
+    )
+    (reply,) = yield [ask]
+    read = (judgements.read_single if think else judgements.read_order)(reply, ask)
+    order, _ = ranking.reorder(read.order)
+    return Outcome(
+        ranking=order,
+        explanation=Explanation(
+            components=read.components, assessments=read.assessments, reason=read.reason
+        ),
+        repairs=read.repairs,
+    )
+
+
+def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
+    repairs = Repairs()
+    components = whole_query(query)
+    if options.deconstruct:
+        (reply,) = yield [judgements.deconstruct(query, image_tokens=options.image_tokens)]
+        read = judgements.read_deconstruct(reply)
+        repairs += read.repairs
+        # without components the query itself is the one thing to check
+        components = read.components or components
+
+    assessments: dict[str, Assessment] = {}
+    if options.evaluate:
+        asks = [
+            judgements.evaluate(query, components, group, image_tokens=options.image_tokens)
+            for group in _groups(ranking, options.group_size)
+        ]
+        replies = yield asks
+        for read in _evaluations(asks, replies):
+            repairs += read.repairs
+            assessments.update(read.assessments)
+
+    explanation = Explanation(components=components, assessments=assessments)
+    if options.order == "sum":
+        values = {i: s for i, a in assessments.items() if (s := verdict_sum(a)) is not None}
+        order, _ = ranking.reorder(by_value(ranking.ids, values))
+        return Outcome(ranking=order, explanation=explanation, repairs=repairs)
+
+    # what could not be judged is left out of the question and keeps its place
+    judged = [c for c in ranking if c.id in assessments or not options.evaluate]
+    if not judged:
+        return Outcome(ranking=ranking, explanation=explanation, repairs=repairs)
+    ask = judgements.order(
+        query,
+        components,
+        judged,
+        assessments,
+        show_images=options.order_images or not options.evaluate,
+        image_tokens=options.image_tokens,
+    )
+    (reply,) = yield [ask]
+    read = judgements.read_order(reply, ask)
+    order = ranking
+    if read.order:
+        settled = [*read.order, *(c.id for c in judged if c.id not in set(read.order))]
+        order, _ = ranking.reorder(keep_slots(ranking.ids, settled))
+    return Outcome(
+        ranking=order,
+        explanation=Explanation(components=components, assessments=assessments, reason=read.reason),
+        repairs=repairs + read.repairs,
+    )
+
+
+def whole_query(query: Query) -> tuple[Component, ...]:
+    """The query as one component, plus its exclusions: what is checked when it is not taken apart."""
+    text = query.words or "shows what the reference image shows"
+    kinds: list[tuple[Literal["subject", "exclusion"], str]] = [("subject", text)]
+    kinds += [("exclusion", f"no {word}") for word in query.exclude]
+    return tuple(
+        Component(id=f"c{n}", kind=kind, text=words)
+        for n, (kind, words) in enumerate(kinds, start=1)
+    )
+
+
+def _groups(ranking: Ranking, size: int) -> list[Sequence[Candidate]]:
+    return [ranking.candidates[i : i + size] for i in range(0, len(ranking), size)]
+
+
+def _evaluations(asks: list[Ask], replies: list[Reply]) -> list[Reading]:
+    return [judgements.read_evaluate(r, a) for a, r in zip(asks, replies, strict=True)]

@@ -1,0 +1,144 @@
+"""`Reranker`: one method with one backend, for candidates from anywhere.
+
+It turns what people hold (paths, PIL images, bytes, dictionaries) into candidates, drives the method over
+one query or many together, and returns rankings with their explanation. First-stage search is not here.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mmrerank import registry
+from mmrerank.chat._open import open_chat
+from mmrerank.config import build
+from mmrerank.errors import UsageError
+from mmrerank.ports import Chat
+from mmrerank.rerank.drive import Driven, Progress, check, drive
+from mmrerank.results import SearchResult, build_hits
+from mmrerank.types import Candidate, Image, Query, Ranking
+
+
+class Reranker:
+    """A reranking method bound to a backend.
+
+    ``name`` is a method of ``mmrerank list methods``; ``chat`` a backend or its spec (``bundled``,
+    ``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none); ``options`` are the
+    method's own. Raises `UsageError` for an unknown name or option and `CapabilityError` when the
+    backend cannot do what the method needs.
+    """
+
+    def __init__(self, name: str, chat: str | Chat | None = None, **options: Any) -> None:
+        self.name = name
+        self.module: ModuleType = registry.load("strategy", name)
+        self.options = build(self.module.Options, options, where=f"method {name}")
+        # a method without needs never costs the loading of a model
+        self.chat = None if not self.module.NEEDS else _opened(chat)
+        check(self.chat, self.module.NEEDS, name)
+
+    def rank(
+        self,
+        query: str | Query,
+        images: Sequence[Any] | Ranking,
+        *,
+        progress: Progress | None = None,
+    ) -> SearchResult:
+        """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``."""
+        return self.rank_batch([(query, images)], progress=progress)[0]
+
+    def rank_batch(
+        self,
+        requests: Sequence[tuple[str | Query, Sequence[Any] | Ranking]],
+        *,
+        progress: Progress | None = None,
+    ) -> list[SearchResult]:
+        """Ranks many requests, driven together so that they share the model's batches."""
+        queries = [q if isinstance(q, Query) else Query(text=q) for q, _ in requests]
+        rankings = [to_ranking(c) for _, c in requests]
+        judgings = [
+            self.module.rank(q, r, self.options) for q, r in zip(queries, rankings, strict=True)
+        ]
+        driven = drive(judgings, self.chat, progress=progress)
+        return [self._result(*row) for row in zip(queries, rankings, driven, strict=True)]
+
+    def _result(self, query: Query, before: Ranking, driven: Driven) -> SearchResult:
+        outcome = driven.outcome
+        # the law of `Ranking.reorder` holds whatever the strategy did
+        after, _ = before.reorder(outcome.ranking.ids)
+        return SearchResult(
+            query=query,
+            hits=build_hits(before, after, outcome.explanation),
+            method=self.name,
+            explanation=outcome.explanation,
+            usage=driven.usage,
+            repairs=outcome.repairs,
+            warnings=_failures(driven),
+            trace=driven.trace,
+        )
+
+
+def _opened(chat: str | Chat | None) -> Chat | None:
+    return open_chat(chat) if isinstance(chat, str) else chat
+
+
+def _failures(driven: Driven) -> tuple[str, ...]:
+    """What to tell the user when judgements failed: how many, why, and what stands instead."""
+    failed = driven.outcome.repairs.failed
+    if not failed:
+        return ()
+    why = f" ({'; '.join(driven.errors[:3])})" if driven.errors else ""
+    return (f"{failed} judgement(s) failed{why}; where they did, the first-stage order stands",)
+
+
+def to_ranking(candidates: Sequence[Any] | Ranking) -> Ranking:
+    """A ranking of anything `to_candidate` takes; candidates without an id get their position."""
+    if isinstance(candidates, Ranking):
+        return candidates
+    try:
+        return Ranking(tuple(to_candidate(c, str(n)) for n, c in enumerate(candidates)))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def to_candidate(item: Any, default_id: str) -> Candidate:
+    """A candidate from a `Candidate`, `Image`, `Path`, bytes, PIL image, text or dictionary.
+
+    A bare string is text, never a path; a path is a `Path`, and its id the path as given. A dictionary
+    has the keys id, image, text, score, metadata. Raises `UsageError` for anything else.
+    """
+    if isinstance(item, Candidate):
+        return item
+    if isinstance(item, str):
+        return Candidate(id=default_id, text=item)
+    if isinstance(item, Mapping):
+        known = {f.name for f in fields(Candidate)}
+        if unknown := set(item) - known:
+            raise UsageError(f"a candidate has no {sorted(unknown)[0]!r}; it has {sorted(known)}")
+        values = dict(item)
+        if values.get("image") is not None:
+            values["image"] = to_image(values["image"])
+        return Candidate(**{"id": default_id, **values})
+    id_ = item.as_posix() if isinstance(item, Path) else default_id
+    return Candidate(id=id_, image=to_image(item))
+
+
+def to_image(item: Any) -> Image:
+    """An `Image` from an `Image`, a `Path`, encoded bytes or a PIL image."""
+    if isinstance(item, Image):
+        return item
+    if isinstance(item, Path):
+        return Image(path=item)
+    if isinstance(item, bytes):
+        return Image(data=item)
+    if hasattr(item, "save") and hasattr(item, "size"):  # a PIL image, without importing PIL
+        buffer = io.BytesIO()
+        item.save(buffer, "PNG")
+        return Image(data=buffer.getvalue(), width=item.size[0], height=item.size[1])
+    raise UsageError(
+        f"an image is a pathlib.Path, bytes, a PIL image or mmrerank.Image, not {type(item).__name__}; "
+        "a bare string is always text"
+    )

@@ -1,0 +1,159 @@
+"""What a search or a reranking returns: hits with their reasons, as Python values, JSON and HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmrerank.messages import Trace
+from mmrerank.types import Candidate, Explanation, Hit, Query, Ranking, Repairs, Usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """Hits, best first, and everything that explains and audits them.
+
+    ``first`` holds the same candidates in first-stage order. ``no_match`` is true when images were graded
+    and none met every part of the query (or when there was nothing to find at all). ``degraded`` is true
+    when some judgements failed, so that the first-stage order stands there.
+    """
+
+    query: Query
+    hits: tuple[Hit, ...]
+    method: str = "none"
+    explanation: Explanation = field(default_factory=Explanation)
+    usage: Usage = field(default_factory=Usage)
+    repairs: Repairs = field(default_factory=Repairs)
+    warnings: tuple[str, ...] = ()
+    trace: Trace = field(default_factory=Trace, repr=False)
+
+    @property
+    def no_match(self) -> bool:
+        """Whether nothing fits."""
+        return not self.hits or self.explanation.no_match
+
+    @property
+    def degraded(self) -> bool:
+        """Whether some judgements failed."""
+        return self.repairs.failed > 0
+
+    @property
+    def first(self) -> tuple[Hit, ...]:
+        """The hits in first-stage order."""
+        return tuple(sorted(self.hits, key=lambda h: h.first_rank))
+
+    def __iter__(self) -> Iterator[Hit]:
+        return iter(self.hits)
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON: the shape the command line and the server print."""
+        return {
+            "query": query_dict(self.query),
+            "method": self.method,
+            "no_match": self.no_match,
+            "components": [
+                {"id": c.id, "kind": c.kind, "text": c.text, "excluded": c.excluded}
+                for c in self.explanation.components
+            ],
+            "hits": [hit_dict(h) for h in self.hits],
+            "reason": self.explanation.reason,
+            "usage": {
+                "calls": self.usage.calls,
+                "input_tokens": self.usage.input_tokens,
+                "output_tokens": self.usage.output_tokens,
+                "images": self.usage.images,
+                "seconds": round(self.usage.seconds, 3),
+            },
+            "repairs": {
+                "failed": self.repairs.failed,
+                "repaired": self.repairs.repaired,
+                "unknown": self.repairs.unknown,
+                "repeated": self.repairs.repeated,
+                "missing": self.repairs.missing,
+            },
+            "warnings": list(self.warnings),
+        }
+
+    def html(self) -> str:
+        """A self-contained page: before and after, thumbnails, verdict matrix, reasons, cost."""
+        from mmrerank.report import page
+
+        return page([self])
+
+    def save_html(self, path: Path | str) -> Path:
+        """Writes `html` to ``path`` and returns it."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(self.html(), "utf-8")
+        return target
+
+    def _repr_html_(self) -> str:
+        from mmrerank.report import fragment
+
+        return fragment(self)
+
+
+def build_hits(
+    before: Ranking, after: Ranking, explanation: Explanation, k: int | None = None
+) -> tuple[Hit, ...]:
+    """Hits of ``after``, each knowing its place in ``before``."""
+    first = {id_: rank for rank, id_ in enumerate(before.ids, start=1)}
+    hits = (
+        Hit(
+            candidate=c,
+            rank=r,
+            first_rank=first[c.id],
+            assessment=explanation.assessments.get(c.id),
+        )
+        for r, c in enumerate(after, start=1)
+    )
+    return tuple(hits) if k is None else tuple(hits)[:k]
+
+
+def query_dict(query: Query) -> dict[str, Any]:
+    """A query as plain data; empty fields are left out, except the text."""
+    body: dict[str, Any] = {"text": query.text}
+    if query.id:
+        body["id"] = query.id
+    if query.turns:
+        body["turns"] = list(query.turns)
+    if query.images:
+        body["images"] = [location(i) for i in query.images]
+    if query.exclude:
+        body["exclude"] = list(query.exclude)
+    if query.instruction:
+        body["instruction"] = query.instruction
+    return body
+
+
+def location(image: Any) -> str | None:
+    """Where an image is, as a printable string: its path (undecodable bytes escaped), or None."""
+    if image is None or image.path is None:
+        return None
+    name = str(image.path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return name if image.offset is None else f"{name}#{image.offset}+{image.length}"
+
+
+def hit_dict(hit: Hit) -> dict[str, Any]:
+    """One hit as plain data."""
+    candidate: Candidate = hit.candidate
+    told = hit.assessment
+    body = {
+        "id": hit.id,
+        "rank": hit.rank,
+        "first_rank": hit.first_rank,
+        "score": hit.score,
+        "image": location(candidate.image),
+        "grade": told.grade if told else None,
+        "reason": told.reason if told else "",
+        "verdicts": [
+            {"component": v.component, "verdict": v.verdict, "note": v.note}
+            for v in (told.verdicts if told else ())
+        ],
+    }
+    return body if candidate.text is None else {**body, "text": candidate.text}

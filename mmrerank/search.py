@@ -1,0 +1,121 @@
+"""`ImageSearch`: the object users hold. An index gathers, a method reranks, a result explains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from mmrerank.embed._open import open_embedder
+from mmrerank.errors import UsageError
+from mmrerank.index.index import ImageIndex
+from mmrerank.ports import Chat, Embedder
+from mmrerank.rerank.drive import Progress
+from mmrerank.reranker import Reranker, to_image
+from mmrerank.results import SearchResult, build_hits
+from mmrerank.types import Query, Ranking
+
+
+class ImageSearch:
+    """Search over one index.
+
+    Models are opened when first needed: opening an index and searching with given vectors loads none.
+    """
+
+    def __init__(
+        self, index: ImageIndex, *, chat: str | Chat | None = None, embedder: str | Embedder = ""
+    ) -> None:
+        self.index = index
+        self._chat = chat
+        self._embedder = embedder
+
+    @classmethod
+    def open(
+        cls, path: Path | str, *, chat: str | Chat | None = None, embedder: str | Embedder = ""
+    ) -> ImageSearch:
+        """Opens the index at ``path`` (a bare name is ``./indexes/NAME``).
+
+        ``chat`` is a backend or its spec (``bundled``, ``transformers:PATH``, ``openai:MODEL@URL``);
+        ``embedder`` defaults to the one the index was built with. Raises `IndexError_`.
+        """
+        return cls(ImageIndex.open(path), chat=chat, embedder=embedder)
+
+    @property
+    def embedder(self) -> Embedder:
+        """The embedder, opened on first use. Raises `MismatchError` when the index was made with another."""
+        if isinstance(self._embedder, str):
+            self._embedder = open_embedder(self._embedder or self.index.embedder_spec)
+        self.index.check_embedder(self._embedder)
+        return self._embedder
+
+    def first_stage(self, queries: Sequence[Query], k: int) -> list[Ranking]:
+        """The ``k`` nearest images of each query by inner product of unit vectors."""
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        vectors = self.embedder.embed_queries(queries)
+        return [Ranking(self.index.candidates(v, k)) for v in vectors]
+
+    def search(
+        self,
+        query: str | Query,
+        *,
+        k: int = 10,
+        rerank: str = "none",
+        candidates: int = 20,
+        images: Sequence[Any] = (),
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> SearchResult:
+        """The ``k`` best images for ``query``.
+
+        The first ``candidates`` of the first stage are reranked by method ``rerank`` (``options`` are the
+        method's); what lies beyond keeps first-stage order. ``images`` are reference images for a text
+        query (paths, PIL images, bytes).
+        """
+        asked = (
+            query
+            if isinstance(query, Query)
+            else Query(text=query, images=tuple(map(to_image, images)))
+        )
+        return self.search_batch(
+            [asked], k=k, rerank=rerank, candidates=candidates, options=options, progress=progress
+        )[0]
+
+    def search_batch(
+        self,
+        queries: Sequence[Query],
+        *,
+        k: int = 10,
+        rerank: str = "none",
+        candidates: int = 20,
+        options: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+    ) -> list[SearchResult]:
+        """`search` for many queries, whose questions share the model's batches."""
+        if candidates < 1:
+            raise UsageError(f"candidates must be at least 1, not {candidates}")
+        # a wrong method, option or backend is reported before the embedder is loaded
+        reranker = Reranker(rerank, self._chat, **(options or {}))
+        self._chat = reranker.chat or self._chat
+        rankings = self.first_stage(queries, max(k, candidates))
+        heads = [
+            (q, Ranking(r.candidates[:candidates])) for q, r in zip(queries, rankings, strict=True)
+        ]
+        warnings = self._warnings(reranker.chat)
+        results = []
+        for before, head in zip(
+            rankings, reranker.rank_batch(heads, progress=progress), strict=True
+        ):
+            after, _ = before.reorder(h.id for h in head)
+            hits = build_hits(before, after, head.explanation, k)
+            results.append(replace(head, hits=hits, warnings=(*warnings, *head.warnings)))
+        return results
+
+    def _warnings(self, chat: Chat | None) -> list[str]:
+        models = [("embedder", self.embedder), *([("language model", chat)] if chat else [])]
+        return [
+            f"the {role} {model.spec} only knows the {model.domain}; elsewhere its answers mean little"
+            for role, model in models
+            if model.domain and model.domain != self.index.domain
+        ]

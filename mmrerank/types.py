@@ -1,0 +1,257 @@
+"""The values everything speaks in: images, queries, candidates, rankings, explanations, usage.
+
+Pure data: frozen, keyword-only, no model, no I/O beyond reading an image's bytes. A bare string is always
+text, never a path in disguise; a path is a `pathlib.Path` or an `Image`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+ComponentKind = Literal[
+    "subject", "activity", "detail", "environment", "ambience", "exclusion", "count"
+]
+COMPONENT_KINDS: tuple[ComponentKind, ...] = (
+    "subject", "activity", "detail", "environment", "ambience", "exclusion", "count",
+)  # fmt: skip
+VerdictName = Literal["met", "partly", "missed", "cannot_tell"]
+VERDICTS: tuple[VerdictName, ...] = ("met", "partly", "missed", "cannot_tell")
+MAX_GRADE = 3
+"""Grades run from 0 (unrelated) to 3 (every part of the query is met)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Image:
+    """Where an image is. Its bytes are read when asked for, its pixels by `mmrerank.images.decode`.
+
+    Exactly one of ``path`` and ``data`` is set. ``offset`` and ``length`` (bytes) select a span of
+    ``path``, such as a member of a tar shard. ``sha256`` (hex, of the encoded bytes), ``width`` and
+    ``height`` (pixels, after orientation) are filled in where they are known.
+    """
+
+    path: Path | None = None
+    offset: int | None = None
+    length: int | None = None
+    data: bytes | None = field(default=None, repr=False)
+    sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+
+    def __post_init__(self) -> None:
+        if (self.path is None) == (self.data is None):
+            raise ValueError("an Image has either a path or data, and not both")
+
+    def read(self) -> bytes:
+        """The encoded bytes. Raises `OSError` when the file cannot be read."""
+        if self.data is not None:
+            return self.data
+        assert self.path is not None
+        with self.path.open("rb") as file:
+            if self.offset:
+                file.seek(self.offset)
+            return file.read() if self.length is None else file.read(self.length)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the encoded bytes, in hex; the content's identity."""
+        return self.sha256 or hashlib.sha256(self.read()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """What is looked for: words, images, words that must not apply, and earlier turns of a dialogue."""
+
+    text: str = ""
+    images: tuple[Image, ...] = ()
+    exclude: tuple[str, ...] = ()
+    turns: tuple[str, ...] = ()
+    instruction: str = ""
+    id: str = ""
+
+    def __post_init__(self) -> None:
+        if not (self.text.strip() or self.images or any(t.strip() for t in self.turns)):
+            raise ValueError("a query needs a text, an image or a dialogue turn")
+
+    @property
+    def kind(self) -> Literal["text", "image", "composed", "dialogue"]:
+        """Dialogue when there are earlier turns; composed when there are words beside an image."""
+        if self.turns:
+            return "dialogue"
+        if self.images:
+            return "composed" if self.text.strip() else "image"
+        return "text"
+
+    @property
+    def words(self) -> str:
+        """Every word of the query in the order said, as one line: what an embedder or a list can show."""
+        return ", ".join(t.strip() for t in (*self.turns, self.text) if t.strip())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Something that can be ranked: an image, a text, or both, with its first-stage score."""
+
+    id: str
+    image: Image | None = None
+    text: str | None = None
+    score: float | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.image is None and self.text is None:
+            raise ValueError(f"candidate {self.id!r} has neither an image nor a text")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """One part of a query. For an exclusion (``excluded``) the requirement is that it does not appear."""
+
+    id: str
+    kind: ComponentKind
+    text: str
+
+    @property
+    def excluded(self) -> bool:
+        """True when the image must *not* show this."""
+        return self.kind == "exclusion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """How one image stands to one component; ``note`` says what was seen."""
+
+    component: str
+    verdict: VerdictName
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """Everything a model said about one candidate."""
+
+    grade: int | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation:
+    """Why an order is what it is: components, assessments by candidate id, and a reason for the whole."""
+
+    components: tuple[Component, ...] = ()
+    assessments: Mapping[str, Assessment] = field(default_factory=dict)
+    reason: str = ""
+
+    @property
+    def no_match(self) -> bool:
+        """True when images were graded and none of them met every part of the query."""
+        grades = [a.grade for a in self.assessments.values() if a.grade is not None]
+        return bool(grades) and max(grades) < MAX_GRADE
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage:
+    """What the calls cost. ``seconds`` is wall time spent waiting for the model. Values add up."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    images: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repairs:
+    """What had to be mended or given up. Counts add up; all zero means every reply was taken as it came.
+
+    ``failed`` judgements gave no information (the first-stage order stands there); ``repaired`` ones were
+    usable after mending; ``unknown``, ``repeated`` and ``missing`` count ids in replies that order.
+    """
+
+    failed: int = 0
+    repaired: int = 0
+    unknown: int = 0
+    repeated: int = 0
+    missing: int = 0
+
+    def __add__(self, other: Repairs) -> Repairs:
+        return Repairs(
+            **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
+        )
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Candidates in order, each id once. The rank is the position (the first is rank 1)."""
+
+    candidates: tuple[Candidate, ...]
+
+    def __post_init__(self) -> None:
+        if len(set(self.ids)) != len(self.candidates):
+            seen: set[str] = set()
+            twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]
+            raise ValueError(f"candidate id {twice!r} occurs more than once in a ranking")
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The candidates' ids, best first."""
+        return tuple(c.id for c in self.candidates)
+
+    def __iter__(self) -> Iterator[Candidate]:
+        return iter(self.candidates)
+
+    def __len__(self) -> int:
+        return len(self.candidates)
+
+    def reorder(self, ids: Iterable[str]) -> tuple[Ranking, Repairs]:
+        """The same candidates in the order of ``ids``: the only place where an answer becomes a ranking.
+
+        Law: the result is a permutation of ``self``, whatever ``ids`` holds. Unknown ids and repetitions
+        are dropped (the first mention counts); missing ids follow at the end in their old order. The
+        second value says how much was mended.
+        """
+        by_id = {c.id: c for c in self.candidates}
+        order: dict[str, Candidate] = {}
+        unknown = repeated = 0
+        for id_ in ids:
+            if id_ not in by_id:
+                unknown += 1
+            elif id_ in order:
+                repeated += 1
+            else:
+                order[id_] = by_id[id_]
+        missing = [c for c in self.candidates if c.id not in order]
+        repairs = Repairs(unknown=unknown, repeated=repeated, missing=len(missing))
+        return Ranking((*order.values(), *missing)), repairs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One line of a result. ``score`` is the first stage's; ranks start at 1."""
+
+    candidate: Candidate
+    rank: int
+    first_rank: int
+    assessment: Assessment | None = None
+
+    @property
+    def id(self) -> str:
+        """The candidate's id."""
+        return self.candidate.id
+
+    @property
+    def score(self) -> float | None:
+        """First-stage score, or None where there was none (or it was not a number)."""
+        score = self.candidate.score
+        return None if score is None or math.isnan(score) else score

@@ -1,0 +1,1 @@
+"""Qwen-VL: what chat and embedders share."""

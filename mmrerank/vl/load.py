@@ -1,0 +1,180 @@
+"""Loads a Qwen-VL checkpoint (Qwen2-VL, Qwen2.5-VL, Qwen3-VL) from a folder or a hub name.
+
+Says what is wrong with a checkpoint before anything slow happens, and afterwards refuses one whose weights
+are incomplete. It does not run the model (`mmrerank.vl.qwen`) and reads safetensors only, never pickles.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmrerank.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+MODEL_TYPES: Mapping[str, str] = {
+    "qwen2_vl": "Qwen2-VL",
+    "qwen2_5_vl": "Qwen2.5-VL",
+    "qwen3_vl": "Qwen3-VL",
+    "qwen3_vl_moe": "Qwen3-VL",
+}
+SMALL = 50_000_000
+"""Parameters below which a CPU computes in float32: such a model gains nothing from bfloat16."""
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_ALLOWED = "a folder or a hub name of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A loaded model and its processor. ``family`` is the configuration's model type."""
+
+    name: str
+    family: str
+    model: Any
+    processor: Any
+
+
+def load(name: str, *, device: str | None = None, dtype: str | None = None) -> Checkpoint:
+    """Loads ``name`` for inference.
+
+    ``device`` is a torch device, ``auto`` (spread over what there is) or None (CUDA if present, else CPU).
+    ``dtype`` is a torch dtype's name; by default float32 for a small model on a CPU, else bfloat16 where
+    the device computes in it. Raises `ModelError` naming what was wrong, what is allowed and what to do.
+    """
+    if not name.strip():
+        raise ModelError(f"no model was named; give {_ALLOWED}, as in transformers:PATH_OR_NAME")
+    folder = Path(name).expanduser()
+    if folder.exists():
+        _check_folder(folder)
+        source = str(folder)
+    elif _HUB_NAME.fullmatch(name):
+        source = name
+    else:
+        raise ModelError(f"there is no folder {name!r}; give {_ALLOWED}")
+    return _load(name, source, device, dtype)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raises `ModelError` unless ``folder`` holds the files of a Qwen-VL checkpoint."""
+    if not folder.is_dir():
+        raise ModelError(f"{folder} is a file; give the checkpoint's folder")
+    config = folder / "config.json"
+    try:
+        model_type = json.loads(config.read_text("utf-8")).get("model_type")
+    except FileNotFoundError:
+        raise ModelError(
+            f"{folder} holds no config.json, so it is no checkpoint; give {_ALLOWED}"
+        ) from None
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{config} cannot be read ({error}); copy the checkpoint again") from None
+    _check_type(str(folder), model_type)
+    wanted = {
+        "weights (*.safetensors; pickled weights are not read)": ("*.safetensors",),
+        "a tokenizer (tokenizer.json, or vocab.json and merges.txt)": (
+            "tokenizer.json",
+            "vocab.json",
+        ),
+        "an image processor (preprocessor_config.json)": (
+            "preprocessor_config.json",
+            "processor_config.json",
+        ),
+    }
+    for what, patterns in wanted.items():
+        if not any(any(folder.glob(p)) for p in patterns):
+            raise ModelError(f"{folder} lacks {what}; copy the whole checkpoint")
+
+
+def _check_type(name: str, model_type: object) -> None:
+    if model_type not in MODEL_TYPES:
+        raise ModelError(
+            f"{name} is a {model_type!r} model; allowed are {', '.join(MODEL_TYPES)}: give {_ALLOWED}"
+        )
+
+
+def _load(name: str, source: str, device: str | None, dtype: str | None) -> Checkpoint:
+    import torch
+    from safetensors import SafetensorError
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+
+    if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
+        raise ModelError(f"there is no dtype {dtype!r}; allowed are float32, bfloat16 and float16")
+    try:
+        target = torch.device(device or _default_device()) if device != "auto" else None
+        config = AutoConfig.from_pretrained(source)
+        _check_type(name, config.model_type)
+        processor = AutoProcessor.from_pretrained(source)
+        with _no_progress_bar():
+            model, info = AutoModelForImageTextToText.from_pretrained(
+                source,
+                dtype="auto",
+                use_safetensors=True,
+                device_map="auto" if target is None else None,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+        raise ModelError(_why(name, source, error)) from error
+    absent = sorted({*info["missing_keys"], *(str(k[0]) for k in info["mismatched_keys"])})
+    if absent:
+        raise ModelError(
+            f"{name} lacks {len(absent)} of the model's tensors, or has them in another shape, such as "
+            f"{absent[0]}; copy the whole checkpoint"
+        )
+    if getattr(processor, "chat_template", None) is None:
+        raise ModelError(f"{name} has no chat template; give an instruction-tuned checkpoint")
+    if target is not None:
+        model = model.to(device=target, dtype=_dtype(model, target, dtype))
+    elif dtype is not None:
+        model = model.to(dtype=getattr(torch, dtype))
+    return Checkpoint(name=name, family=config.model_type, model=model.eval(), processor=processor)
+
+
+def _why(name: str, source: str, error: Exception) -> str:
+    text = " ".join(str(error).split())[:300]
+    if Path(source).is_dir():
+        return f"{name} cannot be loaded: {text}. Copy the whole checkpoint, or give {_ALLOWED}"
+    return (
+        f"{name!r} is no folder here, and the hub did not give it: {text}. "
+        "Check the name and the network, or give a folder that holds the checkpoint"
+    )
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    """A library writes nothing to the terminal; what the user set comes back afterwards."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _default_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _dtype(model: Any, device: torch.device, dtype: str | None) -> torch.dtype:
+    import torch
+
+    if dtype is not None:
+        chosen: torch.dtype = getattr(torch, dtype)
+        return chosen
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if sum(p.numel() for p in model.parameters()) < SMALL:
+        return torch.float32
+    fast = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,232 @@
+"""What every chat backend must do, whichever way it is reached."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from conftest import FAMILIES
+
+from mmrerank import registry
+from mmrerank.chat._open import forms, open_chat
+from mmrerank.chat.oracle import Oracle
+from mmrerank.chat.scripted import Scripted
+from mmrerank.errors import ChatError, InputError, UsageError
+from mmrerank.messages import Ask, Reply
+from mmrerank.ports import Chat
+from mmrerank.rerank import judgements as j
+from mmrerank.types import Candidate, Component, Image, Query
+
+REAL = (*(f"transformers-{f}" for f in FAMILIES), "openai")
+ALL = (*REAL, "scripted", "oracle")
+
+
+class Echo(BaseHTTPRequestHandler):
+    """A stub: answers with a digest of the request, so that any difference in it shows in the reply."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        raw = self.rfile.read(int(self.headers["content-length"]))
+        value = -1.0 - sum(raw) % 97
+        top = [{"token": t, "logprob": value * n} for n, t in enumerate(("yes", "no"), 1)]
+        choice = {
+            "message": {"content": json.dumps({"saw": sum(raw)})},
+            "finish_reason": "stop",
+            "logprobs": {"content": [{"top_logprobs": top}]},
+        }
+        body = json.dumps({"choices": [choice]}).encode()
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.fixture(scope="module")
+def echo() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture
+def make(
+    qwen_chats: Callable[[str], Any], echo: str, tmp_path: Path
+) -> Iterator[Callable[[str], Any]]:
+    opened: list[Any] = []
+
+    def chat(name: str) -> Any:
+        if name.startswith("transformers-"):
+            return qwen_chats(name.removeprefix("transformers-"))
+        if name == "openai":
+            opened.append(open_chat(f"openai:m@{echo}"))
+            return opened[-1]
+        if name == "scripted":
+            script = tmp_path / "script.jsonl"
+            script.write_text(
+                '{"kind": "score", "logprobs": {"yes": -0.1, "no": -2.4}}\n{"reply": {"a": 1}}\n'
+            )
+            return open_chat(f"scripted:{script}")
+        return open_chat(name)
+
+    yield chat
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def asks(picture: Callable[..., Image]) -> list[Ask]:
+    query = Query(text="a red dog", exclude=("cat",))
+    parts = [
+        Component(id="c1", kind="subject", text="dog"),
+        Component(id="c2", kind="detail", text="red"),
+    ]
+    found = [Candidate(id=f"{n}.png", image=picture(90 + n, 80, n)) for n in range(3)]
+    made = [
+        j.deconstruct(query),
+        j.evaluate(query, parts, found[:1]),
+        j.evaluate(query, parts, found[1:]),
+        j.order(query, parts, found, {}),
+        j.score(query, found[0]),
+        j.single(query, found),
+    ]
+    return [replace(a, max_tokens=16) for a in made]
+
+
+def test_every_plug_in_is_covered() -> None:
+    assert {n.partition("-")[0] for n in ALL} == set(registry.names("chat"))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_one_reply_an_ask_in_order(make: Callable[[str], Any], asks: list[Ask], name: str) -> None:
+    chat = make(name)
+    assert isinstance(chat, Chat)
+    assert "generate" in chat.capabilities
+    assert chat.reply([]) == []
+    replies = chat.reply(asks)
+    assert len(replies) == len(asks)
+    for question, reply in zip(asks, replies, strict=True):
+        assert isinstance(reply, Reply)
+        assert reply.error is None
+        assert reply.usage.calls == 1
+        assert reply.usage.images == sum(
+            p.image is not None for m in question.messages for p in m.parts
+        )
+        assert set(reply.logprobs) == set(question.choices)
+        assert bool(reply.text) is not bool(question.choices)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_what_is_for_fakes_changes_nothing_real(
+    make: Callable[[str], Any], asks: list[Ask], name: str
+) -> None:
+    chat = make(name)
+    for one, two in zip(chat.reply(asks), chat.reply([a.stripped() for a in asks]), strict=True):
+        assert one.text == two.text
+        assert one.logprobs == pytest.approx(two.logprobs, abs=1e-6)
+        assert (one.finish, one.usage.input_tokens) == (two.finish, two.usage.input_tokens)
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_a_reply_depends_on_its_ask_alone(
+    make: Callable[[str], Any], asks: list[Ask], name: str
+) -> None:
+    chat = make(name)
+    for one, two in zip(chat.reply(asks), [chat.reply([a])[0] for a in asks], strict=True):
+        assert one.text == two.text
+        assert one.logprobs == pytest.approx(two.logprobs, abs=1e-5)
+
+
+def test_specs_are_kept_and_wrong_ones_explained(make: Callable[[str], Any]) -> None:
+    assert open_chat("oracle").spec == "oracle"
+    assert make("openai").spec.startswith("openai:m@http://")
+    with pytest.raises(UsageError, match="transformers:PATH_OR_NAME") as caught:
+        open_chat("gpt:4")
+    assert forms() in str(caught.value)
+    with pytest.raises(UsageError, match="takes no 'device'"):
+        open_chat("oracle", device="cpu")
+    assert open_chat("oracle", device=None)
+
+
+class TestOracle:
+    """The oracle's replies are read by the ordinary readers."""
+
+    def test_its_grades_come_back(self, asks: list[Ask]) -> None:
+        chat = Oracle(lambda query, id: int(id[0]) + 1)
+        replies = dict(zip(("d", "e1", "e2", "o", "s", "one"), chat.reply(asks), strict=True))
+        read = j.read_deconstruct(replies["d"])
+        assert (read.status, [c.text for c in read.components]) == ("ok", ["a red dog", "cat"])
+        graded = j.read_evaluate(replies["e2"], asks[2])
+        assert graded.status == "ok"
+        assert {k: a.grade for k, a in graded.assessments.items()} == {"1.png": 2, "2.png": 3}
+        assert {v.verdict for v in graded.assessments["2.png"].verdicts} == {"met"}
+        assert j.read_order(replies["o"], asks[3]).order == ("2.png", "1.png", "0.png")
+        assert j.read_score(replies["s"]) == pytest.approx(-0.51, abs=0.01)
+        single = j.read_single(replies["one"], asks[5])
+        assert (single.status, single.order) == ("ok", ("2.png", "1.png", "0.png"))
+
+    def test_names_and_files(self, tmp_path: Path, asks: list[Ask]) -> None:
+        query = Query(text="red dog")
+        order = j.order(
+            query, (), [Candidate(id=i, text="") for i in ("cat.png", "dog-red.png")], {}
+        )
+        assert j.read_order(open_chat("oracle").reply([order])[0], order).order[0] == "dog-red.png"
+        file = tmp_path / "truth.jsonl"
+        file.write_text('{"query": "Red  dog", "grades": {"cat.png": 3}}\n')
+        known = open_chat(f"oracle:{file}")
+        assert j.read_order(known.reply([order])[0], order).order[0] == "cat.png"
+        assert "says nothing" in str(known.reply([asks[3]])[0].error)
+        file.write_text('{"query": "x"}')
+        with pytest.raises(InputError, match="grades"):
+            open_chat(f"oracle:{file}")
+
+    def test_a_stripped_ask_is_an_error_reply(self, asks: list[Ask]) -> None:
+        assert isinstance(Oracle().reply([asks[0].stripped()])[0].error, ChatError)
+
+
+class TestScripted:
+    """The script's rules."""
+
+    def test_lines_by_kind_and_match_in_turn(self, tmp_path: Path, asks: list[Ask]) -> None:
+        script = tmp_path / "s.jsonl"
+        script.write_text(
+            '{"kind": "order", "reply": "one"}\n{"kind": "order", "reply": "two"}\n'
+            '{"match": "Order the images", "kind": "evaluate", "reply": "never"}\n'
+            '{"kind": "deconstruct", "error": "broken"}\n{"match": "Judge", "reply": [1]}\n'
+        )
+        chat = open_chat(f"scripted:{script}")
+        assert [chat.reply([asks[3]])[0].text for _ in range(3)] == ["one", "two", "two"]
+        assert str(chat.reply([asks[0]])[0].error) == "broken"
+        assert chat.reply([asks[1]])[0].text == "[1]"
+        assert "no line" in str(chat.reply([asks[4]])[0].error)
+
+    def test_from_python(self, asks: list[Ask]) -> None:
+        chat = Scripted(["a", {"b": 1}, Reply(text="c")])
+        assert [r.text for r in chat.reply(asks[:4])] == ["a", '{"b": 1}', "c", "c"]
+        assert chat.asks == asks[:4]
+        assert Scripted(lambda ask: ask.kind).reply(asks[:1])[0].text == "deconstruct"
+
+    @pytest.mark.parametrize(
+        "line", ["{", "[]", '{"replay": 1}', '{"kind": "x"}', '{"reply": 1, "error": ""}']
+    )
+    def test_wrong_lines(self, tmp_path: Path, line: str) -> None:
+        script = tmp_path / "s.jsonl"
+        script.write_text(line)
+        with pytest.raises(InputError):
+            open_chat(f"scripted:{script}")
+        with pytest.raises(UsageError):
+            open_chat("scripted:")

@@ -1,0 +1,91 @@
+"""What every corpus plug-in promises: unique and stable ids, readable samples, an honest location."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from mmrerank import registry
+from mmrerank.errors import InputError
+from mmrerank.images import decode
+from mmrerank.ports import Corpus
+
+NAMES = ["b.png", "sub/a.png", "sub/c.png"]
+
+
+def _files(root: Path) -> Path:
+    for number, name in enumerate(NAMES):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        PIL.Image.new("RGB", (5, 4), (number * 90, 0, 0)).save(root / name)
+    return root
+
+
+def _folder(root: Path) -> Corpus:
+    corpus: Corpus = registry.load("corpus", "folder").open(str(_files(root)))
+    return corpus
+
+
+def _embeddings(root: Path) -> Corpus:
+    _files(root)
+    np.save(root / "v.npy", np.eye(len(NAMES), 7, dtype=np.float32))
+    (root / "ids.jsonl").write_text("".join(json.dumps({"image": n}) + "\n" for n in NAMES))
+    corpus: Corpus = registry.load("corpus", "embeddings").open(
+        str(root), vectors=root / "v.npy", ids=root / "ids.jsonl"
+    )
+    return corpus
+
+
+def _webdataset(root: Path) -> Corpus:
+    with tarfile.open(root / "s.tar", "w") as shard:
+        for name in NAMES:
+            data = (_files(root / "files") / name).read_bytes()
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            shard.addfile(info, io.BytesIO(data))
+    corpus: Corpus = registry.load("corpus", "webdataset").open(str(root / "s.tar"))
+    return corpus
+
+
+# A new plug-in adds a line that makes it hold the three images of NAMES.
+MAKERS: dict[str, Callable[[Path], Corpus]] = {
+    "embeddings": _embeddings,
+    "folder": _folder,
+    "webdataset": _webdataset,
+}
+
+
+@pytest.mark.parametrize("name", registry.names("corpus"))
+def test_contract(name: str, tmp_path: Path) -> None:
+    assert name in MAKERS, f"say in MAKERS how an example of the corpus {name!r} is made"
+    corpus = MAKERS[name](tmp_path)
+    samples = list(corpus.samples())
+    ids = [sample.id for sample in samples]
+    assert ids == [sample.id for sample in corpus.samples()]
+    assert len(ids) == len(set(ids)) == len(NAMES)
+    for number, sample in enumerate(samples):
+        sample.id.encode()
+        assert sample.error == ""
+        assert sample.image is not None
+        json.dumps(dict(sample.metadata))
+        picture = decode(sample.image)
+        assert picture.size == (5, 4)
+        assert picture.getpixel((0, 0)) == (number * 90, 0, 0)
+        assert len(sample.image.digest) == 64
+    assert Path(corpus.location).is_absolute()
+
+
+@pytest.mark.parametrize("name", registry.names("corpus"))
+def test_accepts_answers_and_a_missing_source_is_named(name: str, tmp_path: Path) -> None:
+    plugin = registry.load("corpus", name)
+    missing = str(tmp_path / "nowhere.tar")
+    assert isinstance(plugin.accepts(missing), bool)
+    extra = {"vectors": "v.npy", "ids": "i.jsonl"} if name == "embeddings" else {}
+    with pytest.raises(InputError, match="nowhere"):
+        plugin.open(missing, **extra)
