@@ -115,7 +115,9 @@ class Sample:
 class Corpus(Protocol):
     """A source of images. ``location`` is written into the index so that images are found again."""
 
-    location: str
+    @property
+    def location(self) -> str:
+        """The source as the user named it."""
 
     def samples(self) -> Iterable[Sample]:
         """Every sample once, in a stable order, with unique ids."""

@@ -19,7 +19,7 @@ from mmrerank.config import build
 from mmrerank.errors import UsageError
 from mmrerank.ports import Chat
 from mmrerank.rerank.drive import Driven, Progress, check, drive
-from mmrerank.results import SearchResult, build_hits
+from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import Candidate, Image, Query, Ranking
 
 
@@ -69,9 +69,11 @@ class Reranker:
         outcome = driven.outcome
         # the law of `Ranking.reorder` holds whatever the strategy did
         after, _ = before.reorder(outcome.ranking.ids)
+        hits = build_hits(before, after, outcome.explanation)
         return SearchResult(
             query=query,
-            hits=build_hits(before, after, outcome.explanation),
+            hits=hits,
+            first=in_first_order(hits, len(hits)),
             method=self.name,
             explanation=outcome.explanation,
             usage=driven.usage,

@@ -15,13 +15,14 @@ from mmrerank.types import Candidate, Explanation, Hit, Query, Ranking, Repairs,
 class SearchResult:
     """Hits, best first, and everything that explains and audits them.
 
-    ``first`` holds the same candidates in first-stage order. ``no_match`` is true when images were graded
-    and none met every part of the query (or when there was nothing to find at all). ``degraded`` is true
-    when some judgements failed, so that the first-stage order stands there.
+    ``first`` holds as many candidates in first-stage order: what stood there before. ``no_match`` is
+    true when images were graded and none met every part of the query (or nothing was found at all).
+    ``degraded`` is true when some judgements failed, so that the first-stage order stands there.
     """
 
     query: Query
     hits: tuple[Hit, ...]
+    first: tuple[Hit, ...] = ()
     method: str = "none"
     explanation: Explanation = field(default_factory=Explanation)
     usage: Usage = field(default_factory=Usage)
@@ -38,11 +39,6 @@ class SearchResult:
     def degraded(self) -> bool:
         """Whether some judgements failed."""
         return self.repairs.failed > 0
-
-    @property
-    def first(self) -> tuple[Hit, ...]:
-        """The hits in first-stage order."""
-        return tuple(sorted(self.hits, key=lambda h: h.first_rank))
 
     def __iter__(self) -> Iterator[Hit]:
         return iter(self.hits)
@@ -98,21 +94,19 @@ class SearchResult:
         return fragment(self)
 
 
-def build_hits(
-    before: Ranking, after: Ranking, explanation: Explanation, k: int | None = None
-) -> tuple[Hit, ...]:
+def build_hits(before: Ranking, after: Ranking, explanation: Explanation) -> tuple[Hit, ...]:
     """Hits of ``after``, each knowing its place in ``before``."""
     first = {id_: rank for rank, id_ in enumerate(before.ids, start=1)}
-    hits = (
-        Hit(
-            candidate=c,
-            rank=r,
-            first_rank=first[c.id],
-            assessment=explanation.assessments.get(c.id),
-        )
+    told = explanation.assessments
+    return tuple(
+        Hit(candidate=c, rank=r, first_rank=first[c.id], assessment=told.get(c.id))
         for r, c in enumerate(after, start=1)
     )
-    return tuple(hits) if k is None else tuple(hits)[:k]
+
+
+def in_first_order(hits: tuple[Hit, ...], k: int) -> tuple[Hit, ...]:
+    """The ``k`` of ``hits`` that stood first before reranking, in that order."""
+    return tuple(sorted(hits, key=lambda h: h.first_rank))[:k]
 
 
 def query_dict(query: Query) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.drive import Progress
 from mmrerank.reranker import Reranker, to_image
-from mmrerank.results import SearchResult, build_hits
+from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import Query, Ranking
 
 
@@ -108,12 +108,22 @@ class ImageSearch:
             rankings, reranker.rank_batch(heads, progress=progress), strict=True
         ):
             after, _ = before.reorder(h.id for h in head)
-            hits = build_hits(before, after, head.explanation, k)
-            results.append(replace(head, hits=hits, warnings=(*warnings, *head.warnings)))
+            hits = build_hits(before, after, head.explanation)
+            results.append(
+                replace(
+                    head,
+                    hits=hits[:k],
+                    first=in_first_order(hits, k),
+                    warnings=(*warnings, *head.warnings),
+                )
+            )
         return results
 
     def _warnings(self, chat: Chat | None) -> list[str]:
-        models = [("embedder", self.embedder), *([("language model", chat)] if chat else [])]
+        models: list[tuple[str, Embedder | Chat]] = [
+            ("embedder", self.embedder),
+            *([("language model", chat)] if chat else []),
+        ]
         return [
             f"the {role} {model.spec} only knows the {model.domain}; elsewhere its answers mean little"
             for role, model in models

@@ -31,8 +31,8 @@ ChatFlag = Annotated[
     str | None,
     typer.Option(
         "--chat", metavar="SPEC", show_default=False,
-        help="The language model: bundled (default), transformers:PATH_OR_NAME, openai:MODEL@BASE_URL, "
-        "oracle[:FILE], scripted:FILE, or a name of `mmrerank list models`.",
+        help="The language model: bundled (default), transformers:PATH_OR_NAME, "
+        "openai:MODEL@BASE_URL, oracle[:FILE], scripted:FILE, or a name of `mmrerank list models`.",
     ),
 ]  # fmt: skip
 DeviceFlag = Annotated[
@@ -45,7 +45,7 @@ DeviceFlag = Annotated[
 
 
 def pairs(texts: Sequence[str] | None, flag: str) -> dict[str, str]:
-    """``["a=1"]`` as ``{"a": "1"}``; the last of a name counts. Raises `UsageError` without an equals sign."""
+    """``["a=1"]`` as ``{"a": "1"}``; the last of a name counts. Raises `UsageError` without ``=``."""
     found = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
@@ -73,7 +73,9 @@ def chat_for(
     values: dict[str, Any] = {}
     if plugin in registry.names("chat"):
         known = inspect.signature(registry.load("chat", plugin).open).parameters
-        values = {k: _typed(v, known[k].default if k in known else None, k) for k, v in given.items()}
+        values = {
+            k: _typed(v, known[k].default if k in known else None, k) for k, v in given.items()
+        }
         if device and "device" in known:
             values.setdefault("device", device)
     return open_chat(spec, **values)

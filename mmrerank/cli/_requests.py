@@ -60,7 +60,9 @@ def _request(line: str, where: str, folder: Path) -> tuple[Query, Ranking]:
 
 
 def _query(value: Any, where: str, folder: Path) -> Query:
-    body = {"text": value} if isinstance(value, str) else _object(value, _QUERY, f"{where}: a query")
+    body = (
+        {"text": value} if isinstance(value, str) else _object(value, _QUERY, f"{where}: a query")
+    )
     try:
         return Query(
             text=_text(body.get("text"), f"{where}: text"),
@@ -130,5 +132,11 @@ def _texts(value: Any, what: str) -> tuple[str, ...]:
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a text",
+        bool: "true or false",
+        type(None): "null",
+    }
     return names.get(type(value), "a number")

@@ -15,22 +15,31 @@ mmrerank app --index pictures --chat transformers:Qwen/Qwen2.5-VL-7B-Instruct --
 def app(
     index: Annotated[
         str | None,
-        typer.Option("--index", metavar="X", show_default=False, help="Index folder, or a name below ./indexes (default: demo)."),
+        typer.Option(
+            "--index",
+            metavar="X",
+            show_default=False,
+            help="Index folder, or a name below ./indexes (default: demo).",
+        ),
     ] = None,
     chat: ChatFlag = None,
     host: Annotated[
-        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets others in.")
+        str,
+        typer.Option(
+            "--host", metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets others in."
+        ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen at.")] = 7860,
+    port: Annotated[
+        int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen at.")
+    ] = 7860,
     no_browser: Annotated[
         bool, typer.Option("--no-browser", help="Do not open a browser window.")
     ] = False,
 ) -> None:
     """Open the web page: search, see before and after, and why."""
     from app.main import launch
+
     from mmrerank import config
 
     settings = config.load(flags={"index": index, "chat": chat})
-    launch(
-        index=settings.index, chat=settings.chat, host=host, port=port, browser=not no_browser
-    )
+    launch(index=settings.index, chat=settings.chat, host=host, port=port, browser=not no_browser)

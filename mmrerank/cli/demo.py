@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli._console import Output, emit, guarded
+from mmrerank.cli._console import Output, emit, guarded, progress, table_console, working
 from mmrerank.cli._options import OutputFlag
+from mmrerank.errors import DEGRADED_EXIT_CODE
 
 EXAMPLE = """mmrerank demo
 mmrerank demo export ./book --seed 7 --scenes 500 --queries 40"""
@@ -23,16 +24,27 @@ group = typer.Typer(
 @guarded
 def demo(
     context: typer.Context,
-    index: Annotated[str, typer.Option("--index", metavar="X", help="Where the demo's index goes.")] = "demo",
+    index: Annotated[
+        str, typer.Option("--index", metavar="X", help="Where the demo's index goes.")
+    ] = "demo",
     scenes: Annotated[
-        int | None, typer.Option("--scenes", metavar="N", min=1, show_default=False, help="How many pictures are drawn.")
+        int | None,
+        typer.Option(
+            "--scenes", metavar="N", min=1, show_default=False, help="How many pictures are drawn."
+        ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", show_default=False, help="Which pictures are drawn.")
+        int | None,
+        typer.Option("--seed", metavar="N", show_default=False, help="Which pictures are drawn."),
     ] = None,
     queries: Annotated[
         list[str] | None,
-        typer.Option("--query", metavar="TEXT", show_default=False, help="Ask this instead of the demo's queries; may be repeated."),
+        typer.Option(
+            "--query",
+            metavar="TEXT",
+            show_default=False,
+            help="Ask this instead of the demo's queries; may be repeated.",
+        ),
     ] = None,
     chat: Annotated[
         str, typer.Option("--chat", metavar="SPEC", help="The language model that reranks.")
@@ -45,14 +57,56 @@ def demo(
     """See it work on the bundled picture book; needs no download."""
     if context.invoked_subcommand is not None:
         return
+    from mmrerank.demo import run as demo_run
+    from mmrerank.demo.show import show
+
+    with working(), progress("drawing and indexing") as step:
+        done = demo_run.run_demo(
+            index=index,
+            scenes=scenes or demo_run.SCENES,
+            seed=demo_run.SEED if seed is None else seed,
+            queries=queries or (),
+            chat=chat,
+            method=rerank,
+            progress=lambda stage, now, total: step(now, total),
+        )
+    if output is Output.json:
+        emit(
+            {
+                "index": str(done.index),
+                "report": str(done.report),
+                "seconds": dict(done.seconds),
+                "searches": [
+                    {
+                        **s.result.to_dict(),
+                        "full_matches": {
+                            "before": s.full_before,
+                            "after": s.full_after,
+                            "in_all": s.full_in_all,
+                        },
+                    }
+                    for s in done.shown
+                ],
+            }
+        )
+    else:
+        show(done, table_console())
+    if any(s.result.degraded for s in done.shown):
+        raise typer.Exit(DEGRADED_EXIT_CODE)
 
 
 @guarded
 def export(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is new or empty.")],
+    directory: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A folder that is new or empty.")
+    ],
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Which world is drawn.")] = 0,
-    scenes: Annotated[int, typer.Option("--scenes", metavar="N", min=1, help="How many pictures.")] = 200,
-    queries: Annotated[int, typer.Option("--queries", metavar="N", min=0, help="How many queries.")] = 20,
+    scenes: Annotated[
+        int, typer.Option("--scenes", metavar="N", min=1, help="How many pictures.")
+    ] = 200,
+    queries: Annotated[
+        int, typer.Option("--queries", metavar="N", min=0, help="How many queries.")
+    ] = 20,
     output: OutputFlag = Output.text,
 ) -> None:
     """Write a picture-book world: pictures, queries, graded truth."""
@@ -67,4 +121,4 @@ def export(
 
 
 group.callback(invoke_without_command=True)(demo)
-group.command("export")(export)
+group.command("export", epilog=f"\b\nExample:\n  {EXAMPLE.splitlines()[1]}")(export)

@@ -149,7 +149,9 @@ def _bundled(card: catalog.Card, deep: bool) -> Check:
     name = f"bundled {card.kind}"
     fix = "make train  # in a checkout; or pip install --force-reinstall mmrerank"
     if not folder.is_dir() or not any(folder.iterdir()):
-        return Check(name=name, status="missing", needed=True, detail=f"nothing in {folder}", fix=fix)
+        return Check(
+            name=name, status="missing", needed=True, detail=f"nothing in {folder}", fix=fix
+        )
     if deep:
         try:
             if card.kind == "embedder":
@@ -179,7 +181,9 @@ def _environment() -> Iterator[Check]:
     for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
         # never the value: this output is what people paste into reports
         there = bool(os.environ.get(name))
-        yield Check(name=name, status="ok" if there else "off", detail="set" if there else "not set")
+        yield Check(
+            name=name, status="ok" if there else "off", detail="set" if there else "not set"
+        )
 
 
 def _writable(folder: Path) -> Check:

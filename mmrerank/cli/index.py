@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmrerank import config
 from mmrerank.cli._console import Output, emit, one_line, progress, say, working
 from mmrerank.cli._options import DeviceFlag, OutputFlag
-from mmrerank.errors import InputError, UsageError
+from mmrerank.errors import UsageError
+
+if TYPE_CHECKING:
+    from mmrerank.index.build import BuildReport
 
 EXAMPLE = """mmrerank index ~/Pictures --index pictures --embedder clip-b32
 find . -name '*.jpg' | mmrerank index - --index found
@@ -22,42 +26,71 @@ _SHOWN = 20
 def index(
     source: Annotated[
         str,
-        typer.Argument(help="A folder, tar shards ('shards/{000..012}.tar'), or - for a list of files on stdin."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="A folder, tar shards ('shards/{000..012}.tar'), or - for a list of files on stdin.",
+        ),
     ],
     name: Annotated[
-        str | None,
-        typer.Option("--index", metavar="X", show_default=False, help="Where the index goes: a folder, or a name below ./indexes."),
-    ] = None,
+        str,
+        typer.Option(
+            "--index",
+            metavar="X",
+            envvar="MMRERANK_INDEX",
+            help="Where the index goes: a folder, or a name below ./indexes.",
+        ),
+    ],
     embedder: Annotated[
         str | None,
         typer.Option(
-            "--embedder", metavar="SPEC", show_default=False,
+            "--embedder",
+            metavar="SPEC",
+            show_default=False,
             help="bundled, open_clip:ARCH:TAG, open_clip:local-dir:PATH, open_clip:ARCH:random, or a name of "
             "`mmrerank list models` (default: what the index was built with, or bundled).",
         ),
     ] = None,
     vectors: Annotated[
         Path | None,
-        typer.Option("--vectors", metavar="V.npy", help="Import these vectors, one row an image; no model is loaded."),
+        typer.Option(
+            "--vectors",
+            metavar="V.npy",
+            help="Import these vectors, one row an image; no model is loaded.",
+        ),
     ] = None,
     ids: Annotated[
         Path | None,
-        typer.Option("--ids", metavar="IDS.jsonl", help="For --vectors: one JSON object a row, whose key image is a path below SOURCE."),
+        typer.Option(
+            "--ids",
+            metavar="IDS.jsonl",
+            help="For --vectors: one JSON object a row, whose key image is a path below SOURCE.",
+        ),
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option("--store", metavar="STORE", show_default=False, help="What searches the vectors: a name of `mmrerank list stores`."),
+        typer.Option(
+            "--store",
+            metavar="STORE",
+            show_default=False,
+            help="What searches the vectors: a name of `mmrerank list stores`.",
+        ),
     ] = None,
     max_pixels: Annotated[
         int | None,
-        typer.Option("--max-pixels", metavar="N", show_default=False, help="Refuse images of more pixels than this."),
+        typer.Option(
+            "--max-pixels",
+            metavar="N",
+            show_default=False,
+            help="Refuse images of more pixels than this.",
+        ),
     ] = None,
     allow_truncated: Annotated[
         bool, typer.Option("--allow-truncated", help="Take what can be decoded of cut-off files.")
     ] = False,
     device: DeviceFlag = None,
     rebuild: Annotated[
-        bool, typer.Option("--rebuild", help="Forget what the index holds and embed everything again.")
+        bool,
+        typer.Option("--rebuild", help="Forget what the index holds and embed everything again."),
     ] = False,
     output: OutputFlag = Output.text,
 ) -> None:
@@ -66,19 +99,82 @@ def index(
     The id of an image is its POSIX path relative to SOURCE.
     """
     if (vectors is None) != (ids is None):
-        raise UsageError("--vectors and --ids go together: a row of one belongs to a line of the other")
+        raise UsageError(
+            "--vectors and --ids go together: a row of one belongs to a line of the other"
+        )
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
-    target = name or config.load().index
     with working(), progress("indexing") as step:
         if vectors is not None and ids is not None:
             if not embedder:
-                raise UsageError("--vectors needs --embedder: say which model the vectors came from")
-            report = import_vectors(
-                target, source, vectors, ids, embedder=embedder, store=store, rebuild=rebuild
+                raise UsageError(
+                    "--vectors needs --embedder: say which model the vectors came from"
+                )
+            report = _import(
+                name,
+                source,
+                vectors,
+                ids,
+                spec=embedder,
+                rebuild=rebuild,
+                store=store,
+                progress=step,
             )
         else:
-            report = build(
-                target, source, embedder=embedder, store=store, max_pixels=max_pixels,
-                allow_truncated=allow_truncated, device=device, rebuild=rebuild, progress=step,
-            )  # fmt: skip
+            options = {
+                "allow_truncated": allow_truncated, "rebuild": rebuild, "store": store, "progress": step,
+                **({} if max_pixels is None else {"max_pixels": max_pixels}),
+            }  # fmt: skip
+            report = _build(name, source, embedder, device, options)
+
+    counts = {
+        "added": report.added, "changed": report.changed, "removed": report.removed,
+        "unchanged": report.unchanged,
+    }  # fmt: skip
+    failed = [{"source": f.source, "error": f.error} for f in report.failed]
+    if output is Output.json:
+        emit({"index": str(report.index), **counts, "failed": failed})
+    else:
+        typer.echo(
+            one_line(str(report.index)) + ": " + ", ".join(f"{n} {k}" for k, n in counts.items())
+        )
+    for failure in failed[:_SHOWN]:
+        say(f"failed: {one_line(failure['source'])}: {one_line(failure['error'])}")
+    if failed:
+        more = f", {len(failed) - _SHOWN} of them not shown here" if len(failed) > _SHOWN else ""
+        say(f"{len(failed)} could not be indexed{more}; the others can be searched")
+
+
+def _build(
+    name: str, source: str, spec: str | None, device: str | None, options: dict[str, Any]
+) -> BuildReport:
+    from mmrerank.corpus import open_corpus
+    from mmrerank.embed._open import open_embedder
+    from mmrerank.index.index import ImageIndex
+
+    # a wrong source is reported before a model is loaded for it
+    corpus = open_corpus(source)
+    embedder = open_embedder(spec or config.load().embedder or _made_with(name), device=device)
+    if embedder.domain:
+        say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
+    return ImageIndex.build(name, corpus, embedder, **options)
+
+
+def _import(
+    name: str, source: str, vectors: Path, ids: Path, *, spec: str, **options: Any
+) -> BuildReport:
+    from mmrerank.corpus import embeddings
+    from mmrerank.index.index import ImageIndex
+
+    corpus = embeddings.open(source, vectors=vectors, ids=ids)
+    return ImageIndex.import_vectors(name, corpus, embedder_spec=spec, **options)
+
+
+def _made_with(name: str) -> str:
+    """The embedder of the index that is there already, finished or not, else the bundled one."""
+    from mmrerank.index import manifest
+    from mmrerank.index.build import is_index
+    from mmrerank.index.index import index_path
+
+    place = index_path(name)
+    return manifest.read(place).embedder if is_index(place) else "bundled"

@@ -30,7 +30,12 @@ class What(StrEnum):
     corpora = "corpora"
 
 
-_KIND = {What.chats: "chat", What.embedders: "embedder", What.stores: "store", What.corpora: "corpus"}
+_KIND = {
+    What.chats: "chat",
+    What.embedders: "embedder",
+    What.stores: "store",
+    What.corpora: "corpus",
+}
 
 
 def list_(
@@ -93,7 +98,9 @@ def _type_name(hint: Any) -> str:
 def _plugin(kind: str, name: str) -> dict[str, Any]:
     """A plug-in by its source text: a listing must not need what the plug-in needs."""
     spec = importlib.util.find_spec(f"{registry.KINDS[kind]}.{name}")
-    assert spec is not None and spec.origin is not None, "the registry names modules that exist"
+    # the registry names modules that exist
+    assert spec is not None
+    assert spec.origin is not None
     tree = ast.parse(Path(spec.origin).read_text("utf-8"))
     about = _first_sentence(ast.get_docstring(tree))
     return {"name": name, **({"form": form} if (form := _form(tree)) else {}), "about": about}
@@ -122,7 +129,9 @@ def _print(name: str, rows: list[dict[str, Any]]) -> None:
     console.print(Text(name if rows else f"{name}: none", style="bold"))
     if not rows:
         return
-    columns = [c for c in dict.fromkeys(k for row in rows for k in row) if any(r.get(c) for r in rows)]
+    columns = [
+        c for c in dict.fromkeys(k for row in rows for k in row) if any(r.get(c) for r in rows)
+    ]
     table = Table(box=None, pad_edge=True, header_style="dim")
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == "name")

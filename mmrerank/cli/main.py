@@ -1,4 +1,4 @@
-"""The command ``mmrerank``: gathers the verbs, one file each, and starts. Does no work and imports no model."""
+"""The command ``mmrerank``: gathers the verbs, one file each, and starts. Imports no model."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ and NO_COLOR are respected.
 """
 _ORDER = ("demo", "index", "search", "rerank", "app", "info", "verify", "list", "doctor", "train")
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
 
 
 class _Verbs(TyperGroup):

@@ -24,17 +24,24 @@ EXAMPLE = """mmrerank rerank --input requests.jsonl --rerank cotrr --chat openai
 a line: {"query": {"text": "a red boat"}, "candidates": [{"id": "a", "image": "a.jpg", "score": 0.3}]}"""
 
 BATCH = 32
-"""Requests driven together: enough to fill a model's batch, few enough that results come as they are ready."""
+"""Requests driven together: enough to fill a batch, few enough that results come as they are ready."""
 
 
 def rerank(
     input: Annotated[
         Path,
-        typer.Option("--input", metavar="REQUESTS.jsonl", help="One request a line; - reads stdin."),
+        typer.Option(
+            "--input", metavar="REQUESTS.jsonl", help="One request a line; - reads stdin."
+        ),
     ],
     method: Annotated[
         str | None,
-        typer.Option("--rerank", metavar="METHOD", show_default=False, help="A method of `mmrerank list methods` (default: cotrr)."),
+        typer.Option(
+            "--rerank",
+            metavar="METHOD",
+            show_default=False,
+            help="A method of `mmrerank list methods` (default: cotrr).",
+        ),
     ] = None,
     option: OptionsFlag = None,
     chat: ChatFlag = None,
@@ -44,9 +51,10 @@ def rerank(
 ) -> None:
     """Rerank candidates from anywhere, one request a line.
 
-    Prints one result for each request, in their order. A query is a text or an object with text, images, exclude, turns, instruction and id; a candidate has an
-    id, an image or a text, and may have its first-stage score. Images are paths, relative to the folder of
-    REQUESTS.jsonl. The order given is the first-stage order.
+    Prints one result for each request, in their order. A query is a text or an object with text, images,
+    exclude, turns, instruction and id; a candidate has an id, an image or a text, and may have its
+    first-stage score. Images are paths, relative to the folder of REQUESTS.jsonl. The order given is the
+    first-stage order.
     """
     from mmrerank import config
     from mmrerank.cli._requests import read_requests

@@ -33,60 +33,98 @@ mmrerank search --query-vectors queries.npy --index pictures --k 100 --run out.t
 
 def search(
     text: Annotated[
-        str | None, typer.Argument(metavar="TEXT", show_default=False, help="What to look for, in words.")
+        str | None,
+        typer.Argument(metavar="TEXT", show_default=False, help="What to look for, in words."),
     ] = None,
     index: Annotated[
         str | None,
-        typer.Option("--index", metavar="X", show_default=False, help="Index folder, or a name below ./indexes (default: demo)."),
+        typer.Option(
+            "--index",
+            metavar="X",
+            show_default=False,
+            help="Index folder, or a name below ./indexes (default: demo).",
+        ),
     ] = None,
     k: Annotated[
-        int | None, typer.Option("--k", metavar="N", show_default=False, help="How many images to return (default: 10).")
+        int | None,
+        typer.Option(
+            "--k", metavar="N", show_default=False, help="How many images to return (default: 10)."
+        ),
     ] = None,
     image: Annotated[
-        list[Path] | None, typer.Option("--image", metavar="FILE", help="A reference image; may be repeated.")
+        list[Path] | None,
+        typer.Option("--image", metavar="FILE", help="A reference image; may be repeated."),
     ] = None,
     exclude: Annotated[
-        list[str] | None, typer.Option("--exclude", metavar="TEXT", help="What must not be there; may be repeated.")
+        list[str] | None,
+        typer.Option("--exclude", metavar="TEXT", help="What must not be there; may be repeated."),
     ] = None,
     turn: Annotated[
         list[str] | None,
-        typer.Option("--turn", metavar="TEXT", help="An earlier turn of the dialogue, oldest first; TEXT is the last one."),
+        typer.Option(
+            "--turn",
+            metavar="TEXT",
+            help="An earlier turn of the dialogue, oldest first; TEXT is the last one.",
+        ),
     ] = None,
     rerank: Annotated[
         str | None,
-        typer.Option("--rerank", metavar="METHOD", show_default=False, help="A method of `mmrerank list methods` (default: none)."),
+        typer.Option(
+            "--rerank",
+            metavar="METHOD",
+            show_default=False,
+            help="A method of `mmrerank list methods` (default: none).",
+        ),
     ] = None,
     candidates: Annotated[
         int | None,
-        typer.Option("--candidates", metavar="N", show_default=False, help="How many of the first are reranked (default: 20)."),
+        typer.Option(
+            "--candidates",
+            metavar="N",
+            show_default=False,
+            help="How many of the first are reranked (default: 20).",
+        ),
     ] = None,
     option: OptionsFlag = None,
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
     embedder: Annotated[
         str | None,
-        typer.Option("--embedder", metavar="SPEC", show_default=False, help="What embeds the query (default: what built the index)."),
+        typer.Option(
+            "--embedder",
+            metavar="SPEC",
+            show_default=False,
+            help="What embeds the query (default: what built the index).",
+        ),
     ] = None,
     device: DeviceFlag = None,
     recipe: Annotated[
         Path | None,
-        typer.Option("--config", metavar="RECIPE.yaml", help="A recipe of these settings; flags go before it."),
+        typer.Option(
+            "--config",
+            metavar="RECIPE.yaml",
+            help="A recipe of these settings; flags go before it.",
+        ),
     ] = None,
     report: Annotated[
-        Path | None, typer.Option("--report", metavar="FILE.html", help="Also write a self-contained page.")
+        Path | None,
+        typer.Option("--report", metavar="FILE.html", help="Also write a self-contained page."),
     ] = None,
     trace: Annotated[
         Path | None,
         typer.Option("--trace", metavar="FILE.json", help="Also write every question and reply."),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="FILE.trec", help="Also write a six-column TREC run.")
+        Path | None,
+        typer.Option("--run", metavar="FILE.trec", help="Also write a six-column TREC run."),
     ] = None,
     query_vectors: Annotated[
         Path | None,
         typer.Option(
-            "--query-vectors", metavar="FILE.npy",
-            help="Search with these vectors (rows of float) into --run, loading no model; a query's id is its row number, from 0.",
+            "--query-vectors",
+            metavar="FILE.npy",
+            help="Search with these vectors (rows of float) into --run, loading no model; "
+            "a query's id is its row number, from 0.",
         ),
     ] = None,
     filepath_only: Annotated[
@@ -179,10 +217,10 @@ def _search_vectors(settings: config.Settings, source: Path, target: Path, outpu
     with working():
         index = ImageIndex.open(settings.index)
         vectors = _read_vectors(source)
-        rows = {}
-        for number, vector in enumerate(vectors):
-            found = index.candidates(vector, settings.k)
-            rows[str(number)] = [Scored(id=c.id, score=c.score or 0.0) for c in found]
+        rows = {
+            str(number): [Scored(id=hit.id, score=hit.score) for hit in found]
+            for number, found in enumerate(index.search(vectors, settings.k))
+        }
         write_run(target, Run(rows=rows))
     told = {
         "index": settings.index, "queries": len(rows), "k": settings.k, "run": str(target),
@@ -191,7 +229,9 @@ def _search_vectors(settings: config.Settings, source: Path, target: Path, outpu
     if output is Output.json:
         emit(told)
     else:
-        typer.echo(f"{told['queries']} queries, {told['k']} images each, {told['seconds']} s: {target}")
+        typer.echo(
+            f"{told['queries']} queries, {told['k']} images each, {told['seconds']} s: {target}"
+        )
 
 
 def _read_vectors(path: Path) -> Any:

@@ -20,7 +20,9 @@ def train(
     ],
     steps: Annotated[
         int | None,
-        typer.Option("--steps", metavar="N", min=1, show_default=False, help="Stop after this many steps."),
+        typer.Option(
+            "--steps", metavar="N", min=1, show_default=False, help="Stop after this many steps."
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")

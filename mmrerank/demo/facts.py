@@ -22,9 +22,7 @@ from typing import Literal, get_args
 from mmrerank.demo.world import RELATIONS, Relation, Scene, holds
 
 Verdict = Literal["met", "partly", "missed", "cannot_tell"]
-FactKind = Literal[
-    "subject", "count", "detail", "environment", "ambience", "exclusion", "activity"
-]
+FactKind = Literal["subject", "count", "detail", "environment", "ambience", "exclusion", "activity"]
 FACT_KINDS: tuple[FactKind, ...] = get_args(FactKind)
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven")

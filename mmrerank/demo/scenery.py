@@ -72,10 +72,7 @@ def backdrop(place: str, weather: str, side: int, rng: np.random.Generator) -> I
     stops = (0.0, horizon, horizon + 1e-6, 1.0)
     heights = np.linspace(0, 1, side)
     column = np.stack(
-        [
-            np.interp(heights, stops, [top[i], bottom[i], far[i], near[i]])
-            for i in range(3)
-        ],
+        [np.interp(heights, stops, [top[i], bottom[i], far[i], near[i]]) for i in range(3)],
         axis=1,
     )  # (side, 3)
     pixels = np.repeat(column[:, None].astype(np.uint8), side, axis=1)  # (side, side, 3)
@@ -86,7 +83,9 @@ def backdrop(place: str, weather: str, side: int, rng: np.random.Generator) -> I
     return image
 
 
-def foreground(weather: str, canvas: ImageDraw.ImageDraw, side: int, rng: np.random.Generator) -> None:
+def foreground(
+    weather: str, canvas: ImageDraw.ImageDraw, side: int, rng: np.random.Generator
+) -> None:
     """Rain or snow in front of everything."""
     if weather == "rainy":
         spots = rng.random((58, 3)).tolist()
@@ -110,7 +109,11 @@ def _sun(stage: Stage) -> None:
         a = 2 * pi * i / 16
         b = a + 0.13
         stage.poly(
-            [(x, y), (x + 0.17 * cos(a), y + 0.17 * sin(a)), (x + 0.17 * cos(b), y + 0.17 * sin(b))],
+            [
+                (x, y),
+                (x + 0.17 * cos(a), y + 0.17 * sin(a)),
+                (x + 0.17 * cos(b), y + 0.17 * sin(b)),
+            ],
             (252, 240, 190),
         )
     side, r = stage.side, 0.075
@@ -125,7 +128,12 @@ def _clouds(stage: Stage) -> None:
         x = (i + float(stage.rng.uniform(0.1, 0.9))) / 5
         y = float(stage.rng.uniform(-0.01, 0.07))
         for dx, r in ((-0.07, 0.045), (0.0, 0.065), (0.075, 0.05)):
-            spot = ((x + dx - r) * side, (y - r * 0.7) * side, (x + dx + r) * side, (y + r * 0.7) * side)
+            spot = (
+                (x + dx - r) * side,
+                (y - r * 0.7) * side,
+                (x + dx + r) * side,
+                (y + r * 0.7) * side,
+            )
             stage.canvas.ellipse(spot, fill=grey)
 
 
@@ -150,7 +158,9 @@ def _beach(stage: Stage, horizon: float) -> None:
     shore = 0.62 + 0.02 * float(stage.rng.uniform(-1, 1))
     phase = float(stage.rng.uniform(0, 6))
     waves = [(i / 16, shore + 0.012 * sin(phase + i * 0.9)) for i in range(17)]
-    stage.poly([(0, horizon), (1, horizon), *[(x, y + 0.02) for x, y in waves[::-1]]], (236, 238, 232))
+    stage.poly(
+        [(0, horizon), (1, horizon), *[(x, y + 0.02) for x, y in waves[::-1]]], (236, 238, 232)
+    )
     stage.poly([(0, horizon), (1, horizon), *waves[::-1]], (122, 168, 184))
     stage.box(0, horizon, 1, horizon + 0.05, (104, 150, 172))
     for x, y in stage.rng.random((9, 2)).tolist():
@@ -172,7 +182,11 @@ def _forest(stage: Stage, horizon: float) -> None:
             for k in range(3):
                 low = y - 0.045 - k * h * 0.26
                 stage.poly(
-                    [(x - w * (1 - 0.22 * k), low), (x, low - h * 0.44), (x + w * (1 - 0.22 * k), low)],
+                    [
+                        (x - w * (1 - 0.22 * k), low),
+                        (x, low - h * 0.44),
+                        (x + w * (1 - 0.22 * k), low),
+                    ],
                     colour,
                 )
     for x, y in stage.rng.random((22, 2)).tolist():
@@ -247,7 +261,10 @@ def _mountains(stage: Stage, horizon: float) -> None:
                     (x, top + h * 0.36), (x - w * 0.14, top + h * 0.23), (x - w * c, top + h * c),
                 ]  # fmt: skip
                 stage.poly(cap, (240, 242, 245))
-    stage.poly([(0, horizon + 0.01), (0.5, horizon + 0.06), (1, horizon), (1, 0.5), (0, 0.5)], (160, 174, 142))
+    stage.poly(
+        [(0, horizon + 0.01), (0.5, horizon + 0.06), (1, horizon), (1, 0.5), (0, 0.5)],
+        (160, 174, 142),
+    )
     for x, y in stage.rng.random((16, 2)).tolist():
         top = horizon + 0.1 + 0.46 * y
         stage.box(x, top, x + 0.02, top + 0.01, (146, 150, 142))

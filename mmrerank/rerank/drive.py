@@ -113,8 +113,8 @@ def _reply(chat: Chat | None, asks: list[Ask]) -> list[Reply]:
     except ChatError as error:
         replies = [Reply(error=error, finish="error") for _ in asks]
     if len(replies) != len(asks):
-        error = ChatError(f"{chat.spec} gave {len(replies)} replies to {len(asks)} questions")
-        return [Reply(error=error, finish="error") for _ in asks]
+        short = ChatError(f"{chat.spec} gave {len(replies)} replies to {len(asks)} questions")
+        return [Reply(error=short, finish="error") for _ in asks]
     return [_sound(r) for r in replies]
 
 

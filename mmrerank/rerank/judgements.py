@@ -24,6 +24,7 @@ from mmrerank.types import (
     Assessment,
     Candidate,
     Component,
+    ComponentKind,
     Query,
     Repairs,
     Verdict,
@@ -106,8 +107,8 @@ def read_components(found: Any) -> tuple[tuple[Component, ...], bool]:
         kind = entry.get("kind")
         clean = clean and bool(text) and kind in COMPONENT_KINDS
         if text and len(components) < MAX_COMPONENTS:
-            kind = kind if kind in COMPONENT_KINDS else "detail"
-            components.append(Component(id=f"c{len(components) + 1}", kind=kind, text=text))
+            named: ComponentKind = next((k for k in COMPONENT_KINDS if k == kind), "detail")
+            components.append(Component(id=f"c{len(components) + 1}", kind=named, text=text))
     return tuple(components), clean
 
 

@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import Any
 
 import yaml
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from jinja2.loaders import FunctionLoader
 
 from mmrerank.errors import UsageError
@@ -130,9 +130,14 @@ def render(name: str, **values: Any) -> tuple[Message, ...]:
     messages: list[Message] = []
     pieces = _SECTION.split(prompt.body)[1:]
     for role, body in zip(pieces[::2], pieces[1::2], strict=True):
-        text = _environment().from_string(body).render(**values, show=show)
+        text = _template(body).render(**values, show=show)
         messages.append(Message(role=_role(role), parts=_parts(_tidy(text), images)))
     return tuple(messages)
+
+
+@cache
+def _template(body: str) -> Template:
+    return _environment().from_string(body)
 
 
 def _get(item: Any, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,10 @@ from mmrerank.evaluate.runs import (
 
 # any text at all, lone surrogates included, with more of what breaks columns and lines
 IDS = st.text(
-    st.one_of(st.sampled_from(" %\t\n\r\x00\x85\xa0\u2028\ufeff\u3000\ud800"), st.characters(exclude_categories=())),
+    st.one_of(
+        st.sampled_from(" %\t\n\r\x00\x85\xa0\u2028\ufeff\u3000\ud800"),
+        st.characters(exclude_categories=()),
+    ),
     min_size=1,
     max_size=12,
 )  # fmt: skip
@@ -70,14 +74,16 @@ def test_a_run_comes_back_in_order(folder: Path, run: Run) -> None:
         assert found.tag == run.tag
     for query, rows in found.rows.items():
         scores = [r.score for r in rows]
-        assert all(a > b for a, b in zip(scores, scores[1:], strict=False))
+        assert all(a > b for a, b in pairwise(scores))
         for row, raw in zip(rows, run.rows[query], strict=True):
             # a score is lowered by no more than a step for each one above it
             assert row.score <= raw.score
             assert row.score == raw.score or math.isclose(row.score, raw.score, abs_tol=1e-300)
 
 
-@given(st.dictionaries(IDS, st.dictionaries(IDS, st.integers(), min_size=1, max_size=4), max_size=3))
+@given(
+    st.dictionaries(IDS, st.dictionaries(IDS, st.integers(), min_size=1, max_size=4), max_size=3)
+)
 def test_qrels_come_back(folder: Path, qrels: dict[str, dict[str, int]]) -> None:
     path = folder / "qrels.txt"
     write_qrels(path, qrels)
@@ -85,7 +91,11 @@ def test_qrels_come_back(folder: Path, qrels: dict[str, dict[str, int]]) -> None
 
 
 def test_the_columns_and_the_ties(tmp_path: Path) -> None:
-    rows = [Scored(id="a b.jpg", score=0.5), Scored(id="c%d", score=0.5), Scored(id="e", score=0.25)]
+    rows = [
+        Scored(id="a b.jpg", score=0.5),
+        Scored(id="c%d", score=0.5),
+        Scored(id="e", score=0.25),
+    ]
     write_run(tmp_path / "r.trec", Run(rows={"0": rows}, tag="x"), raw=tmp_path / "raw.jsonl")
     assert (tmp_path / "r.trec").read_text() == (
         "0 Q0 a%20b.jpg 1 0.5 x\n0 Q0 c%25d 2 0.49999999999999994 x\n0 Q0 e 3 0.25 x\n"

@@ -1,0 +1,137 @@
+"""Writes a picture-book world to a folder: pictures that keep their truth to themselves, and that truth.
+
+Pictures are PNG without metadata under ``images/``, with names that are opaque. ``scenes.jsonl``,
+``queries.jsonl``, ``qrels.txt`` (TREC, grades 1 to 3) and ``vocabulary.json`` stand outside that folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmrerank.demo import world
+from mmrerank.demo.draw import render
+from mmrerank.demo.queries import DemoQuery, Truth, make_queries, qrels
+from mmrerank.demo.world import Scene, sample_scene, stream
+from mmrerank.errors import InputError, UsageError
+
+SIZE = 384  # pixels
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """A folder of pictures and what is true of them; ``names`` are file names in the scenes' order."""
+
+    folder: Path
+    scenes: tuple[Scene, ...]
+    names: tuple[str, ...]
+
+    @property
+    def images(self) -> Path:
+        """The folder that is indexed."""
+        return self.folder / "images"
+
+
+def evaluation_scenes(seed: int, count: int) -> tuple[Scene, ...]:
+    """The first ``count`` scenes of an evaluation world; no training ever sees that stream."""
+    rng = stream("evaluation", seed)
+    return tuple(sample_scene(rng, "evaluation") for _ in range(count))
+
+
+def name_of(seed: int, index: int) -> str:
+    """An opaque file name: eight hex digits that reveal neither the scene nor its place in the stream."""
+    return hashlib.sha256(f"mmrerank picture\0{seed}\0{index}".encode()).hexdigest()[:8] + ".png"
+
+
+def draw_world(folder: Path, *, seed: int, scenes: int, progress: Progress | None = None) -> World:
+    """Draws a world into ``folder``, or reuses what is there of the same world."""
+    drawn = evaluation_scenes(seed, scenes)
+    names = tuple(name_of(seed, n) for n in range(scenes))
+    book = World(folder=folder, scenes=drawn, names=names)
+    book.images.mkdir(parents=True, exist_ok=True)
+    for n, (scene, name) in enumerate(zip(drawn, names, strict=True)):
+        target = book.images / name
+        if not target.exists():
+            # under another name first, so that a kill leaves no half picture behind
+            part = target.with_suffix(".part")
+            render(scene, SIZE).save(part, "PNG", compress_level=3)
+            part.replace(target)
+        if progress:
+            progress(n + 1, scenes)
+    for stray in set(book.images.iterdir()) - {book.images / n for n in names}:
+        stray.unlink()
+    return book
+
+
+def export(
+    directory: Path,
+    *,
+    seed: int,
+    scenes: int,
+    queries: int,
+    progress: Progress | None = None,
+) -> World:
+    """Writes a world with ``queries`` searches and their graded truth into a new or empty ``directory``.
+
+    Raises `InputError` when the folder holds something, `UsageError` when there are too few scenes for the
+    queries (each needs 3 to 60 fully matching ones).
+    """
+    if directory.exists() and any(directory.iterdir()):
+        raise InputError(f"{directory} is not empty; give a new or an empty folder")
+    drawn = evaluation_scenes(seed, scenes)
+    truth = Truth(drawn)
+    rng = stream("evaluation", seed + 1_000_003)
+    try:
+        asked = make_queries(drawn, queries, rng, "evaluation", truth=truth)
+    except ValueError as error:
+        raise UsageError(f"{error}; draw more with --scenes (2000 serves 200 queries)") from error
+    book = draw_world(directory, seed=seed, scenes=scenes, progress=progress)
+    references = _references(directory, asked, seed)
+    named = {s.id: n for s, n in zip(book.scenes, book.names, strict=True)}
+    _lines(
+        directory / "scenes.jsonl",
+        ({"image": n, **s.to_json()} for s, n in zip(book.scenes, book.names, strict=True)),
+    )
+    _lines(
+        directory / "queries.jsonl",
+        ({**q.to_json(), "reference": references.get(q.id)} for q in asked),
+    )
+    table = qrels(asked, drawn, truth=truth)
+    rows = (f"{q} 0 {named[s]} {g}\n" for q, grades in table.items() for s, g in grades.items())
+    (directory / "qrels.txt").write_text("".join(rows), "utf-8")
+    (directory / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=2) + "\n", "utf-8")
+    return book
+
+
+def vocabulary() -> dict[str, Sequence[Any]]:
+    """Every word the world has."""
+    return {
+        "things": world.KINDS,
+        "colours": world.COLOURS,
+        "sizes": world.SIZES,
+        "counts": list(range(1, world.MAX_COUNT + 1)),
+        "places": world.PLACES,
+        "weathers": world.WEATHERS,
+        "relations": world.RELATIONS,
+    }
+
+
+def _references(directory: Path, queries: Sequence[DemoQuery], seed: int) -> dict[str, str]:
+    """Draws the reference pictures of composed queries beside, not among, the indexed ones."""
+    found: dict[str, str] = {}
+    for n, query in enumerate(queries):
+        if query.reference is None:
+            continue
+        (directory / "references").mkdir(exist_ok=True)
+        found[query.id] = f"references/{name_of(seed + 500_009, n)}"
+        render(query.reference, SIZE).save(directory / found[query.id], "PNG")
+    return found
+
+
+def _lines(file: Path, rows: Iterable[Any]) -> None:
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows), "utf-8")

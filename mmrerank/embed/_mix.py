@@ -1,0 +1,68 @@
+"""Turns queries of any kind into one unit vector each, for embedders with a text and an image tower.
+
+Loads no model: the two towers are given as functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mmrerank.images import decode
+from mmrerank.ports import Vectors
+from mmrerank.types import Query
+
+EXCLUSION_WEIGHT = 0.5
+"""How much of the direction of the excluded words is taken away; a common choice, not a tuned one."""
+
+
+def unit(vectors: Any) -> Vectors:
+    """Rows of ``(n, d)`` scaled to length 1; a zero row stays zero."""
+    wide = np.asarray(vectors, dtype=np.float64)
+    length = np.linalg.norm(wide, axis=-1, keepdims=True)
+    return (wide / np.where(length > 0, length, 1.0)).astype(np.float32)
+
+
+def mix(
+    queries: Sequence[Query],
+    texts: Callable[[Sequence[str]], Vectors],
+    images: Callable[[Sequence[Any]], Vectors],
+    *,
+    text_weight: float,
+) -> Vectors:
+    """Unit vectors ``(len(queries), d)``.
+
+    - text and dialogue: the words (earlier turns first, joined) through the text tower;
+    - image: the mean of the images' vectors;
+    - composed: ``text_weight`` x text + (1 - ``text_weight``) x images, scaled to length 1;
+    - ``exclude``: half the mean vector of the excluded words is subtracted.
+
+    ``instruction`` is ignored: two-tower models follow none. Raises `ImageError` when a query's image
+    cannot be decoded.
+    """
+    words = {t: i for i, t in enumerate(dict.fromkeys(t for q in queries for t in _texts(q)))}
+    said = texts(list(words))
+    pictures = images([decode(image) for q in queries for image in q.images])
+    rows = []
+    at = 0
+    for query in queries:
+        shown = pictures[at : at + len(query.images)].astype(np.float64)
+        at += len(query.images)
+        if not query.words:
+            vector = unit(shown.mean(axis=0))
+        elif not query.images:
+            vector = said[words[query.words]]
+        else:
+            seen = unit(shown.mean(axis=0))
+            vector = unit(text_weight * said[words[query.words]] + (1 - text_weight) * seen)
+        if excluded := [said[words[t]] for t in query.exclude if t.strip()]:
+            less = unit(vector - EXCLUSION_WEIGHT * unit(np.mean(excluded, axis=0)))
+            vector = less if less.any() else vector
+        rows.append(vector)
+    return np.stack(rows).astype(np.float32) if rows else said
+
+
+def _texts(query: Query) -> list[str]:
+    return [*([query.words] if query.words else []), *(t for t in query.exclude if t.strip())]

@@ -1,0 +1,254 @@
+"""Finds, checks and loads an open_clip model, and computes its fingerprint.
+
+Weights are matched strictly: a model is loaded completely or refused. Imported by the plug-in when a model is
+opened, never before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmrerank.errors import ModelError
+
+RANDOM_SEED = 0
+DECODE_VERSION = 1
+"""Raised when `mmrerank.images.decode` or the resizing starts to give other pixels for the same file."""
+
+WEIGHTS = (  # the order of preference is open_clip's own
+    "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
+    "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
+    "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
+)  # fmt: skip
+_LOCAL = "local-dir:"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Loaded:
+    """A model on the CPU in float32, with what belongs to it. ``name`` completes ``open_clip:``.
+
+    ``crops`` says that the transform scales the shorter side and keeps the middle of the longer one.
+    """
+
+    name: str
+    model: Any
+    transform: Any
+    crops: bool
+    tokenizer: Any
+    dim: int
+    fingerprint: str
+    random: bool = False
+
+
+def load(rest: str) -> Loaded:
+    """Loads ``ARCH:TAG``, ``local-dir:PATH`` or ``ARCH:random``. Raises `ModelError`."""
+    if rest.startswith(_LOCAL):
+        return _load_folder(Path(os.path.abspath(rest.removeprefix(_LOCAL))))  # noqa: PTH100
+    arch, _, tag = rest.partition(":")
+    if not arch or not tag:
+        raise ModelError(
+            f"open_clip:{rest} does not say which weights; write open_clip:ARCH:TAG, "
+            f"open_clip:{_LOCAL}PATH or open_clip:ARCH:random"
+        )
+    with _quiet():
+        import open_clip
+
+        if arch not in (known := open_clip.list_models()):
+            near = difflib.get_close_matches(arch, known, n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"
+            raise ModelError(f"open_clip has no architecture {arch!r}; {hint}")
+        if tag == "random":
+            return _load_random(arch)
+        tags = open_clip.list_pretrained_tags_by_model(arch)
+        if tag not in tags:
+            raise ModelError(
+                f"open_clip has no weights {tag!r} for {arch}; there are: {', '.join([*tags, 'random'])}"
+            )
+        return _load_hub(arch, tag)
+
+
+def _load_folder(folder: Path) -> Loaded:
+    name = f"{_LOCAL}{folder}"
+    if not folder.is_dir():
+        raise ModelError(f"there is no model folder {folder}")
+    config = _config(folder / "open_clip_config.json")
+    weights = next((folder / n for n in WEIGHTS if (folder / n).is_file()), None)
+    if weights is None:
+        raise ModelError(
+            f"{folder} holds no weights; one of {', '.join(WEIGHTS[:3])} must stand beside its "
+            "open_clip_config.json"
+        )
+    extra = ""
+    if config["text_cfg"].get("hf_tokenizer_name"):
+        tokenizer_files = sorted(folder.glob("tokenizer*.json")) + sorted(folder.glob("vocab*"))
+        extra = "".join(_sha256(f) for f in tokenizer_files if f.is_file())
+    with _quiet():
+        import open_clip
+
+        model = _create(f"the weights in {weights}", name, require_pretrained=True)
+        try:
+            tokenizer = open_clip.get_tokenizer(name)
+        except Exception as error:
+            raise ModelError(
+                f"{folder} names the tokenizer {config['text_cfg'].get('hf_tokenizer_name')!r}, but its "
+                f"files are not in the folder or unreadable: {_line(error)}"
+            ) from error
+        return _loaded(name, model, tokenizer, config, _sha256(weights) + extra)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    """The ``model_cfg`` in an ``open_clip_config.json``."""
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
+        if {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
+            return dict(config)
+        raise ModelError(f"{path}: model_cfg needs embed_dim, vision_cfg and text_cfg")
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{path.parent} is no open_clip model: there is no {path.name} in it"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be used as a model's configuration: {error!r}") from error
+
+
+def _load_random(arch: str) -> Loaded:
+    import open_clip
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        model = _create(f"the architecture {arch}", arch, pretrained_text=False)
+    # Another torch may draw other numbers from the same seed; a few parameters show that.
+    few = [p for p in model.parameters() if p.numel() <= 100_000]
+    drawn = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in few)).hexdigest()
+    config = open_clip.get_model_config(arch)
+    return _loaded(f"{arch}:random", model, _hub_tokenizer(arch), config, drawn, random=True)
+
+
+def _load_hub(arch: str, tag: str) -> Loaded:
+    import open_clip
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+
+    facts = get_pretrained_cfg(arch, tag)
+    try:
+        weights = Path(download_pretrained(facts))
+    except Exception as error:
+        raise ModelError(_unreachable(f"the weights {arch}:{tag}", error)) from error
+    config = open_clip.get_model_config(arch)
+    # Weights trained with QuickGELU are wrong without it, and only some architecture names imply it.
+    config["quick_gelu"] = bool(facts.get("quick_gelu") or config.get("quick_gelu"))
+    model = _create(
+        f"the weights {weights}",
+        arch,
+        pretrained=tag,
+        require_pretrained=True,
+        force_quick_gelu=config["quick_gelu"],
+    )
+    # The hub's cache names files by their SHA-256.
+    digest = weights.resolve().name
+    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+        digest = _sha256(weights)
+    return _loaded(f"{arch}:{tag}", model, _hub_tokenizer(arch), config, digest)
+
+
+def _create(what: str, name: str, **options: Any) -> Any:
+    """``open_clip.create_model`` on the CPU in float32, with its failures made readable."""
+    import open_clip
+
+    try:
+        return open_clip.create_model(name, precision="fp32", device="cpu", **options)
+    except Exception as error:
+        raise ModelError(f"{what} cannot be loaded: {_line(error)}") from error
+
+
+def _hub_tokenizer(arch: str) -> Any:
+    import open_clip
+
+    try:
+        return open_clip.get_tokenizer(arch)
+    except Exception as error:
+        raise ModelError(_unreachable(f"the tokenizer of {arch}", error)) from error
+
+
+def _loaded(
+    name: str, model: Any, tokenizer: Any, config: Any, weights: str, *, random: bool = False
+) -> Loaded:
+    import open_clip
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+
+    preprocess = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+    dim = int(config["embed_dim"])
+    identity = {
+        "weights": weights,
+        "config": config,
+        "size": preprocess.size,
+        "mean": preprocess.mean,
+        "std": preprocess.std,
+        "interpolation": preprocess.interpolation,
+        "resize_mode": preprocess.resize_mode,
+        "fill_color": preprocess.fill_color,
+        "dim": dim,
+        "decode": DECODE_VERSION,
+    }
+    body = json.dumps(identity, sort_keys=True, default=str).encode()
+    return Loaded(
+        name=name,
+        model=model,
+        transform=image_transform_v2(preprocess, is_train=False),
+        crops=preprocess.resize_mode == "shortest",
+        tokenizer=tokenizer,
+        dim=dim,
+        fingerprint=f"sha256:{hashlib.sha256(body).hexdigest()}",
+        random=random,
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _unreachable(what: str, error: Exception) -> str:
+    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
+    why = "HF_HUB_OFFLINE is set and they are not in the cache" if offline else _line(error)
+    return (
+        f"{what} cannot be fetched ({why}); fetch them where the hub can be reached, "
+        f"or name a folder with open_clip:{_LOCAL}PATH"
+    )
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500] or type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps open_clip's remarks on the root logger off the screen; errors come as exceptions anyway.
+
+    Without any handler there, its first remark would install one that prints, for good.
+    """
+    root = logging.getLogger()
+    handler = logging.NullHandler()
+
+    def theirs(record: logging.LogRecord) -> bool:
+        return "open_clip" not in record.pathname
+
+    root.addHandler(handler)
+    root.addFilter(theirs)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        root.removeFilter(theirs)
+        root.removeHandler(handler)

@@ -1,0 +1,166 @@
+"""CLIP-like embedders through open_clip: a hub model, a local folder, or random weights.
+
+Loads weights completely or not at all, trains nothing, and compares no vectors. Weights run in bfloat16
+(float16 on older GPUs) where the hardware has it, except in tiny models, where it would only lose precision.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mmrerank.embed._mix import mix, unit
+from mmrerank.errors import ModelError, UsageError
+from mmrerank.ports import Vectors
+from mmrerank.types import Query
+
+if TYPE_CHECKING:
+    from mmrerank.embed._open_clip_load import Loaded
+
+FORM = "open_clip:ARCH:TAG, open_clip:local-dir:PATH, open_clip:ARCH:random"
+RANDOM_DOMAIN = "random weights: for plumbing and speed only"
+TINY_PARAMETERS = 20_000_000
+_LONGEST = 8  # longer side over shorter side
+
+
+class OpenClipEmbedder:
+    """An open_clip model as an embedder (`mmrerank.ports.Embedder`). Made by `open`.
+
+    `embed_images` also takes what `prepare` returns, so that threads can do the resizing beforehand.
+    """
+
+    def __init__(
+        self, loaded: Loaded, *, device: str, dtype: str, batch_size: int, text_weight: float
+    ) -> None:
+        import torch
+
+        self.spec = f"open_clip:{loaded.name}"
+        self.fingerprint = loaded.fingerprint
+        self.dim = loaded.dim
+        self.domain = RANDOM_DOMAIN if loaded.random else ""
+        self.device = device
+        self.dtype = dtype
+        self._batch_size = batch_size
+        self._text_weight = text_weight
+        self._dtype = getattr(torch, dtype)
+        self._model = loaded.model.to(device=device, dtype=self._dtype).eval()
+        self._transform = loaded.transform
+        self._crops = loaded.crops
+        self._tokenizer = loaded.tokenizer
+        # Fast tokenizers may not be entered by two threads at once.
+        self._lock = threading.Lock()
+
+    def prepare(self, image: Any) -> Any:
+        """The resized, cropped and normalised tensor ``(3, h, w)`` of an RGB image. Safe in threads."""
+        return self._transform(_centre(image) if self._crops else image)
+
+    def embed_images(self, images: Sequence[Any]) -> Vectors:
+        """Unit vectors ``(n, dim)`` of RGB ``PIL.Image`` or of what `prepare` made of them."""
+        import torch
+
+        def encode(part: Sequence[Any]) -> Any:
+            pixels = [x if isinstance(x, torch.Tensor) else self.prepare(x) for x in part]
+            return self._model.encode_image(torch.stack(pixels).to(self.device, self._dtype))
+
+        return self._in_batches(images, encode)
+
+    def embed_texts(self, texts: Sequence[str]) -> Vectors:
+        """Unit vectors ``(n, dim)``; what exceeds the model's context length is cut off at its end."""
+
+        def encode(part: Sequence[str]) -> Any:
+            with self._lock:
+                tokens = self._tokenizer(list(part))
+            return self._model.encode_text(tokens.to(self.device))
+
+        return self._in_batches(texts, encode)
+
+    def embed_queries(self, queries: Sequence[Query]) -> Vectors:
+        """Unit vectors ``(n, dim)``; `mmrerank.embed._mix.mix` says how words and images combine."""
+        return mix(queries, self.embed_texts, self.embed_images, text_weight=self._text_weight)
+
+    def _in_batches(self, items: Sequence[Any], encode: Any) -> Vectors:
+        import torch
+
+        size = self._batch_size
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(items), size):
+                parts.append(encode(items[start : start + size]).float().cpu().numpy())
+        if not parts:
+            return np.zeros((0, self.dim), dtype=np.float32)
+        return unit(np.concatenate(parts))
+
+
+def open(
+    rest: str,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    batch_size: int = 32,
+    text_weight: float = 0.5,
+) -> OpenClipEmbedder:
+    """The embedder ``ARCH:TAG``, ``local-dir:PATH`` or ``ARCH:random``.
+
+    ``device`` is ``cpu``, ``cuda`` or ``cuda:N`` (default: CUDA where there is one); ``precision`` is
+    ``float32``, ``bfloat16`` or ``float16`` (default: the fastest that the device has);
+    ``text_weight`` (0 to 1) is the share of the words in a query of words and images.
+
+    Raises `ModelError` when the model, its weights or the device is not there, `UsageError` for an option
+    out of range.
+    """
+    if batch_size < 1:
+        raise UsageError(f"batch_size must be at least 1, not {batch_size}")
+    if not 0 <= text_weight <= 1:
+        raise UsageError(f"text_weight must be between 0 and 1, not {text_weight}")
+    if precision not in (None, "float32", "bfloat16", "float16"):
+        raise UsageError(f"precision must be float32, bfloat16 or float16, not {precision!r}")
+    from mmrerank.embed._open_clip_load import load
+
+    device = _device(device)
+    loaded = load(rest)
+    parameters = sum(p.numel() for p in loaded.model.parameters())
+    dtype = precision or ("float32" if parameters < TINY_PARAMETERS else _fastest(device))
+    return OpenClipEmbedder(
+        loaded, device=device, dtype=dtype, batch_size=batch_size, text_weight=text_weight
+    )
+
+
+def _centre(image: Any) -> Any:
+    """The middle of a very long image, which is all that the cropping behind the resizing leaves of it.
+
+    Resizing one of 1 x 20,000 pixels first would make it one of 224 x 4,480,000.
+    """
+    width, height = image.size
+    keep = _LONGEST * min(width, height)
+    if max(width, height) <= keep:
+        return image
+    x, y = max(0, (width - keep) // 2), max(0, (height - keep) // 2)
+    return image.crop((x, y, x + min(width, keep), y + min(height, keep)))
+
+
+def _device(device: str | None) -> str:
+    import torch
+
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ModelError(f"there is no device {device!r}; use cpu, cuda or cuda:N") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ModelError(f"device {device!r} was asked for, but torch sees no GPU; use cpu")
+    return device
+
+
+def _fastest(device: str) -> str:
+    import torch
+
+    if device.startswith("cuda"):
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    # Emulated bfloat16 is slower than float32, so only real instructions count.
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    native = any(getattr(torch.cpu, name, bool)() for name in probes)
+    return "bfloat16" if device == "cpu" and native else "float32"

@@ -1,0 +1,366 @@
+"""Writes an index: looks at every sample, embeds what is new, drops what is gone.
+
+Works in place and batch by batch: vectors reach the disk first, then the records that name them, so a killed
+run loses at most its last batch and the next one goes on from there. Searches nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mmrerank import registry
+from mmrerank.errors import IndexError_, InputError, MismatchError, ModelError
+from mmrerank.images import IMAGE_SUFFIXES
+from mmrerank.index import lock, manifest, records
+from mmrerank.index.intake import Intake, Looked, ahead
+from mmrerank.index.manifest import Manifest
+from mmrerank.index.records import Records
+from mmrerank.index.vectors import VectorFiles
+from mmrerank.index.view import default_store, open_view
+from mmrerank.ports import Corpus, Embedder, Sample, Vectors
+
+Progress = Callable[[int, int | None], None]
+"""Called with (samples done, samples there are or None where the source does not say)."""
+
+_COMMIT_RECORDS = 1024  # samples that need no model are committed in portions of this size
+_AHEAD_PREPARED = 128  # a prepared image takes well under a megabyte; a decoded one may take 600
+_AHEAD_DECODED = 8
+VECTORS = "vectors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """A source (its id) that is not in the index, and why."""
+
+    source: str
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildReport:
+    """What a run did to the index in folder ``index``, in numbers of images."""
+
+    index: Path
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    failed: tuple[Failure, ...] = ()
+
+
+def build(
+    folder: Path,
+    corpus: Corpus,
+    embedder: Embedder,
+    *,
+    progress: Progress | None,
+    max_pixels: int,
+    allow_truncated: bool,
+    rebuild: bool,
+    batch: int,
+    store: str | None,
+    domain: str,
+) -> BuildReport:
+    """Makes the index in ``folder``, or brings it up to date. `ImageIndex.build` documents it."""
+    folder = Path(os.path.realpath(folder))
+    if store:
+        registry.load(
+            "store", store
+        ).open()  # a store that is not there is reported before any work
+    samples = iter(corpus.samples())
+    first = next(samples, None)
+    if first is None:
+        raise InputError(no_images(corpus.location))
+    samples = itertools.chain([first], samples)
+    fresh = Manifest(
+        embedder=embedder.spec,
+        fingerprint=embedder.fingerprint,
+        dim=embedder.dim,
+        source=corpus.location,
+        domain=domain,
+        store=store or default_store(),
+        created=now(),
+        updated=now(),
+    )
+    with replacing(folder, rebuild=rebuild) as target, _claimed(target, fresh) as found:
+        kept = dataclasses.replace(found, store=store or found.store, source=corpus.location)
+        intake_options = {"max_pixels": max_pixels, "allow_truncated": allow_truncated}
+        with _Run(target, kept, embedder, batch) as run:
+            report = run.go(samples, progress, getattr(corpus, "__len__", None), intake_options)
+    return dataclasses.replace(report, index=folder)
+
+
+class _Run:
+    """One run over a source, holding the lock."""
+
+    def __init__(self, folder: Path, found: Manifest, embedder: Embedder, batch: int) -> None:
+        self.folder, self.manifest, self.embedder, self.batch = (
+            folder,
+            found,
+            embedder,
+            max(1, batch),
+        )
+        self.records = Records(folder, write=True)
+        self.files = VectorFiles(folder / VECTORS, found.dim)
+        self.rows = self.records.vectors
+        self.pending: list[Looked] = []
+        self.new: dict[str, Looked] = {}  # by hash, in order: what the next batch embeds
+
+    def __enter__(self) -> _Run:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.records.close()
+
+    def go(
+        self,
+        samples: Iterable[Sample],
+        progress: Progress | None,
+        count: Callable[[], int] | None,
+        options: dict[str, int],
+    ) -> BuildReport:
+        self.files.truncate(self.rows)
+        prepare = getattr(self.embedder, "prepare", None)
+        intake = Intake(
+            records=self.records,
+            root=Path(self.manifest.source),
+            max_pixels=options["max_pixels"],
+            allow_truncated=bool(options["allow_truncated"]),
+            prepare=prepare,
+        )
+        depth = _AHEAD_PREPARED if prepare else _AHEAD_DECODED
+        seen: set[str] = set()
+        failed: list[Looked] = []
+        tally = {"added": 0, "changed": 0, "unchanged": 0}
+        total = count() if count else None
+        with closing(ahead(_unique(samples, seen), intake.look, depth=depth)) as looked:  # type: ignore[type-var]
+            for done, look in enumerate(looked, start=1):
+                if look.record.error is not None:
+                    failed.append(look)
+                else:
+                    was_in = look.old is not None and look.old.row is not None
+                    tally["unchanged" if look.same else "changed" if was_in else "added"] += 1
+                    self._take(look)
+                if progress:
+                    progress(done, total)
+        self._commit()
+        failures = tuple(Failure(source=f.record.id, error=f.record.error or "") for f in failed)
+        if not sum(tally.values()):
+            raise InputError(_all_failed(self.manifest.source, failures))
+        removed = self._finish(seen, failed)
+        self._publish()
+        return BuildReport(index=self.folder, removed=removed, failed=failures, **tally)
+
+    def _take(self, look: Looked) -> None:
+        if look.record != look.old:
+            self.pending.append(look)
+        if look.pixels is not None and look.record.sha256:
+            self.new.setdefault(look.record.sha256, look)
+        if len(self.new) >= self.batch or len(self.pending) >= _COMMIT_RECORDS:
+            self._commit()
+
+    def _commit(self) -> None:
+        """Embeds and writes what is pending: vectors to the disk first, then one transaction."""
+        # An earlier batch may have embedded the same bytes after the look at these.
+        rows = {h: r for h in self.new if (r := self.records.row_of(h)) is not None}
+        hashes = [h for h in self.new if h not in rows]
+        if hashes:
+            vectors = self._embed([self.new[h].pixels for h in hashes])
+            self.files.append(vectors, self.rows)
+            rows |= {h: self.rows + i for i, h in enumerate(hashes)}
+        with self.records.transaction():
+            self.records.add_vectors(self.rows, hashes)
+            for look in self.pending:
+                record = look.record
+                if record.row is None:
+                    record = dataclasses.replace(record, row=rows[record.sha256 or ""])
+                self.records.put(record)
+        self.rows += len(hashes)
+        self.pending.clear()
+        self.new.clear()
+
+    def _embed(self, images: list[object]) -> Vectors:
+        vectors = np.asarray(self.embedder.embed_images(images), dtype=np.float32)
+        if vectors.shape != (len(images), self.manifest.dim) or not np.isfinite(vectors).all():
+            raise ModelError(
+                f"the embedder {self.embedder.spec} gave vectors of shape {vectors.shape} "
+                f"(finite: {bool(np.isfinite(vectors).all())}) for {len(images)} images of width "
+                f"{self.manifest.dim}; its weights are probably damaged"
+            )
+        return vectors
+
+    def _finish(self, seen: set[str], failed: list[Looked]) -> int:
+        """Records failures and removes what the source no longer has; the number removed."""
+        # What is below a folder that could not be listed is not gone, only out of sight.
+        hidden = tuple(f.record.id + "/" for f in failed if f.record.path is None)
+        gone = [
+            i
+            for i in self.records.all_ids()
+            if i not in seen and not (hidden and ("./" in hidden or i.startswith(hidden)))
+        ]
+        counted = 0
+        with self.records.transaction():
+            for id_ in gone:
+                record = self.records.get(id_)
+                counted += record is not None and record.row is not None
+            self.records.delete(gone)
+            for look in failed:
+                self.records.put(look.record)
+        return counted
+
+    def _publish(self) -> None:
+        """Hashes the shards, makes the view and writes the manifest, in this order."""
+        shards = self.files.shards(self.rows, known=self.manifest.shards)
+        vectors = self.files.load(self.rows)
+        open_view(self.folder, self.manifest.store, vectors, self.records.rows(), shards, save=True)
+        good, bad = self.records.counts()
+        ready = dataclasses.replace(
+            self.manifest,
+            state="ready",
+            updated=now(),
+            records=good,
+            vectors=self.rows,
+            failed=bad,
+            shards=shards,
+        )
+        ready.write(self.folder)
+
+
+def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
+    for sample in samples:
+        if sample.id in seen:
+            raise InputError(f"the source has the id {sample.id!r} twice")
+        seen.add(sample.id)
+        yield sample
+
+
+@contextmanager
+def _claimed(folder: Path, fresh: Manifest) -> Iterator[Manifest]:
+    """Locks ``folder`` and yields the manifest to go on from; a new index that comes to nothing is removed.
+
+    Raises `MismatchError` when an index of another embedder is there, `IndexError_` when the folder is
+    busy, or is something else than an index.
+    """
+    made = not folder.exists()
+    if not made and not is_index(folder) and any(p.name != lock.FILE for p in folder.iterdir()):
+        raise IndexError_(f"{folder} holds something else than an index; name another --index")
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock.writing(folder):
+        new = not is_index(folder)
+        if new:
+            fresh.write(folder)
+        found = manifest.read(folder)
+        if not new:
+            _check_same(folder, found, fresh)
+        try:
+            yield found
+        except InputError:
+            # "building" with nothing in it is worth nothing; anything else is left as it was
+            if new:
+                clear(folder)
+                if made:
+                    folder.rmdir()
+            raise
+
+
+def _check_same(folder: Path, found: Manifest, fresh: Manifest) -> None:
+    if found.imported:
+        raise MismatchError(
+            f"{folder} holds vectors imported for {found.embedder}; import again, or index with --rebuild"
+        )
+    if found.fingerprint != fresh.fingerprint:
+        raise MismatchError(mismatch(folder, found, fresh.embedder, fresh.fingerprint, fresh.dim))
+    moved = found.source != fresh.source and not Path(found.source).exists()
+    if found.source != fresh.source and not moved:
+        raise IndexError_(
+            f"{folder} is the index of {found.source}, not of {fresh.source}; name another --index, "
+            "or replace it with --rebuild"
+        )
+
+
+def mismatch(folder: Path, found: Manifest, spec: str, fingerprint: str, dim: int) -> str:
+    """Why vectors of this embedder cannot go with those of the index."""
+    theirs = f"{found.embedder} ({found.fingerprint[:19]}, {found.dim}-d)"
+    if spec == found.embedder and found.dim == dim:
+        return (
+            f"{folder} was made with {theirs}, whose weights or preprocessing are now others "
+            f"({fingerprint[:19]}); bring those back, or index again with --rebuild"
+        )
+    return (
+        f"{folder} was made with {theirs}, not with {spec} ({fingerprint[:19]}, {dim}-d); use "
+        f"--embedder {found.embedder}, or index again with --rebuild"
+    )
+
+
+@contextmanager
+def replacing(folder: Path, *, rebuild: bool) -> Iterator[Path]:
+    """Where to build: ``folder``, or, to replace an index there, a folder beside it that takes its place.
+
+    The old index serves its readers, and stays when the new one comes to nothing.
+    """
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists():  # a run was killed between the two renames, or just behind them
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            old.rename(folder)
+    if not (rebuild and folder.is_dir() and is_index(folder)):
+        yield folder
+        return
+    beside = folder.with_name(f".{folder.name}.rebuild")
+    with lock.writing(folder):
+        if beside.exists():
+            shutil.rmtree(beside)
+        yield beside
+        folder.rename(old)
+        beside.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+@contextmanager
+def writable(folder: Path) -> Iterator[None]:
+    """Turns what the file system refuses inside into an `IndexError_`."""
+    try:
+        yield
+    except OSError as error:
+        raise IndexError_(f"{folder} cannot be written: {error}") from error
+
+
+def is_index(folder: Path) -> bool:
+    """True when ``folder`` holds an index, of whatever state."""
+    return any((folder / name).exists() for name in (manifest.FILE, records.FILE))
+
+
+def clear(folder: Path) -> None:
+    """Removes an index's files from ``folder``, and nothing else."""
+    for name in (VECTORS, *registry.names("store")):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    log = (f"{records.FILE}-wal", f"{records.FILE}-shm")
+    for name in (manifest.FILE, records.FILE, *log, lock.FILE):
+        (folder / name).unlink(missing_ok=True)
+
+
+def no_images(location: str) -> str:
+    """The message for a source without any image."""
+    return f"no images found in {location} (looked for {' '.join(sorted(IMAGE_SUFFIXES))})"
+
+
+def _all_failed(location: str, failures: tuple[Failure, ...]) -> str:
+    shown = "; ".join(f"{f.source}: {f.error}" for f in failures[:3])
+    more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
+    return f"none of the {len(failures)} images in {location} can be used: {shown}{more}"
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, in seconds."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

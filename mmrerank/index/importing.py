@@ -1,0 +1,206 @@
+"""Makes an index of vectors that exist already. Loads no model and decodes no pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrerank import catalog
+from mmrerank.errors import ImageError, InputError, MismatchError, UsageError
+from mmrerank.images import probe
+from mmrerank.index import lock, manifest
+from mmrerank.index.build import (
+    VECTORS,
+    BuildReport,
+    Progress,
+    clear,
+    is_index,
+    no_images,
+    now,
+    replacing,
+)
+from mmrerank.index.intake import place, sha256, status
+from mmrerank.index.manifest import IMPORTED, Manifest
+from mmrerank.index.records import Record, Records
+from mmrerank.index.vectors import VectorFiles
+from mmrerank.index.view import default_store, open_view
+from mmrerank.ports import Sample, Vectors
+
+_BATCH_ROWS = 4096
+
+
+class VectorCorpus(Protocol):
+    """A corpus that brings a vector for each of its samples: ``vectors`` is ``(n, d)``, any float type."""
+
+    @property
+    def location(self) -> str:
+        """The folder that ids are relative to."""
+
+    @property
+    def vectors(self) -> NDArray[Any]:
+        """One row a sample, ``(n, d)``."""
+
+    def samples(self) -> Iterable[Sample]:
+        """One sample a row, in row order."""
+
+
+def import_vectors(
+    folder: Path,
+    corpus: VectorCorpus,
+    *,
+    embedder_spec: str,
+    rebuild: bool,
+    store: str | None,
+    progress: Progress | None,
+) -> BuildReport:
+    """Makes the index in ``folder``. `ImageIndex.import_vectors` documents it."""
+    if not embedder_spec.strip():
+        raise UsageError("imported vectors need the name of the embedder that made them")
+    folder = Path(os.path.realpath(folder))
+    if not len(corpus.vectors):
+        raise InputError(no_images(corpus.location))
+    old = _old(folder, embedder_spec, rebuild)
+    fresh = Manifest(
+        embedder=embedder_spec,
+        fingerprint=IMPORTED + catalog.resolve("embedder", embedder_spec).spec,
+        dim=int(corpus.vectors.shape[1]),
+        source=corpus.location,
+        store=store or (old.store if old else default_store()),
+        created=old.created if old else now(),
+        updated=now(),
+    )
+    before = _snapshot(folder, old)
+    # Always made anew, beside an index that is there: importing is cheap, and half an import is nothing.
+    with replacing(folder, rebuild=True) as target:
+        made = not target.exists()
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            with lock.writing(target):
+                after = _write(target, corpus, fresh, progress)
+        except InputError:
+            if made:
+                target.rmdir()
+            raise
+    added = changed = unchanged = 0
+    for id_, vector in after.items():
+        if id_ not in before:
+            added += 1
+        elif np.array_equal(before[id_], vector):
+            unchanged += 1
+        else:
+            changed += 1
+    removed = len(before.keys() - after.keys())
+    return BuildReport(
+        index=folder, added=added, changed=changed, removed=removed, unchanged=unchanged
+    )
+
+
+def _old(folder: Path, spec: str, rebuild: bool) -> Manifest | None:
+    """The manifest of an index that may be replaced."""
+    if not folder.exists():
+        return None
+    if not is_index(folder):
+        if any(p.name != lock.FILE for p in folder.iterdir()):
+            raise UsageError(f"{folder} holds something else than an index; name another --index")
+        return None
+    if rebuild:
+        return None
+    old = manifest.read(folder)
+    if not old.imported or old.fingerprint != IMPORTED + catalog.resolve("embedder", spec).spec:
+        raise MismatchError(
+            f"{folder} was made with {old.embedder}; replace it with --rebuild, or name another --index"
+        )
+    return old if old.state == "ready" else None
+
+
+def _snapshot(folder: Path, old: Manifest | None) -> dict[str, Vectors]:
+    """The vectors of the old index by id."""
+    if old is None:
+        return {}
+    records = Records(folder)
+    try:
+        vectors = VectorFiles(folder / VECTORS, old.dim).load(records.vectors)
+        return {r.id: vectors[r.row] for r in records.everything() if r.row is not None}
+    finally:
+        records.close()
+
+
+def _write(
+    folder: Path, corpus: VectorCorpus, fresh: Manifest, progress: Progress | None
+) -> dict[str, Vectors]:
+    fresh.write(folder)
+    records = Records(folder, write=True)
+    try:
+        vectors = _fill(folder, records, corpus, progress)
+        shards = VectorFiles(folder / VECTORS, fresh.dim).shards(len(vectors))
+        open_view(folder, fresh.store, vectors, records.rows(), shards, save=True)
+        count = len(vectors)
+        dataclasses.replace(
+            fresh, state="ready", records=count, vectors=count, shards=shards
+        ).write(folder)
+        return {id_: vectors[row] for row, id_ in enumerate(records.ids())}
+    except BaseException:
+        records.close()
+        clear(folder)
+        raise
+    finally:
+        records.close()
+
+
+def _fill(
+    folder: Path, records: Records, corpus: VectorCorpus, progress: Progress | None
+) -> Vectors:
+    total, dim = corpus.vectors.shape
+    files = VectorFiles(folder / VECTORS, dim)
+    files.truncate(0)
+    samples = iter(corpus.samples())
+    root = Path(corpus.location)
+    for start in range(0, total, _BATCH_ROWS):
+        wide = np.asarray(corpus.vectors[start : start + _BATCH_ROWS], dtype=np.float64)
+        length = np.linalg.norm(wide, axis=1, keepdims=True)
+        bad = ~(np.isfinite(length) & (length > 0))[:, 0]
+        if bad.any():
+            raise InputError(
+                f"vector {start + int(bad.argmax())} (rows from 0) is zero or not finite"
+            )
+        files.append((wide / length).astype(np.float32), start)
+        rows = []
+        for row in range(start, start + len(wide)):
+            sample = next(samples, None)
+            if sample is None:
+                raise InputError(f"there are {total} vectors and only {row} images")
+            rows.append(_record(sample, root, row))
+        with records.transaction():
+            records.add_vectors(start, [r.sha256 for r in rows])
+            for record in rows:
+                records.put(record)
+        if progress:
+            progress(start + len(wide), total)
+    if next(samples, None) is not None:
+        raise InputError(f"there are more images than the {total} vectors")
+    if records.counts()[0] != total:
+        raise InputError("the source has an id twice")
+    return files.load(total)
+
+
+def _record(sample: Sample, root: Path, row: int) -> Record:
+    """The record of a row; what the image itself says is left out where the image is not there."""
+    record = Record(id=sample.id, metadata=sample.metadata, row=row)
+    if sample.image is None:
+        return record
+    record = replace(record, **place(sample.image, root))
+    try:
+        record = replace(record, **status(sample.image), sha256=sha256(sample.image))
+        info = probe(sample.image)
+    except (OSError, ImageError):
+        return record
+    return replace(
+        record, width=info.width, height=info.height, taken=info.taken, camera=info.camera
+    )

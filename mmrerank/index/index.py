@@ -1,0 +1,329 @@
+"""`ImageIndex`: images that can be found by vector. Made by an embedder or from vectors, opened to search.
+
+Embeds no query itself: it takes vectors, and checks that they come from the embedder it was made with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mmrerank import catalog
+from mmrerank.errors import IndexError_, InputError, MismatchError, UsageError
+from mmrerank.images import DEFAULT_MAX_PIXELS
+from mmrerank.index import build as building
+from mmrerank.index import importing, manifest, verify
+from mmrerank.index.build import VECTORS, BuildReport, Progress
+from mmrerank.index.importing import VectorCorpus
+from mmrerank.index.manifest import IMPORTED
+from mmrerank.index.records import Record, Records
+from mmrerank.index.vectors import VectorFiles
+from mmrerank.index.view import View, open_view, usable
+from mmrerank.ports import Corpus, Embedder, Vectors
+from mmrerank.types import Candidate, Image
+
+INDEXES = Path("indexes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """An image's id and its inner product with the query; of unit vectors, so -1 to 1."""
+
+    id: str
+    score: float
+
+
+def index_path(name: str | Path) -> Path:
+    """Where an index is: a bare name is ``./indexes/NAME``; a path, or a text with a slash, is itself."""
+    if isinstance(name, Path):
+        return name
+    if not name.strip() or "\0" in name:
+        raise UsageError("the name of an index is empty or no file name")
+    bare = os.sep not in name and name not in (".", "..")
+    return INDEXES / name if bare else Path(name)
+
+
+class ImageIndex:
+    """A finished index, open for reading. Many readers may have it open while one writer updates it;
+    a reader sees the vectors as they were when it first searched.
+    """
+
+    def __init__(self, path: Path, facts: manifest.Manifest, *, store: str | None = None) -> None:
+        self.path = path
+        self.manifest = facts
+        self._store = store
+        self._records = Records(path)
+
+    # Making
+
+    @classmethod
+    def build(
+        cls,
+        path: str | Path,
+        corpus: Corpus,
+        embedder: Embedder,
+        *,
+        progress: Progress | None = None,
+        max_pixels: int = DEFAULT_MAX_PIXELS,
+        allow_truncated: bool = False,
+        rebuild: bool = False,
+        batch: int = 64,
+        store: str | None = None,
+        domain: str = "",
+    ) -> BuildReport:
+        """Indexes ``corpus`` into ``path`` (a bare name is ``./indexes/NAME``), or brings it up to date.
+
+        Unchanged images (same size and time, or same bytes) are not embedded again, nor are those whose
+        bytes are in the index under another id; what the source no longer has is removed. Images that
+        cannot be used are in the report. At most ``batch`` new images are lost when the run is killed.
+        ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of.
+
+        Raises `InputError` when the source has no usable image (the index is then as it was),
+        `MismatchError` for an index of another embedder, `IndexError_` for one of another source, a damaged
+        one, or one that is being written.
+        """
+        place = index_path(path)
+        with building.writable(place):
+            return building.build(
+                place,
+                corpus,
+                embedder,
+                progress=progress,
+                max_pixels=max_pixels,
+                allow_truncated=allow_truncated,
+                rebuild=rebuild,
+                batch=batch,
+                store=store,
+                domain=domain,
+            )
+
+    @classmethod
+    def import_vectors(
+        cls,
+        path: str | Path,
+        corpus: VectorCorpus,
+        *,
+        embedder_spec: str,
+        rebuild: bool = False,
+        store: str | None = None,
+        progress: Progress | None = None,
+    ) -> BuildReport:
+        """Makes an index of the vectors that ``corpus`` brings, scaled to length 1. Loads no model.
+
+        Each row stays a row of its own, so that equal scores are in row order. ``embedder_spec`` names
+        what made the vectors and is taken at its word. An index that was imported for the same embedder is
+        replaced; any other only with ``rebuild``, else `MismatchError`.
+        """
+        place = index_path(path)
+        with building.writable(place):
+            return importing.import_vectors(
+                place,
+                corpus,
+                embedder_spec=embedder_spec,
+                rebuild=rebuild,
+                store=store,
+                progress=progress,
+            )
+
+    @classmethod
+    def open(cls, path: str | Path, *, store: str | None = None) -> ImageIndex:
+        """Opens the index at ``path`` (a bare name is ``./indexes/NAME``).
+
+        ``store`` overrides what it was built for. Raises `IndexError_` when there is none, or it is
+        unfinished, damaged or of another version; damaged vectors are noticed by the first search.
+        """
+        place = index_path(path)
+        if not place.is_dir():
+            raise IndexError_(_missing(place))
+        facts = manifest.read(place)
+        if facts.state != "ready":
+            raise IndexError_(
+                f"{place} is unfinished; go on with: mmrerank index {facts.source} --index {path}"
+            )
+        return cls(place, facts, store=store)
+
+    def close(self) -> None:
+        """Closes the database; the object cannot be used any more."""
+        self._records.close()
+
+    def __enter__(self) -> ImageIndex:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    # What it is
+
+    @property
+    def embedder_spec(self) -> str:
+        """What the user typed to get the embedder it was made with."""
+        return self.manifest.embedder
+
+    @property
+    def domain(self) -> str:
+        """What the images are of, where that is known."""
+        return self.manifest.domain
+
+    @property
+    def dim(self) -> int:
+        """The vectors' width."""
+        return self.manifest.dim
+
+    def __len__(self) -> int:
+        return self._records.counts()[0]
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of every image that can be found, in the order they were indexed."""
+        return self._records.ids()
+
+    def info(self) -> dict[str, Any]:
+        """The facts, ready for JSON. ``bytes`` is the size on disk."""
+        facts = self.manifest
+        images, failed = self._records.counts()
+        return {
+            "index": str(self.path),
+            "images": images,
+            "vectors": self._records.vectors,
+            "failed": failed,
+            "embedder": facts.embedder,
+            "fingerprint": facts.fingerprint,
+            "dim": facts.dim,
+            "source": facts.source,
+            "domain": facts.domain,
+            "store": facts.store,
+            "created": facts.created,
+            "updated": facts.updated,
+            "format": facts.format,
+            "bytes": sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file()),
+        }
+
+    def verify(self, *, deep: bool = False) -> list[str]:
+        """Everything that is wrong with it, in words; empty when all is well.
+
+        Checks vectors against their hashes, records against vectors, and that the image files are there
+        with the size they had; ``deep`` hashes the images as well.
+        """
+        return list(
+            verify.problems(self.path, self.manifest, self._records, self.locate, deep=deep)
+        )
+
+    def check_embedder(self, embedder: Embedder) -> None:
+        """Raises `MismatchError` unless ``embedder`` makes vectors of the index's kind."""
+        facts = self.manifest
+        if facts.imported:
+            made_by = catalog.resolve("embedder", embedder.spec).spec
+            good = facts.fingerprint == IMPORTED + made_by
+        else:
+            good = facts.fingerprint == embedder.fingerprint
+        if not good or facts.dim != embedder.dim:
+            raise MismatchError(
+                building.mismatch(
+                    self.path, facts, embedder.spec, embedder.fingerprint, embedder.dim
+                )
+            )
+
+    # Finding
+
+    @cached_property
+    def _view(self) -> View:
+        # Records first: whatever row they name is on the disk already, even while somebody writes.
+        rows = self._records.rows()
+        files = VectorFiles(self.path / VECTORS, self.dim)
+        vectors = files.load(rows[-1] + 1 if rows else 0)
+        name = self._store or usable(self.manifest.store)
+        return open_view(self.path, name, vectors, rows, self.manifest.shards, save=False)
+
+    def search(
+        self, vectors: Vectors, k: int, *, embedder: Embedder | None = None
+    ) -> list[list[Scored]]:
+        """The ``k`` nearest images of each query vector ``(q, dim)``, best first.
+
+        Queries are scaled to length 1. Images with the same bytes score alike and are all listed. Equal
+        scores are in the order the vectors were made, and within one vector in the order of indexing.
+        With ``embedder``, it is checked first. Raises `MismatchError` for another width, `InputError` for
+        a zero or non-finite vector.
+        """
+        if embedder is not None:
+            self.check_embedder(embedder)
+        return [
+            [Scored(id=record.id, score=score) for record, score in found]
+            for found in self._nearest(vectors, k)
+        ]
+
+    def candidates(self, vector: Vectors, k: int) -> tuple[Candidate, ...]:
+        """The ``k`` nearest images of one query vector ``(dim,)``, with all that is known about them."""
+        return tuple(
+            Candidate(
+                id=record.id, image=self.locate(record), score=score, metadata=record.metadata
+            )
+            for record, score in self._nearest(np.asarray(vector)[None], k)[0]
+        )
+
+    def _nearest(self, vectors: Vectors, k: int) -> list[list[tuple[Record, float]]]:
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        scores, rows = self._view.search(self._queries(vectors), k)
+        records = self._records.by_row(int(r) for r in rows.ravel())
+        return [
+            [
+                (record, float(score))
+                for score, row in zip(scores[i], rows[i], strict=True)
+                for record in records.get(int(row), ())
+            ][:k]
+            for i in range(len(scores))
+        ]
+
+    def _queries(self, vectors: Vectors) -> Vectors:
+        wide = np.asarray(vectors, dtype=np.float64)
+        if wide.ndim != 2 or wide.shape[1] != self.dim:
+            raise MismatchError(
+                f"{self.path} holds {self.dim}-d vectors of {self.embedder_spec}; the queries have the "
+                f"shape {wide.shape} and need ({len(wide)}, {self.dim})"
+            )
+        length = np.linalg.norm(wide, axis=1, keepdims=True)
+        bad = ~(np.isfinite(length) & (length > 0))[:, 0]
+        if bad.any():
+            raise InputError(f"query vector {int(bad.argmax())} (from 0) is zero or not finite")
+        return np.ascontiguousarray(wide / length, dtype=np.float32)
+
+    def image(self, id_: str) -> Image:
+        """The image with this id. Raises `InputError` when the index has none."""
+        record = self._records.get(id_)
+        if record is None or record.path is None:
+            raise InputError(f"{self.path} has no image {id_!r}")
+        return self.locate(record)
+
+    def images(self, ids: Sequence[str]) -> list[Image]:
+        """`image` for several ids."""
+        return [self.image(i) for i in ids]
+
+    def locate(self, record: Record) -> Image:
+        """Where the image of a record is now, as seen from the source's location."""
+        return Image(
+            path=Path(self.manifest.source) / os.fsdecode(record.path or b""),
+            offset=record.offset,
+            length=record.length,
+            sha256=record.sha256,
+            width=record.width,
+            height=record.height,
+        )
+
+
+def _missing(place: Path) -> str:
+    found = (
+        sorted(p.name for p in INDEXES.iterdir() if building.is_index(p))
+        if INDEXES.is_dir()
+        else []
+    )
+    there = f"in ./{INDEXES} there are: {', '.join(found)}" if found else f"./{INDEXES} has none"
+    name = place.name if place.parent == INDEXES else str(place)
+    return (
+        f"there is no index {place}; {there}. Make one with: mmrerank index SOURCE --index {name}"
+    )

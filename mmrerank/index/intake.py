@@ -1,0 +1,163 @@
+"""Looks at samples ahead of the model, in threads: has it changed, what are its bytes, what are its pixels.
+
+Writes nothing. What is wrong with an image becomes its record's error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mmrerank.errors import ImageError
+from mmrerank.images import decode, probe
+from mmrerank.index.records import Record, Records
+from mmrerank.ports import Sample
+from mmrerank.types import Image
+
+THREADS = 2
+_READ_WHOLE = 1 << 26  # bytes; larger files are hashed in blocks and decoded from the file
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Looked:
+    """A sample after a look at it. ``record.row`` is set where a vector exists already.
+
+    ``pixels`` is the decoded image when one has yet to be made. ``old`` is the record of an earlier run;
+    ``same`` says that the image's bytes are still those of ``old``.
+    """
+
+    record: Record
+    old: Record | None = None
+    same: bool = False
+    pixels: Any = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intake:
+    """How samples are looked at. ``prepare`` takes a decoded image and returns what the embedder takes."""
+
+    records: Records
+    root: Path
+    max_pixels: int
+    allow_truncated: bool
+    prepare: Callable[[Any], Any] | None = None
+
+    def look(self, sample: Sample) -> Looked:
+        """Looks at one sample; never raises on account of the image."""
+        old = self.records.get(sample.id)
+        record = Record(id=sample.id, metadata=sample.metadata)
+        if sample.image is None:
+            return Looked(
+                record=replace(record, error=sample.error or "there is no image"), old=old
+            )
+        if sample.image.path is None:
+            error = "its bytes are in no file, so it could not be shown again"
+            return Looked(record=replace(record, error=error), old=old)
+        record = replace(record, **place(sample.image, self.root))
+        try:
+            record = replace(record, **status(sample.image))
+            if old and unchanged(old, record):
+                return Looked(record=replace(old, metadata=sample.metadata), old=old, same=True)
+            return self._read(sample.image, record, old)
+        except Exception as error:
+            # One strange file must not end a run over millions; the record says what happened.
+            return Looked(record=replace(record, error=reason(error)), old=old)
+
+    def _read(self, image: Image, record: Record, old: Record | None) -> Looked:
+        whole = image.read() if (record.size or 0) <= _READ_WHOLE else None
+        content = sha256(image) if whole is None else digest(whole)
+        record = replace(record, sha256=content)
+        source = image if whole is None else whole
+        if old and old.row is not None and old.sha256 == content:
+            known = {c: getattr(old, c) for c in ("width", "height", "taken", "camera", "row")}
+            return Looked(record=replace(record, **known), old=old, same=True)
+        info = probe(source)
+        record = replace(
+            record, width=info.width, height=info.height, taken=info.taken, camera=info.camera
+        )
+        row = self.records.row_of(content)
+        if row is not None:
+            return Looked(record=replace(record, row=row), old=old)
+        pixels = decode(source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated)
+        return Looked(
+            record=record, old=old, pixels=self.prepare(pixels) if self.prepare else pixels
+        )
+
+
+def ahead(
+    items: Iterable[T], work: Callable[[T], R], *, depth: int, threads: int = THREADS
+) -> Iterator[R]:
+    """``work(item)`` for every item, in order, with at most ``depth`` results waiting or under way."""
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="intake") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) >= depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def place(image: Image, root: Path) -> dict[str, Any]:
+    """The columns that say where an image is: below ``root`` where possible."""
+    assert image.path is not None
+    path = Path(os.path.abspath(image.path))  # noqa: PTH100 - `resolve` would follow links
+    if path.is_relative_to(root):
+        path = path.relative_to(root)
+    return {"path": os.fsencode(path), "offset": image.offset, "length": image.length}
+
+
+def status(image: Image) -> dict[str, Any]:
+    """The columns size and time. Raises `OSError`, or `ImageError` for what is no regular file."""
+    assert image.path is not None
+    found = image.path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise ImageError("it is not a regular file")
+    size = found.st_size if image.length is None else image.length
+    return {"size": size, "mtime_ns": found.st_mtime_ns}
+
+
+def unchanged(old: Record, new: Record) -> bool:
+    """True when place, size and time say that the image is still the same."""
+    keys = ("path", "offset", "length", "size", "mtime_ns")
+    return (
+        old.row is not None
+        and new.mtime_ns is not None
+        and all(getattr(old, k) == getattr(new, k) for k in keys)
+    )
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256(image: Image) -> str:
+    """SHA-256 of the encoded bytes, read in blocks where the image is a whole file."""
+    if image.path is None or image.offset is not None or image.length is not None:
+        return digest(image.read())
+    with image.path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def reason(error: Exception) -> str:
+    """Why an image could not be used, in one line."""
+    if isinstance(error, ImageError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror:
+        return f"the file cannot be read: {error.strerror}"
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

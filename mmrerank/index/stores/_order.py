@@ -1,0 +1,33 @@
+"""The order every store must return: exact scores, best first, equal scores by row.
+
+A matrix product rounds differently from one library, block size or position to the next, so that two equal
+vectors may get unequal scores. Stores therefore only propose rows; what is proposed is scored again here,
+each row by itself, and sorted.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrerank.ports import Vectors
+
+
+def slack(query: Vectors, longest: float) -> float:
+    """How far two float32 scores of ``query`` ``(d,)`` may lie apart and still be equal in truth.
+
+    The bound of a float32 dot product on both sides; ``longest`` is the length of the longest row.
+    """
+    return 4.0 * len(query) * 2.0**-24 * float(np.linalg.norm(query)) * longest
+
+
+def best(
+    query: Vectors, vectors: Vectors, proposed: NDArray[np.int64], k: int
+) -> tuple[Vectors, NDArray[np.int64]]:
+    """Scores and rows ``(k,)`` of the best of the ``proposed`` rows, equal scores by row number."""
+    rows = np.sort(proposed)
+    # Multiplying and summing row by row rounds every row alike, wherever it stands; BLAS does not.
+    wide = vectors[rows].astype(np.float64) * query.astype(np.float64)
+    scores = wide.sum(axis=1).astype(np.float32)
+    order = np.argsort(-scores, kind="stable")[:k]
+    return scores[order], rows[order]

@@ -1,0 +1,66 @@
+"""Looks for what is wrong with an index. Repairs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from mmrerank.errors import IndexError_
+from mmrerank.index.build import VECTORS
+from mmrerank.index.intake import sha256
+from mmrerank.index.manifest import Manifest
+from mmrerank.index.records import Record, Records
+from mmrerank.index.vectors import VectorFiles
+from mmrerank.types import Image
+
+
+def problems(
+    folder: Path,
+    facts: Manifest,
+    records: Records,
+    locate: Callable[[Record], Image],
+    *,
+    deep: bool,
+) -> Iterator[str]:
+    """Every problem, in words. ``deep`` hashes the image files."""
+    yield from records.integrity()
+    yield from _vectors(folder, facts, records)
+    for record in records.everything():
+        if record.row is not None and record.path is not None:
+            yield from _image(record, locate(record), deep)
+
+
+def _vectors(folder: Path, facts: Manifest, records: Records) -> Iterator[str]:
+    files = VectorFiles(folder / VECTORS, facts.dim)
+    count = records.vectors
+    if count < facts.vectors:
+        yield f"the records know {count} vectors of the manifest's {facts.vectors}"
+    if (rows := records.rows()) and rows[-1] >= count:
+        yield f"records name the vector {rows[-1]}, and there are {count}"
+    try:
+        files.load(count)
+    except IndexError_ as error:
+        yield str(error)
+    for number, shard in enumerate(facts.shards):
+        path = files.path(number)
+        if shard.file != path.name:
+            yield f"the manifest lists {shard.file} where {path.name} belongs"
+        elif not path.is_file():
+            yield f"{path} is missing"
+        elif files.sha256(number, shard.rows) != shard.sha256:
+            yield f"{path} does not have the hash in the manifest; index the source again with --rebuild"
+
+
+def _image(record: Record, image: Image, deep: bool) -> Iterator[str]:
+    assert image.path is not None
+    try:
+        size = image.path.stat().st_size
+    except OSError as error:
+        yield f"{record.id}: {image.path} cannot be read: {error.strerror or error}"
+        return
+    if record.size is not None and (size if image.length is None else record.size) != record.size:
+        yield f"{record.id}: {image.path} has {size} bytes, and had {record.size} when it was indexed"
+    elif (image.offset or 0) + (image.length or 0) > size:
+        yield f"{record.id}: {image.path} ends before the image does"
+    elif deep and record.sha256 and sha256(image) != record.sha256:
+        yield f"{record.id}: {image.path} has changed since it was indexed"

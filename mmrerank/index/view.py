@@ -1,0 +1,85 @@
+"""The store that searches an index's vectors, with the way from its positions back to vector rows.
+
+A view can be made from the vectors at any time. One that was saved is taken only if it is of these very rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrerank import registry
+from mmrerank.errors import MissingExtraError
+from mmrerank.index.manifest import Shard, replace
+from mmrerank.ports import Vectors
+
+_STAMP = "stamp"
+
+
+def default_store() -> str:
+    """``faiss`` where it is installed, else ``exact``; both give the same answers."""
+    return "faiss" if importlib.util.find_spec("faiss") else "exact"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View:
+    """A store over the vectors in use. ``rows[i]`` is the vector row of the store's row ``i``."""
+
+    store: Any
+    rows: NDArray[np.int64]
+
+    def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
+        """Scores and vector rows ``(q, min(k, n))``, best first; equal scores by row."""
+        scores, at = self.store.search(queries, k)
+        return scores, self.rows[at]
+
+
+def open_view(
+    folder: Path,
+    name: str,
+    vectors: Vectors,
+    rows: Sequence[int],
+    shards: Sequence[Shard],
+    *,
+    save: bool,
+) -> View:
+    """The view by store ``name`` of those ``rows`` of ``vectors``; with ``save`` it is left on disk."""
+    used = np.asarray(rows, dtype=np.int64)
+    # In an index from which nothing was ever taken out, the memory-mapped file itself will do.
+    whole = len(used) == 0 or int(used[-1]) == len(used) - 1
+    chosen = vectors[: len(used)] if whole else vectors[used]
+    store = registry.load("store", name).open()
+    place = folder / name
+    stamp = hashlib.sha256(f"{[s.sha256 for s in shards]}".encode() + used.tobytes()).hexdigest()
+    # Asked again after loading: a writer may have replaced the file in between.
+    if not (_stamped(place, stamp) and store.load(place, chosen) and _stamped(place, stamp)):
+        store.build(chosen)
+        if save:
+            (place / _STAMP).unlink(missing_ok=True)
+            store.save(place)
+            if place.is_dir():
+                replace(place / _STAMP, stamp.encode())
+    return View(store=store, rows=used)
+
+
+def _stamped(place: Path, stamp: str) -> bool:
+    try:
+        return (place / _STAMP).read_text(encoding="ascii") == stamp
+    except (OSError, ValueError):
+        return False
+
+
+def usable(name: str) -> str:
+    """``name``, or ``exact`` when what that store needs is not installed here: the answers are the same."""
+    try:
+        registry.load("store", name).open()
+    except MissingExtraError:
+        return "exact"
+    return name

@@ -1,0 +1,344 @@
+"""What the bundled multimodal model practises on: real asks about picture-book scenes, with true replies.
+
+Every prompt is rendered by `mmrerank.rerank.judgements`, the same code that asks any other model; only the
+auxiliary task (listing what a picture shows) has a prompt of its own. Replies are compact JSON in the
+schemas' key order. Truth comes from `mmrerank.demo.facts`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mmrerank.demo import words
+from mmrerank.demo.facts import (
+    CountFact,
+    ExclusionFact,
+    Fact,
+    Judgement,
+    Noun,
+    PlaceFact,
+    RelationFact,
+    SubjectFact,
+    UnknownFact,
+    Verdict,
+    WeatherFact,
+    grade_verdicts,
+    met_facts,
+)
+from mmrerank.demo.queries import DemoQuery, excluded_word, sample_query
+from mmrerank.demo.wording import choose_phrasing, say
+from mmrerank.demo.world import (
+    COLOURS,
+    KINDS,
+    PLACES,
+    RELATIONS,
+    SIZES,
+    WEATHERS,
+    Scene,
+    Split,
+    pick,
+)
+from mmrerank.messages import Ask, Message, Part
+from mmrerank.rerank import judgements
+from mmrerank.types import VERDICTS, Assessment, Candidate, Component, Image, Query
+from mmrerank.types import Verdict as VerdictValue
+
+LIST_PROMPT = "List what the image shows."
+WORTH: Mapping[str, float] = {"met": 1.0, "partly": 0.5, "missed": 0.0, "cannot_tell": 0.0}
+_ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One exercise: an ask, the reply it should get, and the scenes behind its images, in order."""
+
+    task: str
+    messages: tuple[Message, ...]
+    reply: str
+    scenes: tuple[int | Scene, ...]
+
+
+def compact(value: Any) -> str:
+    """JSON as a grammar without white space writes it."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+
+
+def components_of(facts: Sequence[Fact]) -> tuple[Component, ...]:
+    """Facts as the components a perfect deconstruction would name."""
+    return tuple(
+        Component(id=f"c{n}", kind=f.kind, text=f.text) for n, f in enumerate(facts, start=1)
+    )
+
+
+def as_query(query: DemoQuery, *, exclude: tuple[str, ...] = ()) -> Query:
+    """A demo query as users would hand it in; the reference image is left as a marker."""
+    images = () if query.reference is None else (Image(data=b"reference"),)
+    return Query(text=query.text, turns=query.turns, images=images, exclude=exclude)
+
+
+class Exercises:
+    """An endless, seeded supply of examples over a pool of scenes."""
+
+    def __init__(
+        self,
+        scenes: Sequence[Scene],
+        rng: np.random.Generator,
+        split: Split,
+        mix: Mapping[str, float],
+    ) -> None:
+        self.scenes = scenes
+        self.rng = rng
+        self.split = split
+        self.tasks = sorted(mix)
+        weights = np.array([mix[t] for t in self.tasks], float)
+        self.weights = weights / weights.sum()
+
+    def draw(self) -> Example:
+        """The next example."""
+        task = self.tasks[int(self.rng.choice(len(self.tasks), p=self.weights))]
+        example: Example = getattr(self, f"_{task}")()
+        return example
+
+    # --- tasks --------------------------------------------------------------------------------------
+
+    def _list(self) -> Example:
+        n = self._scene()
+        messages = (
+            Message(role="system", parts=(Part(text="You judge images for a search engine."),)),
+            Message(role="user", parts=(Part(text=LIST_PROMPT), Part(image=Image(data=b"0")))),
+        )
+        return Example(task="list", messages=messages, reply=listing(self.scenes[n]), scenes=(n,))
+
+    def _evaluate(self) -> Example:
+        n = self._scene()
+        scene = self.scenes[n]
+        query, facts, reference = self._question(scene)
+        components = components_of(facts)
+        ask = judgements.evaluate(query, components, [_candidate("0")])
+        judged = [f.judge(scene) for f in facts]
+        body: dict[str, Any] = {
+            c.id: {"note": j.note, "verdict": j.verdict}
+            for c, j in zip(components, judged, strict=True)
+        }
+        body["grade"] = grade_verdicts([j.verdict for j in judged])
+        shown = (*((reference,) if reference else ()), n)
+        return _example(ask, {"A": body}, shown)
+
+    def _deconstruct(self) -> Example:
+        scene = self.scenes[self._scene()]
+        demo = sample_query(self.rng, self.split, scene, category=self._category(), unknown=0.06)
+        facts = demo.facts
+        exclude: tuple[str, ...] = ()
+        if demo.category != "composed" and self.rng.random() < 0.12:
+            absent = ExclusionFact(absent=SubjectFact(noun=Noun(kind=pick(self.rng, KINDS))))
+            facts, exclude = (*facts, absent), (excluded_word(absent),)
+        ask = judgements.deconstruct(as_query(demo, exclude=exclude))
+        body = {"components": [{"kind": f.kind, "text": f.text} for f in facts]}
+        return _example(ask, body, (demo.reference,) if demo.reference else ())
+
+    def _order(self) -> Example:
+        scene = self.scenes[self._scene()]
+        query, facts, reference = self._question(scene)
+        count = int(self.rng.integers(2, 21)) if self.rng.random() < 0.6 else 20
+        notes = [self._notes(f, scene) for f in facts]
+        components = components_of(facts)
+        rows: dict[str, Assessment] = {}
+        qualities: list[float] = []
+        verdict_rows: list[list[Verdict]] = []
+        for n in range(count):
+            level = self.rng.random()
+            judged = [self._verdict(kinds, level) for kinds in notes]
+            verdicts = [j.verdict for j in judged]
+            grade = grade_verdicts(verdicts)
+            if self.rng.random() < 0.1:  # a model's own grades are not always its verdicts' sum
+                grade = int(np.clip(grade + self.rng.integers(-1, 2), 0, 3))
+            rows[str(n)] = Assessment(
+                grade=grade,
+                verdicts=tuple(
+                    VerdictValue(component=c.id, verdict=j.verdict, note=j.note)
+                    for c, j in zip(components, judged, strict=True)
+                ),
+            )
+            verdict_rows.append(verdicts)
+            qualities.append(sum(WORTH[v] for v in verdicts) / len(verdicts))
+        ask = judgements.order(query, components, [_candidate(str(n)) for n in range(count)], rows)
+        best = int(np.argmax(qualities))
+        met = verdict_rows[best].count("met")
+        label = ask.labels[best]
+        reason = (
+            f"{label} fits best: every part is met"
+            if met == len(facts)
+            else f"{label} comes closest: {met} of {len(facts)} parts met"
+        )
+        scores = {n: round(99 * q) for n, q in zip(ask.labels, qualities, strict=True)}
+        return _example(
+            ask, {"reason": reason, "scores": scores}, (reference,) if reference else ()
+        )
+
+    def _score(self) -> Example:
+        n = self._scene()
+        scene = self.scenes[n]
+        query, facts, reference = self._question(scene, easy=self.rng.random() < 0.5)
+        ask = judgements.score(query, _candidate("0"))
+        met = all(f.judge(scene).verdict == "met" for f in facts)
+        shown = (*((reference,) if reference else ()), n)
+        return replace(_example(ask, None, shown), reply="yes" if met else "no")
+
+    # --- parts of a task ----------------------------------------------------------------------------
+
+    def _scene(self) -> int:
+        return int(self.rng.integers(len(self.scenes)))
+
+    def _category(self) -> str:
+        turn = self.rng.random()
+        return "composed" if turn < 0.12 else "dialogue" if turn < 0.25 else ""
+
+    def _question(
+        self, scene: Scene, *, easy: bool = False
+    ) -> tuple[Query, tuple[Fact, ...], Scene | None]:
+        """A query about ``scene`` with its facts, some true of it and some not, and its reference."""
+        if easy or self.rng.random() < 0.3:
+            other = scene if easy or self.rng.random() < 0.5 else self.scenes[self._scene()]
+            demo = sample_query(self.rng, self.split, other, category=self._category())
+            return as_query(demo), demo.facts, demo.reference
+        facts = self._facts(scene, int(self.rng.integers(1, 7)))
+        text = say(self.rng, facts, choose_phrasing(self.rng, "binding", self.split))
+        return Query(text=text), facts, None
+
+    def _facts(self, scene: Scene, count: int) -> tuple[Fact, ...]:
+        true = met_facts(scene)
+        by_type: dict[type, list[Fact]] = {}
+        for fact in true:
+            if isinstance(fact, CountFact) and fact.count > 4:
+                continue  # searches count to four
+            by_type.setdefault(type(fact), []).append(fact)
+        facts: dict[Fact, None] = {}
+        while len(facts) < count:
+            turn = self.rng.random()
+            if turn < 0.04:
+                vocabulary = words.EVALUATION if self.split == "evaluation" else words.TRAINING
+                facts[UnknownFact(word=pick(self.rng, vocabulary))] = None
+                continue
+            if turn < 0.16:
+                inner = self._exclusion(scene)
+                facts[inner] = None
+                continue
+            # kinds of fact are drawn evenly, or relations would crowd out the rest
+            kind = pick(self.rng, (SubjectFact, SubjectFact, CountFact, RelationFact, RelationFact,
+                                   PlaceFact, WeatherFact))  # fmt: skip
+            if kind not in by_type:
+                continue
+            fact = pick(self.rng, by_type[kind])
+            facts[fact if self.rng.random() < 0.4 else self._changed(fact, scene)] = None
+        # one place and one weather at most: "at the beach in the forest" is no search
+        kept: dict[type | Fact, Fact] = {}
+        for fact in facts:
+            kept.setdefault(type(fact) if isinstance(fact, PlaceFact | WeatherFact) else fact, fact)
+        rank = (
+            UnknownFact,
+            SubjectFact,
+            CountFact,
+            RelationFact,
+            PlaceFact,
+            WeatherFact,
+            ExclusionFact,
+        )
+        return tuple(sorted(kept.values(), key=lambda f: rank.index(type(f))))
+
+    def _exclusion(self, scene: Scene) -> ExclusionFact:
+        rng = self.rng
+        turn = rng.random()
+        if turn < 0.1:
+            return ExclusionFact(absent=PlaceFact(place=pick(rng, PLACES)))
+        if turn < 0.2:
+            return ExclusionFact(absent=WeatherFact(weather=pick(rng, WEATHERS)))
+        group = pick(rng, scene.groups)
+        kind = group.kind if rng.random() < 0.5 else pick(rng, KINDS)
+        colour = None
+        if rng.random() < 0.3:
+            colour = group.colour if rng.random() < 0.5 else pick(rng, COLOURS)
+        return ExclusionFact(absent=SubjectFact(noun=Noun(kind=kind, colour=colour)))
+
+    def _changed(self, fact: Fact, scene: Scene) -> Fact:
+        """``fact`` with one thing about it changed, so that it is most likely not met."""
+        rng = self.rng
+        match fact:
+            case SubjectFact(noun=noun):
+                return SubjectFact(noun=self._other(noun, scene))
+            case CountFact(noun=noun, count=count):
+                if rng.random() < 0.6:
+                    number = pick(rng, [n for n in (1, 2, 3, 4) if n != count])
+                    return CountFact(noun=noun, count=number)
+                return CountFact(noun=self._other(replace(noun, size=None), scene), count=count)
+            case RelationFact(one=one, relation=relation, other=other):
+                turn = rng.random()
+                if turn < 0.4:
+                    return RelationFact(one=other, relation=relation, other=one)
+                if turn < 0.7:
+                    changed = pick(rng, [r for r in RELATIONS if r != relation])
+                    return RelationFact(one=one, relation=changed, other=other)
+                return RelationFact(one=self._other(one, scene), relation=relation, other=other)
+            case PlaceFact(place=place):
+                return PlaceFact(place=pick(rng, [p for p in PLACES if p != place]))
+            case WeatherFact(weather=weather):
+                return WeatherFact(weather=pick(rng, [w for w in WEATHERS if w != weather]))
+        return fact
+
+    def _other(self, noun: Noun, scene: Scene) -> Noun:
+        rng = self.rng
+        turn = rng.random()
+        if turn < 0.35:
+            # the colour of something else in the picture: the binding mistake
+            near = [g.colour for g in scene.groups if g.colour != noun.colour]
+            colours = (
+                near if near and rng.random() < 0.6 else [c for c in COLOURS if c != noun.colour]
+            )
+            return replace(noun, colour=pick(rng, colours))
+        if turn < 0.5 and noun.size:
+            return replace(noun, size=next(s for s in SIZES if s != noun.size))
+        near = [g.kind for g in scene.groups if g.kind != noun.kind]
+        if noun.colour and near and rng.random() < 0.35:
+            return replace(noun, kind=pick(rng, near))
+        return replace(noun, kind=pick(rng, [k for k in KINDS if k != noun.kind]))
+
+    def _notes(self, fact: Fact, scene: Scene) -> dict[Verdict, list[Judgement]]:
+        """Judgements of ``fact`` over some scenes by verdict: what a column of a matrix looks like."""
+        found: dict[Verdict, list[Judgement]] = {}
+        for other in (scene, *(self.scenes[self._scene()] for _ in range(25))):
+            judged = fact.judge(other)
+            found.setdefault(judged.verdict, []).append(judged)
+        return found
+
+    def _verdict(self, kinds: Mapping[Verdict, list[Judgement]], level: float) -> Judgement:
+        order = [v for v in VERDICTS if v in kinds]
+        good = self.rng.random() < level
+        verdict = order[0] if good else order[int(self.rng.integers(len(order)))]
+        return pick(self.rng, kinds[verdict])
+
+
+def listing(scene: Scene) -> str:
+    """Place, weather and every thing by where it is, in reading order."""
+
+    def cell(x: float, y: float) -> tuple[int, int]:
+        return min(int(3 * y), 2), min(int(3 * x), 2)
+
+    things = sorted(scene.things, key=lambda t: (cell(t.x, t.y), t.inside is not None))
+    told = []
+    for thing in things:
+        row, column = cell(thing.x, thing.y)
+        where = "inside" if thing.inside is not None else f"{_ROWS[row]} {_COLUMNS[column]}"
+        told.append(f"{where} {thing.size} {thing.colour} {thing.kind}")
+    return f"{scene.place}, {scene.weather}; " + ", ".join(told)
+
+
+def _candidate(name: str) -> Candidate:
+    return Candidate(id=name, image=Image(data=b"candidate"))
+
+
+def _example(ask: Ask, body: Any, scenes: tuple[int | Scene, ...]) -> Example:
+    return Example(task=ask.kind, messages=ask.messages, reply=compact(body), scenes=scenes)

@@ -1,0 +1,88 @@
+"""An embedder that needs no model, and folders of small pictures: what the index tests stand on.
+
+Run as a program, it builds an index and dies on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from mmrerank.corpus import folder as folder_corpus
+from mmrerank.index.index import ImageIndex
+from mmrerank.index.vectors import VectorFiles
+from mmrerank.ports import Vectors
+from mmrerank.types import Query
+
+
+class ColourEmbedder:
+    """Unit vectors of a picture's corner pixels: alike pictures are near, and nothing is random."""
+
+    dim = 12
+    domain = ""
+
+    def __init__(self, fingerprint: str = "colour-1") -> None:
+        self.spec = "test:colour"
+        self.fingerprint = fingerprint
+        self.embedded = 0
+
+    def embed_images(self, images: Sequence[Any]) -> Vectors:
+        self.embedded += len(images)
+        small = [np.asarray(i.resize((2, 2)), dtype=np.float32).ravel() + 1 for i in images]
+        vectors = np.stack(small)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)  # type: ignore[no-any-return]
+
+    def embed_queries(self, queries: Sequence[Query]) -> Vectors:
+        raise NotImplementedError
+
+
+def paint(folder: Path, names: Sequence[str], start: int = 0) -> None:
+    """Writes a PNG for each name, each of other pixels."""
+    for number, name in enumerate(names, start):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        PIL.Image.fromarray(noise).save(path, "png")
+
+
+def main(index: str, source: str, where: str, after: str) -> None:
+    """Builds an index and dies at ``where`` after so many samples, calls or seconds, as by ``kill -9``."""
+    left = float(after)
+
+    def die(function: Any) -> Any:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            nonlocal left
+            result = function(*args, **kwargs)
+            left -= 1
+            if left <= 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        return wrapped
+
+    embedder = ColourEmbedder()
+    progress = None
+    if where == "sample":
+        progress = die(lambda done, total: None)
+    elif where == "embed":
+        embedder.embed_images = die(embedder.embed_images)  # type: ignore[method-assign]
+    elif where == "append":  # vectors written, records not
+        VectorFiles.append = die(VectorFiles.append)  # type: ignore[method-assign]
+    elif where == "shards":  # everything written but the manifest
+        VectorFiles.shards = die(VectorFiles.shards)  # type: ignore[method-assign]
+    elif where == "wait":
+        sys.stdout.write("writing\n")
+        progress = lambda done, total: (sys.stdout.flush(), time.sleep(left))  # noqa: E731
+    ImageIndex.build(Path(index), folder_corpus.open(source), embedder, batch=4, progress=progress)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
