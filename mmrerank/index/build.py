@@ -252,8 +252,7 @@ def _claimed(folder: Path, fresh: Manifest) -> Iterator[Manifest]:
     busy, or is something else than an index.
     """
     made = not folder.exists()
-    if not made and not is_index(folder) and any(p.name != lock.FILE for p in folder.iterdir()):
-        raise IndexError_(f"{folder} holds something else than an index; name another --index")
+    check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with lock.writing(folder):
         new = not is_index(folder)
@@ -334,6 +333,13 @@ def writable(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise IndexError_(f"{folder} cannot be written: {error}") from error
+
+
+def check_free(folder: Path) -> None:
+    """Raises `IndexError_` when ``folder`` holds something else than an index, or one being started."""
+    started = is_index(folder) or (folder / lock.FILE).exists() or not folder.exists()
+    if not started and any(folder.iterdir()):
+        raise IndexError_(f"{folder} holds something else than an index; name another --index")
 
 
 def is_index(folder: Path) -> bool:

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank import catalog
-from mmrerank.errors import ImageError, InputError, MismatchError, UsageError
+from mmrerank.errors import ImageError, IndexError_, InputError, MismatchError, UsageError
 from mmrerank.images import probe
 from mmrerank.index import lock, manifest
 from mmrerank.index.build import (
     VECTORS,
     BuildReport,
     Progress,
+    check_free,
     clear,
     is_index,
     no_images,
@@ -83,6 +84,8 @@ def import_vectors(
         target.mkdir(parents=True, exist_ok=True)
         try:
             with lock.writing(target):
+                if is_index(target):
+                    raise IndexError_(f"{target} was made by another process just now; try again")
                 after = _write(target, corpus, fresh, progress)
         except InputError:
             if made:
@@ -104,13 +107,8 @@ def import_vectors(
 
 def _old(folder: Path, spec: str, rebuild: bool) -> Manifest | None:
     """The manifest of an index that may be replaced."""
-    if not folder.exists():
-        return None
-    if not is_index(folder):
-        if any(p.name != lock.FILE for p in folder.iterdir()):
-            raise UsageError(f"{folder} holds something else than an index; name another --index")
-        return None
-    if rebuild:
+    check_free(folder)
+    if rebuild or not is_index(folder):
         return None
     old = manifest.read(folder)
     if not old.imported or old.fingerprint != IMPORTED + catalog.resolve("embedder", spec).spec:

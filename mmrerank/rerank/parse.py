@@ -46,10 +46,12 @@ def json_object(reply: Reply) -> tuple[dict[str, Any], bool]:
     position = answer.find("{")
     while position >= 0:
         value, end = _raw_decode(answer, position)
+        if value is None and (cut := _closed(answer[position:])):
+            return cut, True  # nothing after it: the reply was cut off inside this object
         if isinstance(value, dict) and value:
             found = value
         position = answer.find("{", max(end, position + 1))
-    return found or _closed(answer), True
+    return found, True
 
 
 def _loads(text: str) -> Any:
@@ -70,14 +72,11 @@ def _raw_decode(text: str, position: int) -> tuple[Any, int]:
 
 
 def _closed(text: str) -> dict[str, Any]:
-    """The object a reply was cut off in, with its open strings and brackets closed; else empty.
+    """The object that ``text`` begins and is cut off in, its open strings and brackets closed.
 
-    Cuts back to the last complete value, so a half-written one is lost rather than guessed.
+    Cuts back to the last complete value, so a half-written one is lost rather than guessed. Empty when
+    the text is not cut off (its brackets match) or nothing of it is complete.
     """
-    start = text.find("{")
-    if start < 0:
-        return {}
-    text = text[start:]
     stack: list[str] = []
     safe: list[tuple[int, str]] = []  # (cut position, closing brackets) after each complete value
     in_string = escaped = False
@@ -94,8 +93,8 @@ def _closed(text: str) -> dict[str, Any]:
         elif char in "{[":
             stack.append("}" if char == "{" else "]")
         elif char in "}]":
-            if not stack or stack.pop() != char:
-                break
+            if not stack or stack.pop() != char or not stack:
+                return {}
             safe.append((index + 1, "".join(reversed(stack))))
         elif char == ",":
             safe.append((index, "".join(reversed(stack))))

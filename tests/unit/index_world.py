@@ -17,6 +17,7 @@ import numpy as np
 import PIL.Image
 
 from mmrerank.corpus import folder as folder_corpus
+from mmrerank.index.build import Progress
 from mmrerank.index.index import ImageIndex
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.ports import Vectors
@@ -69,7 +70,7 @@ def main(index: str, source: str, where: str, after: str) -> None:
         return wrapped
 
     embedder = ColourEmbedder()
-    progress = None
+    progress: Progress | None = None
     if where == "sample":
         progress = die(lambda done, total: None)
     elif where == "embed":
@@ -79,8 +80,12 @@ def main(index: str, source: str, where: str, after: str) -> None:
     elif where == "shards":  # everything written but the manifest
         VectorFiles.shards = die(VectorFiles.shards)  # type: ignore[method-assign]
     elif where == "wait":
-        sys.stdout.write("writing\n")
-        progress = lambda done, total: (sys.stdout.flush(), time.sleep(left))  # noqa: E731
+
+        def progress(done: int, total: int | None) -> None:
+            sys.stdout.write("writing\n")
+            sys.stdout.flush()
+            time.sleep(left)
+
     ImageIndex.build(Path(index), folder_corpus.open(source), embedder, batch=4, progress=progress)
 
 

@@ -1,0 +1,181 @@
+"""The picture book: deterministic, true of itself, and with streams that never meet."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mmrerank.demo import words
+from mmrerank.demo.caption import caption
+from mmrerank.demo.draw import render
+from mmrerank.demo.export import evaluation_scenes, export
+from mmrerank.demo.facts import (
+    CountFact,
+    ExclusionFact,
+    Noun,
+    RelationFact,
+    SubjectFact,
+    UnknownFact,
+    grade,
+    grade_verdicts,
+    met_facts,
+)
+from mmrerank.demo.queries import CATEGORIES, Truth, make_queries, make_unmatched, qrels, sample_query
+from mmrerank.demo.wording import FRAMES, LEADS, is_practised
+from mmrerank.demo.world import MARGIN, SPLITS, Scene, is_seen, sample_scene, stream
+from mmrerank.errors import InputError
+
+
+def scenes(split: str, n: int, seed: int = 3) -> list[Scene]:
+    rng = stream(split, seed)  # type: ignore[arg-type]
+    return [sample_scene(rng, split) for _ in range(n)]  # type: ignore[arg-type]
+
+
+def test_the_same_seed_draws_the_same_picture() -> None:
+    one, other = scenes("evaluation", 5), scenes("evaluation", 5)
+    assert one == other
+    assert np.array_equal(np.asarray(render(one[0])), np.asarray(render(other[0])))
+    assert render(one[0]).size == (384, 384)
+    assert render(one[0], 96).size == (96, 96)
+
+
+def test_streams_are_disjoint() -> None:
+    seen = [{s.id for s in scenes(split, 300)} for split in SPLITS]
+    assert not seen[0] & seen[1]
+    assert not seen[0] & seen[2]
+    assert not seen[1] & seen[2]
+
+
+def test_held_out_combinations_are_never_practised() -> None:
+    for scene in [*scenes("train", 400), *scenes("validation", 400)]:
+        assert all(is_seen(g.kind, g.colour, scene.place) for g in scene.groups)
+    assert not all(
+        is_seen(g.kind, g.colour, s.place) for s in scenes("evaluation", 400) for g in s.groups
+    )
+
+
+def test_scenes_survive_json() -> None:
+    for scene in scenes("evaluation", 20):
+        assert Scene.from_json(json.loads(json.dumps(scene.to_json()))) == scene
+
+
+def test_true_facts_are_met_and_their_opposites_are_not() -> None:
+    for scene in scenes("evaluation", 100):
+        for fact in met_facts(scene):
+            assert fact.judge(scene).verdict == "met", fact.text
+            if isinstance(fact, SubjectFact):
+                assert ExclusionFact(absent=fact).judge(scene).verdict == "missed"
+            if isinstance(fact, CountFact):
+                wrong = CountFact(noun=fact.noun, count=fact.count + 1)
+                assert wrong.judge(scene).verdict == "partly"
+
+
+def test_relations_are_what_geometry_says() -> None:
+    for scene in scenes("evaluation", 150):
+        for fact in met_facts(scene):
+            if not isinstance(fact, RelationFact) or fact.relation == "inside":
+                continue
+            axis, sign = {"left of": ("x", -1), "right of": ("x", 1), "above": ("y", -1),
+                          "below": ("y", 1)}[fact.relation]  # fmt: skip
+            gaps = [
+                sign * (getattr(scene.things[i], axis) - getattr(scene.things[j], axis))
+                for i in fact.one.found(scene)
+                for j in fact.other.found(scene)
+                if i != j
+            ]
+            assert max(gaps) >= MARGIN - 1e-9
+
+
+def test_grades() -> None:
+    assert grade_verdicts(["met", "met"]) == 3
+    assert grade_verdicts(["met", "met", "missed"]) == 2
+    assert grade_verdicts(["met", "cannot_tell"]) == 1
+    assert grade_verdicts(["partly", "missed", "missed"]) == 0
+
+
+def test_the_table_of_truth_agrees_with_judging_one_by_one() -> None:
+    book = scenes("evaluation", 200)
+    rng, truth = stream("evaluation", 9), Truth(book)
+    for _ in range(30):
+        query = sample_query(rng, "evaluation", unknown=0.1)
+        assert truth.grades(query.facts).tolist() == [grade(query.facts, s) for s in book]
+
+
+def test_queries_have_the_promised_matches() -> None:
+    book = scenes("evaluation", 800)
+    rng, truth = stream("evaluation", 4), Truth(book)
+    queries = make_queries(book, 35, rng, "evaluation", truth=truth)
+    assert {q.category for q in queries} == set(CATEGORIES)
+    table = qrels(queries, book, truth=truth)
+    for query in queries:
+        assert 3 <= sum(g == 3 for g in table[query.id].values()) <= 60
+        assert len(query.facts) <= 4
+        assert (query.reference is None) == (query.category != "composed")
+        assert (len(query.turns) == 2) == (query.category == "dialogue")
+    for query in make_unmatched(book, 10, rng, "evaluation", truth=truth):
+        assert (truth.grades(query.facts) < 3).all()
+
+
+def test_some_wordings_are_kept_from_training() -> None:
+    held = [
+        (c, lead, frame)
+        for c in CATEGORIES
+        for lead in range(len(LEADS))
+        for frame in range(len(FRAMES))
+        if not is_practised(c, lead, frame)
+    ]
+    assert 0.1 < len(held) / (len(CATEGORIES) * len(LEADS) * len(FRAMES)) < 0.3
+    rng = stream("train", 1)
+    asked = [sample_query(rng, "train", category="binding") for _ in range(200)]
+    assert all(q.practised for q in asked)
+
+
+def test_words_from_outside() -> None:
+    assert len(set(words.TRAINING)) >= 80
+    assert len(set(words.EVALUATION)) >= 80
+    assert not set(words.TRAINING) & set(words.EVALUATION)
+    scene = scenes("evaluation", 1)[0]
+    assert UnknownFact(word="cello").judge(scene).verdict == "cannot_tell"
+
+
+def test_captions_only_name_what_is_there() -> None:
+    rng = stream("train", 2)
+    for scene in scenes("train", 60):
+        text = caption(rng, scene, "train")
+        assert text == text.lower()
+        kinds = {g.kind for g in scene.groups}
+        for absent in ("umbrella", "bicycle", "balloon", "tent"):
+            assert absent in kinds or absent not in text
+
+
+def test_a_noun_with_two_colours_is_not_confused() -> None:
+    scene = next(s for s in scenes("evaluation", 400) if len({g.kind for g in s.groups}) < len(s.groups))
+    group = scene.groups[0]
+    assert Noun(kind=group.kind, colour=group.colour).found(scene)
+
+
+def test_export_tells_nothing_in_its_pictures(tmp_path: object) -> None:
+    from pathlib import Path
+
+    from PIL import Image
+
+    folder = Path(str(tmp_path)) / "book"
+    book = export(folder, seed=5, scenes=300, queries=7)
+    files = sorted((folder / "images").iterdir())
+    assert [f.name for f in files] == sorted(book.names)
+    assert book.scenes == evaluation_scenes(5, 300)
+    for file in files[:5]:
+        with Image.open(file) as picture:
+            assert picture.size == (384, 384)
+            assert not picture.info
+    lines = [json.loads(x) for x in (folder / "queries.jsonl").read_text("utf-8").splitlines()]
+    assert len(lines) == 7
+    for row in (folder / "qrels.txt").read_text("utf-8").splitlines():
+        _, _, name, grade_ = row.split(" ")
+        assert (folder / "images" / name).exists()
+        assert grade_ in "123"
+    assert json.loads((folder / "vocabulary.json").read_text("utf-8"))["counts"] == [1, 2, 3, 4]
+    with pytest.raises(InputError, match="not empty"):
+        export(folder, seed=5, scenes=3, queries=0)
