@@ -125,7 +125,9 @@ class ImageSearch:
             *([("language model", chat)] if chat else []),
         ]
         return [
-            f"the {role} {model.spec} only knows the {model.domain}; elsewhere its answers mean little"
+            f"the {role} {model.spec} knows the {model.domain} only; elsewhere its answers mean little"
+            if "random" not in model.domain
+            else f"the {role} {model.spec}: {model.domain}; its order means nothing"
             for role, model in models
             if model.domain and model.domain != self.index.domain
         ]

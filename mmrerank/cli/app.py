@@ -38,7 +38,6 @@ def app(
 ) -> None:
     """Open the web page: search, see before and after, and why."""
     from app.main import launch
-
     from mmrerank import config
 
     settings = config.load(flags={"index": index, "chat": chat})

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmrerank.chat._open import open_chat
 from mmrerank.corpus.folder import open as open_folder
 from mmrerank.demo.export import World, draw_world
 from mmrerank.demo.queries import DemoQuery, Truth, make_queries, make_unmatched
@@ -117,8 +116,7 @@ def run_demo(
     truth = Truth(book.scenes)
     asked = [] if queries else example_queries(scenes, seed)
     texts = [Query(text=q) for q in queries] or [Query(text=q.text, id=q.id) for q in asked]
-    search = ImageSearch.open(index, chat=open_chat(chat))
-    clock.lap("load the models")
+    search = ImageSearch.open(index, chat=chat)
     results = search.search_batch(
         texts,
         k=k,

@@ -16,11 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from mmrerank.demo.caption import caption
 from mmrerank.demo.queries import Truth, make_queries
 from mmrerank.demo.world import stream
+from mmrerank.train.eyes import train_eyes
 from mmrerank.train.log import Log, Progress
 from mmrerank.train.pool import Pool, make_pool
 from mmrerank.train.tokens import text_tokenizer
@@ -42,6 +44,9 @@ class ClipRecipe:
     validation_scenes: int = 2000
     vocabulary: int = 400
     evaluate_every: int = 100
+    eyes_steps: int = 600
+    eyes_batch: int = 96
+    eyes_learning_rate: float = 1.5e-3
     shape: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -130,6 +135,33 @@ def train_clip(
         step, best, spent = state["step"], state["best"], state["seconds"]
     log = Log(out, columns=("step", "loss", "rate", "seconds", "recall"))
     started = time.monotonic()
+    if state is None and recipe.eyes_steps:
+        looks = Log(out / "eyes", columns=("step", "loss", "kinds_right"))
+
+        def look(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+            pooled, tokens = model.visual(tensor(pool.pixels[chosen]))
+            return tokens, pooled
+
+        def report(at: int, loss: float, right: float) -> None:
+            looks.add(at, round(loss, 4), round(right, 4))
+            if progress:
+                progress(at, recipe.eyes_steps)
+
+        model.visual.output_tokens = True
+        train_eyes(
+            look,
+            model.visual.parameters(),
+            pool,
+            width=shape.width,
+            cells=shape.side // shape.patch,
+            steps=min(recipe.eyes_steps, 10 * steps),
+            batch=recipe.eyes_batch,
+            learning_rate=recipe.eyes_learning_rate,
+            seed=recipe.seed,
+            report=report,
+            bag=True,
+        )
+        model.visual.output_tokens = False
     figures: dict[str, float] = {}
     while step < steps:
         chosen = rng.choice(len(pool), recipe.batch, replace=False)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from mmrerank.demo.world import Scene, stream
+from mmrerank.train.eyes import train_eyes
 from mmrerank.train.log import Log, Progress
 from mmrerank.train.pool import Pool, make_pool, small
 from mmrerank.train.tokens import chat_tokenizer
@@ -50,6 +51,9 @@ class VlmRecipe:
     scenes: int = 16000
     vocabulary: int = 1100
     checkpoint_minutes: float = 5.0
+    eyes_steps: int = 500
+    eyes_batch: int = 64
+    eyes_learning_rate: float = 1.5e-3
     shape: Mapping[str, Any] = field(default_factory=dict)
     phases: tuple[Mapping[str, Any], ...] = ()
 
@@ -259,6 +263,37 @@ def train_vlm(
         model.load_state_dict(state["model"])
         tokenizer = processor.tokenizer
     encoder = Encoder(tokenizer, processor, shape, pool)
+    started = time.monotonic()
+    if state is None and recipe.eyes_steps:
+        looks = Log(out / "eyes", columns=("step", "loss", "kinds_right"))
+
+        def report(step: int, loss: float, right: float) -> None:
+            looks.add(step, round(loss, 4), round(right, 4))
+            if progress:
+                progress(step, recipe.eyes_steps)
+
+        grid = torch.tensor([[1, encoder.grid, encoder.grid]])
+
+        def look(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+            seen = model.model.get_image_features(
+                encoder.patches(pool.pixels[chosen]), grid.repeat(len(chosen), 1), return_dict=True
+            )
+            tokens = torch.stack(tuple(seen.pooler_output))
+            return tokens, tokens.mean(1)
+
+        train_eyes(
+            look,
+            model.model.visual.parameters(),
+            pool,
+            width=shape.hidden,
+            cells=encoder.grid // 2,
+            steps=min(recipe.eyes_steps, 10 * steps),
+            batch=recipe.eyes_batch,
+            learning_rate=recipe.eyes_learning_rate,
+            seed=recipe.seed,
+            report=report,
+        )
+        save(model, processor, out / "eyes" / "model")
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -274,7 +309,7 @@ def train_vlm(
     ends = np.cumsum([p.share for p in phases]) / sum(p.share for p in phases) * steps
     current, source = -1, None
     model.train()
-    started, saved, samples = time.monotonic(), time.monotonic(), 0
+    saved, samples = time.monotonic(), 0
     while step < steps:
         phase = int(np.searchsorted(ends, step, side="right"))
         if phase != current or source is None:

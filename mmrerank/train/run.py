@@ -7,6 +7,7 @@ from typing import Any
 
 from mmrerank.config import build, read_yaml
 from mmrerank.errors import InputError, MissingExtraError, UsageError
+from mmrerank.train.card import write_card
 from mmrerank.train.log import Progress
 
 MODELS = ("clip", "vlm")
@@ -41,10 +42,13 @@ def train(
         from mmrerank.train.demo_vlm import VlmRecipe, train_vlm
 
         settings = build(VlmRecipe, values, where=str(recipe))
-        return train_vlm(
+        figures = train_vlm(
             settings, out, steps=steps or settings.steps, resume=resume, progress=progress
         )
-    from mmrerank.train.demo_clip import ClipRecipe, train_clip
+    else:
+        from mmrerank.train.demo_clip import ClipRecipe, train_clip
 
-    shape = build(ClipRecipe, values, where=str(recipe))
-    return train_clip(shape, out, steps=steps or shape.steps, resume=resume, progress=progress)
+        plan = build(ClipRecipe, values, where=str(recipe))
+        figures = train_clip(plan, out, steps=steps or plan.steps, resume=resume, progress=progress)
+    write_card(out / "model", model, recipe=f"configs/train/{recipe.name}", figures=figures)
+    return figures

@@ -14,7 +14,19 @@ from typer.testing import CliRunner
 from mmrerank.cli.main import cli
 
 FOLDER = Path(__file__).parent / "help"
-VERBS = ["", "app", "demo", "demo export", "doctor", "index", "info", "list", "rerank", "search", "train"]
+VERBS = [
+    "",
+    "app",
+    "demo",
+    "demo export",
+    "doctor",
+    "index",
+    "info",
+    "list",
+    "rerank",
+    "search",
+    "train",
+]
 VERBS += ["verify"]
 
 

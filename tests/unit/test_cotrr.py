@@ -47,7 +47,9 @@ MODES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", MODES, ids=str)
 @settings(deadline=None, max_examples=15)
 @given(grades=st.lists(st.integers(0, 3), max_size=30))
-def test_a_model_that_knows_gives_the_ideal_order(options: dict[str, Any], grades: list[int]) -> None:
+def test_a_model_that_knows_gives_the_ideal_order(
+    options: dict[str, Any], grades: list[int]
+) -> None:
     result = Reranker("cotrr", graded(grades), **options).rank("x", candidates(len(grades)))
     if options.get("order") == "sum":
         # over one component, grades 1 and 2 are both "partly"

@@ -22,7 +22,14 @@ from mmrerank.demo.facts import (
     grade_verdicts,
     met_facts,
 )
-from mmrerank.demo.queries import CATEGORIES, Truth, make_queries, make_unmatched, qrels, sample_query
+from mmrerank.demo.queries import (
+    CATEGORIES,
+    Truth,
+    make_queries,
+    make_unmatched,
+    qrels,
+    sample_query,
+)
 from mmrerank.demo.wording import FRAMES, LEADS, is_practised
 from mmrerank.demo.world import MARGIN, SPLITS, Scene, is_seen, sample_scene, stream
 from mmrerank.errors import InputError
@@ -151,7 +158,9 @@ def test_captions_only_name_what_is_there() -> None:
 
 
 def test_a_noun_with_two_colours_is_not_confused() -> None:
-    scene = next(s for s in scenes("evaluation", 400) if len({g.kind for g in s.groups}) < len(s.groups))
+    scene = next(
+        s for s in scenes("evaluation", 400) if len({g.kind for g in s.groups}) < len(s.groups)
+    )
     group = scene.groups[0]
     assert Noun(kind=group.kind, colour=group.colour).found(scene)
 

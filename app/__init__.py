@@ -1,0 +1,1 @@
+"""The web page: one index, one language model, public names of mmrerank only."""

@@ -1,0 +1,84 @@
+"""Builds and serves the page. Listens on loopback unless told otherwise; fetches nothing, reports nothing.
+
+Pictures reach the browser as small copies inside the page, never as files or paths.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING, Any
+
+from app.search_tab import search_tab
+from mmrerank import registry
+from mmrerank.errors import IndexError_
+from mmrerank.search import ImageSearch
+
+if TYPE_CHECKING:
+    import gradio as gr
+
+_log = logging.getLogger(__name__)
+DEMO = "demo"
+CSS = """
+.gradio-container{max-width:1180px!important;margin:0 auto!important}
+footer{display:none!important}
+#head h1{font-weight:600;margin:.6rem 0 0}#head p{opacity:.75;margin:.2rem 0 .4rem}
+"""
+
+
+def method_names() -> list[str]:
+    """Every reranking method there is, in the registry's order; a new strategy file appears by itself."""
+    return registry.names("strategy")
+
+
+def build(search: ImageSearch, *, examples: list[str] | None = None) -> gr.Blocks:
+    """The page over an open index."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before gradio is imported, or it is too late
+    import gradio as gr
+
+    with gr.Blocks(title="mmrerank", analytics_enabled=False) as page:
+        gr.Markdown(
+            "# mmrerank\nImage search that looks before it ranks: an embedding index gathers, "
+            "a multimodal model judges each image against each part of your search.",
+            elem_id="head",
+        )
+        search_tab(search, methods=method_names(), examples=examples or [])
+    return page
+
+
+def launch(
+    *,
+    index: str = DEMO,
+    chat: str = "bundled",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    browser: bool = True,
+) -> None:
+    """Serves the page until interrupted. The demo's index is made first when it is missing.
+
+    Raises `IndexError_` for any other index that is not there, `UsageError` for an unknown chat.
+    """
+    examples: list[str] = []
+    if index == DEMO:
+        from mmrerank.demo.run import example_queries, prepare_demo
+
+        try:
+            ImageSearch.open(index)
+        except IndexError_:
+            _log.warning("drawing and indexing the picture book first; this takes a minute")
+            prepare_demo(index)
+        examples = [q.text for q in example_queries()]
+    page = build(ImageSearch.open(index, chat=chat), examples=examples)
+    import gradio as gr
+
+    fonts: Any = ["system-ui", "sans-serif"]
+    theme = gr.themes.Soft(font=fonts, font_mono=["monospace"])
+    page.queue(default_concurrency_limit=1).launch(
+        server_name=host,
+        server_port=port,
+        inbrowser=browser,
+        share=False,
+        theme=theme,
+        css=CSS,
+        footer_links=[],
+    )

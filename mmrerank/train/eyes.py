@@ -1,0 +1,113 @@
+"""Trains the vision tower first: what is where, asked of every visual token directly.
+
+Language modelling alone takes long to open a small model's eyes. Here each visual token says, through
+throw-away linear heads, which kind, colour and size of thing covers it, and all tokens together say place
+and weather. The heads are dropped; the tower goes on into the language model's training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from mmrerank.demo.world import COLOURS, KINDS, PLACES, SIZES, WEATHERS, Scene
+from mmrerank.train.pool import Pool
+
+_COVER = 0.95  # of a thing's radius: how far from its middle a token still counts as showing it
+
+
+def labels(scene: Scene, cells: int) -> NDArray[np.int64]:
+    """Kind, colour and size covering each of ``cells x cells`` tokens, ``(cells^2, 3)``; 0 is nothing."""
+    found = np.zeros((cells, cells, 3), np.int64)
+    middle = (np.arange(cells) + 0.5) / cells
+    nearest = np.full((cells, cells), np.inf)
+    for thing in scene.things:
+        far = np.hypot(middle[None, :] - thing.x, middle[:, None] - thing.y)
+        # the nearest token counts whatever the size, and what is inside hides its container
+        far = far - (1.0 if thing.inside is not None else 0.0)
+        reach = _COVER * thing.radius - (1.0 if thing.inside is not None else 0.0)
+        covers = (far <= max(reach, float(far.min()))) & (far < nearest)
+        nearest[covers] = far[covers]
+        found[covers] = (
+            1 + KINDS.index(thing.kind),
+            1 + COLOURS.index(thing.colour),
+            1 + SIZES.index(thing.size),
+        )
+    return found.reshape(-1, 3)
+
+
+Look = Callable[[NDArray[np.int64]], tuple[torch.Tensor, torch.Tensor]]
+"""Pool indices (n,) to the tower's tokens (n, cells^2, width) and what it says of the whole (n, width)."""
+
+
+def train_eyes(
+    look: Look,
+    tower: Iterable[nn.Parameter],
+    pool: Pool,
+    *,
+    width: int,
+    cells: int,
+    steps: int,
+    batch: int,
+    learning_rate: float,
+    seed: int,
+    report: Callable[[int, float, float], None],
+    bag: bool = False,
+) -> None:
+    """Trains the parameters ``tower`` in place; ``report`` gets (step, loss, share of kinds named right).
+
+    With ``bag`` the whole also says which kinds in which colours are anywhere in the picture, which is
+    what a single vector has to hold.
+    """
+    rng = np.random.default_rng(seed)
+    heads = nn.ModuleList(nn.Linear(width, 1 + len(v)) for v in (KINDS, COLOURS, SIZES))
+    whole = nn.ModuleList(nn.Linear(width, len(v)) for v in (PLACES, WEATHERS))
+    bags = nn.Linear(width, len(KINDS) * len(COLOURS))
+    parameters = [*tower, *heads.parameters(), *whole.parameters(), *bags.parameters()]
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02
+    )
+    truth = np.stack([labels(s, cells) for s in pool.scenes])
+    settings = np.array([(PLACES.index(s.place), WEATHERS.index(s.weather)) for s in pool.scenes])
+    held = np.stack([_bag(s) for s in pool.scenes]) if bag else None
+    for step in range(steps):
+        share = min(1.0, (step + 1) / 50) * min(1.0, 4 * (1 - step / steps))
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate * share
+        chosen = rng.integers(len(pool), size=batch)
+        tokens, pooled = look(chosen)
+        target = torch.from_numpy(truth[chosen])
+        there = target[..., 0] > 0
+        loss = torch.zeros(())
+        for n, head in enumerate(heads):
+            flat, wanted = head(tokens).flatten(0, 1), target[..., n].flatten()
+            each = functional.cross_entropy(flat, wanted, reduction="none")
+            # most tokens show nothing: they count less
+            weight = torch.where(wanted > 0, 1.0, 0.25)
+            loss = loss + (each * weight).sum() / weight.sum()
+        for n, head in enumerate(whole):
+            loss = loss + 0.5 * functional.cross_entropy(
+                head(pooled), torch.from_numpy(settings[chosen][:, n])
+            )
+        if held is not None:
+            wanted = torch.from_numpy(held[chosen])
+            loss = loss + 20 * functional.binary_cross_entropy_with_logits(bags(pooled), wanted)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        if step % 10 == 9:
+            right = heads[0](tokens).argmax(-1)[there] == target[..., 0][there]
+            report(step + 1, float(loss.detach()), float(right.float().mean()))
+
+
+def _bag(scene: Scene) -> NDArray[np.float32]:
+    found = np.zeros((len(KINDS), len(COLOURS)), np.float32)
+    for thing in scene.things:
+        found[KINDS.index(thing.kind), COLOURS.index(thing.colour)] = 1
+    return found.reshape(-1)

@@ -1,0 +1,207 @@
+"""Both recipes run for a few steps and give folders that open by the ordinary doors."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mmrerank.config import read_yaml
+from mmrerank.demo.world import sample_scene, stream
+from mmrerank.errors import InputError, UsageError
+from mmrerank.messages import Message, Part
+from mmrerank.rerank import prompting
+from mmrerank.train.demo_vlm import Encoder, VlmRecipe, batches, loss_of, shared
+from mmrerank.train.eyes import labels
+from mmrerank.train.pool import Pool, make_pool
+from mmrerank.train.run import train
+from mmrerank.train.tokens import chat_tokenizer
+from mmrerank.train.vlm_data import Exercises
+from mmrerank.train.vlm_model import VlmShape, build
+from mmrerank.types import Candidate, Image, Query
+
+ROOT = Path(__file__).resolve().parents[2]
+PROMPTS = ("deconstruct", "evaluate", "order", "score")
+MIX = {"list": 1, "evaluate": 2, "deconstruct": 1, "order": 1, "score": 1}
+SMALL_VLM = """model: vlm
+steps: 3
+batch_tokens: 1200
+scenes: 24
+vocabulary: 1100
+eyes_steps: 2
+eyes_batch: 4
+warmup: 1
+shape: {side: 48, vision_hidden: 32, vision_layers: 1, vision_heads: 1, hidden: 64, layers: 1, heads: 2,
+        intermediate: 64}
+phases:
+  - {share: 0.5, mix: {list: 1, deconstruct: 1}}
+  - {share: 0.5, mix: {evaluate: 2, order: 1, score: 1}}
+"""
+SMALL_CLIP = """model: clip
+steps: 2
+batch: 8
+warmup: 1
+scenes: 24
+validation_scenes: 1200
+vocabulary: 300
+evaluate_every: 2
+eyes_steps: 2
+eyes_batch: 4
+shape: {side: 32, patch: 16, width: 32, layers: 1, text_layers: 1, context: 24, dim: 32}
+"""
+
+
+def recipe(folder: Path, text: str) -> Path:
+    file = folder / "recipe.yaml"
+    file.write_text(text, "utf-8")
+    return file
+
+
+def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
+    from mmrerank.chat._open import open_chat
+    from mmrerank.rerank import judgements
+
+    file, out = recipe(tmp_path, SMALL_VLM), tmp_path / "out"
+    done = train(file, out=out)
+    assert done["steps"] == 3
+    assert (out / "loss.png").stat().st_size > 1000
+    with pytest.raises(InputError, match="--resume"):
+        train(file, out=out)
+    assert train(file, out=out, steps=5, resume=True)["steps"] == 5
+    assert len((out / "log.csv").read_text("utf-8").splitlines()) == 6
+    chat = open_chat(f"transformers:{out / 'model'}")
+    picture = Image(data=_png(np.zeros((60, 80, 3), np.uint8)))
+    ask = judgements.score(Query(text="a boat"), Candidate(id="a", image=picture))
+    (reply,) = chat.reply([ask])
+    assert reply.error is None
+    assert set(reply.logprobs) == {"yes", "no"}
+
+
+def test_the_dual_encoder_recipe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from PIL import Image as Pillow
+
+    from mmrerank.embed._open import open_embedder
+    from mmrerank.train import demo_clip
+
+    original = demo_clip.make_queries
+    monkeypatch.setattr(
+        demo_clip,
+        "make_queries",
+        lambda scenes, n, *a, **k: original(scenes, 10, *a, min_match=1, **k),
+    )
+    out = tmp_path / "out"
+    done = train(recipe(tmp_path, SMALL_CLIP), out=out)
+    assert 0 <= done["recall@20"] <= 1
+    embedder = open_embedder(f"open_clip:local-dir:{out / 'model'}")
+    images = embedder.embed_images([Pillow.new("RGB", (50, 40), "red")])
+    queries = embedder.embed_queries([Query(text="a red boat")])
+    assert images.shape == queries.shape == (1, 32)
+    assert np.allclose(np.linalg.norm(images, axis=1), 1, atol=1e-5)
+
+
+def test_a_wrong_recipe_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="unknown option 'stepz'.*Did you mean 'steps'"):
+        train(recipe(tmp_path, "model: vlm\nstepz: 3\n"), out=tmp_path / "out")
+    with pytest.raises(UsageError, match="model must be one of clip, vlm"):
+        train(recipe(tmp_path, "model: gpt\n"), out=tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["clip", "vlm"])
+def test_the_shipped_recipes_are_valid(name: str) -> None:
+    from mmrerank.config import build as build_options
+    from mmrerank.train.demo_clip import ClipRecipe, ClipShape
+
+    values = read_yaml(ROOT / f"configs/train/demo-{name}.yaml")
+    assert values.pop("model") == name
+    kind = VlmRecipe if name == "vlm" else ClipRecipe
+    settings = build_options(kind, values, where=name)
+    shape = VlmShape(**settings.shape) if name == "vlm" else ClipShape(**settings.shape)
+    assert dataclasses.asdict(shape)
+
+
+@pytest.mark.parametrize("name", PROMPTS)
+def test_the_shipped_model_was_trained_on_todays_prompts(name: str) -> None:
+    card = (ROOT / "mmrerank/demo/models/vlm/README.md").read_text("utf-8")
+    assert f"{name}: `{prompting.load(name).digest}`" in card
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pool, Exercises, Encoder, object]:
+    pool = make_pool(tmp_path_factory.mktemp("pool"), "train", seed=1, count=30, side=96)
+    exercises = Exercises(pool.scenes, stream("train", 3), "train", MIX)
+    texts = [t for _ in range(300) for t in _texts(exercises.draw())]
+    tokenizer = chat_tokenizer(texts, 800)
+    torch.manual_seed(0)
+    model, processor = build(VlmShape(layers=1, vision_layers=1), tokenizer)
+    return pool, exercises, Encoder(tokenizer, processor, VlmShape(), pool), (model, processor)
+
+
+def test_training_sees_the_pixels_and_the_text_that_use_sees(world: tuple) -> None:  # type: ignore[type-arg]
+    from PIL import Image as Pillow
+
+    pool, exercises, encoder, (_, processor) = world
+    pictures = [Pillow.fromarray(p) for p in pool.pixels[:3]]
+    made = processor.image_processor(images=pictures, do_resize=False, return_tensors="pt")
+    assert torch.allclose(made["pixel_values"], encoder.patches(pool.pixels[:3]), atol=1e-5)
+    example = next(e for e in iter(exercises.draw, None) if e.task == "evaluate")
+    turns = [{"role": m.role, "content": _content(m)} for m in example.messages]
+    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    spelt = text.replace("<|image_pad|>", "<|image_pad|>" * encoder.visual)
+    assert spelt == encoder.text(example)
+
+
+def test_shared_instructions_change_neither_loss_nor_gradient(world: tuple, monkeypatch) -> None:  # type: ignore[no-untyped-def,type-arg]
+    from mmrerank.train import demo_vlm
+
+    _, exercises, encoder, (model, _) = world
+    source = batches(exercises, encoder, 900)
+    image = model.config.image_token_id
+    for _ in range(4):
+        batch = next(source)
+        found = []
+        for length in (shared(batch, image), 0):
+            monkeypatch.setattr(demo_vlm, "shared", lambda b, i, n=length: n)
+            model.zero_grad()
+            loss = loss_of(model, batch, image)
+            loss.backward()
+            found.append((loss.item(), model.model.language_model.embed_tokens.weight.grad.clone()))
+        assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
+        assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+
+
+def test_digits_and_answers_are_single_tokens(world: tuple) -> None:  # type: ignore[type-arg]
+    _, _, encoder, _ = world
+    for word in (*"0123456789", "yes", "no", *"ABCDEFGHIJKLMNOPQRST"):
+        assert len(encoder.tokenizer(word, add_special_tokens=False)["input_ids"]) == 1, word
+
+
+def test_every_thing_is_named_by_some_token() -> None:
+    rng = stream("train", 8)
+    for _ in range(50):
+        scene = sample_scene(rng, "train")
+        assert (labels(scene, 6)[:, 0] > 0).sum() >= len(scene.things) - 1
+
+
+def _texts(example: object) -> list[str]:
+    messages: tuple[Message, ...] = example.messages  # type: ignore[attr-defined]
+    return ["".join(p.text or "" for p in m.parts) for m in messages] + [example.reply]  # type: ignore[attr-defined]
+
+
+def _content(message: Message) -> list[dict[str, str]]:
+    def piece(part: Part) -> dict[str, str]:
+        return {"type": "image"} if part.text is None else {"type": "text", "text": part.text}
+
+    return [piece(p) for p in message.parts]
+
+
+def _png(pixels: np.ndarray) -> bytes:  # type: ignore[type-arg]
+    import io
+
+    from PIL import Image as Pillow
+
+    file = io.BytesIO()
+    Pillow.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
