@@ -22,6 +22,8 @@ DEMO = "demo"
 CSS = """
 .gradio-container{max-width:1180px!important;margin:0 auto!important}
 footer{display:none!important}
+#result{min-width:0;max-width:100%;overflow:hidden;padding:0}
+body,.gradio-container{overflow-x:hidden}
 #head h1{font-weight:600;margin:.6rem 0 0}#head p{opacity:.75;margin:.2rem 0 .4rem}
 """
 

@@ -7,6 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
