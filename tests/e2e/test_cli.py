@@ -7,10 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import os
-import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -7,7 +7,16 @@ import pytest
 
 from mmrerank.report import fragment, page
 from mmrerank.results import SearchResult, build_hits, in_first_order
-from mmrerank.types import Assessment, Candidate, Component, Explanation, Image, Query, Ranking, Verdict
+from mmrerank.types import (
+    Assessment,
+    Candidate,
+    Component,
+    Explanation,
+    Image,
+    Query,
+    Ranking,
+    Verdict,
+)
 
 EVIL = '<script>alert("x")</script>'
 
