@@ -44,7 +44,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         for _ in range(300):
             assert server.poll() is None, (tmp_path / "app.log").read_text("utf-8")
             try:
-                urllib.request.urlopen(url, timeout=2)
+                urllib.request.urlopen(url, timeout=2).close()
                 break
             except OSError:
                 time.sleep(1)
@@ -52,6 +52,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     finally:
         server.terminate()
         server.wait(20)
+        log.close()
 
 
 def test_a_search_in_the_browser(address: str) -> None:
