@@ -26,6 +26,7 @@ class VlmShape:
     heads: int = 6
     intermediate: int = 512
     init_gain: float = 3.0
+    embedding_gain: float = 1.0
 
 
 def build(shape: VlmShape, tokenizer: Any) -> tuple[Any, Any]:
@@ -77,11 +78,11 @@ def build(shape: VlmShape, tokenizer: Any) -> tuple[Any, Any]:
     )
     model = hf.Qwen2_5_VLForConditionalGeneration(config)
     with torch.no_grad():
-        # the usual 0.02 leaves a model this narrow at chance for hundreds of steps; embeddings too, or what
-        # a token says drowns in the first layer's output and nothing can be copied
-        for weight in model.parameters():
+        # the usual 0.02 leaves a model this narrow at chance for hundreds of steps
+        for name, weight in model.named_parameters():
             if weight.ndim >= 2:
-                weight.mul_(shape.init_gain)
+                embedding = "embed_tokens" in name or "lm_head" in name
+                weight.mul_(shape.embedding_gain if embedding else shape.init_gain)
     model.generation_config = hf.GenerationConfig(
         eos_token_id=[ids("<|im_end|>"), ids("<|endoftext|>")],
         pad_token_id=ids("<|endoftext|>"),
