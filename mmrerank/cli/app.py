@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mmrerank.cli._options import ChatFlag
+from mmrerank.errors import UsageError
 
 EXAMPLE = """mmrerank app
 mmrerank app --index pictures --chat transformers:Qwen/Qwen2.5-VL-7B-Instruct --port 8080"""
@@ -41,4 +42,13 @@ def app(
     from mmrerank import config
 
     settings = config.load(flags={"index": index, "chat": chat})
-    launch(index=settings.index, chat=settings.chat, host=host, port=port, browser=not no_browser)
+    try:
+        launch(
+            index=settings.index, chat=settings.chat, host=host, port=port, browser=not no_browser
+        )
+    except OSError as error:
+        if "port" not in str(error):
+            raise
+        raise UsageError(
+            f"cannot listen at {host}:{port}; give another --port ({error})"
+        ) from error

@@ -112,7 +112,8 @@ def export(
     """Write a picture-book world: pictures, queries, graded truth."""
     from mmrerank.demo.export import export as write
 
-    write(directory, seed=seed, scenes=scenes, queries=queries)
+    with working(), progress("drawing") as step:
+        write(directory, seed=seed, scenes=scenes, queries=queries, progress=step)
     told = {"directory": str(directory), "seed": seed, "scenes": scenes, "queries": queries}
     if output is Output.json:
         emit(told)

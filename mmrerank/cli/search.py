@@ -154,6 +154,7 @@ def search(
         _search_vectors(settings, query_vectors, run, output)
         return
 
+    from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
     from mmrerank.types import Image, Query
 
@@ -171,20 +172,16 @@ def search(
         backend = chat_for(
             settings.rerank, settings.chat, device=settings.device, options=chat_option
         )
-        searcher = ImageSearch.open(
-            settings.index, chat=backend, embedder=_embedder(settings.embedder, settings.device)
-        )
-        result = searcher.search(
-            query, k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
-            progress=step, **options,
+        opened = ImageIndex.open(settings.index)
+        embedder_ = _embedder(settings.embedder, settings.device, opened.embedder_spec)
+        searcher = ImageSearch(opened, chat=backend, embedder=embedder_)
+        # the batch form, where no option of a method can be taken for an argument of the search
+        (result,) = searcher.search_batch(
+            [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
+            options=options, progress=step,
         )  # fmt: skip
-        if report:
-            result.save_html(report)
-        if trace:
-            _save_trace(trace, result.trace)
-        if run:
-            _save_run(run, result)
 
+    # the answer first: a file that cannot be written must not cost it
     if output is Output.json:
         emit(result.to_dict())
     elif filepath_only:
@@ -193,20 +190,23 @@ def search(
         from mmrerank.cli._show import show
 
         show(result)
-    for path in (report, trace, run):
-        if path and output is Output.text:
-            say(f"wrote {path}")
+    for path, save in ((report, _save_report), (trace, _save_trace), (run, _save_run)):
+        if path:
+            with working():
+                save(path, result)
+            if output is Output.text:
+                say(f"wrote {path}")
     if result.degraded:
         raise typer.Exit(DEGRADED_EXIT_CODE)
 
 
-def _embedder(spec: str, device: str) -> Any:
+def _embedder(spec: str, device: str, made_with: str) -> Any:
     """The embedder when it needs more said than its spec; otherwise the spec, opened when needed."""
-    if not (spec and device):
+    if not device:
         return spec
     from mmrerank.embed._open import open_embedder
 
-    return open_embedder(spec, device=device)
+    return open_embedder(spec or made_with, device=device)
 
 
 def _search_vectors(settings: config.Settings, source: Path, target: Path, output: Output) -> None:
@@ -250,9 +250,19 @@ def _read_vectors(path: Path) -> Any:
     return array.astype(np.float32)
 
 
-def _save_trace(path: Path, trace: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dataclasses.asdict(trace), indent=1) + "\n", "utf-8")
+def _save_report(path: Path, result: Any) -> None:
+    try:
+        result.save_html(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _save_trace(path: Path, result: Any) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(dataclasses.asdict(result.trace), indent=1) + "\n", "utf-8")
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _save_run(path: Path, result: Any) -> None:

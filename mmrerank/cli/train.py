@@ -33,5 +33,5 @@ def train(
 
     with working(), progress("training") as step:
         run_training(recipe, out=out, steps=steps, resume=resume, progress=step)
-    say(f"trained; the model is in {out}")
-    typer.echo(str(out))
+    say("trained; the model is in")
+    typer.echo(str(out / "model"))

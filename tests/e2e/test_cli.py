@@ -418,12 +418,28 @@ def test_trace_run_and_recipe(built: Path, tmp_path: Path) -> None:
         (["--query-vectors", "/no.npy", "--run", "x"], 3, "/no.npy"),
         (["x", "--query-vectors", "/no.npy", "--run", "x"], 2, "takes no TEXT"),
         (["x", "--embedder", "telepathy:x"], 2, "telepathy"),
+        (["x", "-o", "k=3"], 2, "unknown option 'k'"),
     ],
 )
 def test_wrong_searches(built: Path, arguments: list[str], code: int, told: str) -> None:
     result = run("search", *arguments, "--index", built, code=code)
     assert told in result.stderr
     assert result.stdout == ""
+
+
+def test_a_file_that_cannot_be_written_does_not_cost_the_answer(built: Path, source: Path) -> None:
+    # a file stands where its folder would have to be
+    for flag in ("--trace", "--report", "--run"):
+        result = run("search", "boat", "--index", built, flag, source / "ids.jsonl" / "x", code=3)
+        assert "red boat.jpg" in result.stdout
+        assert "cannot be written" in result.stderr
+
+
+def test_demo_exports_a_world(tmp_path: Path) -> None:
+    told = data("demo", "export", tmp_path / "w", "--seed", 7, "--scenes", 60, "--queries", 0)
+    assert told == {"directory": str(tmp_path / "w"), "seed": 7, "scenes": 60, "queries": 0}
+    assert len(list((tmp_path / "w").rglob("*.png")) or list((tmp_path / "w").rglob("*.jpg"))) == 60
+    assert "not empty" in run("demo", "export", tmp_path / "w", code=3).stderr
 
 
 def test_indexes_and_sources_that_are_not_there(built: Path, source: Path, tmp_path: Path) -> None:
