@@ -22,12 +22,13 @@ from mmrerank import registry
 from mmrerank.errors import IndexError_, InputError, MismatchError, ModelError
 from mmrerank.images import IMAGE_SUFFIXES
 from mmrerank.index import lock, manifest, records
-from mmrerank.index.intake import Intake, Looked, ahead
+from mmrerank.index.intake import Intake, Looked, ahead, sha256
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Records
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import default_store, open_view
 from mmrerank.ports import Corpus, Embedder, Sample, Vectors
+from mmrerank.types import Image
 
 Progress = Callable[[int, int | None], None]
 """Called with (samples done, samples there are or None where the source does not say)."""
@@ -35,6 +36,7 @@ Progress = Callable[[int, int | None], None]
 _COMMIT_RECORDS = 1024  # samples that need no model are committed in portions of this size
 _AHEAD_PREPARED = 128  # a prepared image takes well under a megabyte; a decoded one may take 600
 _AHEAD_DECODED = 8
+_MOVED_LOOKS = 100  # records whose files are looked for below a new source
 VECTORS = "vectors"
 
 
@@ -162,10 +164,11 @@ class _Run:
         return BuildReport(index=self.folder, removed=removed, failed=failures, **tally)
 
     def _take(self, look: Looked) -> None:
-        if look.record != look.old:
-            self.pending.append(look)
         if look.pixels is not None and look.record.sha256:
             self.new.setdefault(look.record.sha256, look)
+        if look.record != look.old:
+            # without its pixels: a thousand copies of one file would be held decoded a thousand times
+            self.pending.append(dataclasses.replace(look, pixels=None))
         if len(self.new) >= self.batch or len(self.pending) >= _COMMIT_RECORDS:
             self._commit()
 
@@ -279,12 +282,30 @@ def _check_same(folder: Path, found: Manifest, fresh: Manifest) -> None:
         )
     if found.fingerprint != fresh.fingerprint:
         raise MismatchError(mismatch(folder, found, fresh.embedder, fresh.fingerprint, fresh.dim))
-    moved = found.source != fresh.source and not Path(found.source).exists()
-    if found.source != fresh.source and not moved:
+    if found.source != fresh.source and not _moved(folder, found.source, fresh.source):
         raise IndexError_(
             f"{folder} is the index of {found.source}, not of {fresh.source}; name another --index, "
             "or replace it with --rebuild"
         )
+
+
+def _moved(folder: Path, old: str, new: str) -> bool:
+    """True when ``old`` is gone and an image of it is at its place below ``new``.
+
+    Gone alone says little: a pattern of shards is no path, and a disk may just not be mounted.
+    """
+    if Path(old).exists():
+        return False
+    with closing(Records(folder, write=True)) as known:
+        for record in itertools.islice(known.everything(), _MOVED_LOOKS):
+            path = Path(os.fsdecode(record.path or b""))
+            image = Image(path=new / path, offset=record.offset, length=record.length)
+            try:
+                if record.sha256 and not path.is_absolute() and sha256(image) == record.sha256:
+                    return True
+            except (OSError, ValueError):
+                continue
+    return False
 
 
 def mismatch(folder: Path, found: Manifest, spec: str, fingerprint: str, dim: int) -> str:

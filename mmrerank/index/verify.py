@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmrerank.errors import IndexError_
+from mmrerank.index import view
 from mmrerank.index.build import VECTORS
 from mmrerank.index.intake import sha256
 from mmrerank.index.manifest import Manifest
@@ -25,6 +26,7 @@ def problems(
     """Every problem, in words. ``deep`` hashes the image files."""
     yield from records.integrity()
     yield from _vectors(folder, facts, records)
+    yield from view.problems(folder, facts.store)
     for record in records.everything():
         if record.row is not None and record.path is not None:
             yield from _image(record, locate(record), deep)

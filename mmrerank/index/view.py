@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,15 +65,37 @@ def open_view(
             (place / _STAMP).unlink(missing_ok=True)
             store.save(place)
             if place.is_dir():
-                replace(place / _STAMP, stamp.encode())
+                replace(place / _STAMP, f"{stamp}\n{_digest(place)}".encode())
     return View(store=store, rows=used)
 
 
+def problems(folder: Path, name: str) -> Iterator[str]:
+    """What is wrong with the saved view of store ``name``: opening checks its stamp, not all its bytes."""
+    place = folder / name
+    if (stamp := _stamp(place)) and stamp[1:] != [_digest(place)]:
+        yield f"{place} is not as it was saved; delete that folder, and the next search makes it anew"
+
+
 def _stamped(place: Path, stamp: str) -> bool:
+    return _stamp(place)[:1] == [stamp]
+
+
+def _stamp(place: Path) -> list[str]:
     try:
-        return (place / _STAMP).read_text(encoding="ascii") == stamp
+        return (place / _STAMP).read_text(encoding="ascii").split("\n")
     except (OSError, ValueError):
-        return False
+        return []
+
+
+def _digest(place: Path) -> str:
+    """SHA-256 over the saved files' names and contents."""
+    total = hashlib.sha256()
+    for path in sorted(p for p in place.iterdir() if p.name != _STAMP):
+        with path.open("rb") as file:
+            total.update(
+                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
+            )
+    return total.hexdigest()
 
 
 def usable(name: str) -> str:

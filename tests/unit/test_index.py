@@ -727,3 +727,53 @@ def test_bad_imports_leave_nothing_behind(
     with pytest.raises(InputError, match=says):
         ImageIndex.import_vectors(tmp_path / "x", given, embedder_spec="clip-b32")
     assert not (tmp_path / "x").exists()
+
+
+def test_a_source_that_is_gone_is_not_replaced_by_another(source: Path, tmp_path: Path) -> None:
+    index = tmp_path / "x"
+    build(index, source)
+    source.rename(tmp_path / "unmounted")
+    other = tmp_path / "other"
+    paint(other, ["a.png", "b.png"], start=50)
+    with pytest.raises(IndexError_, match="--rebuild"):
+        build(index, other)
+    with ImageIndex.open(index) as kept:
+        assert len(kept) == 10
+    assert tally(build(index, tmp_path / "unmounted")) == (0, 0, 0, 10, 0)
+
+
+def test_copies_are_not_held_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmrerank.index import build as building
+
+    folder = tmp_path / "copies"
+    paint(folder, ["0.png"])
+    for n in range(1, 40):
+        shutil.copy(folder / "0.png", folder / f"{n}.png")
+    held: list[int] = []
+    commit = building._Run._commit
+
+    def counting(run: Any) -> None:
+        held.append(sum(look.pixels is not None for look in run.pending))
+        commit(run)
+
+    monkeypatch.setattr(building._Run, "_commit", counting)
+    assert build(tmp_path / "x", folder).added == 40
+    assert held
+    assert max(held) == 0
+
+
+def test_verify_sees_a_damaged_view(source: Path, tmp_path: Path) -> None:
+    pytest.importorskip("faiss")
+    index = tmp_path / "x"
+    build(index, source, store="faiss")
+    nearest_before = nearest(ImageIndex.open(index), source / "00.png")
+    assert ImageIndex.open(index).verify() == []
+    file = index / "faiss" / "flat.index"
+    body = bytearray(file.read_bytes())
+    body[-100:] = bytes(100)
+    file.write_bytes(body)
+    (problem,) = ImageIndex.open(index).verify()
+    assert "faiss" in problem
+    assert "delete that folder" in problem
+    shutil.rmtree(index / "faiss")
+    assert nearest(ImageIndex.open(index), source / "00.png") == nearest_before
