@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 DEMO = "demo"
 CSS = """
-.gradio-container{max-width:1180px!important;margin:0 auto!important}
+.gradio-container{width:100%!important;max-width:min(1180px,100vw)!important;margin:0 auto!important}
+.gradio-container :is(.main,.wrap,.contain,.column,.block,.html-container){min-width:0;max-width:100%}
 footer{display:none!important}
 #result{min-width:0;max-width:100%;overflow:hidden;padding:0}
 body,.gradio-container{overflow-x:hidden}

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
+from mmrerank import catalog
 from mmrerank.errors import UsageError
 
 KINDS = {
@@ -34,5 +38,33 @@ def load(kind: str, name: str) -> ModuleType:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UsageError(f"there is no {kind} {name!r}; there are: {', '.join(known)}.{hint}")
+        word = "method" if kind == "strategy" else kind
+        raise UsageError(f"there is no {word} {name!r}; there are: {', '.join(known)}.{hint}")
     return importlib.import_module(f"{KINDS[kind]}.{name}")
+
+
+def opened(kind: str, spec: str, options: Mapping[str, Any]) -> tuple[catalog.Card, Any]:
+    """What ``spec`` names, a short name of the catalogue or ``PLUGIN:REST``, and its card.
+
+    ``options`` go to the plug-in's ``open``; those that are None count as not given. Raises `UsageError`
+    for an unknown form or option, and what the plug-in's ``open`` raises.
+    """
+    card = catalog.resolve(kind, spec)
+    name, _, rest = card.spec.partition(":")
+    if name not in names(kind):
+        raise UsageError(f"there is no {kind} {spec!r}; {forms(kind)}")
+    opener = load(kind, name).open
+    given = {k: v for k, v in options.items() if v is not None}
+    allowed = set(inspect.signature(opener).parameters) - {"rest"}
+    if wrong := sorted(given.keys() - allowed):
+        raise UsageError(
+            f"{kind} {name!r} takes no {wrong[0]!r}; its options are {', '.join(sorted(allowed))}"
+        )
+    return card, opener(rest, **given)
+
+
+def forms(kind: str) -> str:
+    """How something of a kind can be named, in one line."""
+    shapes = [load(kind, n).FORM for n in names(kind)]
+    short = [c.name for c in catalog.cards() if c.kind == kind]
+    return f"forms are {', '.join(shapes)}; short names are {', '.join(short)}"

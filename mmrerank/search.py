@@ -125,9 +125,7 @@ class ImageSearch:
             *([("language model", chat)] if chat else []),
         ]
         return [
-            f"the {role} {model.spec} knows the {model.domain} only; elsewhere its answers mean little"
-            if "random" not in model.domain
-            else f"the {role} {model.spec}: {model.domain}; its order means nothing"
+            f"the {role} {model.spec} is limited ({model.domain}); here its answers mean little"
             for role, model in models
             if model.domain and model.domain != self.index.domain
         ]

@@ -7,7 +7,6 @@ of the first ten pictures show all that was asked, before and after.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ DOMAIN = "picture book"
 CATEGORIES = ("binding", "count", "relation", "exclusion", "setting")
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, of how much)."""
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import pytest
 from conftest import FAMILIES
 
 from mmrerank import registry
-from mmrerank.chat._open import forms, open_chat
+from mmrerank.chat._open import open_chat
 from mmrerank.chat.oracle import Oracle
 from mmrerank.chat.scripted import Scripted
 from mmrerank.errors import ChatError, InputError, UsageError
@@ -156,7 +156,7 @@ def test_specs_are_kept_and_wrong_ones_explained(make: Callable[[str], Any]) -> 
     assert make("openai").spec.startswith("openai:m@http://")
     with pytest.raises(UsageError, match="transformers:PATH_OR_NAME") as caught:
         open_chat("gpt:4")
-    assert forms() in str(caught.value)
+    assert registry.forms("chat") in str(caught.value)
     with pytest.raises(UsageError, match="takes no 'device'"):
         open_chat("oracle", device="cpu")
     assert open_chat("oracle", device=None)

@@ -72,6 +72,9 @@ def test_a_search_in_the_browser(address: str) -> None:
         if file := os.environ.get("MMRERANK_SCREENSHOT"):
             page.wait_for_timeout(1000)
             page.screenshot(path=file)
+        page.set_viewport_size({"width": 390, "height": 900})
+        page.wait_for_timeout(500)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
         browser.close()
     hosts = {urlsplit(u).hostname for u in asked if u.startswith("http")}
     assert hosts == {"127.0.0.1"}

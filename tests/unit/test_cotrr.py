@@ -209,7 +209,7 @@ def test_a_missing_model_is_raised() -> None:
 
 
 def test_clear_errors_before_any_call() -> None:
-    with pytest.raises(UsageError, match="no strategy 'cottr'.*Did you mean 'cotrr'"):
+    with pytest.raises(UsageError, match="no method 'cottr'.*Did you mean 'cotrr'"):
         Reranker("cottr", Oracle())
     with pytest.raises(UsageError, match="unknown option 'mod'.*Did you mean 'mode'"):
         Reranker("cotrr", Oracle(), mod="single")
