@@ -36,6 +36,7 @@ class ClipRecipe:
 
     seed: int = 1
     steps: int = 900
+    minutes: float | None = None  # ends the run after that time if `steps` have not ended it before
     batch: int = 192
     learning_rate: float = 1.5e-3
     warmup: int = 60
@@ -111,7 +112,9 @@ def train_clip(
     )
     rng = stream("train", recipe.seed + 11)
     state_file = out / "state.pt"
-    state = torch.load(state_file, weights_only=True) if resume and state_file.exists() else None
+    state = None
+    if resume and state_file.exists():
+        state = torch.load(state_file, weights_only=True, map_location="cpu")
     if state is None:
         texts = [caption(rng, s, "train") for s in pool.scenes[:8000]]
         tokenizer = text_tokenizer(texts, recipe.vocabulary, shape.context)
@@ -121,7 +124,8 @@ def train_clip(
         tokenizer = AutoTokenizer.from_pretrained(out / "model")
     settings = config(shape, len(tokenizer))
     text_cfg = {k: v for k, v in settings["model_cfg"]["text_cfg"].items() if k[:2] != "hf"}
-    model: Any = open_clip.CLIP(**{**settings["model_cfg"], "text_cfg": text_cfg})
+    device = best_device()
+    model: Any = open_clip.CLIP(**{**settings["model_cfg"], "text_cfg": text_cfg}).to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -139,7 +143,7 @@ def train_clip(
         looks = Log(out / "eyes", columns=("step", "loss", "kinds_right"))
 
         def look(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-            pooled, tokens = model.visual(tensor(pool.pixels[chosen]))
+            pooled, tokens = model.visual(tensor(pool.pixels[chosen]).to(device))
             return tokens, pooled
 
         def report(at: int, loss: float, right: float) -> None:
@@ -163,17 +167,22 @@ def train_clip(
         )
         model.visual.output_tokens = False
     figures: dict[str, float] = {}
-    while step < steps:
+    done, begun = step / steps, time.monotonic()
+    while done < 1:
         chosen = rng.choice(len(pool), recipe.batch, replace=False)
         captions = [caption(rng, pool.scenes[int(i)], "train") for i in chosen]
-        share = min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + np.cos(np.pi * step / steps))
+        share = min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + np.cos(np.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * share
         model.train()
-        images = functional.normalize(model.encode_image(tensor(pool.pixels[chosen])), dim=-1)
-        words = functional.normalize(model.encode_text(ids(tokenizer, captions, shape)), dim=-1)
+        images = functional.normalize(
+            model.encode_image(tensor(pool.pixels[chosen]).to(device)), dim=-1
+        )
+        words = functional.normalize(
+            model.encode_text(ids(tokenizer, captions, shape).to(device)), dim=-1
+        )
         logits = model.logit_scale.exp().clamp(max=100) * words @ images.T
-        target = torch.arange(recipe.batch)
+        target = torch.arange(recipe.batch, device=device)
         loss = (
             functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
         ) / 2
@@ -182,10 +191,12 @@ def train_clip(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
+        elapsed = (time.monotonic() - begun) / 60
+        done = max(step / steps, elapsed / recipe.minutes if recipe.minutes else 0.0)
         if progress and step % 10 == 0:
             progress(step, steps)
         recall = float("nan")
-        if step % recipe.evaluate_every == 0 or step == steps:
+        if step % recipe.evaluate_every == 0 or done >= 1:
             figures = validate(model, tokenizer, shape, held, recipe.seed)
             recall = figures["recall@20"]
             if recall > best:
@@ -213,6 +224,11 @@ def train_clip(
     }
 
 
+def best_device() -> torch.device:
+    """The GPU when there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def tensor(pixels: Any) -> torch.Tensor:
     """``(n, side, side, 3)`` uint8 as the model takes it: ``(n, 3, side, side)``, normalised."""
     scaled = torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2).float() / 255
@@ -234,6 +250,7 @@ def validate(
 ) -> dict[str, float]:
     """Recall and nDCG of 200 text queries over the validation scenes."""
     model.eval()
+    device = model.logit_scale.device
     truth = Truth(pool.scenes)
     categories = ("binding", "count", "relation", "exclusion", "setting")
     queries = make_queries(
@@ -244,12 +261,15 @@ def validate(
         categories=categories,
         truth=truth,
     )
-    parts = [model.encode_image(tensor(pool.pixels[i : i + 250])) for i in range(0, len(pool), 250)]
+    parts = [
+        model.encode_image(tensor(pool.pixels[i : i + 250]).to(device))
+        for i in range(0, len(pool), 250)
+    ]
     images = functional.normalize(torch.cat(parts), dim=-1)
     words = functional.normalize(
-        model.encode_text(ids(tokenizer, [q.text for q in queries], shape)), dim=-1
+        model.encode_text(ids(tokenizer, [q.text for q in queries], shape).to(device)), dim=-1
     )
-    order = (words @ images.T).argsort(dim=1, descending=True).numpy()
+    order = (words @ images.T).argsort(dim=1, descending=True).cpu().numpy()
     recalls, gains = [], []
     discount = 1 / np.log2(np.arange(2, 12))
     for query, ranked in zip(queries, order, strict=True):
@@ -270,7 +290,7 @@ def save(model: Any, tokenizer: Any, settings: dict[str, Any], folder: Path) -> 
 
     new = folder.with_name(folder.name + ".new")
     new.mkdir(parents=True, exist_ok=True)
-    weights = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
+    weights = {k: v.detach().half().cpu().contiguous() for k, v in model.state_dict().items()}
     save_file(weights, new / "open_clip_model.safetensors")
     (new / "open_clip_config.json").write_text(json.dumps(settings, indent=2) + "\n", "utf-8")
     tokenizer.save_pretrained(new)

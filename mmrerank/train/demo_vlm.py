@@ -7,9 +7,10 @@ which trains the eyes cheaply, to the judgements.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,11 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True)
 class VlmRecipe:
-    """Everything that decides a run. ``batch_tokens`` bounds the tokens of a batch, padding included."""
+    """Everything that decides a run. ``batch_tokens`` bounds the tokens of a batch, padding included.
+
+    ``minutes`` ends a run after that time if ``steps`` have not ended it before; the learning rate and the
+    phases follow whichever is nearer its end. ``workers`` processes make the exercises.
+    """
 
     seed: int = 1
     steps: int = 4000
@@ -48,6 +53,8 @@ class VlmRecipe:
     weight_decay: float = 0.02
     clip_norm: float = 1.0
     bfloat16: bool = False
+    minutes: float | None = None
+    workers: int = 0
     scenes: int = 16000
     vocabulary: int = 1100
     checkpoint_minutes: float = 5.0
@@ -60,27 +67,44 @@ class VlmRecipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Right-padded rows: ``ids``, ``labels`` (B, L; -100 where no loss), pixels of all images in order."""
+    """Right-padded rows: ``ids``, ``labels`` (B, L; -100 where no loss), ``positions`` (3, B, L).
+
+    ``pixels``: uint8 ``(n, side, side, 3)`` of all images in order; ``grids``: ``(n, 3)``.
+    """
 
     ids: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
+    positions: torch.Tensor
     pixels: torch.Tensor | None
     grids: torch.Tensor | None
     tasks: tuple[str, ...]
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
+        moved: dict[str, Any] = {
+            k: v.to(device, non_blocking=True)
+            for k, v in vars(self).items()
+            if isinstance(v, torch.Tensor)
+        }
+        return replace(self, **moved)
 
 
 class Encoder:
     """Examples to token ids: the chat template written out, each image as its visual tokens."""
 
-    def __init__(self, tokenizer: Any, processor: Any, shape: VlmShape, pool: Pool) -> None:
+    def __init__(
+        self, tokenizer: Any, processor: Any, shape: VlmShape, pool: Pool, model: Any
+    ) -> None:
+        self.rope_index = model.model.get_rope_index
+        self.image_id = model.config.image_token_id
         self.tokenizer = tokenizer
         self.shape = shape
         self.pool = pool
         self.visual = (shape.side // (2 * shape.patch)) ** 2
         images = processor.image_processor
-        self.mean = np.array(images.image_mean, np.float32)
-        self.std = np.array(images.image_std, np.float32)
+        self.mean = torch.tensor(images.image_mean)
+        self.std = torch.tensor(images.image_std)
         self.grid = shape.side // shape.patch
 
     def text(self, example: Example) -> str:
@@ -104,15 +128,18 @@ class Encoder:
         """The pixels of a pool scene, or of a scene drawn for one example."""
         return self.pool.pixels[scene] if isinstance(scene, int) else small(scene, self.shape.side)
 
-    def patches(self, pictures: NDArray[np.uint8]) -> torch.Tensor:
+    def patches(self, pictures: torch.Tensor) -> torch.Tensor:
         """What the image processor makes of ``pictures`` ``(n, side, side, 3)``: ``(n * grid^2, D)``."""
-        scaled = (pictures.astype(np.float32) / 255.0 - self.mean) / self.std
+        mean, std = self.mean.to(pictures.device), self.std.to(pictures.device)
+        scaled = (pictures.float() / 255.0 - mean) / std
         n, g, p = len(pictures), self.grid, self.shape.patch
         # blocks of 2 x 2 patches stand together, since the merger joins neighbours
         split = scaled.reshape(n, g // 2, 2, p, g // 2, 2, p, 3)
-        rows = split.transpose(0, 1, 4, 2, 5, 7, 3, 6)  # n, gh, gw, mh, mw, c, ph, pw
-        frames = np.repeat(rows[..., None, :, :], 2, axis=-3)  # a still is two equal frames
-        return torch.from_numpy(np.ascontiguousarray(frames.reshape(n * g * g, -1)))
+        rows = split.permute(0, 1, 4, 2, 5, 7, 3, 6)  # n, gh, gw, mh, mw, c, ph, pw
+        frames = rows[..., None, :, :].expand(
+            *rows.shape[:-2], 2, p, p
+        )  # a still is two equal frames
+        return frames.reshape(n * g * g, -1)
 
     def collate(self, rows: list[tuple[list[int], int, Example]]) -> Batch:
         """Right-padded tensors of some encoded examples."""
@@ -126,13 +153,20 @@ class Encoder:
             labels[n, prompt : len(tokens)] = ids[n, prompt : len(tokens)]
             mask[n, : len(tokens)] = 1
         shown = [self.picture(s) for _, _, e in rows for s in e.scenes]
-        grid = torch.tensor([[1, self.grid, self.grid]])
+        grids = torch.tensor([[1, self.grid, self.grid]]).repeat(len(shown), 1) if shown else None
+        positions, _ = self.rope_index(
+            ids,
+            mm_token_type_ids=(ids == self.image_id).int(),
+            image_grid_thw=grids,
+            attention_mask=mask,
+        )
         return Batch(
             ids=ids,
             mask=mask,
             labels=labels,
-            pixels=self.patches(np.stack(shown)) if shown else None,
-            grids=grid.repeat(len(shown), 1) if shown else None,
+            positions=positions,
+            pixels=torch.from_numpy(np.stack(shown)) if shown else None,
+            grids=grids,
             tasks=tuple(e.task for _, _, e in rows),
         )
 
@@ -158,6 +192,69 @@ def batches(exercises: Exercises, encoder: Encoder, tokens: int) -> Iterator[Bat
             yield encoder.collate(groups[int(index)])
 
 
+class _Stream(torch.utils.data.IterableDataset[Batch]):
+    """`batches` for a loader's processes, each with a random stream of its own."""
+
+    def __init__(self, exercises: Exercises, encoder: Encoder, tokens: int) -> None:
+        self.parts = (exercises, encoder, tokens)
+        self.seed = int(exercises.rng.integers(1 << 30))
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = torch.utils.data.get_worker_info()
+        exercises, encoder, tokens = self.parts
+        exercises.rng = np.random.default_rng([self.seed, info.id if info else 0])
+        return batches(exercises, encoder, tokens)
+
+
+def supply(exercises: Exercises, encoder: Encoder, recipe: VlmRecipe) -> Iterator[Batch]:
+    """Endless batches, made in ``recipe.workers`` processes when there are any."""
+    if not recipe.workers:
+        return batches(exercises, encoder, recipe.batch_tokens)
+    source = _Stream(exercises, encoder, recipe.batch_tokens)
+    return iter(
+        torch.utils.data.DataLoader(
+            source,
+            batch_size=None,
+            num_workers=min(recipe.workers, os.cpu_count() or 1),
+            prefetch_factor=4,
+        )
+    )
+
+
+def batch_vision(model: Any) -> None:
+    """Lets the vision tower attend within all pictures at once: they are of one size here.
+
+    transformers runs one attention call per picture, since pictures in general differ. Same results
+    (a test compares them); on a GPU many times faster.
+    """
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
+
+    for block in model.model.visual.blocks:
+        attention = block.attn
+
+        def attend(
+            hidden_states: torch.Tensor,
+            cu_seqlens: torch.Tensor,
+            position_embeddings: tuple[torch.Tensor, torch.Tensor],
+            attention: Any = attention,
+            **_: Any,
+        ) -> torch.Tensor:
+            pictures = len(cu_seqlens) - 1
+            tokens = len(hidden_states)
+            mixed = attention.qkv(hidden_states).reshape(tokens, 3, attention.num_heads, -1)
+            query, key, value = mixed.permute(1, 0, 2, 3).unbind(0)
+            query, key = qwen.apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+            each = [
+                x.reshape(pictures, -1, *x.shape[1:]).transpose(1, 2).to(value.dtype)
+                for x in (query, key, value)
+            ]
+            seen = functional.scaled_dot_product_attention(*each)
+            out: torch.Tensor = attention.proj(seen.transpose(1, 2).reshape(tokens, -1))
+            return out
+
+        attention.forward = attend
+
+
 def shared(batch: Batch, image_id: int) -> int:
     """How many leading tokens all rows have in common, before any image or reply."""
     same = (batch.ids == batch.ids[:1]).all(0) & (batch.ids != image_id).all(0)
@@ -167,7 +264,7 @@ def shared(batch: Batch, image_id: int) -> int:
     return int((same & silent).long().cumprod(0).sum())
 
 
-def loss_of(model: Any, batch: Batch, image_id: int) -> torch.Tensor:
+def loss_of(model: Any, batch: Batch, encoder: Encoder) -> torch.Tensor:
     """Mean next-token loss over reply tokens; logits are made only where there is a label.
 
     What all rows begin with (the instructions) runs once, and its keys and values are repeated: the same
@@ -175,12 +272,7 @@ def loss_of(model: Any, batch: Batch, image_id: int) -> torch.Tensor:
     """
     from transformers import DynamicCache
 
-    positions, _ = model.model.get_rope_index(
-        batch.ids,
-        mm_token_type_ids=(batch.ids == image_id).int(),
-        image_grid_thw=batch.grids,
-        attention_mask=batch.mask,
-    )
+    image_id, positions = encoder.image_id, batch.positions
     first = shared(batch, image_id)
     cache = DynamicCache(config=model.config.get_text_config()) if first > 8 else None
     if cache is not None:
@@ -199,7 +291,7 @@ def loss_of(model: Any, batch: Batch, image_id: int) -> torch.Tensor:
         input_ids=rest,
         attention_mask=batch.mask,
         position_ids=positions[:, :, first:],
-        pixel_values=batch.pixels,
+        pixel_values=None if batch.pixels is None else encoder.patches(batch.pixels),
         image_grid_thw=batch.grids,
         mm_token_type_ids=(rest == image_id).int(),
         past_key_values=cache,
@@ -211,10 +303,9 @@ def loss_of(model: Any, batch: Batch, image_id: int) -> torch.Tensor:
     return functional.cross_entropy(logits.float(), targets[chosen])
 
 
-def rate(step: int, recipe: VlmRecipe, steps: int) -> float:
-    """Share of the peak learning rate at ``step``: warm-up, constant, linear decay to nothing."""
-    start = steps * (1 - recipe.decay)
-    fall = 1.0 if step < start else max(0.0, (steps - step) / (steps - start))
+def rate(step: int, done: float, recipe: VlmRecipe) -> float:
+    """Share of the peak learning rate when ``done`` of the run is over: warm-up, constant, linear decay."""
+    fall = min(1.0, max(0.0, 1 - done) / recipe.decay)
     return min(1.0, (step + 1) / recipe.warmup) * fall
 
 
@@ -251,7 +342,9 @@ def train_vlm(
         progress=progress,
     )
     state_file = out / "state.pt"
-    state = torch.load(state_file, weights_only=True) if resume and state_file.exists() else None
+    state = None
+    if resume and state_file.exists():
+        state = torch.load(state_file, weights_only=True, map_location="cpu")
     if state is None:
         tokenizer = chat_tokenizer(corpus(pool, phases, recipe.seed), recipe.vocabulary)
         model, processor = build(shape, tokenizer)
@@ -262,7 +355,10 @@ def train_vlm(
         model, _ = build(shape, processor.tokenizer)
         model.load_state_dict(state["model"])
         tokenizer = processor.tokenizer
-    encoder = Encoder(tokenizer, processor, shape, pool)
+    encoder = Encoder(tokenizer, processor, shape, pool, model)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    batch_vision(model)
     started = time.monotonic()
     if state is None and recipe.eyes_steps:
         looks = Log(out / "eyes", columns=("step", "loss", "kinds_right"))
@@ -272,11 +368,13 @@ def train_vlm(
             if progress:
                 progress(step, recipe.eyes_steps)
 
-        grid = torch.tensor([[1, encoder.grid, encoder.grid]])
+        grid = torch.tensor([[1, encoder.grid, encoder.grid]], device=device)
 
         def look(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
             seen = model.model.get_image_features(
-                encoder.patches(pool.pixels[chosen]), grid.repeat(len(chosen), 1), return_dict=True
+                encoder.patches(torch.from_numpy(pool.pixels[chosen]).to(device)),
+                grid.repeat(len(chosen), 1),
+                return_dict=True,
             )
             tokens = torch.stack(tuple(seen.pooler_output))
             return tokens, tokens.mean(1)
@@ -304,37 +402,43 @@ def train_vlm(
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
         step, spent = state["step"], state["seconds"]
-    image_id = model.config.image_token_id
     log = Log(out, columns=("step", "loss", "rate", "seconds", "samples"))
-    ends = np.cumsum([p.share for p in phases]) / sum(p.share for p in phases) * steps
+    ends = np.cumsum([p.share for p in phases]) / sum(p.share for p in phases)
     current, source = -1, None
     model.train()
     saved, samples = time.monotonic(), 0
-    while step < steps:
-        phase = int(np.searchsorted(ends, step, side="right"))
+    done = 0.0
+    begun = time.monotonic()
+    while done < 1:
+        phase = int(np.searchsorted(ends, done, side="right"))
         if phase != current or source is None:
             rng = stream("train", 1000 * recipe.seed + step + 7)
             exercises = Exercises(
                 pool.scenes, rng, "train", phases[min(phase, len(phases) - 1)].mix
             )
-            source, current = batches(exercises, encoder, recipe.batch_tokens), phase
+            source = supply(exercises, encoder, recipe)
+            current = phase
         batch = next(source)
-        share = rate(step, recipe, steps)
+        share = rate(step, done, recipe)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * share
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bfloat16):
-            loss = loss_of(model, batch, image_id)
+        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
+            loss = loss_of(model, batch.to(device), encoder)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
         step += 1
+        elapsed = (time.monotonic() - begun) / 60
+        done = max(step / steps, elapsed / recipe.minutes if recipe.minutes else 0.0)
         samples += len(batch.tasks)
         seconds = spent + time.monotonic() - started
-        log.add(step, round(float(loss.detach()), 4), round(share, 4), round(seconds, 1), samples)
+        if device.type == "cpu" or step % 10 == 0:  # reading a loss waits for the GPU
+            value = round(float(loss.detach()), 4)
+            log.add(step, value, round(share, 4), round(seconds, 1), samples)
         if progress and step % 10 == 0:
             progress(step, steps)
-        if time.monotonic() - saved > 60 * recipe.checkpoint_minutes or step == steps:
+        if time.monotonic() - saved > 60 * recipe.checkpoint_minutes or done >= 1:
             _checkpoint(out, model, processor, optimizer, step, seconds)
             log.picture("Bundled multimodal model")
             saved = time.monotonic()

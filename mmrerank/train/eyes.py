@@ -65,9 +65,11 @@ def train_eyes(
     what a single vector has to hold.
     """
     rng = np.random.default_rng(seed)
-    heads = nn.ModuleList(nn.Linear(width, 1 + len(v)) for v in (KINDS, COLOURS, SIZES))
-    whole = nn.ModuleList(nn.Linear(width, len(v)) for v in (PLACES, WEATHERS))
-    bags = nn.Linear(width, len(KINDS) * len(COLOURS))
+    tower = list(tower)
+    device = tower[0].device
+    heads = nn.ModuleList(nn.Linear(width, 1 + len(v)) for v in (KINDS, COLOURS, SIZES)).to(device)
+    whole = nn.ModuleList(nn.Linear(width, len(v)) for v in (PLACES, WEATHERS)).to(device)
+    bags = nn.Linear(width, len(KINDS) * len(COLOURS)).to(device)
     parameters = [*tower, *heads.parameters(), *whole.parameters(), *bags.parameters()]
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02
@@ -81,9 +83,9 @@ def train_eyes(
             group["lr"] = learning_rate * share
         chosen = rng.integers(len(pool), size=batch)
         tokens, pooled = look(chosen)
-        target = torch.from_numpy(truth[chosen])
+        target = torch.from_numpy(truth[chosen]).to(device)
         there = target[..., 0] > 0
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=device)
         for n, head in enumerate(heads):
             flat, wanted = head(tokens).flatten(0, 1), target[..., n].flatten()
             each = functional.cross_entropy(flat, wanted, reduction="none")
@@ -92,10 +94,10 @@ def train_eyes(
             loss = loss + (each * weight).sum() / weight.sum()
         for n, head in enumerate(whole):
             loss = loss + 0.5 * functional.cross_entropy(
-                head(pooled), torch.from_numpy(settings[chosen][:, n])
+                head(pooled), torch.from_numpy(settings[chosen][:, n]).to(device)
             )
         if held is not None:
-            wanted = torch.from_numpy(held[chosen])
+            wanted = torch.from_numpy(held[chosen]).to(device)
             loss = loss + 20 * functional.binary_cross_entropy_with_logits(bags(pooled), wanted)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -7,8 +7,11 @@ training and use see the same pixels. Kept on disk beside a run so that resuming
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,10 +60,12 @@ def make_pool(
     rng = stream(split, seed)
     scenes = tuple(sample_scene(rng, split) for _ in range(count))
     pixels = np.empty((count, side, side, 3), np.uint8)
-    for n, scene in enumerate(scenes):
-        pixels[n] = small(scene, side)
-        if progress and n % 100 == 0:
-            progress(n, count)
+    draw = partial(small, side=side)
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as painters:
+        for n, picture in enumerate(painters.imap(draw, scenes, chunksize=50)):
+            pixels[n] = picture
+            if progress and n % 100 == 0:
+                progress(n, count)
     folder.mkdir(parents=True, exist_ok=True)
     np.save(pixels_file, pixels)
     scenes_file.write_text("".join(json.dumps(s.to_json()) + "\n" for s in scenes), "utf-8")

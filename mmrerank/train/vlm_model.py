@@ -104,6 +104,6 @@ def save(model: Any, processor: Any, folder: Path) -> None:
     """Writes a folder that opens like any Qwen-VL checkpoint, in half precision."""
     import copy
 
-    half = copy.deepcopy(model).half()
+    half = copy.deepcopy(model).half().cpu()
     half.save_pretrained(folder)
     processor.save_pretrained(folder)
