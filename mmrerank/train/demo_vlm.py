@@ -273,7 +273,8 @@ def loss_of(model: Any, batch: Batch, encoder: Encoder) -> torch.Tensor:
     from transformers import DynamicCache
 
     image_id, positions = encoder.image_id, batch.positions
-    first = shared(batch, image_id)
+    # on a GPU, where starting a computation costs more than doing it, one pass beats two short ones
+    first = 0 if batch.ids.is_cuda else shared(batch, image_id)
     cache = DynamicCache(config=model.config.get_text_config()) if first > 8 else None
     if cache is not None:
         model.model(
@@ -397,6 +398,7 @@ def train_vlm(
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
         weight_decay=recipe.weight_decay,
+        fused=device.type == "cuda",
     )
     step, spent = 0, 0.0
     if state is not None:

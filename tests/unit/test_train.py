@@ -14,7 +14,7 @@ from mmrerank.demo.world import sample_scene, stream
 from mmrerank.errors import InputError, UsageError
 from mmrerank.messages import Message, Part
 from mmrerank.rerank import prompting
-from mmrerank.train.demo_vlm import Encoder, VlmRecipe, batches, loss_of, shared
+from mmrerank.train.demo_vlm import Encoder, VlmRecipe, batch_vision, batches, loss_of, shared
 from mmrerank.train.eyes import labels
 from mmrerank.train.pool import Pool, make_pool
 from mmrerank.train.run import train
@@ -136,7 +136,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pool, Exercises, En
     tokenizer = chat_tokenizer(texts, 800)
     torch.manual_seed(0)
     model, processor = build(VlmShape(layers=1, vision_layers=1), tokenizer)
-    return pool, exercises, Encoder(tokenizer, processor, VlmShape(), pool), (model, processor)
+    encoder = Encoder(tokenizer, processor, VlmShape(), pool, model)
+    return pool, exercises, encoder, (model, processor)
 
 
 def test_training_sees_the_pixels_and_the_text_that_use_sees(world: tuple) -> None:  # type: ignore[type-arg]
@@ -145,7 +146,9 @@ def test_training_sees_the_pixels_and_the_text_that_use_sees(world: tuple) -> No
     pool, exercises, encoder, (_, processor) = world
     pictures = [Pillow.fromarray(p) for p in pool.pixels[:3]]
     made = processor.image_processor(images=pictures, do_resize=False, return_tensors="pt")
-    assert torch.allclose(made["pixel_values"], encoder.patches(pool.pixels[:3]), atol=1e-5)
+    assert torch.allclose(
+        made["pixel_values"], encoder.patches(torch.from_numpy(pool.pixels[:3])), atol=1e-5
+    )
     example = next(e for e in iter(exercises.draw, None) if e.task == "evaluate")
     turns = [{"role": m.role, "content": _content(m)} for m in example.messages]
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -165,11 +168,22 @@ def test_shared_instructions_change_neither_loss_nor_gradient(world: tuple, monk
         for length in (shared(batch, image), 0):
             monkeypatch.setattr(demo_vlm, "shared", lambda b, i, n=length: n)
             model.zero_grad()
-            loss = loss_of(model, batch, image)
+            loss = loss_of(model, batch, encoder)
             loss.backward()
             found.append((loss.item(), model.model.language_model.embed_tokens.weight.grad.clone()))
         assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
         assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+
+
+def test_pictures_of_one_size_attended_to_at_once_look_the_same(world: tuple) -> None:  # type: ignore[type-arg]
+    pool, _, encoder, (model, _) = world
+    grids = torch.tensor([[1, 12, 12]]).repeat(3, 1)
+    patches = encoder.patches(torch.from_numpy(pool.pixels[:3]))
+    with torch.no_grad():
+        apart = model.model.get_image_features(patches, grids, return_dict=True).pooler_output
+        batch_vision(model)
+        together = model.model.get_image_features(patches, grids, return_dict=True).pooler_output
+    assert torch.allclose(torch.cat(tuple(apart)), torch.cat(tuple(together)), atol=1e-5)
 
 
 def test_digits_and_answers_are_single_tokens(world: tuple) -> None:  # type: ignore[type-arg]
