@@ -18,6 +18,8 @@ from mmrerank.demo.export import World, draw_world
 from mmrerank.demo.queries import DemoQuery, Truth, make_queries, make_unmatched
 from mmrerank.demo.world import stream
 from mmrerank.embed._open import open_embedder
+from mmrerank.index import manifest
+from mmrerank.index.build import is_index
 from mmrerank.index.index import ImageIndex, index_path
 from mmrerank.report import page
 from mmrerank.results import SearchResult
@@ -71,14 +73,24 @@ def prepare_demo(
         progress=_stage(progress, "drawing"),
     )
     corpus = open_folder(str(book.images))
+    embedder = open_embedder("bundled")
     ImageIndex.build(
         where,
         corpus,
-        open_embedder("bundled"),
+        embedder,
         domain=DOMAIN,
+        rebuild=_outgrown(where, embedder.fingerprint),
         progress=_stage(progress, "indexing"),
     )
     return book
+
+
+def _outgrown(index: Path, fingerprint: str) -> bool:
+    """Whether ``index`` is an earlier demo's, made with other bundled weights; nobody else's is touched."""
+    if not is_index(index):
+        return False
+    old = manifest.read(index)
+    return (old.domain, old.embedder) == (DOMAIN, "bundled") and old.fingerprint != fingerprint
 
 
 def example_queries(scenes: int = SCENES, seed: int = SEED) -> list[DemoQuery]:
