@@ -24,6 +24,7 @@ from mmrerank.demo.queries import Truth, make_queries
 from mmrerank.demo.world import stream
 from mmrerank.train.eyes import train_eyes
 from mmrerank.train.log import Log, Progress
+from mmrerank.train.pacing import best_device, share_done
 from mmrerank.train.pool import Pool, make_pool
 from mmrerank.train.tokens import text_tokenizer
 
@@ -167,7 +168,7 @@ def train_clip(
         )
         model.visual.output_tokens = False
     figures: dict[str, float] = {}
-    done, begun = step / steps, time.monotonic()
+    done = share_done(step, steps, spent, recipe.minutes)
     while done < 1:
         chosen = rng.choice(len(pool), recipe.batch, replace=False)
         captions = [caption(rng, pool.scenes[int(i)], "train") for i in chosen]
@@ -191,8 +192,7 @@ def train_clip(
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
-        elapsed = (time.monotonic() - begun) / 60
-        done = max(step / steps, elapsed / recipe.minutes if recipe.minutes else 0.0)
+        done = share_done(step, steps, spent + time.monotonic() - started, recipe.minutes)
         if progress and step % 10 == 0:
             progress(step, steps)
         recall = float("nan")
@@ -222,11 +222,6 @@ def train_clip(
         **figures,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
-
-
-def best_device() -> torch.device:
-    """The GPU when there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def tensor(pixels: Any) -> torch.Tensor:

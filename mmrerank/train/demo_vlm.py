@@ -7,10 +7,9 @@ which trains the eyes cheaply, to the judgements.
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from mmrerank.demo.world import Scene, stream
+from mmrerank.demo.world import stream
 from mmrerank.train.eyes import train_eyes
 from mmrerank.train.log import Log, Progress
-from mmrerank.train.pool import Pool, make_pool, small
+from mmrerank.train.pacing import best_device, share_done
+from mmrerank.train.pool import Pool, make_pool
 from mmrerank.train.tokens import chat_tokenizer
-from mmrerank.train.vlm_data import Example, Exercises
+from mmrerank.train.vlm_batches import Batch, Encoder, supply
+from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_model import VlmShape, build, save
 
 
@@ -41,7 +42,9 @@ class VlmRecipe:
     """Everything that decides a run. ``batch_tokens`` bounds the tokens of a batch, padding included.
 
     ``minutes`` ends a run after that time if ``steps`` have not ended it before; the learning rate and the
-    phases follow whichever is nearer its end. ``workers`` processes make the exercises.
+    phases follow whichever is nearer its end. ``workers`` processes make the exercises. ``vision_rate`` is
+    the vision tower's share of the learning rate once it has been trained on its own: 0 keeps it as it is.
+    At 1 the first noisy gradients of the language model undo what it knew (`configs/train/RUNS.md`).
     """
 
     seed: int = 1
@@ -55,6 +58,7 @@ class VlmRecipe:
     bfloat16: bool = False
     minutes: float | None = None
     workers: int = 0
+    vision_rate: float = 0.0
     scenes: int = 16000
     vocabulary: int = 1100
     checkpoint_minutes: float = 5.0
@@ -63,162 +67,6 @@ class VlmRecipe:
     eyes_learning_rate: float = 1.5e-3
     shape: Mapping[str, Any] = field(default_factory=dict)
     phases: tuple[Mapping[str, Any], ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Right-padded rows: ``ids``, ``labels`` (B, L; -100 where no loss), ``positions`` (3, B, L).
-
-    ``pixels``: uint8 ``(n, side, side, 3)`` of all images in order; ``grids``: ``(n, 3)``.
-    """
-
-    ids: torch.Tensor
-    mask: torch.Tensor
-    labels: torch.Tensor
-    positions: torch.Tensor
-    pixels: torch.Tensor | None
-    grids: torch.Tensor | None
-    tasks: tuple[str, ...]
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on ``device``."""
-        moved: dict[str, Any] = {
-            k: v.to(device, non_blocking=True)
-            for k, v in vars(self).items()
-            if isinstance(v, torch.Tensor)
-        }
-        return replace(self, **moved)
-
-
-class Encoder:
-    """Examples to token ids: the chat template written out, each image as its visual tokens."""
-
-    def __init__(
-        self, tokenizer: Any, processor: Any, shape: VlmShape, pool: Pool, model: Any
-    ) -> None:
-        self.rope_index = model.model.get_rope_index
-        self.image_id = model.config.image_token_id
-        self.tokenizer = tokenizer
-        self.shape = shape
-        self.pool = pool
-        self.visual = (shape.side // (2 * shape.patch)) ** 2
-        images = processor.image_processor
-        self.mean = torch.tensor(images.image_mean)
-        self.std = torch.tensor(images.image_std)
-        self.grid = shape.side // shape.patch
-
-    def text(self, example: Example) -> str:
-        """The prompt as the chat template renders it, visual tokens spelt out."""
-        image = "<|vision_start|>" + "<|image_pad|>" * self.visual + "<|vision_end|>"
-        turns = (
-            f"<|im_start|>{m.role}\n"
-            + "".join(image if p.text is None else p.text for p in m.parts)
-            + "<|im_end|>\n"
-            for m in example.messages
-        )
-        return "".join(turns) + "<|im_start|>assistant\n"
-
-    def encode(self, example: Example) -> tuple[list[int], int]:
-        """Token ids of prompt and reply, and how many belong to the prompt."""
-        prompt = self.tokenizer(self.text(example), add_special_tokens=False)["input_ids"]
-        reply = self.tokenizer(example.reply + "<|im_end|>", add_special_tokens=False)["input_ids"]
-        return prompt + reply, len(prompt)
-
-    def picture(self, scene: int | Scene) -> NDArray[np.uint8]:
-        """The pixels of a pool scene, or of a scene drawn for one example."""
-        return self.pool.pixels[scene] if isinstance(scene, int) else small(scene, self.shape.side)
-
-    def patches(self, pictures: torch.Tensor) -> torch.Tensor:
-        """What the image processor makes of ``pictures`` ``(n, side, side, 3)``: ``(n * grid^2, D)``."""
-        mean, std = self.mean.to(pictures.device), self.std.to(pictures.device)
-        scaled = (pictures.float() / 255.0 - mean) / std
-        n, g, p = len(pictures), self.grid, self.shape.patch
-        # blocks of 2 x 2 patches stand together, since the merger joins neighbours
-        split = scaled.reshape(n, g // 2, 2, p, g // 2, 2, p, 3)
-        rows = split.permute(0, 1, 4, 2, 5, 7, 3, 6)  # n, gh, gw, mh, mw, c, ph, pw
-        frames = rows[..., None, :, :].expand(
-            *rows.shape[:-2], 2, p, p
-        )  # a still is two equal frames
-        return frames.reshape(n * g * g, -1)
-
-    def collate(self, rows: list[tuple[list[int], int, Example]]) -> Batch:
-        """Right-padded tensors of some encoded examples."""
-        length = max(len(ids) for ids, _, _ in rows)
-        pad = self.tokenizer.pad_token_id
-        ids = torch.full((len(rows), length), pad)
-        labels = torch.full((len(rows), length), -100)
-        mask = torch.zeros(len(rows), length, dtype=torch.long)
-        for n, (tokens, prompt, _) in enumerate(rows):
-            ids[n, : len(tokens)] = torch.tensor(tokens)
-            labels[n, prompt : len(tokens)] = ids[n, prompt : len(tokens)]
-            mask[n, : len(tokens)] = 1
-        shown = [self.picture(s) for _, _, e in rows for s in e.scenes]
-        grids = torch.tensor([[1, self.grid, self.grid]]).repeat(len(shown), 1) if shown else None
-        positions, _ = self.rope_index(
-            ids,
-            mm_token_type_ids=(ids == self.image_id).int(),
-            image_grid_thw=grids,
-            attention_mask=mask,
-        )
-        return Batch(
-            ids=ids,
-            mask=mask,
-            labels=labels,
-            positions=positions,
-            pixels=torch.from_numpy(np.stack(shown)) if shown else None,
-            grids=grids,
-            tasks=tuple(e.task for _, _, e in rows),
-        )
-
-
-def batches(exercises: Exercises, encoder: Encoder, tokens: int) -> Iterator[Batch]:
-    """Endless batches of at most ``tokens`` padded tokens, rows of like length together."""
-    rng = exercises.rng
-    while True:
-        rows = []
-        for example in (exercises.draw() for _ in range(512)):
-            ids, prompt = encoder.encode(example)
-            rows.append((ids, prompt, example))
-        # rows of one task share their instructions, which are then computed once
-        rows.sort(key=lambda r: (r[2].task, len(r[0])))
-        groups: list[list[Any]] = [[]]
-        for row in rows:
-            last = groups[-1]
-            full = last and len(row[0]) * (len(last) + 1) > tokens
-            if full or (last and last[-1][2].task != row[2].task):
-                groups.append([])
-            groups[-1].append(row)
-        for index in rng.permutation(len(groups)):
-            yield encoder.collate(groups[int(index)])
-
-
-class _Stream(torch.utils.data.IterableDataset[Batch]):
-    """`batches` for a loader's processes, each with a random stream of its own."""
-
-    def __init__(self, exercises: Exercises, encoder: Encoder, tokens: int) -> None:
-        self.parts = (exercises, encoder, tokens)
-        self.seed = int(exercises.rng.integers(1 << 30))
-
-    def __iter__(self) -> Iterator[Batch]:
-        info = torch.utils.data.get_worker_info()
-        exercises, encoder, tokens = self.parts
-        exercises.rng = np.random.default_rng([self.seed, info.id if info else 0])
-        return batches(exercises, encoder, tokens)
-
-
-def supply(exercises: Exercises, encoder: Encoder, recipe: VlmRecipe) -> Iterator[Batch]:
-    """Endless batches, made in ``recipe.workers`` processes when there are any."""
-    if not recipe.workers:
-        return batches(exercises, encoder, recipe.batch_tokens)
-    source = _Stream(exercises, encoder, recipe.batch_tokens)
-    return iter(
-        torch.utils.data.DataLoader(
-            source,
-            batch_size=None,
-            num_workers=min(recipe.workers, os.cpu_count() or 1),
-            prefetch_factor=4,
-        )
-    )
 
 
 def batch_vision(model: Any) -> None:
@@ -357,7 +205,7 @@ def train_vlm(
         model.load_state_dict(state["model"])
         tokenizer = processor.tokenizer
     encoder = Encoder(tokenizer, processor, shape, pool, model)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = best_device()
     model.to(device)
     batch_vision(model)
     started = time.monotonic()
@@ -393,8 +241,15 @@ def train_vlm(
             report=report,
         )
         save(model, processor, out / "eyes" / "model")
+    vision = set(model.model.visual.parameters())
+    for weight in vision:
+        weight.requires_grad_(recipe.vision_rate > 0)
+    parts = (
+        ([w for w in model.parameters() if w not in vision], 1.0),
+        (list(model.model.visual.parameters()), recipe.vision_rate),
+    )
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        [{"params": weights, "share": part} for weights, part in parts],
         lr=recipe.learning_rate,
         betas=(0.9, 0.98),
         weight_decay=recipe.weight_decay,
@@ -403,14 +258,15 @@ def train_vlm(
     step, spent = 0, 0.0
     if state is not None:
         optimizer.load_state_dict(state["optimizer"])
+        for group, (_, part) in zip(optimizer.param_groups, parts, strict=True):
+            group["share"] = part  # the recipe's, not the saved one
         step, spent = state["step"], state["seconds"]
     log = Log(out, columns=("step", "loss", "rate", "seconds", "samples"))
     ends = np.cumsum([p.share for p in phases]) / sum(p.share for p in phases)
     current, source = -1, None
     model.train()
     saved, samples = time.monotonic(), 0
-    done = 0.0
-    begun = time.monotonic()
+    done = share_done(step, steps, spent, recipe.minutes)
     while done < 1:
         phase = int(np.searchsorted(ends, done, side="right"))
         if phase != current or source is None:
@@ -418,12 +274,12 @@ def train_vlm(
             exercises = Exercises(
                 pool.scenes, rng, "train", phases[min(phase, len(phases) - 1)].mix
             )
-            source = supply(exercises, encoder, recipe)
+            source = supply(exercises, encoder, tokens=recipe.batch_tokens, workers=recipe.workers)
             current = phase
         batch = next(source)
         share = rate(step, done, recipe)
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * share
+            group["lr"] = recipe.learning_rate * share * group["share"]
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
             loss = loss_of(model, batch.to(device), encoder)
         optimizer.zero_grad(set_to_none=True)
@@ -431,10 +287,9 @@ def train_vlm(
         torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
         step += 1
-        elapsed = (time.monotonic() - begun) / 60
-        done = max(step / steps, elapsed / recipe.minutes if recipe.minutes else 0.0)
         samples += len(batch.tasks)
         seconds = spent + time.monotonic() - started
+        done = share_done(step, steps, seconds, recipe.minutes)
         if device.type == "cpu" or step % 10 == 0:  # reading a loss waits for the GPU
             value = round(float(loss.detach()), 4)
             log.add(step, value, round(share, 4), round(seconds, 1), samples)

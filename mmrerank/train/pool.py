@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from mmrerank.demo.draw import render
 from mmrerank.demo.world import Scene, Split, sample_scene, stream
 
 DRAWN = 384  # pixels, the side of a picture as users see it
+_WORTH_PROCESSES = 1000  # scenes; a script that draws more than these needs its `__main__` guard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +63,12 @@ def make_pool(
     scenes = tuple(sample_scene(rng, split) for _ in range(count))
     pixels = np.empty((count, side, side, 3), np.uint8)
     draw = partial(small, side=side)
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as painters:
-        for n, picture in enumerate(painters.imap(draw, scenes, chunksize=50)):
+    with ExitStack() as stack:
+        pictures: Iterator[NDArray[np.uint8]] = map(draw, scenes)
+        if count >= _WORTH_PROCESSES:
+            painters = multiprocessing.get_context("spawn").Pool(os.cpu_count())
+            pictures = stack.enter_context(painters).imap(draw, scenes, chunksize=50)
+        for n, picture in enumerate(pictures):
             pixels[n] = picture
             if progress and n % 100 == 0:
                 progress(n, count)

@@ -14,11 +14,13 @@ from mmrerank.demo.world import sample_scene, stream
 from mmrerank.errors import InputError, UsageError
 from mmrerank.messages import Message, Part
 from mmrerank.rerank import prompting
-from mmrerank.train.demo_vlm import Encoder, VlmRecipe, batch_vision, batches, loss_of, shared
+from mmrerank.train.demo_vlm import VlmRecipe, batch_vision, loss_of, shared
 from mmrerank.train.eyes import labels
+from mmrerank.train.pacing import share_done
 from mmrerank.train.pool import Pool, make_pool
 from mmrerank.train.run import train
 from mmrerank.train.tokens import chat_tokenizer
+from mmrerank.train.vlm_batches import Encoder, batches, supply
 from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_model import VlmShape, build
 from mmrerank.types import Candidate, Image, Query
@@ -61,6 +63,8 @@ def recipe(folder: Path, text: str) -> Path:
 
 
 def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
     from mmrerank.chat._open import open_chat
     from mmrerank.rerank import judgements
 
@@ -72,6 +76,15 @@ def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
         train(file, out=out)
     assert train(file, out=out, steps=5, resume=True)["steps"] == 5
     assert len((out / "log.csv").read_text("utf-8").splitlines()) == 6
+    assert train(file, out=out, steps=5, resume=True)["steps"] == 5  # it was over: nothing is added
+    before, after = (
+        load_file(out / part / "model.safetensors") for part in ("eyes/model", "model")
+    )
+    tower = [name for name in after if "visual" in name]
+    assert tower
+    assert all(torch.equal(before[name], after[name]) for name in tower)
+    words = next(name for name in after if name.endswith("embed_tokens.weight"))
+    assert not torch.equal(before[words], after[words])
     chat = open_chat(f"transformers:{out / 'model'}")
     picture = Image(data=_png(np.zeros((60, 80, 3), np.uint8)))
     ask = judgements.score(Query(text="a boat"), Candidate(id="a", image=picture))
@@ -173,6 +186,22 @@ def test_shared_instructions_change_neither_loss_nor_gradient(world: tuple, monk
             found.append((loss.item(), model.model.language_model.embed_tokens.weight.grad.clone()))
         assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
         assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+
+
+def test_batches_made_in_other_processes_are_whole_and_differ(world: tuple) -> None:  # type: ignore[type-arg]
+    _, exercises, encoder, _ = world
+    source = supply(exercises, encoder, tokens=900, workers=2)
+    first, second = next(source), next(source)  # a loader asks its workers in turn
+    for batch in (first, second):
+        assert batch.ids.shape == batch.labels.shape == batch.positions.shape[1:]
+        assert (batch.labels != -100).any(1).all()
+    assert first.ids.shape != second.ids.shape or not torch.equal(first.ids, second.ids)
+
+
+def test_a_run_ends_by_steps_or_by_time() -> None:
+    assert share_done(5, 10, 1e6, None) == 0.5
+    assert share_done(5, 10, 45, 1.0) == 0.75
+    assert share_done(10, 10, 0, 1.0) == 1
 
 
 def test_pictures_of_one_size_attended_to_at_once_look_the_same(world: tuple) -> None:  # type: ignore[type-arg]
