@@ -86,6 +86,11 @@ class Oracle:
         }
         if ask.kind == "order":
             return order
+        if ask.kind == "grade":
+            return {
+                label: {"note": f"worth {grade} of {MAX_GRADE}", "grade": grade * 3}
+                for label, grade in grades.items()
+            }
         if ask.kind == "evaluate":
             ids = [c.id for c in ask.components]
             return {

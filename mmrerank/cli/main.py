@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from mmrerank import __version__
 from mmrerank.cli import app as app_verb
 from mmrerank.cli import demo, doctor, index, info, rerank, search, train, verify
+from mmrerank.cli import eval as eval_verb
 from mmrerank.cli import list as list_verb
 from mmrerank.cli._console import DEBUG, guarded, quiet_libraries
 
@@ -35,7 +36,19 @@ Environment: MMRERANK_{INDEX,EMBEDDER,CHAT,RERANK,K,CANDIDATES,DEVICE} stand in 
 flags, MMRERANK_DEBUG=1 for --debug; HF_HUB_OFFLINE, OPENAI_BASE_URL, OPENAI_API_KEY
 and NO_COLOR are respected.
 """
-_ORDER = ("demo", "index", "search", "rerank", "app", "info", "verify", "list", "doctor", "train")
+_ORDER = (
+    "demo",
+    "index",
+    "search",
+    "rerank",
+    "app",
+    "eval",
+    "info",
+    "verify",
+    "list",
+    "doctor",
+    "train",
+)
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -93,6 +106,7 @@ _add("search", search, search.search)
 _add("rerank", rerank, rerank.rerank)
 cli.add_typer(demo.group, name="demo", epilog=_epilog(demo), context_settings=SETTINGS)
 _add("app", app_verb, app_verb.app)
+cli.add_typer(eval_verb.group, name="eval", epilog=_epilog(eval_verb), context_settings=SETTINGS)
 _add("info", info, info.info)
 _add("verify", verify, verify.verify)
 _add("list", list_verb, list_verb.list_)

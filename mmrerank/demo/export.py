@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,16 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """A folder of pictures and what is true of them; ``names`` are file names in the scenes' order."""
+    """A folder of pictures and what is true of them; ``names`` are file names in the scenes' order.
+
+    ``queries`` are those exported with it, ``references`` the files of their reference pictures by query id.
+    """
 
     folder: Path
     scenes: tuple[Scene, ...]
     names: tuple[str, ...]
+    queries: tuple[DemoQuery, ...] = ()
+    references: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def images(self) -> Path:
@@ -105,7 +110,7 @@ def export(
     rows = (f"{q} 0 {named[s]} {g}\n" for q, grades in table.items() for s, g in grades.items())
     (directory / "qrels.txt").write_text("".join(rows), "utf-8")
     (directory / "vocabulary.json").write_text(json.dumps(vocabulary(), indent=2) + "\n", "utf-8")
-    return book
+    return replace(book, queries=tuple(asked), references=references)
 
 
 def vocabulary() -> dict[str, Sequence[Any]]:

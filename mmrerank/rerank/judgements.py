@@ -1,6 +1,7 @@
 """The judgements: each one owns a prompt, the schema of its reply, and what a reply means.
 
-`deconstruct`, `evaluate`, `order` and `single` are CoTRR's; `score` is the yes/no question. A reader
+`deconstruct`, `evaluate`, `order` and `single` are CoTRR's; `score` asks yes or no about one image,
+`prefer` which of two is better, `pick` which of several is best, `grade` for a number each. A reader
 (`read_*`) never raises on a reply's content: it returns what could be understood and says through
 `Reading.status` whether that is all of it (``ok``), some of it (``repaired``) or nothing (``failed``).
 Where a model must order, the reply is an object with one required key per candidate, so that a grammar
@@ -388,3 +389,100 @@ def read_score(reply: Reply) -> float | None:
     if reply.error is not None or yes is None or no is None or math.isnan(yes - no):
         return None
     return yes - no
+
+
+# --- prefer and pick ---------------------------------------------------------------------------------
+
+
+def _by_letter(
+    kind: Literal["prefer", "pick"],
+    query: Query,
+    candidates: Sequence[Candidate],
+    image_tokens: int,
+) -> Ask:
+    labels = labels_for(len(candidates))
+    shown = [
+        {"label": n, "image": c.image, "text": c.text}
+        for n, c in zip(labels, candidates, strict=True)
+    ]
+    return Ask(
+        messages=render(kind, query=query, candidates=shown),
+        choices=labels,
+        image_tokens=image_tokens,
+        kind=kind,
+        query=query,
+        shown=tuple(c.id for c in candidates),
+        labels=labels,
+    )
+
+
+def prefer(query: Query, one: Candidate, other: Candidate, *, image_tokens: int = 256) -> Ask:
+    """Which of two images fits better, read as log-probabilities of their letters."""
+    return _by_letter("prefer", query, (one, other), image_tokens)
+
+
+def pick(query: Query, candidates: Sequence[Candidate], *, image_tokens: int = 256) -> Ask:
+    """Which of 2 to 26 images fits best, read as log-probabilities of their letters.
+
+    Raises `ValueError` for more: a label would no longer be one token.
+    """
+    if not 2 <= len(candidates) <= len(_ALPHABET):
+        raise ValueError(f"pick takes 2 to {len(_ALPHABET)} images, not {len(candidates)}")
+    return _by_letter("pick", query, candidates, image_tokens)
+
+
+def read_letters(reply: Reply, ask: Ask) -> Mapping[str, float]:
+    """Log-probability by candidate id of the reply to `prefer` or `pick`; empty where it does not say."""
+    values = [reply.logprobs.get(n) for n in ask.labels]
+    if reply.error is not None or any(v is None or math.isnan(v) for v in values):
+        return {}
+    return {i: v for i, v in zip(ask.shown, values, strict=True) if v is not None}
+
+
+# --- grade -------------------------------------------------------------------------------------------
+
+TOP_MARK = 10
+
+
+def grade(query: Query, group: Sequence[Candidate], *, image_tokens: int = 256) -> Ask:
+    """A number for every image of a group.
+
+    The reply: ``{"A": {"note", "grade": 0-10}, ...}``, one required key per candidate.
+    """
+    labels = labels_for(len(group))
+    shown = [
+        {"label": n, "image": c.image, "text": c.text} for n, c in zip(labels, group, strict=True)
+    ]
+    mark = {"type": "integer", "enum": list(range(TOP_MARK + 1))}
+    return Ask(
+        messages=render("grade", query=query, candidates=shown),
+        schema=_object(dict.fromkeys(labels, _object({"note": _TEXT, "grade": mark}))),
+        max_tokens=80 * len(group),
+        image_tokens=image_tokens,
+        kind="grade",
+        query=query,
+        shown=tuple(c.id for c in group),
+        labels=labels,
+    )
+
+
+def read_grade(reply: Reply, ask: Ask) -> tuple[Mapping[str, float], Reading]:
+    """Grades by candidate id out of the reply to `grade`; a candidate without a readable one has none.
+
+    The reading's assessments hold the notes.
+    """
+    body, repaired = json_object(reply)
+    marks: dict[str, float] = {}
+    told: dict[str, Assessment] = {}
+    for label, id_ in zip(ask.labels, ask.shown, strict=True):
+        entry = as_mapping(body.get(label))
+        found = entry.get("grade", body.get(label))
+        found = float(found) if isinstance(found, int) and not isinstance(found, bool) else None
+        if found is None or not 0 <= found <= TOP_MARK:
+            repaired = True
+            continue
+        marks[id_] = found
+        told[id_] = Assessment(reason=f"{found:.0f} of {TOP_MARK}: {as_text(entry.get('note'))}")
+    if not marks:
+        return {}, _reading("failed")
+    return marks, _reading("repaired" if repaired else "ok", assessments=told)

@@ -1,14 +1,17 @@
-"""Trains the bundled multimodal model: examples to batches, next-token loss on replies, checkpoints.
+"""Trains the bundled multimodal model: its eyes first, then its language, with checkpoints on the way.
 
-One process, one thread if need be. Learning rate: warm-up, constant, linear decay over the last part (a
-run can be prolonged before the decay starts). The mix of tasks moves from listing what a picture shows,
-which trains the eyes cheaply, to the judgements.
+Learning rate: warm-up, constant, linear decay over the last part (a run can be prolonged before the decay
+starts). On processors the language may be trained by several processes, each with exercises of its own,
+which add up their gradients at every step.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +19,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
-from mmrerank.demo.world import stream
+from mmrerank.demo.world import COLOURS, KINDS, PLACES, SIZES, WEATHERS, stream
 from mmrerank.train.eyes import train_eyes
 from mmrerank.train.log import Log, Progress
 from mmrerank.train.pacing import best_device, share_done
 from mmrerank.train.pool import Pool, make_pool
 from mmrerank.train.tokens import chat_tokenizer
-from mmrerank.train.vlm_batches import Batch, Encoder, supply
+from mmrerank.train.vlm_batches import Encoder, supply
 from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_model import VlmShape, build, save
+from mmrerank.train.vlm_step import batch_vision, look, look_once, loss_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,9 +44,11 @@ class Phase:
 class VlmRecipe:
     """Everything that decides a run. ``batch_tokens`` bounds the tokens of a batch, padding included.
 
-    ``minutes`` ends a run after that time if ``steps`` have not ended it before; the learning rate and the
-    phases follow whichever is nearer its end. ``workers`` processes make the exercises. ``vision_rate`` is
-    the vision tower's share of the learning rate once it has been trained on its own: 0 keeps it as it is.
+    ``minutes`` ends the language's training after that time if ``steps`` have not ended it before; the
+    learning rate and the phases follow whichever is nearer its end. ``workers`` processes make the
+    exercises for a GPU; ``processes`` share the work on processors, each with batches of ``batch_tokens``.
+    ``vision_rate`` is the vision tower's share of the learning rate once it has been trained on its own:
+    0 keeps it as it is.
     At 1 the first noisy gradients of the language model undo what it knew (`configs/train/RUNS.md`).
     """
 
@@ -58,6 +63,7 @@ class VlmRecipe:
     bfloat16: bool = False
     minutes: float | None = None
     workers: int = 0
+    processes: int = 1
     vision_rate: float = 0.0
     scenes: int = 16000
     vocabulary: int = 1100
@@ -69,87 +75,11 @@ class VlmRecipe:
     phases: tuple[Mapping[str, Any], ...] = ()
 
 
-def batch_vision(model: Any) -> None:
-    """Lets the vision tower attend within all pictures at once: they are of one size here.
-
-    transformers runs one attention call per picture, since pictures in general differ. Same results
-    (a test compares them); on a GPU many times faster.
-    """
-    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
-
-    for block in model.model.visual.blocks:
-        attention = block.attn
-
-        def attend(
-            hidden_states: torch.Tensor,
-            cu_seqlens: torch.Tensor,
-            position_embeddings: tuple[torch.Tensor, torch.Tensor],
-            attention: Any = attention,
-            **_: Any,
-        ) -> torch.Tensor:
-            pictures = len(cu_seqlens) - 1
-            tokens = len(hidden_states)
-            mixed = attention.qkv(hidden_states).reshape(tokens, 3, attention.num_heads, -1)
-            query, key, value = mixed.permute(1, 0, 2, 3).unbind(0)
-            query, key = qwen.apply_rotary_pos_emb_vision(query, key, *position_embeddings)
-            each = [
-                x.reshape(pictures, -1, *x.shape[1:]).transpose(1, 2).to(value.dtype)
-                for x in (query, key, value)
-            ]
-            seen = functional.scaled_dot_product_attention(*each)
-            out: torch.Tensor = attention.proj(seen.transpose(1, 2).reshape(tokens, -1))
-            return out
-
-        attention.forward = attend
-
-
-def shared(batch: Batch, image_id: int) -> int:
-    """How many leading tokens all rows have in common, before any image or reply."""
-    same = (batch.ids == batch.ids[:1]).all(0) & (batch.ids != image_id).all(0)
-    # the token before a reply must run with the row: it predicts the reply's first token
-    silent = torch.ones_like(same)
-    silent[:-1] = (batch.labels[:, 1:] == -100).all(0)
-    return int((same & silent).long().cumprod(0).sum())
-
-
-def loss_of(model: Any, batch: Batch, encoder: Encoder) -> torch.Tensor:
-    """Mean next-token loss over reply tokens; logits are made only where there is a label.
-
-    What all rows begin with (the instructions) runs once, and its keys and values are repeated: the same
-    loss and gradients as running it in every row, at about half the cost.
-    """
-    from transformers import DynamicCache
-
-    image_id, positions = encoder.image_id, batch.positions
-    # on a GPU, where starting a computation costs more than doing it, one pass beats two short ones
-    first = 0 if batch.ids.is_cuda else shared(batch, image_id)
-    cache = DynamicCache(config=model.config.get_text_config()) if first > 8 else None
-    if cache is not None:
-        model.model(
-            input_ids=batch.ids[:1, :first],
-            attention_mask=batch.mask[:1, :first],
-            position_ids=positions[:, :1, :first],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache.batch_repeat_interleave(len(batch.ids))
-    else:
-        first = 0
-    rest = batch.ids[:, first:]
-    out = model.model(
-        input_ids=rest,
-        attention_mask=batch.mask,
-        position_ids=positions[:, :, first:],
-        pixel_values=None if batch.pixels is None else encoder.patches(batch.pixels),
-        image_grid_thw=batch.grids,
-        mm_token_type_ids=(rest == image_id).int(),
-        past_key_values=cache,
-        use_cache=cache is not None,
-    )
-    targets = batch.labels[:, first + 1 :]
-    chosen = targets != -100
-    logits = model.lm_head(out.last_hidden_state[:, :-1][chosen])
-    return functional.cross_entropy(logits.float(), targets[chosen])
+def anchors(model: Any, tokenizer: Any) -> dict[str, torch.Tensor]:
+    """The model's embeddings of the world's words (of their first token, as they stand in a sentence)."""
+    table = model.get_input_embeddings().weight.detach()
+    words = (*KINDS, *COLOURS, *SIZES, *PLACES, *WEATHERS)
+    return {w: table[tokenizer(f" {w}", add_special_tokens=False)["input_ids"][0]] for w in words}
 
 
 def rate(step: int, done: float, recipe: VlmRecipe) -> float:
@@ -179,37 +109,54 @@ def train_vlm(
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Runs ``recipe`` for ``steps`` steps into ``out``; ``out/model`` always holds the last checkpoint."""
+    if not (resume and (out / "state.pt").exists()):
+        _open_eyes(recipe, out, steps, progress)
+    alone = recipe.processes == 1 or best_device().type == "cuda"
+    if alone:
+        return _train_language(recipe, out, steps, progress=progress)
+    meeting = out / "meeting"
+    meeting.unlink(missing_ok=True)
+    context = multiprocessing.get_context("spawn")
+    helpers = [
+        context.Process(
+            target=_train_language,
+            args=(recipe, out, steps),
+            kwargs={"rank": rank, "meeting": meeting},
+            daemon=True,
+        )
+        for rank in range(1, recipe.processes)
+    ]
+    for helper in helpers:
+        helper.start()
+    try:
+        return _train_language(recipe, out, steps, meeting=meeting, progress=progress)
+    finally:
+        for helper in helpers:
+            helper.join(30)
+            helper.terminate()
+        meeting.unlink(missing_ok=True)
+
+
+def _pool(recipe: VlmRecipe, out: Path, progress: Progress | None = None) -> Pool:
+    side = VlmShape(**recipe.shape).side
+    return make_pool(
+        out / "pool", "train", seed=recipe.seed, count=recipe.scenes, side=side, progress=progress
+    )
+
+
+def _open_eyes(recipe: VlmRecipe, out: Path, steps: int, progress: Progress | None) -> None:
+    """A new model whose vision tower has been trained, as the checkpoint of step 0."""
     torch.manual_seed(recipe.seed)
     shape = VlmShape(**recipe.shape)
+    pool = _pool(recipe, out, progress)
     phases = tuple(Phase(**p) for p in recipe.phases)
-    pool = make_pool(
-        out / "pool",
-        "train",
-        seed=recipe.seed,
-        count=recipe.scenes,
-        side=shape.side,
-        progress=progress,
-    )
-    state_file = out / "state.pt"
-    state = None
-    if resume and state_file.exists():
-        state = torch.load(state_file, weights_only=True, map_location="cpu")
-    if state is None:
-        tokenizer = chat_tokenizer(corpus(pool, phases, recipe.seed), recipe.vocabulary)
-        model, processor = build(shape, tokenizer)
-    else:
-        from transformers import AutoProcessor
-
-        processor = AutoProcessor.from_pretrained(out / "model")
-        model, _ = build(shape, processor.tokenizer)
-        model.load_state_dict(state["model"])
-        tokenizer = processor.tokenizer
+    tokenizer = chat_tokenizer(corpus(pool, phases, recipe.seed), recipe.vocabulary)
+    model, processor = build(shape, tokenizer)
     encoder = Encoder(tokenizer, processor, shape, pool, model)
     device = best_device()
     model.to(device)
     batch_vision(model)
-    started = time.monotonic()
-    if state is None and recipe.eyes_steps:
+    if recipe.eyes_steps:
         looks = Log(out / "eyes", columns=("step", "loss", "kinds_right"))
 
         def report(step: int, loss: float, right: float) -> None:
@@ -217,19 +164,12 @@ def train_vlm(
             if progress:
                 progress(step, recipe.eyes_steps)
 
-        grid = torch.tensor([[1, encoder.grid, encoder.grid]], device=device)
-
-        def look(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-            seen = model.model.get_image_features(
-                encoder.patches(torch.from_numpy(pool.pixels[chosen]).to(device)),
-                grid.repeat(len(chosen), 1),
-                return_dict=True,
-            )
-            tokens = torch.stack(tuple(seen.pooler_output))
+        def glance(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+            tokens = look(model, encoder, torch.from_numpy(pool.pixels[chosen]).to(device))
             return tokens, tokens.mean(1)
 
         train_eyes(
-            look,
+            glance,
             model.model.visual.parameters(),
             pool,
             width=shape.hidden,
@@ -239,8 +179,41 @@ def train_vlm(
             learning_rate=recipe.eyes_learning_rate,
             seed=recipe.seed,
             report=report,
+            anchors=anchors(model, tokenizer),
         )
         save(model, processor, out / "eyes" / "model")
+    _checkpoint(out, model, processor, None, 0, 0.0)
+
+
+def _train_language(
+    recipe: VlmRecipe,
+    out: Path,
+    steps: int,
+    *,
+    rank: int = 0,
+    meeting: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Goes on from the checkpoint in ``out``. All processes do this; that of ``rank`` 0 keeps the books."""
+    from transformers import AutoProcessor
+
+    if rank:
+        torch.set_num_threads(1)
+    shape = VlmShape(**recipe.shape)
+    phases = tuple(Phase(**p) for p in recipe.phases)
+    pool = _pool(recipe, out)
+    state = torch.load(out / "state.pt", weights_only=True, map_location="cpu")
+    processor = AutoProcessor.from_pretrained(out / "model")
+    model, _ = build(shape, processor.tokenizer)
+    model.load_state_dict(state["model"])
+    encoder = Encoder(processor.tokenizer, processor, shape, pool, model)
+    device = best_device()
+    model.to(device)
+    batch_vision(model)
+    looks = None if recipe.vision_rate > 0 else look_once(model, encoder)
+    if device.type == "cpu":
+        # measured on short rows: half again as many exercises a second as the fused attention
+        model.set_attn_implementation("eager")
     vision = set(model.model.visual.parameters())
     for weight in vision:
         weight.requires_grad_(recipe.vision_rate > 0)
@@ -255,75 +228,109 @@ def train_vlm(
         weight_decay=recipe.weight_decay,
         fused=device.type == "cuda",
     )
-    step, spent = 0, 0.0
-    if state is not None:
+    if state["optimizer"] is not None:
         optimizer.load_state_dict(state["optimizer"])
         for group, (_, part) in zip(optimizer.param_groups, parts, strict=True):
             group["share"] = part  # the recipe's, not the saved one
-        step, spent = state["step"], state["seconds"]
-    log = Log(out, columns=("step", "loss", "rate", "seconds", "samples"))
+    step, spent, samples = state["step"], state["seconds"], 0
+    log = Log(out, columns=("step", "loss", "rate", "seconds", "samples")) if rank == 0 else None
     ends = np.cumsum([p.share for p in phases]) / sum(p.share for p in phases)
     current, source = -1, None
     model.train()
-    saved, samples = time.monotonic(), 0
+    started = saved = time.monotonic()
     done = share_done(step, steps, spent, recipe.minutes)
-    while done < 1:
-        phase = int(np.searchsorted(ends, done, side="right"))
-        if phase != current or source is None:
-            rng = stream("train", 1000 * recipe.seed + step + 7)
-            exercises = Exercises(
-                pool.scenes, rng, "train", phases[min(phase, len(phases) - 1)].mix
-            )
-            source = supply(exercises, encoder, tokens=recipe.batch_tokens, workers=recipe.workers)
-            current = phase
-        batch = next(source)
-        share = rate(step, done, recipe)
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * share * group["share"]
-        with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
-            loss = loss_of(model, batch.to(device), encoder)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
-        optimizer.step()
-        step += 1
-        samples += len(batch.tasks)
-        seconds = spent + time.monotonic() - started
-        done = share_done(step, steps, seconds, recipe.minutes)
-        if device.type == "cpu" or step % 10 == 0:  # reading a loss waits for the GPU
-            value = round(float(loss.detach()), 4)
-            log.add(step, value, round(share, 4), round(seconds, 1), samples)
-        if progress and step % 10 == 0:
-            progress(step, steps)
-        if time.monotonic() - saved > 60 * recipe.checkpoint_minutes or done >= 1:
-            _checkpoint(out, model, processor, optimizer, step, seconds)
-            log.picture("Bundled multimodal model")
-            saved = time.monotonic()
+    with _together(recipe.processes, rank, meeting) as add_up:
+        while done < 1:
+            phase = int(np.searchsorted(ends, done, side="right"))
+            if phase != current or source is None:
+                mix = phases[min(phase, len(phases) - 1)].mix
+                rng = stream("train", 1000 * recipe.seed + step + 7 + 1_000_003 * rank)
+                exercises = Exercises(pool.scenes, rng, "train", mix)
+                source = supply(
+                    exercises, encoder, tokens=recipe.batch_tokens, workers=recipe.workers
+                )
+                current = phase
+            batch = next(source)
+            share = rate(step, done, recipe)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * share * group["share"]
+            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
+                loss = loss_of(model, batch.to(device), encoder, looks)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            seconds = spent + time.monotonic() - started
+            # one clock decides for all when a phase or the run is over
+            done = add_up(model, share_done(step + 1, steps, seconds, recipe.minutes))
+            torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            optimizer.step()
+            step += 1
+            samples += len(batch.tasks) * (recipe.processes if meeting else 1)
+            if log is None:
+                continue
+            if device.type == "cpu" or step % 10 == 0:  # reading a loss waits for the GPU
+                value = round(float(loss.detach()), 4)
+                log.add(step, value, round(share, 4), round(seconds, 1), samples)
+            if progress and step % 10 == 0:
+                progress(step, steps)
+            if time.monotonic() - saved > 60 * recipe.checkpoint_minutes or done >= 1:
+                _checkpoint(out, model, processor, optimizer, step, seconds)
+                log.picture("Bundled multimodal model")
+                saved = time.monotonic()
     return {
         "steps": step,
         "minutes": round((spent + time.monotonic() - started) / 60, 1),
         "samples": samples,
-        "loss": log.mean(50),
+        "loss": log.mean(50) if log else 0.0,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+@contextmanager
+def _together(processes: int, rank: int, meeting: Path | None) -> Iterator[Any]:
+    """Yields a function that averages gradients over all processes and returns rank 0's ``done``."""
+    if meeting is None:
+        yield lambda model, done: done
+        return
+    from torch import distributed
+
+    distributed.init_process_group(
+        "gloo", init_method=meeting.resolve().as_uri(), rank=rank, world_size=processes
+    )
+
+    def add_up(model: Any, done: float) -> float:
+        # a weight that this batch did not need has no gradient here, but may have one elsewhere
+        weights = [w for w in model.parameters() if w.requires_grad]
+        for weight in weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        told = torch.tensor([0.0 if rank else done * processes])
+        flat = torch.cat([*(w.grad.flatten() for w in weights), told])
+        distributed.all_reduce(flat)
+        flat /= processes
+        parts = torch.split(flat[:-1], [w.numel() for w in weights])
+        for weight, part in zip(weights, parts, strict=True):
+            weight.grad.copy_(part.view_as(weight))
+        return float(flat[-1])
+
+    try:
+        yield add_up
+    finally:
+        distributed.destroy_process_group()
 
 
 def _checkpoint(
     out: Path, model: Any, processor: Any, optimizer: Any, step: int, seconds: float
 ) -> None:
-    new = out / "model.new"
+    new, old = out / "model.new", out / "model"
     save(model, processor, new)
     state = {
         "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
+        "optimizer": optimizer and optimizer.state_dict(),
         "step": step,
         "seconds": seconds,
     }
     torch.save(state, out / "state.new")
     (out / "state.new").replace(out / "state.pt")
-    old = out / "model"
     if old.exists():
-        import shutil
-
         shutil.rmtree(old)
     new.rename(old)

@@ -1,13 +1,15 @@
 """Trains the vision tower first: what is where, asked of every visual token directly.
 
 Language modelling alone takes long to open a small model's eyes. Here each visual token says, through
-throw-away linear heads, which kind, colour and size of thing covers it, and all tokens together say place
-and weather. The heads are dropped; the tower goes on into the language model's training.
+linear heads, which kind, colour and size of thing covers it, and all tokens together say place and weather.
+With `anchors` the heads are the language model's own embeddings of those words, so that a token that shows a
+red boat looks to it like the words "red" and "boat" laid over each other. The tower goes on into the
+language model's training; throw-away heads are dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from torch.nn import functional
 from mmrerank.demo.world import COLOURS, KINDS, PLACES, SIZES, WEATHERS, Scene
 from mmrerank.train.pool import Pool
 
+_GAIN = 10.0  # so that holding a word's embedding once is enough to be sure of the word
 _COVER = 0.95  # of a thing's radius: how far from its middle a token still counts as showing it
 
 
@@ -58,17 +61,20 @@ def train_eyes(
     seed: int,
     report: Callable[[int, float, float], None],
     bag: bool = False,
+    anchors: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Trains the parameters ``tower`` in place; ``report`` gets (step, loss, share of kinds named right).
 
     With ``bag`` the whole also says which kinds in which colours are anywhere in the picture, which is
-    what a single vector has to hold.
+    what a single vector has to hold. ``anchors`` are fixed embeddings ``(width,)`` of the world's words.
     """
     rng = np.random.default_rng(seed)
     tower = list(tower)
     device = tower[0].device
-    heads = nn.ModuleList(nn.Linear(width, 1 + len(v)) for v in (KINDS, COLOURS, SIZES)).to(device)
-    whole = nn.ModuleList(nn.Linear(width, len(v)) for v in (PLACES, WEATHERS)).to(device)
+    heads = nn.ModuleList(
+        _head(width, v, anchors, nothing=True) for v in (KINDS, COLOURS, SIZES)
+    ).to(device)
+    whole = nn.ModuleList(_head(width, v, anchors) for v in (PLACES, WEATHERS)).to(device)
     bags = nn.Linear(width, len(KINDS) * len(COLOURS)).to(device)
     parameters = [*tower, *heads.parameters(), *whole.parameters(), *bags.parameters()]
     optimizer = torch.optim.AdamW(
@@ -106,6 +112,31 @@ def train_eyes(
         if step % 10 == 9:
             right = heads[0](tokens).argmax(-1)[there] == target[..., 0][there]
             report(step + 1, float(loss.detach()), float(right.float().mean()))
+
+
+class _Anchored(nn.Module):
+    """Logits of words by how much of each word's embedding a token holds; a learnt vector says nothing."""
+
+    def __init__(self, words: torch.Tensor, nothing: bool) -> None:
+        super().__init__()
+        self.words: torch.Tensor
+        self.register_buffer("words", words.detach().clone())
+        self.nothing = nn.Parameter(torch.zeros(int(nothing), words.shape[1]))
+        self.bias = nn.Parameter(torch.zeros(int(nothing) + len(words)))
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        return _GAIN * functional.linear(tokens, torch.cat([self.nothing, self.words]), self.bias)
+
+
+def _head(
+    width: int,
+    words: Sequence[str],
+    anchors: Mapping[str, torch.Tensor] | None,
+    nothing: bool = False,
+) -> nn.Module:
+    if anchors is None:
+        return nn.Linear(width, int(nothing) + len(words))
+    return _Anchored(torch.stack([anchors[w] for w in words]), nothing)
 
 
 def _bag(scene: Scene) -> NDArray[np.float32]:

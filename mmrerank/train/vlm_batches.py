@@ -25,7 +25,8 @@ from mmrerank.train.vlm_model import VlmShape
 class Batch:
     """Right-padded rows: ``ids``, ``labels`` (B, L; -100 where no loss), ``positions`` (3, B, L).
 
-    ``pixels``: uint8 ``(n, side, side, 3)`` of all images in order; ``grids``: ``(n, 3)``.
+    ``pixels``: uint8 ``(n, side, side, 3)`` of all images in order; ``grids``: ``(n, 3)``; ``known``:
+    ``(n,)``, an image's number in the pool, or -1 for one drawn for an exercise.
     """
 
     ids: torch.Tensor
@@ -34,6 +35,7 @@ class Batch:
     positions: torch.Tensor
     pixels: torch.Tensor | None
     grids: torch.Tensor | None
+    known: torch.Tensor | None
     tasks: tuple[str, ...]
 
     def to(self, device: torch.device) -> Batch:
@@ -108,7 +110,8 @@ class Encoder:
             ids[n, : len(tokens)] = torch.tensor(tokens)
             labels[n, prompt : len(tokens)] = ids[n, prompt : len(tokens)]
             mask[n, : len(tokens)] = 1
-        shown = [self.picture(s) for _, _, e in rows for s in e.scenes]
+        scenes = [s for _, _, e in rows for s in e.scenes]
+        shown = [self.picture(s) for s in scenes]
         grids = torch.tensor([[1, self.grid, self.grid]]).repeat(len(shown), 1) if shown else None
         positions, _ = self.rope_index(
             ids,
@@ -123,6 +126,9 @@ class Encoder:
             positions=positions,
             pixels=torch.from_numpy(np.stack(shown)) if shown else None,
             grids=grids,
+            known=torch.tensor([s if isinstance(s, int) else -1 for s in scenes])
+            if scenes
+            else None,
             tasks=tuple(e.task for _, _, e in rows),
         )
 

@@ -63,6 +63,21 @@ class Example:
     scenes: tuple[int | Scene, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    query: Query
+    reference: tuple[Scene, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A scene of the pool, what each fact of a query finds in it, and how well it fits, 0 to 1."""
+
+    scene: int
+    judged: tuple[Judgement, ...]
+    quality: float
+
+
 def compact(value: Any) -> str:
     """JSON as a grammar without white space writes it."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
@@ -189,7 +204,73 @@ class Exercises:
         shown = (*((reference,) if reference else ()), n)
         return replace(_example(ask, None, shown), reply="yes" if met else "no")
 
+    def _prefer(self) -> Example:
+        asked, rows = self._compared(2)
+        ask = judgements.prefer(asked.query, _candidate("0"), _candidate("1"))
+        return self._best(ask, asked, rows)
+
+    def _pick(self) -> Example:
+        asked, rows = self._compared(int(self.rng.integers(3, 6)))
+        ask = judgements.pick(asked.query, [_candidate(str(n)) for n in range(len(rows))])
+        return self._best(ask, asked, rows)
+
+    def _grade(self) -> Example:
+        asked, rows = self._compared(int(self.rng.integers(2, 5)))
+        ask = judgements.grade(asked.query, [_candidate(str(n)) for n in range(len(rows))])
+        body = {
+            label: {
+                "note": ", ".join(dict.fromkeys(j.note for j in row.judged)),
+                "grade": round(judgements.TOP_MARK * row.quality),
+            }
+            for label, row in zip(ask.labels, rows, strict=True)
+        }
+        return _example(ask, body, (*asked.reference, *(r.scene for r in rows)))
+
+    def _look(self) -> Example:
+        """Ordering by looking: `order` with the images and without verdicts."""
+        asked, rows = self._compared(int(self.rng.integers(2, 6)))
+        candidates = [_candidate(str(n)) for n in range(len(rows))]
+        ask = judgements.order(asked.query, (), candidates, {}, show_images=True)
+        best = max(range(len(rows)), key=lambda n: rows[n].quality)
+        seen = ", ".join(dict.fromkeys(j.note for j in rows[best].judged))
+        scores = {n: round(99 * r.quality) for n, r in zip(ask.labels, rows, strict=True)}
+        body = {"reason": f"{ask.labels[best]} shows {seen}", "scores": scores}
+        return _example(ask, body, (*asked.reference, *(r.scene for r in rows)))
+
     # --- parts of a task ----------------------------------------------------------------------------
+
+    def _compared(self, count: int) -> tuple[_Asked, list[_Row]]:
+        """A query and ``count`` scenes in any order, one of which fits better than every other."""
+        while True:
+            shown = self._scene()
+            demo = sample_query(self.rng, self.split, self.scenes[shown], category=self._category())
+            near = sorted(
+                (self._row(n, demo.facts) for n in {self._scene() for _ in range(12)} - {shown}),
+                key=lambda r: -r.quality,
+            )
+            # the closest others make it hard, chance ones keep it honest
+            rest = [
+                near.pop(0 if self.rng.random() < 0.5 else int(self.rng.integers(len(near))))
+                for _ in range(count - 1)
+            ]
+            rows = [self._row(shown, demo.facts), *rest]
+            if all(r.quality < rows[0].quality for r in rest):
+                break
+        order = self.rng.permutation(count)
+        reference = () if demo.reference is None else (demo.reference,)
+        asked = _Asked(query=as_query(demo), reference=reference)
+        return asked, [rows[int(n)] for n in order]
+
+    def _row(self, scene: int, facts: Sequence[Fact]) -> _Row:
+        judged = tuple(f.judge(self.scenes[scene]) for f in facts)
+        worth = sum(WORTH[j.verdict] for j in judged) / len(judged)
+        return _Row(scene=scene, judged=judged, quality=worth)
+
+    @staticmethod
+    def _best(ask: Ask, asked: _Asked, rows: Sequence[_Row]) -> Example:
+        best = max(range(len(rows)), key=lambda n: rows[n].quality)
+        shown: tuple[int | Scene, ...] = (*asked.reference, *(r.scene for r in rows))
+        return replace(_example(ask, None, shown), reply=ask.labels[best])
 
     def _scene(self) -> int:
         return int(self.rng.integers(len(self.scenes)))

@@ -20,6 +20,7 @@ VERBS = [
     "demo",
     "demo export",
     "doctor",
+    "eval demo",
     "index",
     "info",
     "list",

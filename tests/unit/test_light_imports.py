@@ -19,6 +19,7 @@ HEAVY = (
     "pandas",
     "openai",
     "xgrammar",
+    "ir_measures",
 )
 PROBE = f"""
 import sys
@@ -68,5 +69,5 @@ def test_the_command_itself(arguments: list[str]) -> None:
 
 
 def test_all_verbs_are_there() -> None:
-    expected = "app demo doctor index info list rerank search train verify"
+    expected = "app demo doctor eval index info list rerank search train verify"
     assert expected.split() == VERBS

@@ -14,7 +14,7 @@ from mmrerank.demo.world import sample_scene, stream
 from mmrerank.errors import InputError, UsageError
 from mmrerank.messages import Message, Part
 from mmrerank.rerank import prompting
-from mmrerank.train.demo_vlm import VlmRecipe, batch_vision, loss_of, shared
+from mmrerank.train.demo_vlm import VlmRecipe
 from mmrerank.train.eyes import labels
 from mmrerank.train.pacing import share_done
 from mmrerank.train.pool import Pool, make_pool
@@ -23,11 +23,13 @@ from mmrerank.train.tokens import chat_tokenizer
 from mmrerank.train.vlm_batches import Encoder, batches, supply
 from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_model import VlmShape, build
+from mmrerank.train.vlm_step import batch_vision, look_once, loss_of, shared
 from mmrerank.types import Candidate, Image, Query
 
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ("deconstruct", "evaluate", "order", "score")
-MIX = {"list": 1, "evaluate": 2, "deconstruct": 1, "order": 1, "score": 1}
+MIX = {"list": 1, "evaluate": 2, "deconstruct": 1, "order": 1, "score": 1,
+       "prefer": 1, "pick": 1, "grade": 1, "look": 1}  # fmt: skip
 SMALL_VLM = """model: vlm
 steps: 3
 batch_tokens: 1200
@@ -91,6 +93,31 @@ def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
     (reply,) = chat.reply([ask])
     assert reply.error is None
     assert set(reply.logprobs) == {"yes", "no"}
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    file, out = (
+        recipe(tmp_path, SMALL_VLM.replace("steps: 3", "steps: 4\nprocesses: 2")),
+        tmp_path / "out",
+    )
+    done = train(file, out=out)
+    assert done["steps"] == 4
+    assert not (out / "meeting").exists()
+    rows = (out / "log.csv").read_text("utf-8").splitlines()
+    assert len(rows) == 5  # one process keeps the books
+
+
+def test_pictures_seen_once_give_the_same_loss(
+    world: tuple,  # type: ignore[type-arg]
+) -> None:
+    _, exercises, encoder, (model, _) = world
+    looks = look_once(model, encoder).float()
+    source = batches(exercises, encoder, 1500)
+    for _ in range(6):
+        batch = next(source)
+        with torch.no_grad():
+            one, other = loss_of(model, batch, encoder), loss_of(model, batch, encoder, looks)
+        assert torch.allclose(one, other, rtol=2e-3)  # kept in half precision
 
 
 def test_the_dual_encoder_recipe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +197,7 @@ def test_training_sees_the_pixels_and_the_text_that_use_sees(world: tuple) -> No
 
 
 def test_shared_instructions_change_neither_loss_nor_gradient(world: tuple, monkeypatch) -> None:  # type: ignore[no-untyped-def,type-arg]
-    from mmrerank.train import demo_vlm
+    from mmrerank.train import vlm_step
 
     _, exercises, encoder, (model, _) = world
     source = batches(exercises, encoder, 900)
@@ -179,7 +206,7 @@ def test_shared_instructions_change_neither_loss_nor_gradient(world: tuple, monk
         batch = next(source)
         found = []
         for length in (shared(batch, image), 0):
-            monkeypatch.setattr(demo_vlm, "shared", lambda b, i, n=length: n)
+            monkeypatch.setattr(vlm_step, "shared", lambda b, i, n=length: n)
             model.zero_grad()
             loss = loss_of(model, batch, encoder)
             loss.backward()

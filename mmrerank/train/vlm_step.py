@@ -1,0 +1,129 @@
+"""One step of the bundled multimodal model: what its tower sees, and the loss of a batch of exercises."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from mmrerank.train.vlm_batches import Batch, Encoder
+
+
+def batch_vision(model: Any) -> None:
+    """Lets the vision tower attend within all pictures at once: they are of one size here.
+
+    transformers runs one attention call per picture, since pictures in general differ. Same results
+    (a test compares them); on a GPU many times faster.
+    """
+    from transformers.models.qwen2_5_vl import modeling_qwen2_5_vl as qwen
+
+    for block in model.model.visual.blocks:
+        attention = block.attn
+
+        def attend(
+            hidden_states: torch.Tensor,
+            cu_seqlens: torch.Tensor,
+            position_embeddings: tuple[torch.Tensor, torch.Tensor],
+            attention: Any = attention,
+            **_: Any,
+        ) -> torch.Tensor:
+            pictures = len(cu_seqlens) - 1
+            tokens = len(hidden_states)
+            mixed = attention.qkv(hidden_states).reshape(tokens, 3, attention.num_heads, -1)
+            query, key, value = mixed.permute(1, 0, 2, 3).unbind(0)
+            query, key = qwen.apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+            each = [
+                x.reshape(pictures, -1, *x.shape[1:]).transpose(1, 2).to(value.dtype)
+                for x in (query, key, value)
+            ]
+            seen = functional.scaled_dot_product_attention(*each)
+            out: torch.Tensor = attention.proj(seen.transpose(1, 2).reshape(tokens, -1))
+            return out
+
+        attention.forward = attend
+
+
+def shared(batch: Batch, image_id: int) -> int:
+    """How many leading tokens all rows have in common, before any image or reply."""
+    same = (batch.ids == batch.ids[:1]).all(0) & (batch.ids != image_id).all(0)
+    # the token before a reply must run with the row: it predicts the reply's first token
+    silent = torch.ones_like(same)
+    silent[:-1] = (batch.labels[:, 1:] == -100).all(0)
+    return int((same & silent).long().cumprod(0).sum())
+
+
+def look(model: Any, encoder: Encoder, pictures: torch.Tensor) -> torch.Tensor:
+    """What the tower hands on, ``(n, tokens, width)``, of ``pictures``, uint8 ``(n, side, side, 3)``."""
+    grid = torch.tensor([[1, encoder.grid, encoder.grid]], device=pictures.device)
+    seen = model.model.get_image_features(
+        encoder.patches(pictures), grid.repeat(len(pictures), 1), return_dict=True
+    )
+    return torch.stack(tuple(seen.pooler_output))
+
+
+def look_once(model: Any, encoder: Encoder) -> torch.Tensor:
+    """`look` at the whole pool, ``(n, tokens, width)``, half precision: for a tower that learns no more."""
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        parts = [
+            look(model, encoder, torch.from_numpy(encoder.pool.pixels[n : n + 256]).to(device))
+            for n in range(0, len(encoder.pool), 256)
+        ]
+    return torch.cat([p.half() for p in parts])
+
+
+def loss_of(
+    model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Mean next-token loss over reply tokens; logits are made only where there is a label.
+
+    What all rows begin with (the instructions) runs once, and its keys and values are repeated: the same
+    loss and gradients as running it in every row, at about half the cost. With ``looks`` (`look_once`)
+    the vision tower does not run for pictures of the pool.
+    """
+    from transformers import DynamicCache
+
+    image_id, positions = encoder.image_id, batch.positions
+    # on a GPU, where starting a computation costs more than doing it, one pass beats two short ones
+    first = 0 if batch.ids.is_cuda else shared(batch, image_id)
+    cache = DynamicCache(config=model.config.get_text_config()) if first > 8 else None
+    words = model.get_input_embeddings()(batch.ids)
+    if batch.pixels is not None:
+        words = words.masked_scatter(
+            (batch.ids == image_id)[..., None], _seen(model, batch, encoder, looks).to(words.dtype)
+        )
+    if cache is not None:
+        model.model(
+            inputs_embeds=words[:1, :first],
+            attention_mask=batch.mask[:1, :first],
+            position_ids=positions[:, :1, :first],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        cache.batch_repeat_interleave(len(batch.ids))
+    else:
+        first = 0
+    out = model.model(
+        inputs_embeds=words[:, first:],
+        attention_mask=batch.mask,
+        position_ids=positions[:, :, first:],
+        past_key_values=cache,
+        use_cache=cache is not None,
+    )
+    targets = batch.labels[:, first + 1 :]
+    chosen = targets != -100
+    logits = model.lm_head(out.last_hidden_state[:, :-1][chosen])
+    return functional.cross_entropy(logits.float(), targets[chosen])
+
+
+def _seen(model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None) -> torch.Tensor:
+    assert batch.pixels is not None
+    assert batch.known is not None
+    if looks is None:
+        return look(model, encoder, batch.pixels)
+    seen = looks[batch.known.clamp(min=0)].float()
+    new = (batch.known < 0).nonzero()[:, 0]
+    if len(new):
+        seen[new] = look(model, encoder, batch.pixels[new]).float()
+    return seen
