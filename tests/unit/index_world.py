@@ -54,6 +54,50 @@ def paint(folder: Path, names: Sequence[str], start: int = 0) -> None:
         PIL.Image.fromarray(noise).save(path, "png")
 
 
+def build(index: Path, source: Path, embedder: Any = None, **options: Any) -> Any:
+    embedder = embedder or ColourEmbedder()
+    return ImageIndex.build(index, folder_corpus.open(str(source)), embedder, **options)
+
+
+def tally(report: Any) -> tuple[int, int, int, int, int]:
+    return (
+        report.added,
+        report.changed,
+        report.removed,
+        report.unchanged,
+        len(report.failed),
+    )
+
+
+def nearest(index: ImageIndex, picture: Path, k: int = 3) -> list[str]:
+    with PIL.Image.open(picture) as image:
+        query = ColourEmbedder().embed_images([image.convert("RGB")])
+    return [s.id for s in index.search(query, k)[0]]
+
+
+def contents(path: Path) -> dict[str, tuple[Any, ...]]:
+    """Everything that a finished index says about each id, whatever the order it was made in."""
+    with ImageIndex.open(path) as index:
+        assert index.verify(deep=True) == []
+        rows = index._records.rows()
+        files = VectorFiles(path / "vectors", index.dim).load(index._records.vectors)
+        assert not rows or rows[-1] < len(files)
+        return {
+            r.id: (
+                r.path,
+                r.sha256,
+                r.width,
+                r.height,
+                r.error,
+                r.row is not None and files[r.row].tolist(),
+            )
+            for r in index._records.everything()
+        }
+
+
+# Building
+
+
 def main(index: str, source: str, where: str, after: str) -> None:
     """Builds an index and dies at ``where`` after so many samples, calls or seconds, as by ``kill -9``."""
     left = float(after)

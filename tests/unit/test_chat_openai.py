@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
 import logging
 import socket
-import struct
 import threading
-import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from openai_stub import KEY, SCHEMA, StubServer, completion, vllm_logprobs
 from PIL import Image as Pillow
 
 from mmrerank.chat import openai as backend
@@ -23,101 +20,6 @@ from mmrerank.chat._open import open_chat
 from mmrerank.errors import ChatError, ReplyError, UsageError
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.types import Image
-
-KEY = "sk-secret-0123456789"
-SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
-Answer = tuple[int, dict[str, str], Any]
-
-
-def completion(content: Any = "fine", finish: str = "stop", **extra: Any) -> dict[str, Any]:
-    message = {"role": "assistant", "content": content} | extra.pop("message", {})
-    return {
-        "id": "x", "object": "chat.completion", "created": 1, "model": "m",
-        "choices": [{"index": 0, "finish_reason": finish, "message": message} | extra],
-        "usage": {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14},
-    }  # fmt: skip
-
-
-def vllm_logprobs(**values: float) -> dict[str, Any]:
-    """A completion with log-probabilities as vLLM writes them."""
-    top = [{"token": t, "logprob": v, "bytes": list(t.encode())} for t, v in values.items()]
-    first = max(top, key=lambda e: e["logprob"]) | {"top_logprobs": top}
-    return completion(first["token"], "length", logprobs={"content": [first], "refusal": None})
-
-
-class StubServer:
-    """A stub, not a model: answers each request from ``script`` (the last answer for ever) or ``answer``."""
-
-    def __init__(self) -> None:
-        self.requests: list[dict[str, Any]] = []
-        self.times: list[float] = []
-        self.script: list[Any] = [completion()]
-        self.answer: Callable[[dict[str, Any]], Any] | None = None
-        self.delay = 0.0
-        self.under_way = self.most_under_way = 0
-        stub, lock = self, threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-            def do_POST(self) -> None:
-                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                with lock:
-                    stub.requests.append(body | {"_key": self.headers["authorization"]})
-                    stub.times.append(time.monotonic())
-                    stub.under_way += 1
-                    stub.most_under_way = max(stub.most_under_way, stub.under_way)
-                    script = stub.script
-                    answer = (
-                        stub.answer(body)
-                        if stub.answer
-                        else script.pop(0)
-                        if len(script) > 1
-                        else script[0]
-                    )
-                try:
-                    time.sleep(stub.delay)
-                    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                        self.write(answer)
-                finally:
-                    with lock:
-                        stub.under_way -= 1
-
-            def write(self, answer: Any) -> None:
-                if answer == "reset":
-                    linger = struct.pack("ii", 1, 0)
-                    self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-                    self.connection.close()
-                    self.close_connection = True
-                    return
-                if answer == "cut":  # promises more than it sends
-                    self.wfile.write(b"HTTP/1.1 200 OK\r\ncontent-length: 999\r\n\r\n{")
-                    self.close_connection = True
-                    return
-                status, headers, body = answer if isinstance(answer, tuple) else (200, {}, answer)
-                data = body if isinstance(body, bytes) else json.dumps(body).encode()
-                self.send_response(status)
-                for name, value in {"content-type": "application/json", **headers}.items():
-                    self.send_header(name, value)
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
-        )
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 @pytest.fixture

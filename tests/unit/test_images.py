@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import struct
 import threading
@@ -18,57 +17,12 @@ import PIL.Image
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import BLUE, GREEN, RED, WHITE, chunk, corners, encode, flag, noise, png
 from PIL import ImageFile
 
 from mmrerank.errors import ImageError
 from mmrerank.images import IMAGE_SUFFIXES, data_uri, decode, fit, probe, thumbnail
 from mmrerank.types import Image
-
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def encode(image: PIL.Image.Image, format: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, format=format, **options)
-    return buffer.getvalue()
-
-
-def flag() -> PIL.Image.Image:
-    """48x32; red top left, green top right, blue bottom left, white bottom right."""
-    image = PIL.Image.new("RGB", (48, 32), WHITE)
-    image.paste(RED, (0, 0, 24, 16))
-    image.paste(GREEN, (24, 0, 48, 16))
-    image.paste(BLUE, (0, 16, 24, 32))
-    return image
-
-
-def noise(size: tuple[int, int] = (256, 256)) -> PIL.Image.Image:
-    values = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
-    return PIL.Image.fromarray(values)
-
-
-def corners(image: PIL.Image.Image) -> list[str]:
-    names = {"red": RED, "green": GREEN, "blue": BLUE, "white": WHITE}
-    w, h = image.size
-    found = []
-    for at in ((4, 4), (w - 5, 4), (4, h - 5), (w - 5, h - 5)):
-        pixel = image.getpixel(at)
-        assert isinstance(pixel, tuple)
-        near = min(
-            names, key=lambda n: sum(abs(a - b) for a, b in zip(pixel, names[n], strict=True))
-        )
-        found.append(near)
-    return found
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-
-def png(width: int, height: int, *chunks: bytes, depth: int = 8, colour: int = 0) -> bytes:
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
-
 
 # How a camera held in each way would have stored the upright flag.
 STORED: dict[int, PIL.Image.Transpose] = {
@@ -350,51 +304,6 @@ def test_unreadable_paths(tmp_path: Path) -> None:
         probe(Image(path=tmp_path / "nul\0.jpg"))
     with pytest.raises(ImageError, match="No such file"):
         thumbnail(Image(path=tmp_path / "none.tar", offset=3, length=4))
-
-
-SEEDS = [
-    encode(flag(), "JPEG"),
-    encode(flag(), "PNG"),
-    encode(flag().quantize(4), "GIF"),
-    encode(flag(), "TIFF"),
-    encode(flag(), "TIFF", compression="tiff_lzw"),
-    encode(flag(), "WEBP"),
-    encode(flag(), "BMP"),
-    encode(flag(), "JPEG2000"),
-    encode(flag(), "PPM"),
-    encode(flag(), "AVIF"),
-    encode(PIL.Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"),
-]
-MAGIC = [seed[:12] for seed in SEEDS] + [
-    b"qoif",
-    b"\0\0\0\x18ftypheic",
-    b"P6 9 9 ",
-    b"Pf\n2 2\n-1\n",
-]
-
-
-def _only_image_errors(data: bytes) -> None:
-    for allow in (False, True):
-        with contextlib.suppress(ImageError):
-            image = decode(data, max_pixels=1_000_000, allow_truncated=allow)
-            assert image.mode == "RGB"
-            info = probe(data)
-            assert image.size == (info.width, info.height)
-
-
-@settings(max_examples=150, deadline=None, derandomize=True)
-@given(st.sampled_from([b"", *MAGIC]), st.binary(max_size=200))
-def test_any_bytes_give_an_image_or_an_image_error(magic: bytes, tail: bytes) -> None:
-    _only_image_errors(magic + tail)
-
-
-@settings(max_examples=250, deadline=None, derandomize=True)
-@given(st.sampled_from(SEEDS), st.data())
-def test_any_damage_gives_an_image_or_an_image_error(seed: bytes, data: st.DataObject) -> None:
-    damaged = bytearray(seed)
-    for _ in range(data.draw(st.integers(1, 4))):
-        damaged[data.draw(st.integers(0, len(seed) - 1))] = data.draw(st.integers(0, 255))
-    _only_image_errors(bytes(damaged[: data.draw(st.integers(1, len(seed)))]))
 
 
 def test_pillow_warnings_stay_inside(recwarn: pytest.WarningsRecorder) -> None:
