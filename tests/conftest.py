@@ -21,8 +21,6 @@ from PIL import Image as Pillow  # noqa: E402
 
 from mmrerank.types import Image  # noqa: E402
 
-FAMILIES = ("qwen2_5_vl", "qwen3_vl")
-
 
 @pytest.fixture(scope="session")
 def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:

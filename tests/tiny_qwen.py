@@ -28,6 +28,9 @@ TEMPLATE = (
 )
 
 
+FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+
+
 def _corpus() -> Iterator[str]:
     nouns = [
         "dog",

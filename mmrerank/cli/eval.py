@@ -85,17 +85,18 @@ def _show(body: dict[str, Any]) -> None:
         table.add_column(name, justify="left" if name == "method" else "right")
     table.add_row("(random)", *_bound(body["random"]))
     for name, row in body["methods"].items():
-        gain = row["gain"]["nDCG@10"]
-        told = f"{gain['value']:+.3f} [{gain['ci'][0]:+.3f}, {gain['ci'][1]:+.3f}]"
         table.add_row(
             name,
             f"{row['nDCG@10']:.3f}",
-            "" if name == "none" else told,
+            "" if name == "none" else _gain(row),
             f"{row['P@1']:.3f}",
             str(row["usage"]["calls"]),
             str(row["failed"]),
             str(row["repaired"]),
         )
+    if body["sum_of_verdicts"]:
+        row = body["sum_of_verdicts"]
+        table.add_row("(sum of verdicts)", f"{row['nDCG@10']:.3f}", _gain(row), f"{row['P@1']:.3f}")
     table.add_row("(ceiling)", *_bound(body["ceiling"]))
     console.print(table)
     if body["verdicts"]:
@@ -111,6 +112,11 @@ def _show(body: dict[str, Any]) -> None:
         console.print(
             f"tells 'nothing matches' right: {body['no_match']['balanced_accuracy']:.3f} (balanced)"
         )
+
+
+def _gain(row: dict[str, Any]) -> str:
+    gain = row["gain"]["nDCG@10"]
+    return f"{gain['value']:+.3f} [{gain['ci'][0]:+.3f}, {gain['ci'][1]:+.3f}]"
 
 
 def _bound(row: dict[str, float]) -> tuple[str, str, str]:

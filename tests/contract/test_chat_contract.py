@@ -11,7 +11,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from conftest import FAMILIES
+from tiny_qwen import FAMILIES
 
 from mmrerank import registry
 from mmrerank.chat._open import open_chat

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import FAMILIES
+from tiny_qwen import FAMILIES
 
 from mmrerank.chat._open import open_chat
 from mmrerank.errors import ModelError, UsageError

@@ -113,6 +113,7 @@ def test_the_truth_reaches_the_ceiling(oracle: Oracle, tmp_path: Path) -> None:
         ceiling["nDCG@10"] - rows["none"]["nDCG@10"], abs=2e-4
     )
     assert rows["none"]["gain"]["nDCG@10"] == {"value": 0.0, "ci": [0.0, 0.0]}
+    assert body["sum_of_verdicts"]["nDCG@10"] > rows["none"]["nDCG@10"]
     assert len(rows["cotrr"]["by_category"]) == QUERIES  # one query of each category
     assert rows["cotrr"]["usage"]["calls"] == QUERIES * 22
     assert body["deconstruction"]["seen"] in (1.0, None)

@@ -39,6 +39,7 @@ from mmrerank.evaluate.metrics import by_query, mean
 from mmrerank.evaluate.runs import Run, Scored, write_qrels, write_run
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Chat
+from mmrerank.rerank.aggregate import by_value, verdict_sum
 from mmrerank.results import SearchResult
 from mmrerank.search import ImageSearch
 from mmrerank.types import Image, Query, Usage
@@ -112,6 +113,7 @@ def evaluate_demo(
             **_bounds(book, results["none"], seed),
             "verdicts": _verdicts(book, results[judged]) if judged else None,
             "deconstruction": _deconstruction(book, results[judged]) if judged else None,
+            "sum_of_verdicts": _summed(book, results[judged], values["none"]) if judged else None,
             "no_match": None,
         }
         if judged:
@@ -284,6 +286,24 @@ def _practised(fact: Fact, scene: Scene) -> bool:
         case _:
             kinds = {g.kind for g in scene.groups}
     return all(is_seen(g.kind, g.colour, scene.place) for g in scene.groups if g.kind in kinds)
+
+
+def _summed(
+    book: _Book, results: Sequence[SearchResult], baseline: Mapping[str, Mapping[str, float]]
+) -> dict[str, Any]:
+    """The ablation that costs nothing: the same verdicts, ordered by their sum."""
+    rows = {}
+    for result in results:
+        first = [h.id for h in sorted(result.hits, key=lambda h: h.first_rank)]
+        told = result.explanation.assessments
+        sums = {i: v for i in first if i in told and (v := verdict_sum(told[i])) is not None}
+        rows[result.query.id] = tuple(Scored(id=i, score=0.0) for i in by_value(first, sums))
+    values = by_query(Run(rows=rows), book.qrels, METRICS)
+    gains = {m: paired(values[m], baseline[m]) for m in METRICS}
+    return {
+        **{m: round(mean(values[m]), 4) for m in METRICS},
+        "gain": {m: {"value": round(g, 4), "ci": _rounded(ci)} for m, (g, ci) in gains.items()},
+    }
 
 
 def _verdicts(book: _Book, results: Sequence[SearchResult]) -> dict[str, Any]:
