@@ -1,8 +1,7 @@
-"""The judgements: each one owns a prompt, the schema of its reply, and what a reply means.
+"""The judgements of CoTRR: each one owns a prompt, the schema of its reply, and what a reply means.
 
-`deconstruct`, `evaluate`, `order` and `single` are CoTRR's; `score` asks yes or no about one image,
-`prefer` which of two is better, `pick` which of several is best, `grade` for a number each. A reader
-(`read_*`) never raises on a reply's content: it returns what could be understood and says through
+`deconstruct`, `evaluate`, `order` and `single`; those without a chain of thought are in `comparisons`. A
+reader (`read_*`) never raises on a reply's content: it returns what could be understood and says through
 `Reading.status` whether that is all of it (``ok``), some of it (``repaired``) or nothing (``failed``).
 Where a model must order, the reply is an object with one required key per candidate, so that a grammar
 guarantees each appears once; reasoning stands before the verdict it leads to.
@@ -10,14 +9,13 @@ guarantees each appears once; reasoning stands before the verdict it leads to.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank.parse import as_mapping, as_text, json_object, labels_in_order
 from mmrerank.rerank.prompting import render
+from mmrerank.rerank.replies import TEXT, Reading, labels_for, object_of, reading, shown, whole
 from mmrerank.types import (
     COMPONENT_KINDS,
     MAX_GRADE,
@@ -32,55 +30,19 @@ from mmrerank.types import (
     VerdictName,
 )
 
-Status = Literal["ok", "repaired", "failed"]
 MAX_COMPONENTS = 8
-_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def labels_for(n: int) -> tuple[str, ...]:
-    """What ``n`` candidates are called in a prompt: letters up to 26 (a token each), then numbers."""
-    return tuple(_ALPHABET[:n]) if n <= len(_ALPHABET) else tuple(str(i) for i in range(1, n + 1))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reading:
-    """What was understood from one reply; ``repairs`` is ready to be added up."""
-
-    status: Status
-    components: tuple[Component, ...] = ()
-    assessments: Mapping[str, Assessment] = field(default_factory=dict)
-    order: tuple[str, ...] = ()
-    reason: str = ""
-    repairs: Repairs = field(default_factory=Repairs)
-
-
-def _reading(status: Status, *, order_repairs: Repairs | None = None, **found: Any) -> Reading:
-    repairs = Repairs(failed=int(status == "failed"), repaired=int(status == "repaired"))
-    return Reading(status=status, repairs=repairs + (order_repairs or Repairs()), **found)
-
-
-def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": dict(properties),
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-_TEXT: dict[str, Any] = {"type": "string"}
 _VERDICT: dict[str, Any] = {"type": "string", "enum": list(VERDICTS)}
 _GRADE: dict[str, Any] = {"type": "integer", "enum": list(range(MAX_GRADE + 1))}
 _COMPONENTS: dict[str, Any] = {
     "type": "array",
     "minItems": 1,
     "maxItems": MAX_COMPONENTS,
-    "items": _object({"kind": {"type": "string", "enum": list(COMPONENT_KINDS)}, "text": _TEXT}),
+    "items": object_of({"kind": {"type": "string", "enum": list(COMPONENT_KINDS)}, "text": TEXT}),
 }
 
 
 def _scores(labels: Sequence[str]) -> dict[str, Any]:
-    return _object({label: {"type": "integer", "minimum": 0, "maximum": 99} for label in labels})
+    return object_of({label: {"type": "integer", "minimum": 0, "maximum": 99} for label in labels})
 
 
 # --- deconstruct -------------------------------------------------------------------------------------
@@ -90,7 +52,7 @@ def deconstruct(query: Query, *, image_tokens: int = 256) -> Ask:
     """Asks for the parts of a query: ``{"components": [{"kind", "text"}, ...]}``."""
     return Ask(
         messages=render("deconstruct", query=query),
-        schema=_object({"components": _COMPONENTS}),
+        schema=object_of({"components": _COMPONENTS}),
         max_tokens=400,
         image_tokens=image_tokens,
         kind="deconstruct",
@@ -118,8 +80,8 @@ def read_deconstruct(reply: Reply) -> Reading:
     body, repaired = json_object(reply)
     components, clean = read_components(body.get("components"))
     if not components:
-        return _reading("failed")
-    return _reading("repaired" if repaired or not clean else "ok", components=components)
+        return reading("failed")
+    return reading("repaired" if repaired or not clean else "ok", components=components)
 
 
 # --- evaluate ----------------------------------------------------------------------------------------
@@ -137,14 +99,11 @@ def evaluate(
     The reply: ``{"A": {"c1": {"note", "verdict"}, ..., "grade": 0-3}, ...}``, keys required.
     """
     labels = labels_for(len(group))
-    one = _object({"note": _TEXT, "verdict": _VERDICT})
-    per_image = _object({**{c.id: one for c in components}, "grade": _GRADE})
-    shown = [
-        {"label": n, "image": c.image, "text": c.text} for n, c in zip(labels, group, strict=True)
-    ]
+    one = object_of({"note": TEXT, "verdict": _VERDICT})
+    per_image = object_of({**{c.id: one for c in components}, "grade": _GRADE})
     return Ask(
-        messages=render("evaluate", query=query, components=components, candidates=shown),
-        schema=_object(dict.fromkeys(labels, per_image)),
+        messages=render("evaluate", query=query, components=components, candidates=shown(group)),
+        schema=object_of(dict.fromkeys(labels, per_image)),
         max_tokens=len(group) * (40 + 60 * len(components)),
         image_tokens=image_tokens,
         kind="evaluate",
@@ -153,13 +112,6 @@ def evaluate(
         labels=labels,
         components=tuple(components),
     )
-
-
-def _grade(value: Any) -> int | None:
-    if isinstance(value, str) and value.strip().isdigit():
-        value = int(value.strip())
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    return value if whole and 0 <= value <= MAX_GRADE else None
 
 
 def _verdict(component: Component, value: Any) -> Verdict | None:
@@ -184,7 +136,7 @@ def read_evaluate(reply: Reply, ask: Ask) -> Reading:
         if not any(found):
             repaired = True
             continue
-        grade = _grade(entry.get("grade"))
+        grade = whole(entry.get("grade"), MAX_GRADE)
         repaired = repaired or grade is None or not all(found)
         assessments[id_] = assessed(
             ask.components,
@@ -195,8 +147,8 @@ def read_evaluate(reply: Reply, ask: Ask) -> Reading:
             grade,
         )
     if not assessments:
-        return _reading("failed")
-    return _reading("repaired" if repaired else "ok", assessments=assessments)
+        return reading("failed")
+    return reading("repaired" if repaired else "ok", assessments=assessments)
 
 
 def assessed(
@@ -243,7 +195,7 @@ def order(
     ]
     return Ask(
         messages=render("order", query=query, components=components, candidates=shown),
-        schema=_object({"reason": _TEXT, "scores": _scores(labels)}),
+        schema=object_of({"reason": TEXT, "scores": _scores(labels)}),
         max_tokens=200 + 12 * len(labels),
         image_tokens=image_tokens,
         kind="order",
@@ -259,10 +211,10 @@ def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:
     """An order out of ``answer``: scores by label, or a list or text of labels, best first."""
     labels, repairs = labels_in_order(answer, ask.labels)
     if not labels:
-        return _reading("failed")
+        return reading("failed")
     ids = dict(zip(ask.labels, ask.shown, strict=True))
     mended = repaired or repairs != Repairs()
-    return _reading(
+    return reading(
         "repaired" if mended else "ok",
         order=tuple(ids[n] for n in labels),
         reason=reason,
@@ -301,9 +253,9 @@ def single(
         {"label": n, "image": c.image, "text": c.text, "shown": True, "assessment": None}
         for n, c in zip(labels, candidates, strict=True)
     ]
-    judged = _object(
+    judged = object_of(
         {
-            "note": _TEXT,
+            "note": TEXT,
             "verdicts": {
                 "type": "array",
                 "items": _VERDICT,
@@ -313,13 +265,13 @@ def single(
             "grade": _GRADE,
         }
     )
-    thoughts = {"components": _COMPONENTS, "images": _object(dict.fromkeys(labels, judged))}
-    answer = {"reason": _TEXT, "scores": _scores(labels)}
+    thoughts = {"components": _COMPONENTS, "images": object_of(dict.fromkeys(labels, judged))}
+    answer = {"reason": TEXT, "scores": _scores(labels)}
     return Ask(
         messages=render("single", query=query, candidates=shown)
         if think
         else render("order", query=query, components=(), candidates=shown),
-        schema=_object({**thoughts, **answer} if think else answer),
+        schema=object_of({**thoughts, **answer} if think else answer),
         max_tokens=(600 + 120 * len(labels)) if think else 200 + 12 * len(labels),
         image_tokens=image_tokens,
         kind="single" if think else "order",
@@ -349,11 +301,11 @@ def read_single(reply: Reply, ask: Ask) -> Reading:
                 v or Verdict(component=c.id, verdict="cannot_tell")
                 for c, v in zip(components, found, strict=True)
             )
-            assessments[id_] = assessed(components, verdicts, _grade(entry.get("grade")))
+            assessments[id_] = assessed(components, verdicts, whole(entry.get("grade"), MAX_GRADE))
     status = ordering.status
     if status == "ok" and (repaired or not clean):
         status = "repaired"
-    return _reading(
+    return reading(
         status,
         components=components,
         assessments=assessments,
@@ -365,124 +317,3 @@ def read_single(reply: Reply, ask: Ask) -> Reading:
             missing=ordering.repairs.missing,
         ),
     )
-
-
-# --- score -------------------------------------------------------------------------------------------
-
-
-def score(query: Query, candidate: Candidate, *, image_tokens: int = 256) -> Ask:
-    """The yes/no question about one candidate, read as log-probabilities of the next token."""
-    return Ask(
-        messages=render("score", query=query, candidates=[candidate]),
-        choices=("yes", "no"),
-        image_tokens=image_tokens,
-        kind="score",
-        query=query,
-        shown=(candidate.id,),
-        labels=("yes", "no"),
-    )
-
-
-def read_score(reply: Reply) -> float | None:
-    """Log P(yes) - log P(no), or None where the reply does not say."""
-    yes, no = reply.logprobs.get("yes"), reply.logprobs.get("no")
-    if reply.error is not None or yes is None or no is None or math.isnan(yes - no):
-        return None
-    return yes - no
-
-
-# --- prefer and pick ---------------------------------------------------------------------------------
-
-
-def _by_letter(
-    kind: Literal["prefer", "pick"],
-    query: Query,
-    candidates: Sequence[Candidate],
-    image_tokens: int,
-) -> Ask:
-    labels = labels_for(len(candidates))
-    shown = [
-        {"label": n, "image": c.image, "text": c.text}
-        for n, c in zip(labels, candidates, strict=True)
-    ]
-    return Ask(
-        messages=render(kind, query=query, candidates=shown),
-        choices=labels,
-        image_tokens=image_tokens,
-        kind=kind,
-        query=query,
-        shown=tuple(c.id for c in candidates),
-        labels=labels,
-    )
-
-
-def prefer(query: Query, one: Candidate, other: Candidate, *, image_tokens: int = 256) -> Ask:
-    """Which of two images fits better, read as log-probabilities of their letters."""
-    return _by_letter("prefer", query, (one, other), image_tokens)
-
-
-def pick(query: Query, candidates: Sequence[Candidate], *, image_tokens: int = 256) -> Ask:
-    """Which of 2 to 26 images fits best, read as log-probabilities of their letters.
-
-    Raises `ValueError` for more: a label would no longer be one token.
-    """
-    if not 2 <= len(candidates) <= len(_ALPHABET):
-        raise ValueError(f"pick takes 2 to {len(_ALPHABET)} images, not {len(candidates)}")
-    return _by_letter("pick", query, candidates, image_tokens)
-
-
-def read_letters(reply: Reply, ask: Ask) -> Mapping[str, float]:
-    """Log-probability by candidate id of the reply to `prefer` or `pick`; empty where it does not say."""
-    values = [reply.logprobs.get(n) for n in ask.labels]
-    if reply.error is not None or any(v is None or math.isnan(v) for v in values):
-        return {}
-    return {i: v for i, v in zip(ask.shown, values, strict=True) if v is not None}
-
-
-# --- grade -------------------------------------------------------------------------------------------
-
-TOP_MARK = 10
-
-
-def grade(query: Query, group: Sequence[Candidate], *, image_tokens: int = 256) -> Ask:
-    """A number for every image of a group.
-
-    The reply: ``{"A": {"note", "grade": 0-10}, ...}``, one required key per candidate.
-    """
-    labels = labels_for(len(group))
-    shown = [
-        {"label": n, "image": c.image, "text": c.text} for n, c in zip(labels, group, strict=True)
-    ]
-    mark = {"type": "integer", "enum": list(range(TOP_MARK + 1))}
-    return Ask(
-        messages=render("grade", query=query, candidates=shown),
-        schema=_object(dict.fromkeys(labels, _object({"note": _TEXT, "grade": mark}))),
-        max_tokens=80 * len(group),
-        image_tokens=image_tokens,
-        kind="grade",
-        query=query,
-        shown=tuple(c.id for c in group),
-        labels=labels,
-    )
-
-
-def read_grade(reply: Reply, ask: Ask) -> tuple[Mapping[str, float], Reading]:
-    """Grades by candidate id out of the reply to `grade`; a candidate without a readable one has none.
-
-    The reading's assessments hold the notes.
-    """
-    body, repaired = json_object(reply)
-    marks: dict[str, float] = {}
-    told: dict[str, Assessment] = {}
-    for label, id_ in zip(ask.labels, ask.shown, strict=True):
-        entry = as_mapping(body.get(label))
-        found = entry.get("grade", body.get(label))
-        found = float(found) if isinstance(found, int) and not isinstance(found, bool) else None
-        if found is None or not 0 <= found <= TOP_MARK:
-            repaired = True
-            continue
-        marks[id_] = found
-        told[id_] = Assessment(reason=f"{found:.0f} of {TOP_MARK}: {as_text(entry.get('note'))}")
-    if not marks:
-        return {}, _reading("failed")
-    return marks, _reading("repaired" if repaired else "ok", assessments=told)

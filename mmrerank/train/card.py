@@ -9,14 +9,15 @@ from typing import Any
 
 from mmrerank.rerank import prompting
 
-PROMPTS = ("deconstruct", "evaluate", "order", "score")
+PROMPTS = ("deconstruct", "evaluate", "order", "score", "prefer", "pick", "grade")
 _TEXT = {
     "vlm": (
         "Picture-book multimodal model",
         "A Qwen2.5-VL of about 3.5 million parameters, trained from nothing on scenes drawn by "
         "`mmrerank.demo`, with the prompts of `mmrerank.rerank.prompts`.",
-        "Knows the picture book's things, colours, places and weathers and nothing else; it was not "
-        "trained on the `single` prompt. On photographs its answers mean nothing.",
+        "Knows the picture book's things, colours, places and weathers and nothing else. It was "
+        "trained only briefly on the prefer, pick and grade prompts and not on `single`. On photographs its "
+        "answers mean nothing.",
     ),
     "clip": (
         "Picture-book dual encoder",

@@ -182,7 +182,7 @@ def _open_eyes(recipe: VlmRecipe, out: Path, steps: int, progress: Progress | No
             anchors=anchors(model, tokenizer),
         )
         save(model, processor, out / "eyes" / "model")
-    _checkpoint(out, model, processor, None, 0, 0.0)
+    _checkpoint(out, model, processor, None, 0, 0.0, 0)
 
 
 def _train_language(
@@ -232,7 +232,7 @@ def _train_language(
         optimizer.load_state_dict(state["optimizer"])
         for group, (_, part) in zip(optimizer.param_groups, parts, strict=True):
             group["share"] = part  # the recipe's, not the saved one
-    step, spent, samples = state["step"], state["seconds"], 0
+    step, spent, samples = state["step"], state["seconds"], state.get("samples", 0)
     log = Log(out, columns=("step", "loss", "rate", "seconds", "samples")) if rank == 0 else None
     ends = np.cumsum([p.share for p in phases]) / sum(p.share for p in phases)
     current, source = -1, None
@@ -273,7 +273,7 @@ def _train_language(
             if progress and step % 10 == 0:
                 progress(step, steps)
             if time.monotonic() - saved > 60 * recipe.checkpoint_minutes or done >= 1:
-                _checkpoint(out, model, processor, optimizer, step, seconds)
+                _checkpoint(out, model, processor, optimizer, step, seconds, samples)
                 log.picture("Bundled multimodal model")
                 saved = time.monotonic()
     return {
@@ -319,7 +319,13 @@ def _together(processes: int, rank: int, meeting: Path | None) -> Iterator[Any]:
 
 
 def _checkpoint(
-    out: Path, model: Any, processor: Any, optimizer: Any, step: int, seconds: float
+    out: Path,
+    model: Any,
+    processor: Any,
+    optimizer: Any,
+    step: int,
+    seconds: float,
+    samples: int,
 ) -> None:
     new, old = out / "model.new", out / "model"
     save(model, processor, new)
@@ -328,6 +334,7 @@ def _checkpoint(
         "optimizer": optimizer and optimizer.state_dict(),
         "step": step,
         "seconds": seconds,
+        "samples": samples,
     }
     torch.save(state, out / "state.new")
     (out / "state.new").replace(out / "state.pt")

@@ -1,8 +1,8 @@
 """What the bundled multimodal model practises on: real asks about picture-book scenes, with true replies.
 
-Every prompt is rendered by `mmrerank.rerank.judgements`, the same code that asks any other model; only the
-auxiliary task (listing what a picture shows) has a prompt of its own. Replies are compact JSON in the
-schemas' key order. Truth comes from `mmrerank.demo.facts`.
+Every prompt is rendered by `mmrerank.rerank.judgements` and `comparisons`, the same code that asks any other
+model; only the auxiliary task (listing what a picture shows) has a prompt of its own. Replies are compact
+JSON in the schemas' key order. Truth comes from `mmrerank.demo.facts`.
 """
 
 from __future__ import annotations
@@ -14,37 +14,26 @@ from typing import Any
 
 import numpy as np
 
-from mmrerank.demo import words
 from mmrerank.demo.facts import (
-    CountFact,
     ExclusionFact,
     Fact,
     Judgement,
     Noun,
-    PlaceFact,
-    RelationFact,
     SubjectFact,
-    UnknownFact,
     Verdict,
-    WeatherFact,
     grade_verdicts,
-    met_facts,
 )
 from mmrerank.demo.queries import DemoQuery, excluded_word, sample_query
 from mmrerank.demo.wording import choose_phrasing, say
 from mmrerank.demo.world import (
-    COLOURS,
     KINDS,
-    PLACES,
-    RELATIONS,
-    SIZES,
-    WEATHERS,
     Scene,
     Split,
     pick,
 )
 from mmrerank.messages import Ask, Message, Part
-from mmrerank.rerank import judgements
+from mmrerank.rerank import comparisons, judgements
+from mmrerank.train.vlm_facts import sample_facts
 from mmrerank.types import VERDICTS, Assessment, Candidate, Component, Image, Query
 from mmrerank.types import Verdict as VerdictValue
 
@@ -199,28 +188,28 @@ class Exercises:
         n = self._scene()
         scene = self.scenes[n]
         query, facts, reference = self._question(scene, easy=self.rng.random() < 0.5)
-        ask = judgements.score(query, _candidate("0"))
+        ask = comparisons.score(query, _candidate("0"))
         met = all(f.judge(scene).verdict == "met" for f in facts)
         shown = (*((reference,) if reference else ()), n)
         return replace(_example(ask, None, shown), reply="yes" if met else "no")
 
     def _prefer(self) -> Example:
         asked, rows = self._compared(2)
-        ask = judgements.prefer(asked.query, _candidate("0"), _candidate("1"))
+        ask = comparisons.prefer(asked.query, _candidate("0"), _candidate("1"))
         return self._best(ask, asked, rows)
 
     def _pick(self) -> Example:
         asked, rows = self._compared(int(self.rng.integers(3, 6)))
-        ask = judgements.pick(asked.query, [_candidate(str(n)) for n in range(len(rows))])
+        ask = comparisons.pick(asked.query, [_candidate(str(n)) for n in range(len(rows))])
         return self._best(ask, asked, rows)
 
     def _grade(self) -> Example:
         asked, rows = self._compared(int(self.rng.integers(2, 5)))
-        ask = judgements.grade(asked.query, [_candidate(str(n)) for n in range(len(rows))])
+        ask = comparisons.grade(asked.query, [_candidate(str(n)) for n in range(len(rows))])
         body = {
             label: {
                 "note": ", ".join(dict.fromkeys(j.note for j in row.judged)),
-                "grade": round(judgements.TOP_MARK * row.quality),
+                "grade": round(comparisons.TOP_MARK * row.quality),
             }
             for label, row in zip(ask.labels, rows, strict=True)
         }
@@ -287,105 +276,9 @@ class Exercises:
             other = scene if easy or self.rng.random() < 0.5 else self.scenes[self._scene()]
             demo = sample_query(self.rng, self.split, other, category=self._category())
             return as_query(demo), demo.facts, demo.reference
-        facts = self._facts(scene, int(self.rng.integers(1, 7)))
+        facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, 7)))
         text = say(self.rng, facts, choose_phrasing(self.rng, "binding", self.split))
         return Query(text=text), facts, None
-
-    def _facts(self, scene: Scene, count: int) -> tuple[Fact, ...]:
-        true = met_facts(scene)
-        by_type: dict[type, list[Fact]] = {}
-        for fact in true:
-            if isinstance(fact, CountFact) and fact.count > 4:
-                continue  # searches count to four
-            by_type.setdefault(type(fact), []).append(fact)
-        facts: dict[Fact, None] = {}
-        while len(facts) < count:
-            turn = self.rng.random()
-            if turn < 0.04:
-                vocabulary = words.EVALUATION if self.split == "evaluation" else words.TRAINING
-                facts[UnknownFact(word=pick(self.rng, vocabulary))] = None
-                continue
-            if turn < 0.16:
-                inner = self._exclusion(scene)
-                facts[inner] = None
-                continue
-            # kinds of fact are drawn evenly, or relations would crowd out the rest
-            kind = pick(self.rng, (SubjectFact, SubjectFact, CountFact, RelationFact, RelationFact,
-                                   PlaceFact, WeatherFact))  # fmt: skip
-            if kind not in by_type:
-                continue
-            fact = pick(self.rng, by_type[kind])
-            facts[fact if self.rng.random() < 0.4 else self._changed(fact, scene)] = None
-        # one place and one weather at most: "at the beach in the forest" is no search
-        kept: dict[type | Fact, Fact] = {}
-        for fact in facts:
-            kept.setdefault(type(fact) if isinstance(fact, PlaceFact | WeatherFact) else fact, fact)
-        rank = (
-            UnknownFact,
-            SubjectFact,
-            CountFact,
-            RelationFact,
-            PlaceFact,
-            WeatherFact,
-            ExclusionFact,
-        )
-        return tuple(sorted(kept.values(), key=lambda f: rank.index(type(f))))
-
-    def _exclusion(self, scene: Scene) -> ExclusionFact:
-        rng = self.rng
-        turn = rng.random()
-        if turn < 0.1:
-            return ExclusionFact(absent=PlaceFact(place=pick(rng, PLACES)))
-        if turn < 0.2:
-            return ExclusionFact(absent=WeatherFact(weather=pick(rng, WEATHERS)))
-        group = pick(rng, scene.groups)
-        kind = group.kind if rng.random() < 0.5 else pick(rng, KINDS)
-        colour = None
-        if rng.random() < 0.3:
-            colour = group.colour if rng.random() < 0.5 else pick(rng, COLOURS)
-        return ExclusionFact(absent=SubjectFact(noun=Noun(kind=kind, colour=colour)))
-
-    def _changed(self, fact: Fact, scene: Scene) -> Fact:
-        """``fact`` with one thing about it changed, so that it is most likely not met."""
-        rng = self.rng
-        match fact:
-            case SubjectFact(noun=noun):
-                return SubjectFact(noun=self._other(noun, scene))
-            case CountFact(noun=noun, count=count):
-                if rng.random() < 0.6:
-                    number = pick(rng, [n for n in (1, 2, 3, 4) if n != count])
-                    return CountFact(noun=noun, count=number)
-                return CountFact(noun=self._other(replace(noun, size=None), scene), count=count)
-            case RelationFact(one=one, relation=relation, other=other):
-                turn = rng.random()
-                if turn < 0.4:
-                    return RelationFact(one=other, relation=relation, other=one)
-                if turn < 0.7:
-                    changed = pick(rng, [r for r in RELATIONS if r != relation])
-                    return RelationFact(one=one, relation=changed, other=other)
-                return RelationFact(one=self._other(one, scene), relation=relation, other=other)
-            case PlaceFact(place=place):
-                return PlaceFact(place=pick(rng, [p for p in PLACES if p != place]))
-            case WeatherFact(weather=weather):
-                return WeatherFact(weather=pick(rng, [w for w in WEATHERS if w != weather]))
-        return fact
-
-    def _other(self, noun: Noun, scene: Scene) -> Noun:
-        rng = self.rng
-        turn = rng.random()
-        if turn < 0.35:
-            # the colour of something else in the picture: the binding mistake
-            near = [g.colour for g in scene.groups if g.colour != noun.colour]
-            colours = (
-                near if near and rng.random() < 0.6 else [c for c in COLOURS if c != noun.colour]
-            )
-            return replace(noun, colour=pick(rng, colours))
-        if turn < 0.5 and noun.size:
-            return replace(noun, size=next(s for s in SIZES if s != noun.size))
-        near = [g.kind for g in scene.groups if g.kind != noun.kind]
-        if noun.colour and near and rng.random() < 0.35:
-            return replace(noun, kind=pick(rng, near))
-        return replace(noun, kind=pick(rng, [k for k in KINDS if k != noun.kind]))
 
     def _notes(self, fact: Fact, scene: Scene) -> dict[Verdict, list[Judgement]]:
         """Judgements of ``fact`` over some scenes by verdict: what a column of a matrix looks like."""

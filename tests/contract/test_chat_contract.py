@@ -20,6 +20,7 @@ from mmrerank.chat.scripted import Scripted
 from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Chat
+from mmrerank.rerank import comparisons
 from mmrerank.rerank import judgements as j
 from mmrerank.types import Candidate, Component, Image, Query
 
@@ -101,7 +102,7 @@ def asks(picture: Callable[..., Image]) -> list[Ask]:
         j.evaluate(query, parts, found[:1]),
         j.evaluate(query, parts, found[1:]),
         j.order(query, parts, found, {}),
-        j.score(query, found[0]),
+        comparisons.score(query, found[0]),
         j.single(query, found),
     ]
     return [replace(a, max_tokens=16) for a in made]
@@ -175,7 +176,7 @@ class TestOracle:
         assert {k: a.grade for k, a in graded.assessments.items()} == {"1.png": 2, "2.png": 3}
         assert {v.verdict for v in graded.assessments["2.png"].verdicts} == {"met"}
         assert j.read_order(replies["o"], asks[3]).order == ("2.png", "1.png", "0.png")
-        assert j.read_score(replies["s"]) == pytest.approx(-0.51, abs=0.01)
+        assert comparisons.read_score(replies["s"]) == pytest.approx(-0.51, abs=0.01)
         single = j.read_single(replies["one"], asks[5])
         assert (single.status, single.order) == ("ok", ("2.png", "1.png", "0.png"))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -46,11 +46,29 @@ class Blindfold:
         return self.inner.reply([replace(a, messages=tuple(map(told, a.messages))) for a in asks])
 
 
-@pytest.mark.parametrize("shuffled", [False, True], ids=["blank", "shuffled"])
+@pytest.fixture(scope="module")
+def gain() -> Callable[[str | Chat], list[float]]:
+    """The interval of what the bundled model's verdicts, summed, gain in nDCG@10 on one new world.
+
+    The sum, because it is an order that the verdicts alone decide.
+    """
+
+    def measured(chat: str | Chat) -> list[float]:
+        body = evaluate_demo(seed=6, scenes=1400, queries=70, methods=["cotrr"], chat=chat)
+        found: list[float] = body["sum_of_verdicts"]["gain"]["nDCG@10"]["ci"]
+        return found
+
+    return measured
+
+
 @pytest.mark.timeout(900)
-def test_without_the_pictures_nothing_is_gained(shuffled: bool) -> None:
-    body = evaluate_demo(
-        seed=31, scenes=900, queries=42, methods=["cotrr"], chat=Blindfold(shuffled)
-    )
-    gain = body["methods"]["cotrr"]["gain"]["nDCG@10"]
-    assert gain["ci"][0] <= 0, gain
+def test_with_the_pictures_something_is_gained(gain: Callable[[str | Chat], list[float]]) -> None:
+    assert gain("bundled")[0] > 0
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("shuffled", [False, True], ids=["blank", "shuffled"])
+def test_without_the_pictures_nothing_is_gained(
+    shuffled: bool, gain: Callable[[str | Chat], list[float]]
+) -> None:
+    assert gain(Blindfold(shuffled))[0] <= 0

@@ -9,7 +9,7 @@ import pytest
 
 from mmrerank.errors import UsageError
 from mmrerank.messages import Ask
-from mmrerank.rerank import judgements, prompting
+from mmrerank.rerank import comparisons, judgements, prompting
 from mmrerank.types import Assessment, Candidate, Component, Image, Query, Verdict
 
 HERE = Path(__file__).parent / "prompts"
@@ -42,12 +42,12 @@ ASKS: dict[str, Ask] = {
     "order-images": judgements.order(TEXT, COMPONENTS, GROUP, {}, show_images=True),
     "single-text": judgements.single(TEXT, GROUP),
     "single-dialogue": judgements.single(DIALOGUE, GROUP),
-    "score-text": judgements.score(TEXT, GROUP[0]),
-    "prefer-text": judgements.prefer(TEXT, *GROUP),
-    "prefer-composed": judgements.prefer(COMPOSED, *GROUP),
-    "pick-text": judgements.pick(TEXT, [*GROUP, Candidate(id="c", image=PICTURE)]),
-    "grade-text": judgements.grade(TEXT, GROUP),
-    "grade-dialogue": judgements.grade(DIALOGUE, GROUP),
+    "score-text": comparisons.score(TEXT, GROUP[0]),
+    "prefer-text": comparisons.prefer(TEXT, *GROUP),
+    "prefer-composed": comparisons.prefer(COMPOSED, *GROUP),
+    "pick-text": comparisons.pick(TEXT, [*GROUP, Candidate(id="c", image=PICTURE)]),
+    "grade-text": comparisons.grade(TEXT, GROUP),
+    "grade-dialogue": comparisons.grade(DIALOGUE, GROUP),
 }
 
 
@@ -77,10 +77,10 @@ def test_user_text_forges_nothing() -> None:
         (judgements.evaluate(query, [component], group), 1),
         (judgements.order(query, [component], group, told), 0),
         (judgements.single(query, group), 1),
-        (judgements.score(query, group[0]), 1),
-        (judgements.prefer(query, group[0], group[0]), 2),
-        (judgements.pick(query, group * 2), 2),
-        (judgements.grade(query, group), 1),
+        (comparisons.score(query, group[0]), 1),
+        (comparisons.prefer(query, group[0], group[0]), 2),
+        (comparisons.pick(query, group * 2), 2),
+        (comparisons.grade(query, group), 1),
     ):
         text = "\n".join(m.text for m in ask.messages)
         assert sum(p.image is not None for m in ask.messages for p in m.parts) == images

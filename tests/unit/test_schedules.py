@@ -14,7 +14,7 @@ from mmrerank import registry
 from mmrerank.chat.oracle import Oracle
 from mmrerank.errors import ChatError, UsageError
 from mmrerank.messages import Ask, Reply
-from mmrerank.rerank import judgements
+from mmrerank.rerank import comparisons
 from mmrerank.rerank.schedule import windows
 from mmrerank.reranker import Reranker
 from mmrerank.types import Candidate, Image, Query
@@ -148,17 +148,15 @@ def test_wrong_options_are_refused() -> None:
         with pytest.raises(UsageError):
             Reranker(method, Oracle(), **options)
     with pytest.raises(ValueError, match="2 to 26"):
-        judgements.pick(Query(text="x"), candidates(27))
+        comparisons.pick(Query(text="x"), candidates(27))
 
 
 def test_grades_are_read_tolerantly() -> None:
-    ask = judgements.grade(Query(text="x"), candidates(4))
-    text = (
-        '{"A": {"note": "a boat", "grade": 7}, "B": 3, "C": {"grade": 99}, "D": {"grade": "high"}}'
-    )
-    marks, read = judgements.read_grade(Reply(text=text), ask)
-    assert marks == {"i0": 7.0, "i1": 3.0}
+    ask = comparisons.grade(Query(text="x"), candidates(4))
+    text = '{"A": {"note": "a boat", "grade": 7}, "B": "3", "C": {"grade": 99}, "D": {"grade": "high"}}'
+    marks, read = comparisons.read_grade(Reply(text=text), ask)
+    assert marks == {"i0": 7, "i1": 3}
     assert read.status == "repaired"
     assert read.assessments["i0"].reason == "7 of 10: a boat"
-    marks, read = judgements.read_grade(Reply(text="no idea"), ask)
+    marks, read = comparisons.read_grade(Reply(text="no idea"), ask)
     assert (marks, read.status) == ({}, "failed")

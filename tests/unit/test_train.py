@@ -27,7 +27,7 @@ from mmrerank.train.vlm_step import batch_vision, look_once, loss_of, shared
 from mmrerank.types import Candidate, Image, Query
 
 ROOT = Path(__file__).resolve().parents[2]
-PROMPTS = ("deconstruct", "evaluate", "order", "score")
+PROMPTS = ("deconstruct", "evaluate", "order", "score", "prefer", "pick", "grade")
 MIX = {"list": 1, "evaluate": 2, "deconstruct": 1, "order": 1, "score": 1,
        "prefer": 1, "pick": 1, "grade": 1, "look": 1}  # fmt: skip
 SMALL_VLM = """model: vlm
@@ -68,7 +68,7 @@ def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     from mmrerank.chat._open import open_chat
-    from mmrerank.rerank import judgements
+    from mmrerank.rerank import comparisons
 
     file, out = recipe(tmp_path, SMALL_VLM), tmp_path / "out"
     done = train(file, out=out)
@@ -76,7 +76,9 @@ def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
     assert (out / "loss.png").stat().st_size > 1000
     with pytest.raises(InputError, match="--resume"):
         train(file, out=out)
-    assert train(file, out=out, steps=5, resume=True)["steps"] == 5
+    longer = train(file, out=out, steps=5, resume=True)
+    assert longer["steps"] == 5
+    assert longer["samples"] > done["samples"]  # counted over the whole run
     assert len((out / "log.csv").read_text("utf-8").splitlines()) == 6
     assert train(file, out=out, steps=5, resume=True)["steps"] == 5  # it was over: nothing is added
     before, after = (
@@ -89,7 +91,7 @@ def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
     assert not torch.equal(before[words], after[words])
     chat = open_chat(f"transformers:{out / 'model'}")
     picture = Image(data=_png(np.zeros((60, 80, 3), np.uint8)))
-    ask = judgements.score(Query(text="a boat"), Candidate(id="a", image=picture))
+    ask = comparisons.score(Query(text="a boat"), Candidate(id="a", image=picture))
     (reply,) = chat.reply([ask])
     assert reply.error is None
     assert set(reply.logprobs) == {"yes", "no"}

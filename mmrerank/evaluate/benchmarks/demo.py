@@ -36,7 +36,7 @@ from mmrerank.demo.world import Scene, is_seen, stream
 from mmrerank.embed._open import open_embedder
 from mmrerank.evaluate.compare import interval, paired
 from mmrerank.evaluate.metrics import by_query, mean
-from mmrerank.evaluate.runs import Run, Scored, write_qrels, write_run
+from mmrerank.evaluate.runs import Run, Scored, read_qrels, write_qrels, write_run
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Chat
 from mmrerank.rerank.aggregate import by_value, verdict_sum
@@ -83,8 +83,9 @@ def evaluate_demo(
 ) -> dict[str, Any]:
     """Draws the world of ``seed``, searches it with every method and returns the figures as plain data.
 
-    With ``runs``, also writes ``METHOD.trec``, ``METHOD.jsonl`` (components and verdicts) and
-    ``qrels.txt`` there. Raises `UsageError` for an unknown method or too few scenes for the queries.
+    ``none`` is always among the methods, since the others are compared with it. With ``runs``, also
+    writes ``METHOD.trec``, ``METHOD.jsonl`` (components and verdicts) and ``qrels.txt`` there. Raises
+    `UsageError` for an unknown method or too few scenes for the queries.
     """
     wanted = tuple(dict.fromkeys(("none", *methods)))
     for method in wanted:  # a wrong name is told before anything is drawn
@@ -142,20 +143,12 @@ def _prepare(
     truth = Truth(world.scenes)
     rng = stream("evaluation", seed + 2_000_003)
     unmatched = make_unmatched(world.scenes, UNMATCHED, rng, "evaluation", truth=truth)
-    qrels = {
-        q.id: {
-            world.names[int(i)]: int(grades[i])
-            for grades in [truth.grades(q.facts)]
-            for i in np.flatnonzero(grades)
-        }
-        for q in world.queries
-    }
     return _Book(
         world=world,
         search=ImageSearch(ImageIndex.open(folder / "index"), chat=chat, embedder=embedder),
         queries=tuple(_query(q, world) for q in world.queries),
         unmatched=tuple(_query(q, world) for q in unmatched),
-        qrels=qrels,
+        qrels=read_qrels(world.folder / "qrels.txt"),
     )
 
 
@@ -310,8 +303,8 @@ def _verdicts(book: _Book, results: Sequence[SearchResult]) -> dict[str, Any]:
     """Balanced accuracy by kind of component, on practised and on new combinations."""
     right: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
     for result in results:
-        facts = {f.text: f for f in book.asked[result.query.id].facts}
-        named = {c.id: facts[c.text] for c in result.explanation.components if c.text in facts}
+        facts = {(f.kind, f.text): f for f in book.asked[result.query.id].facts}
+        named = {c.id: facts.get((c.kind, c.text)) for c in result.explanation.components}
         for hit in result.hits:
             scene = book.scenes[hit.id]
             for verdict in hit.assessment.verdicts if hit.assessment else ():

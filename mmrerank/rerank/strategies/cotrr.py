@@ -16,7 +16,7 @@ from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value, keep_slots, verdict_sum
-from mmrerank.rerank.judgements import Reading
+from mmrerank.rerank.replies import Reading
 from mmrerank.types import Assessment, Candidate, Component, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate",)

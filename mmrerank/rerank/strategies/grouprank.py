@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from mmrerank.ports import Capability, Judging, Outcome
-from mmrerank.rerank import judgements
+from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
@@ -50,7 +50,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     for _ in range(options.repeats):
         mixed = rng.sample(ranking.candidates, len(ranking))
         asks += [
-            judgements.grade(query, mixed[n : n + size], image_tokens=options.image_tokens)
+            comparisons.grade(query, mixed[n : n + size], image_tokens=options.image_tokens)
             for n in range(0, len(mixed), size)
         ]
     replies = yield asks
@@ -58,7 +58,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     notes: dict[str, str] = {}
     repairs = Repairs()
     for ask, reply in zip(asks, replies, strict=True):
-        found, read = judgements.read_grade(reply, ask)
+        found, read = comparisons.read_grade(reply, ask)
         repairs += read.repairs
         for id_, mark in found.items():
             marks.setdefault(id_, []).append(mark)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmrerank.ports import Capability, Judging, Outcome
-from mmrerank.rerank import judgements
+from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
@@ -27,8 +27,10 @@ class Options:
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Scores every candidate on its own, all in one round."""
-    replies = yield [judgements.score(query, c, image_tokens=options.image_tokens) for c in ranking]
-    scores = [judgements.read_score(r) for r in replies]
+    replies = yield [
+        comparisons.score(query, c, image_tokens=options.image_tokens) for c in ranking
+    ]
+    scores = [comparisons.read_score(r) for r in replies]
     values = {id_: s for id_, s in zip(ranking.ids, scores, strict=True) if s is not None}
     order, _ = ranking.reorder(by_value(ranking.ids, values))
     why = {id_: Assessment(reason=f"yes/no margin {s:+.2f}") for id_, s in values.items()}

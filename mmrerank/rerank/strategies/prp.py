@@ -15,7 +15,7 @@ from typing import Literal
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome
-from mmrerank.rerank import judgements
+from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.schedule import bubble_top, heap_calls, heap_top
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
@@ -61,12 +61,12 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         """For each pair P(first is better), both orders averaged over what was answered."""
         nonlocal failed
         asks = [
-            judgements.prefer(query, images[a], images[b], image_tokens=options.image_tokens)
+            comparisons.prefer(query, images[a], images[b], image_tokens=options.image_tokens)
             for one, other in pairs
             for a, b in ((one, other), (other, one))
         ]
         replies = yield asks
-        read = [judgements.read_letters(r, a) for a, r in zip(asks, replies, strict=True)]
+        read = [comparisons.read_letters(r, a) for a, r in zip(asks, replies, strict=True)]
         found: list[float | None] = []
         for n, (one, _) in enumerate(pairs):
             both = [exp(r[images[one].id]) for r in read[2 * n : 2 * n + 2] if r]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome
-from mmrerank.rerank import judgements
+from mmrerank.rerank import comparisons
 from mmrerank.rerank.schedule import heap_calls, heap_top
 from mmrerank.types import Explanation, Query, Ranking, Repairs
 
@@ -50,9 +50,9 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     def best(places: Sequence[int]) -> Generator[list[Ask], list[Reply], int]:
         nonlocal failed
         shown = [ranking.candidates[n] for n in places]
-        ask = judgements.pick(query, shown, image_tokens=options.image_tokens)
+        ask = comparisons.pick(query, shown, image_tokens=options.image_tokens)
         (reply,) = yield [ask]
-        values = judgements.read_letters(reply, ask)
+        values = comparisons.read_letters(reply, ask)
         failed += not values
         # the earlier place where they are equal, or nothing is known
         return max(places, key=lambda n: (values.get(ranking.ids[n], 0.0), -n))
