@@ -57,8 +57,14 @@ def _generate(qwen: QwenVL, grammars: Grammars, rows: Sequence[Row]) -> list[Gen
     mask, nexts = batch.mask, batch.positions.amax((0, 2)) + 1
     logits = qwen.forward(batch, cache)
     while True:
-        grammars.mask(logits, [None if i in finish else rows[i].matcher for i in alive])
-        tokens = _choose(logits, [rows[i].temperature for i in alive], [draws[i] for i in alive])
+        matchers = [None if i in finish else rows[i].matcher for i in alive]
+        tokens = _choose_allowed(
+            logits,
+            grammars,
+            matchers,
+            [rows[i].temperature for i in alive],
+            [draws[i] for i in alive],
+        )
         for i, token in zip(alive, tokens, strict=True):
             if i in finish:  # the row only waits to be dropped; its token means nothing
                 continue
@@ -66,9 +72,6 @@ def _generate(qwen: QwenVL, grammars: Grammars, rows: Sequence[Row]) -> list[Gen
                 finish[i] = "stop"
                 continue
             written[i].append(token)
-            matcher = rows[i].matcher
-            if matcher is not None:
-                matcher.accept_token(token)
             if len(written[i]) >= rows[i].limit:
                 finish[i] = "length"
         going = [n for n, i in enumerate(alive) if i not in finish]
@@ -84,6 +87,35 @@ def _generate(qwen: QwenVL, grammars: Grammars, rows: Sequence[Row]) -> list[Gen
         mask = torch.cat([mask, mask.new_ones(len(alive), 1)], 1)
         logits = qwen.step(torch.tensor(tokens, device=device), mask, nexts, cache)
         nexts = nexts + 1
+
+
+def _choose_allowed(
+    logits: torch.Tensor,
+    grammars: Grammars,
+    matchers: Sequence[Any | None],
+    temperatures: Sequence[float],
+    draws: Sequence[torch.Generator | None],
+) -> list[int]:
+    """The next token of each row, told to the row's matcher; only a refused choice is made again, masked.
+
+    Asking about one token before masking all: masks of xgrammar 0.2.8 lack some tokens that its matcher
+    accepts (a vocabulary with "environment" was never allowed that word). What is drawn is distributed
+    as under the mask: a draw that is accepted, or else one among the allowed.
+    """
+    tokens = _choose(logits, temperatures, draws)
+    refused = [
+        n
+        for n, (matcher, token) in enumerate(zip(matchers, tokens, strict=True))
+        if matcher is not None and not matcher.accept_token(token)
+    ]
+    if refused:
+        again = logits[refused]
+        grammars.mask(again, [matchers[n] for n in refused])
+        chosen = _choose(again, [temperatures[n] for n in refused], [draws[n] for n in refused])
+        for n, token in zip(refused, chosen, strict=True):
+            matchers[n].accept_token(token)  # type: ignore[union-attr]
+            tokens[n] = token
+    return tokens
 
 
 def _choose(
