@@ -1,9 +1,9 @@
 """TREC files: runs of six columns (``qid Q0 docno rank score tag``) and qrels of four, read and written.
 
 Ids may be anything: whitespace, control characters and ``%`` are percent-encoded in the file and decoded on
-reading. A run is written with strictly decreasing scores, so that every reader that sorts by a float64 sees
-our order (readers that keep scores as float32 may still see ties). Files ending in ``.gz`` are compressed.
-No metric is computed here.
+reading. A run is written with scores that decrease strictly even in single precision, which is what
+trec_eval keeps, so that every reader sees our order. Files ending in ``.gz`` are compressed. No metric is
+computed here.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ import json
 import math
 import re
 import unicodedata
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple, overload
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+import numpy as np
 
 from mmrerank.errors import InputError
 
@@ -24,12 +29,48 @@ Qrels = Mapping[str, Mapping[str, int]]
 """Relevance by query id and document id."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scored:
+class Scored(NamedTuple):
     """One line of a run: a document and its score."""
 
     id: str
     score: float
+
+
+class Ranked(Sequence[Scored]):
+    """The documents of one query, best first, held without an object for each of them.
+
+    A run of millions of lines is read and scored in this form: ``ids`` and, as long, ``scores``.
+    """
+
+    __slots__ = ("ids", "scores")
+
+    def __init__(self, ids: Sequence[str], scores: Sequence[float]) -> None:
+        self.ids = tuple(ids)
+        self.scores = array("d", scores)
+
+    @classmethod
+    def of(cls, rows: Sequence[Scored]) -> Ranked:
+        """``rows`` in this form."""
+        return rows if isinstance(rows, cls) else cls([r.id for r in rows], [r.score for r in rows])
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @overload
+    def __getitem__(self, place: int) -> Scored: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> Ranked: ...
+
+    def __getitem__(self, place: int | slice) -> Scored | Ranked:
+        if isinstance(place, slice):
+            return Ranked(self.ids[place], self.scores[place])
+        return Scored(self.ids[place], self.scores[place])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(other)
+
+    __hash__ = None  # type: ignore[assignment] # a sequence with an array inside
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +106,8 @@ def decode_id(column: str) -> str:
 
 
 def write_run(path: Path | str, run: Run, *, raw: Path | str | None = None) -> None:
-    """Writes ``run``, replacing ``path`` in one step; equal scores are lowered by the least float64 step.
+    """Writes ``run``, replacing ``path`` in one step; a score that is not below the one before it, in single
+    precision, is lowered by the least step. Where no float32 can say it, ranks are counted down instead.
 
     The file ``raw`` gets the scores as they were: ``{"query", "id", "rank", "score"}`` a line. Raises
     `InputError` when a document occurs twice in a query, or a score is not finite or higher than the one
@@ -94,7 +136,6 @@ def _column(id_: str, what: str) -> str:
 
 
 def _decreasing(rows: Sequence[Scored], where: str) -> list[float]:
-    scores: list[float] = []
     seen: set[str] = set()
     above = math.inf
     for row in rows:
@@ -107,11 +148,19 @@ def _decreasing(rows: Sequence[Scored], where: str) -> list[float]:
             raise InputError(f"{where}: {row.id!r} occurs twice")
         seen.add(row.id)
         above = score
-        if scores and score >= scores[-1]:
-            score = math.nextafter(scores[-1], -math.inf)
-            if not math.isfinite(score):
-                raise InputError(f"{where}: no number lies below the score of {row.id!r}")
-        scores.append(score)
+    scores: list[float] = []
+    last = np.float32(np.inf)
+    with np.errstate(over="ignore"):
+        for row in rows:
+            value = float(row.score)
+            single = np.float32(value)
+            if np.isfinite(single) and not single < last:
+                single = np.nextafter(last, np.float32(-np.inf))
+                value = float(single)
+            if not np.isfinite(single):
+                return [float(len(rows) - n) for n in range(len(rows))]
+            scores.append(value)
+            last = single
     return scores
 
 
@@ -120,25 +169,102 @@ def read_run(path: Path | str) -> Run:
 
     Raises `InputError` naming the line that is wrong. The tag is the last line's.
     """
-    found: dict[str, dict[str, tuple[float, int]]] = {}
+    path = Path(path)
+    found: _Found = {}
+    known: dict[bytes, str] = {}  # ids recur from query to query: each is kept once
     tag = Run.tag
-    for where, columns in _lines(Path(path), 6):
-        qid, docno, tag = (_decoded(columns[i], where) for i in (0, 2, 5))
-        rank = _number(columns[3], int, "rank", where)
-        score = _number(columns[4], float, "score", where)
-        if not math.isfinite(score):
-            raise InputError(f"{where}: the score {columns[4]!r} is not finite")
-        rows = found.setdefault(qid, {})
-        if docno in rows:
-            raise InputError(f"{where}: {docno!r} occurs twice for query {qid!r}")
-        rows[docno] = (-score, int(rank))
-    ordered = {
-        qid: tuple(
-            Scored(id=i, score=-key[0]) for i, key in sorted(rows.items(), key=lambda r: r[1])
-        )
-        for qid, rows in found.items()
-    }
-    return Run(rows=ordered, tag=tag)
+    try:
+        tag = _gather(path, found, known) or tag
+    except UnicodeDecodeError:
+        for number, columns in _lines(path, 6):
+            _complain(f"{path}, line {number}", columns)
+        raise
+    rows: dict[str, Sequence[Scored]] = {}
+    for qid in list(found):
+        ids, scores, ranks = found.pop(qid)
+        if len(set(ids)) != len(ids) or not all(map(math.isfinite, scores)):
+            _name_the_line(path)
+        if sorted(scores, reverse=True) != scores or sorted(ranks) != ranks:
+            order = sorted(range(len(ids)), key=lambda n: (-scores[n], ranks[n]))
+            ids, scores = [ids[n] for n in order], [scores[n] for n in order]
+        rows[qid] = Ranked(ids, scores)
+    return Run(rows=rows, tag=tag)
+
+
+_Found = dict[str, tuple[list[str], list[float], list[int]]]
+_Portion = tuple[list[bytes], list[bytes], list[int], list[float], list[bytes]]
+_PORTION = 1 << 22  # bytes of a run that are taken apart together
+
+
+def _portions(path: Path) -> Iterator[_Portion]:
+    """Query ids, documents, ranks, scores and tags of a run, some thousand lines at a time.
+
+    Splitting many lines at once is several times faster, and safe where every line is plainly a run's:
+    the second column is ``Q0`` throughout. Otherwise lines are looked at one by one.
+    """
+    for first, lines in _blocks(path):
+        words = b"".join(lines).split()
+        if len(words) == 6 * len(lines) and set(words[1::6]) == {b"Q0"}:
+            try:
+                ranks, scores = list(map(int, words[3::6])), list(map(float, words[4::6]))
+                yield words[0::6], words[2::6], ranks, scores, words[5::6]
+                continue
+            except ValueError:
+                pass  # the line is named below
+        rows = list(_columns(path, 6, first, lines))
+        for number, columns in rows:
+            _complain(f"{path}, line {number}", columns)
+        if rows:
+            qids, _, docnos, places, values, tags = (
+                list(c) for c in zip(*(r[1] for r in rows), strict=True)
+            )
+            yield qids, docnos, list(map(int, places)), list(map(float, values)), tags
+
+
+def _gather(path: Path, found: _Found, known: dict[bytes, str]) -> str:
+    """Fills ``found`` with ids, scores and ranks by query; returns the last tag."""
+    tag = ""
+    for qids, docnos, ranks, scores, tags in _portions(path):
+        tag = _known(tags[-1], known)
+        start = 0
+        for qid, group in groupby(qids):
+            end = start + sum(1 for _ in group)
+            ids, values, places = found.setdefault(_known(qid, known), ([], [], []))
+            ids += [known.get(d) or _known(d, known) for d in docnos[start:end]]
+            values += scores[start:end]
+            places += ranks[start:end]
+            start = end
+    return tag
+
+
+def _known(column: bytes, known: dict[bytes, str]) -> str:
+    text = known.get(column)
+    if text is None:
+        text = known[column] = decode_id(column.decode("utf-8"))
+    return text
+
+
+def _complain(where: str, columns: Sequence[bytes]) -> None:
+    """Says which column of a line of a run is wrong, if one is."""
+    for place in (0, 2, 5):
+        _decoded(columns[place].decode("utf-8", "backslashreplace"), where)
+    _number(columns[3].decode("utf-8", "backslashreplace"), int, "rank", where)
+    _number(columns[4].decode("utf-8", "backslashreplace"), float, "score", where)
+
+
+def _name_the_line(path: Path) -> None:
+    """Reads a run again, which has a document twice or a score that is no number, to say where."""
+    seen: set[tuple[bytes, bytes]] = set()
+    for number, columns in _lines(path, 6):
+        where = f"{path}, line {number}"
+        qid, docno = columns[0], columns[2]
+        if not math.isfinite(float(columns[4])):
+            raise InputError(f"{where}: the score {columns[4].decode()!r} is not finite")
+        if (qid, docno) in seen:
+            told = decode_id(docno.decode()), decode_id(qid.decode())
+            raise InputError(f"{where}: {told[0]!r} occurs twice for query {told[1]!r}")
+        seen.add((qid, docno))
+    raise InputError(f"{path} names a document twice for one query, once percent-encoded")
 
 
 def write_qrels(path: Path | str, qrels: Qrels) -> None:
@@ -154,31 +280,52 @@ def write_qrels(path: Path | str, qrels: Qrels) -> None:
 def read_qrels(path: Path | str) -> dict[str, dict[str, int]]:
     """Reads qrels. Raises `InputError` naming the line that is wrong or judges a document again."""
     found: dict[str, dict[str, int]] = {}
-    for where, columns in _lines(Path(path), 4):
-        judged = found.setdefault(_decoded(columns[0], where), {})
-        docno = _decoded(columns[2], where)
+    path = Path(path)
+    for number, columns in _lines(path, 4):
+        where = f"{path}, line {number}"
+        qid, docno, value = (columns[n].decode("utf-8", "backslashreplace") for n in (0, 2, 3))
+        judged = found.setdefault(_decoded(qid, where), {})
+        docno = _decoded(docno, where)
         if docno in judged:
-            raise InputError(f"{where}: {docno!r} is judged twice for query {columns[0]!r}")
-        judged[docno] = int(_number(columns[3], int, "relevance", where))
+            raise InputError(f"{where}: {docno!r} is judged twice for query {qid!r}")
+        judged[docno] = int(_number(value, int, "relevance", where))
     return found
 
 
-def _lines(path: Path, width: int) -> Iterator[tuple[str, list[str]]]:
-    """Each line's place and columns; empty lines are left out."""
+def _blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
+    """The file's lines in blocks, each with its first line's number."""
     opener = gzip.open if path.suffix == ".gz" else open
+    number = 1
     try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                # not `split()`: it also splits at characters that a foreign id may hold
-                columns = re.split(r"[ \t]+", line.strip(" \t\r\n"))
-                if columns == [""]:
-                    continue
-                where = f"{path}, line {number}"
-                if len(columns) != width:
-                    raise InputError(f"{where} has {len(columns)} columns, not {width}")
-                yield where, columns
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+        with opener(path, "rb") as file:
+            while lines := file.readlines(_PORTION):
+                if number == 1:
+                    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+                yield number, lines
+                number += len(lines)
+    except (OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
+
+
+def _lines(path: Path, width: int) -> Iterator[tuple[int, list[bytes]]]:
+    for first, lines in _blocks(path):
+        yield from _columns(path, width, first, lines)
+
+
+def _columns(
+    path: Path, width: int, first: int, lines: Sequence[bytes]
+) -> Iterator[tuple[int, list[bytes]]]:
+    """Each line's number and columns; empty lines are left out."""
+    for number, line in enumerate(lines, start=first):
+        columns = line.split()
+        if len(columns) != width:
+            # a foreign id may hold what `split` takes for white space
+            columns = re.split(rb"[ \t]+", line.strip(b" \t\r\n"))
+        if columns in ([], [b""]):
+            continue
+        if len(columns) != width:
+            raise InputError(f"{path}, line {number} has {len(columns)} columns, not {width}")
+        yield number, columns
 
 
 def _decoded(column: str, where: str) -> str:
