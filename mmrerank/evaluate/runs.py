@@ -191,6 +191,40 @@ def read_run(path: Path | str) -> Run:
     return Run(rows=rows, tag=tag)
 
 
+def read_raw(path: Path | str) -> Run:
+    """Reads what `write_run` writes as ``raw``: a line ``{"query", "id", "score"}`` for each document.
+
+    The order is that of `read_run`, but equal scores stay equal. Raises `InputError` naming the line.
+    """
+    path = Path(path)
+    found: dict[str, dict[str, tuple[float, float]]] = {}
+    for first, lines in _blocks(path):
+        for number, line in enumerate(lines, start=first):
+            if not line.strip():
+                continue
+            where = f"{path}, line {number}"
+            try:
+                note = json.loads(line)
+                query, id_, score = str(note["query"]), str(note["id"]), float(note["score"])
+                rank = float(note.get("rank", number))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                raise InputError(
+                    f'{where} is not a line like {{"query": "q", "id": "a.jpg", "score": 0.5}}: {error}'
+                ) from None
+            if not math.isfinite(score):
+                raise InputError(f"{where}: the score {score} is not finite")
+            rows = found.setdefault(query, {})
+            if id_ in rows:
+                raise InputError(f"{where}: {id_!r} occurs twice for query {query!r}")
+            rows[id_] = (-score, rank)
+    return Run(
+        rows={
+            q: Ranked(ids := sorted(rows, key=rows.__getitem__), [-rows[i][0] for i in ids])
+            for q, rows in found.items()
+        }
+    )
+
+
 _Found = dict[str, tuple[list[str], list[float], list[int]]]
 _Portion = tuple[list[bytes], list[bytes], list[int], list[float], list[bytes]]
 _PORTION = 1 << 22  # bytes of a run that are taken apart together

@@ -19,14 +19,14 @@ from mmrerank.demo.world import stream
 from mmrerank.errors import UsageError
 from mmrerank.evaluate.benchmarks.demo import METRICS, UNMATCHED, evaluate_demo
 from mmrerank.evaluate.compare import interval, paired
-from mmrerank.evaluate.metrics import by_query, mean
-from mmrerank.evaluate.runs import Run, Scored, read_qrels, read_run
+from mmrerank.evaluate.metrics import by_query, in_order, mean
+from mmrerank.evaluate.runs import Run, read_qrels, read_run
 
 SEED, SCENES, QUERIES = 11, 420, 7
 
 
 def ranked(rows: dict[str, list[str]]) -> Run:
-    return Run(rows={q: tuple(Scored(id=i, score=0.0) for i in ids) for q, ids in rows.items()})
+    return Run(rows={q: in_order(ids) for q, ids in rows.items()})
 
 
 def ndcg(order: list[str], judged: dict[str, int]) -> float:

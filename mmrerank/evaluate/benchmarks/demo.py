@@ -35,7 +35,7 @@ from mmrerank.demo.run import DOMAIN
 from mmrerank.demo.world import Scene, is_seen, stream
 from mmrerank.embed._open import open_embedder
 from mmrerank.evaluate.compare import interval, paired
-from mmrerank.evaluate.metrics import by_query, mean
+from mmrerank.evaluate.metrics import by_query, in_order, mean
 from mmrerank.evaluate.runs import Run, Scored, read_qrels, write_qrels, write_run
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Chat
@@ -227,17 +227,14 @@ def _bounds(book: _Book, first: Sequence[SearchResult], seed: int) -> dict[str, 
     shuffled: dict[str, list[float]] = {m: [] for m in METRICS}
     for _ in range(_SHUFFLES):
         rows = {
-            r.query.id: tuple(
-                Scored(id=r.hits[int(n)].id, score=0.0) for n in rng.permutation(len(r.hits))
-            )
+            r.query.id: in_order([r.hits[int(n)].id for n in rng.permutation(len(r.hits))])
             for r in first
         }
         for metric, values in by_query(Run(rows=rows), book.qrels, METRICS).items():
             shuffled[metric].append(mean(values))
     best = {
-        r.query.id: tuple(
-            Scored(id=h.id, score=0.0)
-            for h in sorted(r.hits, key=lambda h: -book.qrels[r.query.id].get(h.id, 0))
+        r.query.id: in_order(
+            [h.id for h in sorted(r.hits, key=lambda h: -book.qrels[r.query.id].get(h.id, 0))]
         )
         for r in first
     }
@@ -290,7 +287,7 @@ def _summed(
         first = [h.id for h in sorted(result.hits, key=lambda h: h.first_rank)]
         told = result.explanation.assessments
         sums = {i: v for i in first if i in told and (v := verdict_sum(told[i])) is not None}
-        rows[result.query.id] = tuple(Scored(id=i, score=0.0) for i in by_value(first, sums))
+        rows[result.query.id] = in_order(by_value(first, sums))
     values = by_query(Run(rows=rows), book.qrels, METRICS)
     gains = {m: paired(values[m], baseline[m]) for m in METRICS}
     return {
