@@ -23,6 +23,7 @@ KINDS = {
     "embedder": "mmrerank.embed",
     "corpus": "mmrerank.corpus",
     "store": "mmrerank.index.stores",
+    "benchmark": "mmrerank.evaluate.benchmarks",
 }
 
 

@@ -11,7 +11,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Any
 
@@ -264,6 +264,12 @@ def measure(
         )
         for name in names
     }
+
+
+def relisted(run: Run, qrels: Qrels, names: Mapping[str, str]) -> dict[str, Measured]:
+    """`measure` under the names that a benchmark uses: ``{"R@50": "Recall@50"}``."""
+    found = measure(run, qrels, list(names.values()))
+    return {own: replace(found[name], name=own) for own, name in names.items()}
 
 
 def untied(ranked: Ranked, judged: Judged, *, best: bool) -> Ranked:

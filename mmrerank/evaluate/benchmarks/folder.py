@@ -1,0 +1,59 @@
+"""Any folder of queries and right answers of one's own, graded or not.
+
+``queries.jsonl`` (or csv, json, parquet) with id, text and relevant (a list of image ids, or an object from
+id to grade), and where they apply image, turns, exclude, candidates and category; ``qrels.txt`` may stand in
+for relevant, and ``gallery.txt`` list the images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmrerank.errors import UsageError
+from mmrerank.evaluate.benchmark import Answer, Task, one_run
+from mmrerank.evaluate.benchmarks import _folder
+from mmrerank.evaluate.metrics import measure, split_names
+from mmrerank.evaluate.runs import Run
+from mmrerank.evaluate.scores import Measured
+
+NAME = "folder"
+SPLITS = ("all",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Metrics with commas between; names of ``mmrerank list metrics``."""
+
+    metrics: str = "nDCG@10,AP,RR,R@1,R@5,R@10,P@1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderTask(Task):
+    """``metrics`` are the names wanted."""
+
+    metrics: Sequence[str]
+
+
+def load(data: Path, split: str, options: Options) -> FolderTask:
+    """The folder's queries; see the module's text for its columns."""
+    names = split_names(options.metrics)
+    if not names:
+        raise UsageError("the option metrics names none; see `mmrerank list metrics`")
+    content = _folder.read(data, NAME)
+    return FolderTask(
+        benchmark=NAME,
+        split=split,
+        queries=content.asked,
+        qrels=content.qrels,
+        gallery=content.gallery,
+        lists=content.lists,
+        categories=content.categories,
+        metrics=names,
+    )
+
+
+def score(task: FolderTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+    """The metrics asked for, by trec_eval's rules where it has them."""
+    return measure(Run(rows=one_run(task, answers).rows), task.qrels, task.metrics)
