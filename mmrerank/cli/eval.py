@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmrerank.cli._benchmarks import register
 from mmrerank.cli._console import Output, emit, guarded, progress, say, table_console, working
 from mmrerank.cli._options import OutputFlag
 
@@ -127,4 +128,5 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.3f}"
 
 
+register(group)
 group.command("demo", epilog=f"\b\nExample:\n  {EXAMPLE}")(demo)

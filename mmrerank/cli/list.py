@@ -14,6 +14,7 @@ import typer
 from mmrerank import catalog, registry
 from mmrerank.cli._console import Output, emit, one_line, table_console
 from mmrerank.cli._options import OutputFlag
+from mmrerank.evaluate.metrics import METRICS
 
 EXAMPLE = """mmrerank list methods
 mmrerank list --output json"""
@@ -28,6 +29,8 @@ class What(StrEnum):
     models = "models"
     stores = "stores"
     corpora = "corpora"
+    metrics = "metrics"
+    benchmarks = "benchmarks"
 
 
 _KIND = {
@@ -44,7 +47,7 @@ def list_(
     ] = None,
     output: OutputFlag = Output.text,
 ) -> None:
-    """List methods and their options, backends, embedders, models, stores, sources."""
+    """List methods and their options, backends, embedders, models, stores, sources, metrics, benchmarks."""
     found = {w.value: _rows(w) for w in ([what] if what else What)}
     if output is Output.json:
         emit(found)
@@ -58,6 +61,10 @@ def _rows(what: What) -> list[dict[str, Any]]:
         return [method(name) for name in registry.names("strategy")]
     if what is What.models:
         return [dataclasses.asdict(card) for card in catalog.cards()]
+    if what is What.metrics:
+        return [metric(name) for name in METRICS]
+    if what is What.benchmarks:
+        return [benchmark(name) for name in registry.names("benchmark")]
     return [_plugin(_KIND[what], name) for name in registry.names(_KIND[what])]
 
 
@@ -71,6 +78,30 @@ def method(name: str) -> dict[str, Any]:
         "paper": module.PAPER,
         "about": _first_sentence(module.__doc__),
         "options": _options(module.Options),
+    }
+
+
+def metric(name: str) -> dict[str, Any]:
+    """A metric: whether it takes a cut-off, and in which order it has documents of one score."""
+    found = METRICS[name]
+    form = {"needed": f"{name}@k", "allowed": f"{name}[@k]", "absent": name}[found.cutoff]
+    return {"name": name, "form": form, "about": found.about, "ties": found.tie_rule}
+
+
+def benchmark(module_name: str) -> dict[str, Any]:
+    """A benchmark: what it is, its splits and options, and what papers report on it."""
+    from mmrerank.evaluate.benchmark import published
+
+    name = module_name.replace("_", "-")
+    module = registry.load("benchmark", module_name)
+    data = published(name)
+    return {
+        "name": name,
+        "about": data["about"],
+        "splits": list(module.SPLITS),
+        "options": _options(module.Options),
+        "published": len(data["published"]),
+        "source": data["source"].strip(),
     }
 
 

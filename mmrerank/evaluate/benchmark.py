@@ -22,7 +22,7 @@ from mmrerank import config, registry
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluate.files import parse_json, read_bytes
 from mmrerank.evaluate.metrics import LIST_TIES, hit
-from mmrerank.evaluate.runs import Qrels, Ranked
+from mmrerank.evaluate.runs import Qrels, Ranked, Run
 from mmrerank.evaluate.scores import Measured, Scores
 from mmrerank.evaluate.scoring import quoted, read_any, unknown_queries
 
@@ -158,6 +158,12 @@ def count_warnings(name: str, split: str, found: Mapping[str, int], where: str) 
     )
 
 
+def own_runs(name: str, data: Path) -> list[Path]:
+    """Predictions that lie in the data itself and are scored when no run is given (MMEB)."""
+    find_own: Callable[[Path], list[Path]] = getattr(module_of(name), "own_runs", lambda _: [])
+    return find_own(data)
+
+
 def read_answer(task: Task, path: Path) -> Answer:
     """The lists in ``path``: a TREC run, raw scores, or a file of the benchmark's own form (each may be .gz).
 
@@ -252,6 +258,25 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
         missing=[q for q in expected if lacks(q not in a.rows for a in answers)],
         warnings=[*task.warnings, *(w for a in answers for w in a.warnings)],
     )
+
+
+def write_submission(task: Task, answers: Sequence[Answer], folder: Path) -> list[Path]:
+    """Writes the benchmark's official files of a run, reads them again, and returns their paths.
+
+    Raises `UsageError` where the benchmark has none, or there is no run to write.
+    """
+    write = getattr(module_of(task.benchmark), "write_own", None)
+    if write is None:
+        raise UsageError(f"{task.benchmark} has no submission file")
+    runs = [a for a in answers if a.kind == "run"]
+    if len(runs) != 1:
+        raise UsageError(
+            f"a submission is written from one TREC run, not {len(runs)}; give it as --run"
+        )
+    paths: list[Path] = write(task, Run(rows=runs[0].rows), folder)
+    for path in paths:
+        read_answer(task, path)
+    return paths
 
 
 def recall(

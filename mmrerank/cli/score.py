@@ -1,0 +1,55 @@
+"""``mmrerank score``: any TREC run against any qrels, by any metric. No benchmark is known here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmrerank.cli._console import Output, emit, working
+from mmrerank.cli._options import OutputFlag
+
+EXAMPLE = """mmrerank score runs/cotrr.trec --qrels runs/qrels.txt --metrics nDCG@10,RR,R@20
+mmrerank score run.trec.gz --qrels qrels.txt --metrics INQUIRE_AP@50 --tie-bounds --output json"""
+
+
+def score(
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Six columns (TREC) or raw scores (.jsonl); .gz too."),
+    ],
+    qrels: Annotated[
+        Path, typer.Option("--qrels", metavar="QRELS", help="What is right: qid 0 docno grade.")
+    ],
+    metrics: Annotated[
+        str,
+        typer.Option(
+            "--metrics", metavar="LIST", help="Names of `mmrerank list metrics`, commas between."
+        ),
+    ] = "nDCG@10,AP,RR,P@1,R@10",
+    tie_bounds: Annotated[
+        bool,
+        typer.Option(
+            "--tie-bounds",
+            help="Also the value under the worst and the best order of equal scores.",
+        ),
+    ] = False,
+    output: OutputFlag = Output.text,
+) -> None:
+    """Score a run against qrels.
+
+    Every query of the qrels counts: "value" takes one that the run lacks for 0, "value_scored" leaves it
+    out. Each metric says how it orders equal scores.
+    """
+    from mmrerank.cli._scores import show
+    from mmrerank.evaluate.metrics import split_names
+    from mmrerank.evaluate.runs import read_qrels
+    from mmrerank.evaluate.scoring import score_run
+
+    with working():
+        scores = score_run(run, read_qrels(qrels), split_names(metrics), tie_bounds=tie_bounds)
+    if output is Output.json:
+        emit(scores.to_dict())
+    else:
+        show(scores, title=str(run))
