@@ -71,8 +71,9 @@ def _tied(ranked: Ranked, judged: Judged, k: int | None) -> Iterator[list[bool]]
 def inquire_ap(ranked: Ranked, judged: Judged, k: int | None) -> float:
     """INQUIRE's average precision: scikit-learn's over the list, times its hits, over min(R, k).
 
-    Tied documents enter together. R counts every relevant document, listed or not. Without ``k``, it is
-    the length of the list. Source: inquire-benchmark/INQUIRE, src/metrics.py, commit 4473f3f.
+    Tied documents enter together, so that the value may lie above that of every order of them. R counts
+    every relevant document, listed or not. Without ``k``, it is the length of the list. Source:
+    inquire-benchmark/INQUIRE, src/metrics.py, commit 4473f3f.
     """
     total, seen, hits = 0.0, 0, 0
     for group in _tied(ranked, judged, k):
