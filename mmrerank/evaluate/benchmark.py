@@ -21,7 +21,7 @@ import yaml
 from mmrerank import config, registry
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluate.files import parse_json, read_bytes
-from mmrerank.evaluate.metrics import LIST_TIES, hit
+from mmrerank.evaluate.metrics import LIST_TIES, Listed, hit
 from mmrerank.evaluate.runs import Qrels, Ranked, Run
 from mmrerank.evaluate.scores import Measured, Scores
 from mmrerank.evaluate.scoring import quoted, read_any, unknown_queries
@@ -293,7 +293,7 @@ def recall(
     wanted = set(units)
     return Measured(
         name=name,
-        values={q: hit(r, task.qrels[q], k) for q, r in rows.items() if q in wanted},
+        values={q: hit(Listed.of(r, task.qrels[q]), k) for q, r in rows.items() if q in wanted},
         expected=units,
         parts=parts or {},
         tie_rule=LIST_TIES,

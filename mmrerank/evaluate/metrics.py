@@ -10,9 +10,11 @@ from __future__ import annotations
 import difflib
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -30,11 +32,151 @@ TREC_TIES = "equal scores, in single precision, by descending document id (trec_
 LIST_TIES = "the order of the list; equal scores by the run's rank column, then its line"
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a metric needs of one query: the grade of each listed document, and those of all judged ones.
+
+    A document that is listed again has grade 0 there: it counts once. ``hits`` are the places, from 0, of
+    relevant documents.
+    """
+
+    scores: Sequence[float]
+    grades: Sequence[int]
+    hits: Sequence[int]
+    judged: Judged
+
+    @classmethod
+    def of(cls, ranked: Ranked, judged: Judged) -> Listed:
+        """The list with its grades."""
+        ids = ranked.ids
+        grades = [judged.get(i, 0) for i in ids]
+        if len(set(ids)) != len(ids):
+            seen: set[str] = set()
+            for n, i in enumerate(ids):
+                if i in seen:
+                    grades[n] = 0
+                seen.add(i)
+        hits = [n for n, grade in enumerate(grades) if grade > 0]
+        return cls(ranked.scores, grades, hits, judged)
+
+    @property
+    def relevant(self) -> int:
+        """R: how many documents are relevant, listed or not."""
+        return sum(grade > 0 for grade in self.judged.values())
+
+    def found(self, k: int | None) -> int:
+        """How many relevant documents are among the first ``k``."""
+        return len(self.hits) if k is None else bisect_left(self.hits, k)
+
+    def best(self, k: int | None) -> int:
+        """min(R, k); k is the length of the list without a cut-off."""
+        return min(self.relevant, len(self.grades) if k is None else k)
+
+    def groups(self, k: int | None) -> Iterator[tuple[int, int, int]]:
+        """Where each group of equal scores begins and ends among the first ``k``, and its relevant ones."""
+        length = len(self.grades) if k is None else min(k, len(self.grades))
+        begin = 0
+        for end in range(1, length + 1):
+            if end == length or self.scores[end] != self.scores[begin]:
+                yield begin, end, bisect_left(self.hits, end) - bisect_left(self.hits, begin)
+                begin = end
+
+
+@cache
+def _discounts(length: int) -> Sequence[float]:
+    """The sum of 1 / log2(place + 2) over the first n places, for n up to ``length``."""
+    return tuple(accumulate((1 / math.log2(n + 2) for n in range(length)), initial=0.0))
+
+
+def inquire_ap(listed: Listed, k: int | None) -> float:
+    """INQUIRE's average precision: scikit-learn's over the list, times its hits, over min(R, k).
+
+    Tied documents enter together, so that the value may lie above that of every order of them. R counts
+    every relevant document, listed or not. Without ``k``, it is the length of the list. Source:
+    inquire-benchmark/INQUIRE, src/metrics.py, commit 4473f3f.
+    """
+    total, found = 0.0, 0
+    for _, end, hits in listed.groups(k):
+        if hits:
+            found += hits
+            total += found * hits / end
+    return total / best if (best := listed.best(k)) else 0.0
+
+
+def inquire_ndcg(listed: Listed, k: int | None) -> float:
+    """INQUIRE's nDCG: binary gain, log2 discount; tied documents share their mean gain (scikit-learn).
+
+    As in the benchmark's scripts the list is cut at ``k`` before anything is computed. Unlisted relevant
+    documents count in the ideal only, whatever the scores are: INQUIRE gives them the score -100, which a
+    scorer may undercut. Source as `inquire_ap`; McSherry & Najork 2008 for ties.
+    """
+    upto = _discounts(len(listed.grades))
+    gain = sum(
+        hits * (upto[end] - upto[begin]) / (end - begin)
+        for begin, end, hits in listed.groups(k)
+        if hits
+    )
+    best = listed.best(k)
+    return gain / _discounts(best)[best] if best else 0.0
+
+
+def reciprocal_rank(listed: Listed, k: int | None) -> float:
+    """One over the rank of the first relevant document within ``k``, 0 without any, in list order."""
+    first = listed.hits[0] if listed.hits else None
+    return 0.0 if first is None or (k is not None and first >= k) else 1 / (first + 1)
+
+
+def ap_min(listed: Listed, k: int | None) -> float:
+    """Precision at each relevant document within ``k``, summed, over min(R, k); each document once.
+
+    CIRCO's AP@k and, for lists without repetitions, MMEB's. Source: miccunifi/CIRCO, src/evaluation.py.
+    """
+    total = sum(
+        found / (place + 1) for found, place in enumerate(listed.hits[: listed.found(k)], start=1)
+    )
+    return total / best if (best := listed.best(k)) else 0.0
+
+
+def hit(listed: Listed, k: int | None) -> float:
+    """1 when a relevant document is within the first ``k``, else 0, in list order."""
+    return float(listed.found(k) > 0)
+
+
+def list_recall(listed: Listed, k: int | None) -> float:
+    """The share of the relevant documents that are within the first ``k``, in list order."""
+    return listed.found(k) / total if (total := listed.relevant) else 0.0
+
+
+def list_precision(listed: Listed, k: int | None) -> float:
+    """Relevant documents within the first ``k``, over ``k``, each counted once, in list order."""
+    size = len(listed.grades) if k is None else k
+    return listed.found(k) / size if size else 0.0
+
+
+def list_f1(listed: Listed, k: int | None) -> float:
+    """The harmonic mean of `list_precision` and `list_recall`."""
+    p, r = list_precision(listed, k), list_recall(listed, k)
+    return 2 * p * r / (p + r) if p + r else 0.0
+
+
+def _list_ndcg(gain: Callable[[int], float]) -> Callable[[Listed, int | None], float]:
+    def compute(listed: Listed, k: int | None) -> float:
+        total = sum(
+            gain(listed.grades[place]) / math.log2(place + 2)
+            for place in listed.hits[: listed.found(k)]
+        )
+        best = sorted((gain(v) for v in listed.judged.values() if v > 0), reverse=True)[:k]
+        ideal = sum(g / math.log2(n + 2) for n, g in enumerate(best))
+        return total / ideal if ideal else 0.0
+
+    return compute
+
+
 @dataclass(frozen=True, kw_only=True)
 class Metric:
     """A metric by name. ``cutoff`` says whether ``@k`` is needed, allowed or absent.
 
-    Exactly one of ``compute(ranked, judged, k)``, with k None for the whole list, and ``trec``, the name in
+    Exactly one of ``compute(listed, k)``, with k None for the whole list, and ``trec``, the name in
     trec_eval (``{k}`` stands for the cut-off), is set.
     """
 
@@ -44,127 +186,7 @@ class Metric:
     cutoff: str = "allowed"
     trec: str = ""
     trec_cut: str = ""
-    compute: Callable[[Ranked, Judged, int | None], float] | None = None
-
-
-# --- our own ------------------------------------------------------------------------------------------
-
-
-def relevance(ranked: Ranked, judged: Judged) -> list[int]:
-    """The relevance of each ranked document, in order."""
-    return [judged.get(i, 0) for i in ranked.ids]
-
-
-def positives(judged: Judged) -> int:
-    """How many documents are relevant."""
-    return sum(value > 0 for value in judged.values())
-
-
-def _tied(ranked: Ranked, judged: Judged, k: int | None) -> Iterator[list[bool]]:
-    """Whether each document is relevant, in groups of equal scores, over the first ``k``."""
-    head = ranked if k is None else ranked[:k]
-    hits = zip(head.scores, relevance(head, judged), strict=True)
-    for _, group in groupby(hits, key=lambda pair: pair[0]):
-        yield [value > 0 for _, value in group]
-
-
-def inquire_ap(ranked: Ranked, judged: Judged, k: int | None) -> float:
-    """INQUIRE's average precision: scikit-learn's over the list, times its hits, over min(R, k).
-
-    Tied documents enter together, so that the value may lie above that of every order of them. R counts
-    every relevant document, listed or not. Without ``k``, it is the length of the list. Source:
-    inquire-benchmark/INQUIRE, src/metrics.py, commit 4473f3f.
-    """
-    total, seen, hits = 0.0, 0, 0
-    for group in _tied(ranked, judged, k):
-        seen += len(group)
-        found = sum(group)
-        hits += found
-        total += found * hits / seen
-    best = min(positives(judged), len(ranked) if k is None else k)
-    return total / best if best else 0.0
-
-
-def inquire_ndcg(ranked: Ranked, judged: Judged, k: int | None) -> float:
-    """INQUIRE's nDCG: binary gain, log2 discount; tied documents share their mean gain (scikit-learn).
-
-    As in the benchmark's scripts the list is cut at ``k`` before anything is computed.
-
-    Unlisted relevant documents count in the ideal only, whatever the scores are: INQUIRE gives them the
-    score -100, which a scorer may undercut. Source as `inquire_ap`; McSherry & Najork 2008 for ties.
-    """
-    gain, place = 0.0, 0
-    for group in _tied(ranked, judged, k):
-        weight = sum(1 / math.log2(n + 2) for n in range(place, place + len(group)))
-        gain += weight * sum(group) / len(group)
-        place += len(group)
-    best = min(positives(judged), len(ranked) if k is None else k)
-    ideal = sum(1 / math.log2(n + 2) for n in range(best))
-    return gain / ideal if ideal else 0.0
-
-
-def reciprocal_rank(ranked: Ranked, judged: Judged, k: int | None) -> float:
-    """One over the rank of the first relevant document within ``k``, 0 without any, in list order."""
-    for rank, id_ in enumerate(ranked.ids[:k], start=1):
-        if judged.get(id_, 0) > 0:
-            return 1 / rank
-    return 0.0
-
-
-def ap_min(ranked: Ranked, judged: Judged, k: int | None) -> float:
-    """Precision at each relevant document within ``k``, summed, over min(R, k); each document once.
-
-    CIRCO's AP@k and, for lists without repetitions, MMEB's. Source: miccunifi/CIRCO, src/evaluation.py.
-    """
-    total, seen = 0.0, set()
-    for rank, id_ in enumerate(ranked.ids[:k], start=1):
-        if judged.get(id_, 0) > 0 and id_ not in seen:
-            seen.add(id_)
-            total += len(seen) / rank
-    best = min(positives(judged), len(ranked) if k is None else k)
-    return total / best if best else 0.0
-
-
-def hit(ranked: Ranked, judged: Judged, k: int | None) -> float:
-    """1 when a relevant document is within the first ``k``, else 0, in list order."""
-    return float(any(judged.get(i, 0) > 0 for i in ranked.ids[:k]))
-
-
-def _found(ranked: Ranked, judged: Judged, k: int | None) -> int:
-    return len({i for i in ranked.ids[:k] if judged.get(i, 0) > 0})
-
-
-def list_recall(ranked: Ranked, judged: Judged, k: int | None) -> float:
-    """The share of the relevant documents that are within the first ``k``, in list order."""
-    total = positives(judged)
-    return _found(ranked, judged, k) / total if total else 0.0
-
-
-def list_precision(ranked: Ranked, judged: Judged, k: int | None) -> float:
-    """Relevant documents within the first ``k``, over ``k``, each counted once, in list order."""
-    size = len(ranked) if k is None else k
-    return _found(ranked, judged, k) / size if size else 0.0
-
-
-def list_f1(ranked: Ranked, judged: Judged, k: int | None) -> float:
-    """The harmonic mean of `list_precision` and `list_recall`."""
-    p, r = list_precision(ranked, judged, k), list_recall(ranked, judged, k)
-    return 2 * p * r / (p + r) if p + r else 0.0
-
-
-def _list_ndcg(gain: Callable[[int], float]) -> Callable[[Ranked, Judged, int | None], float]:
-    def compute(ranked: Ranked, judged: Judged, k: int | None) -> float:
-        seen: set[str] = set()
-        total = 0.0
-        for place, id_ in enumerate(ranked.ids[:k]):
-            if id_ not in seen:
-                seen.add(id_)
-                total += gain(judged.get(id_, 0)) / math.log2(place + 2)
-        best = sorted((gain(v) for v in judged.values() if v > 0), reverse=True)[:k]
-        ideal = sum(g / math.log2(n + 2) for n, g in enumerate(best))
-        return total / ideal if ideal else 0.0
-
-    return compute
+    compute: Callable[[Listed, int | None], float] | None = None
 
 
 _INQUIRE = "scikit-learn's"
@@ -277,7 +299,7 @@ def untied(ranked: Ranked, judged: Judged, *, best: bool) -> Ranked:
     """The list with documents of one score (in single precision) by relevance, and no ties left."""
     single = np.asarray(ranked.scores, np.float32)
     sign = -1 if best else 1
-    gains = relevance(ranked, judged)
+    gains = [judged.get(i, 0) for i in ranked.ids]
     order = sorted(range(len(ranked)), key=lambda n: (-single[n], sign * gains[n]))
     return Ranked([ranked.ids[n] for n in order], range(len(order), 0, -1))
 
@@ -287,6 +309,7 @@ def _values(
 ) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     trec: dict[str, tuple[Metric, int | None]] = {}
+    own: dict[str, tuple[Callable[[Listed, int | None], float], int | None]] = {}
     other: list[str] = []
     for name in dict.fromkeys(names):
         known = parse(name)
@@ -295,8 +318,13 @@ def _values(
         elif known[0].compute is None:
             trec[name] = known
         else:
-            compute, k = known[0].compute, known[1]
-            found[name] = {q: compute(r, qrels[q], k) for q, r in lists.items()}
+            own[name] = known[0].compute, known[1]
+    if own:
+        found |= {name: {} for name in own}
+        for query, ranked in lists.items():
+            listed = Listed.of(ranked, qrels[query])
+            for name, (compute, k) in own.items():
+                found[name][query] = compute(listed, k)
     if trec:
         found |= _trec(lists, qrels, trec)
     if other:

@@ -24,7 +24,7 @@ from mmrerank.evaluate.benchmark import (
     one_run,
 )
 from mmrerank.evaluate.files import Unique, json_rows, read_json, rows_of
-from mmrerank.evaluate.metrics import LIST_TIES, ap_min, hit, in_order
+from mmrerank.evaluate.metrics import LIST_TIES, Listed, ap_min, hit, in_order
 from mmrerank.evaluate.runs import Ranked, Run
 from mmrerank.evaluate.scores import Measured
 from mmrerank.evaluate.scoring import unknown_queries
@@ -201,14 +201,17 @@ def write_own(task: CircoTask, run: Run, folder: Path) -> list[Path]:
 def score(task: CircoTask, answers: Sequence[Answer]) -> dict[str, Measured]:
     """mAP@k and R@k at 5, 10, 25 and 50, and ``ASPECT.mAP@10`` over the queries of each aspect."""
     rows = one_run(task, answers).rows
-    target = {q: {t: 1} for q, t in task.targets.items()}
+    every = {q: Listed.of(r, task.qrels[q]) for q, r in rows.items()}
+    target = {q: Listed.of(r, {task.targets[q]: 1}) for q, r in rows.items()}
     found: dict[str, Measured] = {}
-    for k in KS:
-        found[f"mAP@{k}"] = _over(
-            task, f"mAP@{k}", {q: ap_min(r, task.qrels[q], k) for q, r in rows.items()}
-        )
-    for k in KS:
-        found[f"R@{k}"] = _over(task, f"R@{k}", {q: hit(r, target[q], k) for q, r in rows.items()})
+    for name, metric, lists in (("mAP", ap_min, every), ("R", hit, target)):
+        for k in KS:
+            found[f"{name}@{k}"] = Measured(
+                name=f"{name}@{k}",
+                values={q: metric(listed, k) for q, listed in lists.items()},
+                expected=list(task.qrels),
+                tie_rule=LIST_TIES,
+            )
     ten = found["mAP@10"]
     for aspect, queries in task.aspects.items():
         if queries:
@@ -220,7 +223,3 @@ def score(task: CircoTask, answers: Sequence[Answer]) -> dict[str, Measured]:
                 expected=queries,
             )
     return found
-
-
-def _over(task: CircoTask, name: str, values: Mapping[str, float]) -> Measured:
-    return Measured(name=name, values=values, expected=list(task.qrels), tie_rule=LIST_TIES)
