@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from mmrerank import __version__
 from mmrerank.cli import app as app_verb
-from mmrerank.cli import demo, doctor, index, info, rerank, search, train, verify
+from mmrerank.cli import compare, demo, doctor, index, info, rerank, search, train, verify
 from mmrerank.cli import eval as eval_verb
 from mmrerank.cli import list as list_verb
 from mmrerank.cli._console import DEBUG, guarded, quiet_libraries
@@ -43,6 +43,7 @@ _ORDER = (
     "rerank",
     "app",
     "eval",
+    "compare",
     "info",
     "verify",
     "list",
@@ -107,6 +108,7 @@ _add("rerank", rerank, rerank.rerank)
 cli.add_typer(demo.group, name="demo", epilog=_epilog(demo), context_settings=SETTINGS)
 _add("app", app_verb, app_verb.app)
 cli.add_typer(eval_verb.group, name="eval", epilog=_epilog(eval_verb), context_settings=SETTINGS)
+_add("compare", compare, compare.compare)
 _add("info", info, info.info)
 _add("verify", verify, verify.verify)
 _add("list", list_verb, list_verb.list_)

@@ -5,6 +5,7 @@ Rendering is `tables`' business.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 from mmrerank.evaluate.compare import SEEN, Comparison, Difference
@@ -145,6 +146,11 @@ def cost_table(comparison: Comparison, usage: Mapping[str, Usage], metric: str) 
         ],
         rows=rows,
     )  # fmt: skip
+
+
+def usage_dict(usage: Usage) -> dict[str, float]:
+    """Plain data, ready for JSON."""
+    return dataclasses.asdict(usage)
 
 
 LONG = (

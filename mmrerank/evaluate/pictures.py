@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from mmrerank.errors import MissingExtraError, UsageError
@@ -18,6 +19,7 @@ from mmrerank.evaluate.tables import one_line
 from mmrerank.types import Usage
 
 Format = Literal["svg", "png"]
+FORMATS: tuple[Format, ...] = ("svg", "png")
 BLUE, RED, GREY, INK = "#0072B2", "#D55E00", "#767676", "#23272e"
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X")
@@ -37,7 +39,7 @@ COSTS: dict[str, Callable[[Usage], float]] = {
 def differences(comparison: Comparison, *, format: Format = "svg") -> bytes:
     """Each run's difference from the baseline with its interval; a panel for each metric.
 
-    Shape and colour are the verdict: after correction for all comparisons, which an interval knows nothing of.
+    Shape and colour are the verdict: an interval knows nothing of the correction for many.
     """
     names = [r for r in comparison.runs if r != comparison.baseline]
     across = min(3, len(comparison.metrics))
@@ -171,6 +173,56 @@ def cost(
     ]
     _legend(figure, looks)
     return _saved(figure, format)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One drawn picture. ``name`` can be a file's, ``caption`` says what is to be seen."""
+
+    name: str
+    caption: str
+    data: bytes
+
+
+def draw(
+    comparison: Comparison, usage: Mapping[str, Usage] | None = None, *, format: Format = "svg"
+) -> tuple[Picture, ...]:
+    """Every picture that the comparison gives, of its first metric where a picture shows only one."""
+    metric, base = comparison.metrics[0], comparison.baseline
+    drawn = [
+        Picture(
+            name="differences",
+            caption=f"Differences from {base} with their intervals; shape and colour are the verdict.",
+            data=differences(comparison, format=format),
+        )
+    ]
+    for number, run in enumerate(comparison.challengers, start=1):
+        drawn.append(
+            Picture(
+                name=f"queries-{number}",
+                caption=f"{metric}: how much better or worse {run} is than {base}, query by query.",
+                data=queries(comparison, metric, run, format=format),
+            )
+        )
+    for number, grouping in enumerate(comparison.groupings, start=1):
+        drawn.append(
+            Picture(
+                name=f"groups-{number}",
+                caption=f"{metric} {by(grouping)}.",
+                data=groups(comparison, metric, grouping, format=format),
+            )
+        )
+    if any(
+        of(u) for r, u in (usage or {}).items() if r in comparison.runs for of in COSTS.values()
+    ):
+        drawn.append(
+            Picture(
+                name="cost",
+                caption=f"{metric} against what it cost.",
+                data=cost(comparison, usage or {}, metric, format=format),
+            )
+        )
+    return tuple(drawn)
 
 
 def pareto(costs: Sequence[float], values: Sequence[float]) -> list[int]:

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent / "help"
 VERBS = [
     "",
     "app",
+    "compare",
     "demo",
     "demo export",
     "doctor",
