@@ -25,15 +25,18 @@ class Notes:
     texts: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
     seen: Mapping[str, bool] = field(default_factory=dict)
+    images: Mapping[str, Sequence[Path]] = field(default_factory=dict)
 
 
 def read_queries(path: Path) -> Notes:
-    """Reads lines of ``{"id", "text", "turns", "category", "seen"}``: all but ``id`` may be left out, and
-    more may be there. Raises `InputError` naming the line that is wrong.
+    """Reads lines of ``{"id", "text", "turns", "category", "seen", "images"}``: all but ``id`` may be left
+    out, and more may be there. ``images`` (or ``reference``, one) are what a query was asked with, relative
+    to the file. Raises `InputError` naming the line that is wrong.
     """
     texts: dict[str, str] = {}
     categories: dict[str, str] = {}
     seen: dict[str, bool] = {}
+    images: dict[str, Sequence[Path]] = {}
     known: set[str] = set()
     for where, row in _rows(path):
         if not isinstance(row, dict):
@@ -56,9 +59,15 @@ def read_queries(path: Path) -> Notes:
             if not isinstance(row["seen"], bool):
                 raise InputError(f"{where}: seen must be true or false, not {row['seen']!r}")
             seen[name] = row["seen"]
+        given = row.get("images") or row.get("reference") or []
+        files = [given] if isinstance(given, str) else given
+        if not isinstance(files, list) or not all(isinstance(f, str) for f in files):
+            raise InputError(f"{where}: images must be a list of paths, not {given!r}")
+        if files:
+            images[name] = [path.parent / f for f in files]
     if not known:
         raise InputError(f"{path} holds no query")
-    return Notes(texts=texts, categories=categories, seen=seen)
+    return Notes(texts=texts, categories=categories, seen=seen, images=images)
 
 
 def read_usage(path: Path, runs: Sequence[str]) -> dict[str, Usage]:
@@ -105,9 +114,12 @@ def read_results(run: Path) -> tuple[dict[str, str], Usage] | None:
     used = Usage()
     try:
         for where, row in _rows(path):
-            texts[row["query"]["id"]] = _words(row["query"], where)
-            used += _usage(row["usage"], where)
-    except (InputError, KeyError, TypeError):
+            query = row.get("query") if isinstance(row, dict) else None
+            if not isinstance(query, dict) or not isinstance(query.get("id"), str):
+                return None
+            texts[query["id"]] = _words(query, where)
+            used += _usage(row.get("usage"), where)
+    except InputError:
         return None
     return (texts, used) if texts else None
 

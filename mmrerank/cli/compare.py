@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,7 +67,7 @@ def compare(
         Path | None,
         typer.Option(
             "--queries", metavar="FILE.jsonl",
-            help="Lines of id, text, category and seen (true, false): for breakdowns and the report.",
+            help="Lines of id, text, category, seen (true, false) and images, for breakdowns and report.",
         ),
     ] = None,
     usage: Annotated[
@@ -221,10 +222,7 @@ def _beside(
     notes = read_queries(queries) if queries else Notes()
     if usage:
         costs |= read_usage(usage, list(files))
-    return (
-        Notes(texts={**texts, **notes.texts}, categories=notes.categories, seen=notes.seen),
-        costs,
-    )
+    return replace(notes, texts={**texts, **notes.texts}), costs
 
 
 def _print(found: Comparison, costs: Mapping[str, Usage], output: Output, format: Format) -> None:
@@ -281,7 +279,12 @@ def _report(
         for name, file in files.items()
     }
     evidence = Evidence(
-        texts=notes.texts, labels=labels, rankings=rankings, qrels=judged, images=images
+        texts=notes.texts,
+        labels=labels,
+        references=notes.images,
+        rankings=rankings,
+        qrels=judged,
+        images=images,
     )
     save(page(found, evidence=evidence, usage=costs, pictures=drawn, worst=worst), path)
     say(f"wrote {path}")

@@ -39,12 +39,14 @@ _SIDE = 168  # pixels: twice what a tile measures, for sharp screens
 class Evidence:
     """What failures are shown with, as far as it is known; all by query id but ``images``.
 
-    ``rankings`` holds by run and query the ids of documents, best first; ``labels`` a query's categories.
+    ``references`` are the images that a query was asked with, ``labels`` its categories; ``rankings`` holds
+    by run and query the ids of documents, best first.
     ``images`` is a file by document id, or a folder in which ids are files' paths, with or without suffix.
     """
 
     texts: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    references: Mapping[str, Sequence[Path]] = field(default_factory=dict)
     rankings: Mapping[str, Mapping[str, Sequence[str]]] = field(default_factory=dict)
     qrels: Qrels = field(default_factory=dict)
     images: Mapping[str, Path] | Path | None = None
@@ -120,10 +122,10 @@ class _Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A run's first images, or (``truth``) those that were looked for."""
+    """A run's first images (``ranked``), or those that were looked for or asked with."""
 
     name: str
-    truth: bool
+    ranked: bool
     tiles: Sequence[_Tile]
     note: str
 
@@ -159,12 +161,18 @@ class _Tiles:
     def card(self, failure: Failure, baseline: str) -> _Card:
         known, query = self.known, failure.query
         rows = []
+        if asked := known.references.get(query, ()):
+            tiles = [
+                _Tile(id=one_line(f.name), rank=n, grade=0, uri=picture_uri(Image(path=f), _SIDE))
+                for n, f in enumerate(asked, start=1)
+            ]
+            rows.append(_Row(name="asked with", ranked=False, tiles=tiles, note=""))
         wanted = [d for d, g in known.qrels.get(query, {}).items() if g > 0]
         wanted.sort(key=lambda d: -known.qrels[query][d])
         if wanted:
             more = len(wanted) - SHOWN
             note = f"and {more} more" if more > 0 else ""
-            rows.append(self.row("looked for", query, wanted, note, truth=True))
+            rows.append(self.row("looked for", query, wanted, note, ranked=False))
         for run in (baseline, failure.run):
             if run in known.rankings:
                 ranked = known.rankings[run].get(query, ())
@@ -177,14 +185,14 @@ class _Tiles:
         )
 
     def row(
-        self, name: str, query: str, ids: Sequence[str], note: str, *, truth: bool = False
+        self, name: str, query: str, ids: Sequence[str], note: str, *, ranked: bool = True
     ) -> _Row:
         grades = self.known.qrels.get(query, {})
         tiles = [
             _Tile(id=one_line(d), rank=rank, grade=max(0, grades.get(d, 0)), uri=self.copy(d))
             for rank, d in enumerate(ids[:SHOWN], start=1)
         ]
-        return _Row(name=name, truth=truth, tiles=tiles, note=note)
+        return _Row(name=name, ranked=ranked, tiles=tiles, note=note)
 
     def copy(self, id_: str) -> str:
         if id_ not in self.copies:

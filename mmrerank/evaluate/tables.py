@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from rich.table import Table as RichTable
+    from rich.console import Group
 
 Mark = Literal["", "up", "down"]
 ARROWS: dict[Mark, str] = {"": "", "up": "↑", "down": "↓"}
@@ -61,16 +61,15 @@ class Table:
         return ((strong,) if any(c.strong for r in self.rows for c in r) else ()) + (*self.notes,)
 
 
-def terminal(table: Table) -> RichTable:
+def terminal(table: Table) -> Group:
     """The table for `rich`; control characters are shown as escapes and cannot drive the terminal."""
+    from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    notes = "\n".join(map(one_line, table.explained("*: the best.")))
     shown = RichTable(
         title=Text(one_line(table.title), style="bold"), title_justify="left", box=None,
-        padding=(0, 2, 0, 0), header_style="dim", caption_justify="left",
-        caption=Text(notes, style="dim") if notes else None,
+        padding=(0, 2, 0, 0), header_style="dim",
     )  # fmt: skip
     for name, right in zip(table.columns, table.right, strict=True):
         shown.add_column(
@@ -93,7 +92,9 @@ def terminal(table: Table) -> RichTable:
                 for c, star, mark in zip(row, starred, marked, strict=True)
             )
         )
-    return shown
+    # below, not as the table's caption: that would be as narrow as the table
+    notes = [Text(one_line(n), style="dim") for n in table.explained("*: the best.")]
+    return Group(shown, *notes)
 
 
 def markdown(table: Table) -> str:
@@ -158,13 +159,16 @@ def _latex_cell(cell: Cell) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Column names and rows, values unrounded; no title, notes or marks."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(table.columns)
-    for row in table.rows:
-        writer.writerow([c.text if c.value is None else repr(c.value) for c in row])
-    return file.getvalue()
+    """Column names and rows, values unrounded and texts as they are; no title, notes or marks."""
+    rows = [[c.text if c.value is None else repr(c.value) for c in r] for r in table.rows]
+    return "".join(_csv_line(row) + "\n" for row in (table.columns, *rows))
+
+
+def _csv_line(row: Sequence[str]) -> str:
+    line = io.StringIO()
+    # the writer quotes what its line end holds: a lone carriage return would end a row for a reader
+    csv.writer(line, lineterminator="\r\n").writerow(row)
+    return line.getvalue().removesuffix("\r\n")
 
 
 RENDERINGS: dict[str, Callable[[Table], str]] = {
