@@ -164,7 +164,7 @@ def _named(texts: Sequence[str]) -> dict[str, Path]:
         if file == Path(text):
             name = file.name.removesuffix(".gz")
             for suffix in _SUFFIXES:
-                name = name.removesuffix(suffix)
+                name = name.removesuffix(suffix) or name
         # undecodable bytes of a file name would fail in every output
         name = os.fsencode(name).decode("utf-8", "replace")
         if name in files:
@@ -263,7 +263,7 @@ def _report(
     worst: int,
 ) -> None:
     from mmrerank.evaluate.pictures import draw
-    from mmrerank.evaluate.report import Evidence, page, save
+    from mmrerank.evaluate.report import Evidence, failing, page, save
     from mmrerank.evaluate.runs import Ranked, read_run
 
     try:
@@ -274,8 +274,9 @@ def _report(
     labels = {q: [c] for q, c in notes.categories.items()}
     for query, known in notes.seen.items():
         labels.setdefault(query, []).append("seen" if known else "novel")
+    shown = failing(found, worst)  # a run can have millions of lines: no more is kept
     rankings = {
-        name: {q: Ranked.of(rows).ids for q, rows in read_run(file).rows.items()}
+        name: {q: Ranked.of(rows).ids for q, rows in read_run(file).rows.items() if q in shown}
         for name, file in files.items()
     }
     evidence = Evidence(

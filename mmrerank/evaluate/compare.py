@@ -21,6 +21,7 @@ from mmrerank.evaluate.scores import Measured, Scores
 from mmrerank.evaluate.significance import DRAWS, holm, randomisation
 
 RESAMPLES = 10_000
+MOST_DRAWS = 1_000_000
 SEEN = "seen"
 """The grouping that `compare` makes of ``seen``; its groups are ``seen`` and ``novel``."""
 Verdict = Literal["better", "worse", "not different"]
@@ -241,7 +242,7 @@ def compare(
     breakdown to the category of each query; ``seen`` says of a query whether its like was trained on; a
     query in neither is left out of that breakdown. ``level`` is the chance of any false alarm among all
     comparisons (metrics times pairs). ``draws`` default to `DRAWS`, or as many as a corrected p needs to
-    reach the level.
+    reach the level, up to `MOST_DRAWS`.
 
     The result does not depend on the order of queries, and swapping two runs negates it. Raises
     `UsageError` for fewer than two runs, an unknown baseline or metric, or a level not between 0 and 1,
@@ -260,7 +261,7 @@ def compare(
     if all_pairs:
         pairs += combinations([r for r in names if r != base], 2)
     count = len(pairs) * len(chosen)
-    draws = max(DRAWS, math.ceil(2 * count / level)) if draws is None else draws
+    draws = min(max(DRAWS, math.ceil(2 * count / level)), MOST_DRAWS) if draws is None else draws
 
     values: dict[tuple[str, str], RunValue] = {}
     found: list[Difference] = []
@@ -286,7 +287,11 @@ def compare(
     queries = max(len(runs[base].metrics[m].expected) for m in chosen)
     if count * 2.0 ** (1 - queries) > level:
         warnings.append(
-            f"with {queries} queries and {count} comparisons no difference can reach the level {level:g}"
+            f"with {queries} queries and {count} comparison(s) no difference can reach the level {level:g}"
+        )
+    elif count / (draws + 1) > level:
+        warnings.append(
+            f"with {draws:,} draws and {count} comparison(s) no difference can reach the level {level:g}"
         )
     return Comparison(
         runs=names,

@@ -98,6 +98,24 @@ def page(
     return html
 
 
+def failing(comparison: Comparison, worst: int = 6) -> frozenset[str]:
+    """The queries that `page` shows as failures: all that `Evidence` is needed of."""
+    metric = comparison.metrics[0]
+    return frozenset(
+        f.query
+        for run in comparison.challengers
+        for kind in _worst(comparison, metric, run, worst)
+        for f in kind
+    )
+
+
+def _worst(
+    comparison: Comparison, metric: str, run: str, worst: int
+) -> tuple[Sequence[Failure], Sequence[Failure]]:
+    lost = lost_most(comparison, metric, run, worst)
+    return lost, lowest(comparison, metric, run, worst, but={f.query for f in lost})
+
+
 def save(html: str, path: Path) -> None:
     """Writes a page, replacing ``path`` in one step. Raises `InputError` when that cannot be done."""
     part = path.with_name(path.name + ".part")
@@ -144,10 +162,11 @@ def _failures(
     tiles = _Tiles(known)
     found = []
     for run in comparison.challengers:
-        lost = lost_most(comparison, metric, run, worst)
-        low = lowest(comparison, metric, run, worst, but={f.query for f in lost})
-        cards = [[tiles.card(f, comparison.baseline) for f in kind] for kind in (lost, low)]
-        found.append({"run": run, "lost": cards[0], "low": cards[1]})
+        lost, low = (
+            [tiles.card(f, comparison.baseline) for f in kind]
+            for kind in _worst(comparison, metric, run, worst)
+        )
+        found.append({"run": run, "lost": lost, "low": low})
     return found
 
 

@@ -259,7 +259,7 @@ def test_absent_queries_count_as_nothing_on_both_sides() -> None:
     assert one.by_query == {"a": 0.5, "b": 0.25, "c": 0.0}
     both = {n: scores(m=values, missing=("c",)) for n in "xy"}
     assert only(compare(both)).value == 0
-    assert any("3 queries and 1 comparison" in w for w in result.warnings)
+    assert any("3 queries and 1 comparison(s)" in w for w in result.warnings)
 
 
 def test_parts_weigh_the_same_whatever_their_size() -> None:
@@ -358,6 +358,17 @@ def test_what_cannot_be_compared_is_told() -> None:
 def test_many_comparisons_get_the_draws_they_need() -> None:
     one = scores(**{f"m{n}": {"a": 0.0, "b": 1.0} for n in range(300)})
     assert compare({"x": one, "y": one}).draws == 12_000
+    # and no more than end in a minute: then that is said
+    rng = np.random.default_rng(0)
+    less = compare({"x": ndcg(rng.random(60)), "y": ndcg(rng.random(60))}, level=1e-5, draws=9999)
+    assert "with 9,999 draws and 1 comparison(s) no difference can reach" in less.warnings[0]
+    assert compare({"x": one, "y": one}, level=1e-9).draws == 1_000_000
+
+
+def test_intervals_are_scipys() -> None:
+    values = np.random.default_rng(3).beta(2, 3, 40)
+    told = stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
+    assert interval(values) == pytest.approx(tuple(told), abs=0.004)
 
 
 @given(st.lists(FINITE, min_size=1, max_size=20))
