@@ -56,6 +56,11 @@ class Table:
         """For each column, whether it is set to the right: where any cell is numeric."""
         return tuple(any(row[n].numeric for row in self.rows) for n in range(len(self.columns)))
 
+    @property
+    def marked(self) -> tuple[bool, ...]:
+        """For each column, whether any cell has a mark: the others then keep its place free."""
+        return tuple(any(row[n].mark for row in self.rows) for n in range(len(self.columns)))
+
     def explained(self, strong: str) -> tuple[str, ...]:
         """The notes, after ``strong`` where any cell is: how this rendering shows it."""
         return ((strong,) if any(c.strong for r in self.rows for c in r) else ()) + (*self.notes,)
@@ -76,10 +81,7 @@ def terminal(table: Table) -> Group:
             Text(one_line(name)), justify="right" if right else "left", overflow="fold"
         )
     # the signs' places are kept where there is none, so that decimals stand below each other
-    columns = list(zip(*table.rows, strict=True))
-    starred, marked = (
-        [any(getattr(c, sign) for c in column) for column in columns] for sign in ("strong", "mark")
-    )
+    starred = [any(c.strong for c in column) for column in zip(*table.rows, strict=True)]
     for row in table.rows:
         shown.add_row(
             *(
@@ -89,7 +91,7 @@ def terminal(table: Table) -> Group:
                     + ("" if not mark else f" {ARROWS[c.mark] or ' '}"),
                     style="bold" if c.strong else "",
                 )
-                for c, star, mark in zip(row, starred, marked, strict=True)
+                for c, star, mark in zip(row, starred, table.marked, strict=True)
             )
         )
     # below, not as the table's caption: that would be as narrow as the table
