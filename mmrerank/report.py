@@ -25,7 +25,8 @@ _STEPS_SHOWN = 30
 
 
 @cache
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The package's templates; whatever is put into one is escaped."""
     return Environment(
         loader=PackageLoader("mmrerank", "templates"),
         autoescape=True,
@@ -42,11 +43,11 @@ def fragment(result: SearchResult) -> str:
     def thumb(image: Image | None, size: int) -> str:
         key = (id(image), size)
         if key not in thumbs:
-            thumbs[key] = _uri(image, size)
+            thumbs[key] = picture_uri(image, size)
         return thumbs[key]
 
     return (
-        _environment()
+        environment()
         .get_template("fragment.html.j2")
         .render(
             result=result,
@@ -65,14 +66,15 @@ def page(
 ) -> str:
     """A whole page of results, in order."""
     pieces: list[Any] = [Markup(fragment(r)) for r in results]
-    return _environment().get_template("page.html.j2").render(title=title, pieces=pieces)
+    return environment().get_template("page.html.j2").render(title=title, pieces=pieces)
 
 
 def _verdicts(hit: Hit) -> dict[str, Verdict]:
     return {v.component: v for v in hit.assessment.verdicts} if hit.assessment else {}
 
 
-def _uri(image: Image | None, size: int) -> str:
+def picture_uri(image: Image | None, size: int) -> str:
+    """A small copy as a ``data:`` URI; empty where there is no image, or it cannot be read."""
     if image is None:
         return ""
     try:

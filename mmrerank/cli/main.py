@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 
 from mmrerank import __version__
 from mmrerank.cli import app as app_verb
-from mmrerank.cli import demo, doctor, index, info, rerank, score, search, train, verify
+from mmrerank.cli import compare, demo, doctor, index, info, rerank, score, search, train, verify
 from mmrerank.cli import eval as eval_verb
 from mmrerank.cli import list as list_verb
 from mmrerank.cli._console import DEBUG, guarded, quiet_libraries
@@ -44,6 +44,7 @@ _ORDER = (
     "app",
     "eval",
     "score",
+    "compare",
     "info",
     "verify",
     "list",
@@ -109,6 +110,7 @@ cli.add_typer(demo.group, name="demo", epilog=_epilog(demo), context_settings=SE
 _add("app", app_verb, app_verb.app)
 cli.add_typer(eval_verb.group, name="eval", epilog=_epilog(eval_verb), context_settings=SETTINGS)
 _add("score", score, score.score)
+_add("compare", compare, compare.compare)
 _add("info", info, info.info)
 _add("verify", verify, verify.verify)
 _add("list", list_verb, list_verb.list_)

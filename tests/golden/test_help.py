@@ -17,14 +17,17 @@ FOLDER = Path(__file__).parent / "help"
 VERBS = [
     "",
     "app",
+    "compare",
     "demo",
     "demo export",
     "doctor",
+    "eval cirr",
     "eval demo",
     "index",
     "info",
     "list",
     "rerank",
+    "score",
     "search",
     "train",
 ]
