@@ -257,6 +257,12 @@ class ImageIndex:
             for found in self._nearest(vectors, k)
         ]
 
+    def vectors(self, ids: Sequence[str]) -> Vectors:
+        """The vectors ``(n, dim)`` of these images, of length 1. Raises `InputError` for an unknown id."""
+        rows = self._records.rows_of(ids)
+        files = VectorFiles(self.path / VECTORS, self.dim)
+        return np.asarray(files.load(max(rows, default=-1) + 1)[rows], dtype=np.float32)
+
     def candidates(self, vector: Vectors, k: int) -> tuple[Candidate, ...]:
         """The ``k`` nearest images of one query vector ``(dim,)``, with all that is known about them."""
         return tuple(

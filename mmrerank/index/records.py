@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmrerank.errors import IndexError_
+from mmrerank.errors import IndexError_, InputError
 
 FILE = "records.sqlite"
 APPLICATION_ID = 0x6D6D7272  # "mmrr": tells our files from other SQLite databases
@@ -200,6 +200,19 @@ class Records:
         while page := self._select("WHERE seq > ?", [last], limit=_CHUNK):
             for last, record in page:  # noqa: B007 - the last one is where the next page starts
                 yield record
+
+    def rows_of(self, ids: Sequence[str]) -> list[int]:
+        """The vector row of each id. Raises `InputError` for an id that has none."""
+        found: dict[str, int] = {}
+        wanted = list(dict.fromkeys(ids))
+        for start in range(0, len(wanted), _CHUNK):
+            part = wanted[start : start + _CHUNK]
+            marks = ",".join("?" * len(part))
+            sql = f"SELECT id, row FROM records WHERE row IS NOT NULL AND id IN ({marks})"
+            found |= {r[0]: int(r[1]) for r in self._all(sql, part)}
+        if lacking := [i for i in wanted if i not in found]:
+            raise InputError(f"the index has no vector of {lacking[0]!r}")
+        return [found[i] for i in ids]
 
     def rows(self) -> list[int]:
         """The rows in use, ascending."""
