@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from mmrerank.chat._generate import Row, generate
 from mmrerank.chat._grammar import Grammars
@@ -187,3 +188,16 @@ def open(
     """
     qwen = QwenVL.load(rest, device=device, dtype=dtype)
     return TransformersChat(qwen, batch_size=batch_size, batch_tokens=batch_tokens)
+
+
+def revision(rest: str) -> str | None:
+    """The commit of a hub name's weights in the local cache; None for a folder, or where there is none."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(rest, "config.json")
+    except HFValidationError:
+        return None
+    # .../snapshots/COMMIT/config.json
+    return Path(found).parent.name if isinstance(found, str) else None

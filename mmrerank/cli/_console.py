@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import typer
 
+from mmrerank.durations import lasting
 from mmrerank.errors import MmrerankError
 
 if TYPE_CHECKING:
@@ -151,19 +152,45 @@ def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
 
     with Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=Console(stderr=True), transient=True,
+        TextColumn("{task.fields[left]}"), console=Console(stderr=True), transient=True,
     ) as bar:  # fmt: skip
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(what, total=None, left="")
+        pace = _Pace()
+
+        def tell(done: int, total: int | None) -> None:
+            left = pace.left(done, total)
+            bar.update(task, completed=done, total=total, left=left and f"{left} left")
+
+        yield tell
+
+
+class _Pace:
+    """How long the rest takes at the pace since the work began, which another total or less done begins."""
+
+    def __init__(self) -> None:
+        self._start, self._first, self._done = 0.0, 0, 0
+        self._total: int | None = None
+
+    def left(self, done: int, total: int | None) -> str:
+        """Such as ``4 min``; empty while nothing can be said."""
+        now = time.monotonic()
+        if total != self._total or done < self._done:
+            self._start, self._first, self._total = now, done, total
+        self._done = done
+        if not total or not self._first < done < total:
+            return ""
+        return lasting((now - self._start) * (total - done) / (done - self._first))
 
 
 def _sparse(what: str) -> Callable[[int, int | None], None]:
     last = time.monotonic()
+    pace = _Pace()
 
     def tell(done: int, total: int | None) -> None:
         nonlocal last
+        left = pace.left(done, total)
         if time.monotonic() - last >= _SPARSE_SECONDS:
             last = time.monotonic()
-            say(f"{what}: {done}" + (f" of {total}" if total else ""))
+            say(f"{what}: {done}" + (f" of {total}" if total else "") + (left and f", {left} left"))
 
     return tell

@@ -38,14 +38,49 @@ def demo(
     runs: Annotated[
         Path | None,
         typer.Option(
-            "--runs", metavar="DIR", show_default=False, help="Also write runs and qrels here."
+            "--runs",
+            metavar="DIR",
+            show_default=False,
+            help="Also write runs, qrels and provenance here, and keep the journals here.",
+        ),
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over instead of going on from the journals.")
+    ] = False,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Judge queries again of which a judgement failed."),
+    ] = False,
+    forecast: Annotated[
+        int | None,
+        typer.Option(
+            "--forecast",
+            metavar="N",
+            min=0,
+            show_default=False,
+            help="Judge N queries more of each method (0: none), say what the rest takes, and stop.",
+        ),
+    ] = None,
+    price: Annotated[
+        str | None,
+        typer.Option(
+            "--price",
+            metavar="IN,OUT",
+            show_default=False,
+            help="Money per million tokens, for the forecast.",
         ),
     ] = None,
     output: OutputFlag = Output.text,
 ) -> None:
-    """Measure methods on a new picture-book world with graded truth."""
-    from mmrerank.evaluate.benchmarks.demo import evaluate_demo
+    """Measure methods on a new picture-book world with graded truth.
 
+    Finished queries are kept in journals (below ./runs/eval, or in the folder of --runs): after a kill, the
+    same command goes on from there and gives the figures of one uninterrupted run.
+    """
+    from mmrerank.evaluate.benchmarks.demo import evaluate_demo, journal_folder
+    from mmrerank.evaluate.forecast import Price
+
+    cost = None if price is None else Price.parse(price)
     stage = ""
 
     def step(name: str, done: int, total: int) -> None:
@@ -63,14 +98,29 @@ def demo(
             methods=[m.strip() for m in methods.split(",") if m.strip()],
             chat=chat,
             runs=runs,
+            journals=runs or journal_folder(seed=seed, scenes=scenes, queries=queries, chat=chat),
+            fresh=fresh,
+            retry_failed=retry_failed,
+            stop_after=forecast,
+            price=cost,
             progress=step,
+            say=say,
         )
     if output is Output.json:
         emit(body)
+    elif "forecast" in body:
+        _show_forecast(body["forecast"])
     else:
         _show(body)
-    if runs is not None:
+    if runs is not None and forecast is None:
         say(f"runs and qrels in {runs}")
+
+
+def _show_forecast(rows: dict[str, dict[str, Any]]) -> None:
+    from mmrerank.evaluate.forecast import Forecast
+
+    for name, row in rows.items():
+        typer.echo(f"{name}: {Forecast(**row)}")
 
 
 def _show(body: dict[str, Any]) -> None:
@@ -100,6 +150,12 @@ def _show(body: dict[str, Any]) -> None:
         table.add_row("(sum of verdicts)", f"{row['nDCG@10']:.3f}", _gain(row), f"{row['P@1']:.3f}")
     table.add_row("(ceiling)", *_bound(body["ceiling"]))
     console.print(table)
+    for name, row in body["methods"].items():
+        if row["queries_degraded"]:
+            console.print(
+                f"{name}: judgements failed in {row['queries_degraded']} of {body['queries']} queries; "
+                "there the first-stage order stands (--retry-failed asks again)"
+            )
     if body["verdicts"]:
         kinds = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
         for name in ("verdicts right (balanced)", "seen", "new combinations"):

@@ -133,7 +133,10 @@ def test_a_wrong_method_is_told_before_anything_is_drawn() -> None:
         evaluate_demo(methods=["cotrrr"])
 
 
-def test_the_command_prints_figures(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_figures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)  # journals go below the working directory
     arguments = ["eval", "demo", "--scenes", "420", "--queries", "7", "--methods", "none"]
     for extra in ([], ["--output", "json"]):
         with pytest.raises(SystemExit) as end:

@@ -8,6 +8,8 @@ as the truth names it, by class (met, partly, missed), and averaged over the cla
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 import tempfile
 from collections import defaultdict
@@ -34,10 +36,16 @@ from mmrerank.demo.queries import DemoQuery, Truth, make_unmatched
 from mmrerank.demo.run import DOMAIN
 from mmrerank.demo.world import Scene, is_seen, stream
 from mmrerank.embed._open import open_embedder
+from mmrerank.errors import InputError
 from mmrerank.evaluate.compare import interval, paired
+from mmrerank.evaluate.forecast import Price, rehearsed
 from mmrerank.evaluate.metrics import by_query, in_order, mean
+from mmrerank.evaluate.provenance import candidates_digest, chat_identity, provenance
+from mmrerank.evaluate.reranking import PORTION, Item
+from mmrerank.evaluate.resume import Progress, Resumable
 from mmrerank.evaluate.runs import Run, Scored, read_qrels, write_qrels, write_run
 from mmrerank.index.index import ImageIndex
+from mmrerank.index.manifest import replace
 from mmrerank.ports import Chat
 from mmrerank.rerank.aggregate import by_value, verdict_sum
 from mmrerank.results import SearchResult
@@ -48,8 +56,6 @@ METRICS = {"nDCG@10": "nDCG(gains={1:1,2:3,3:7})@10", "P@1": "P(rel=3)@1"}
 CANDIDATES = 20
 UNMATCHED = 50
 _SHUFFLES = 20
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, how much is done, of how much)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,52 +85,125 @@ def evaluate_demo(
     methods: Sequence[str] = ("none", "cotrr"),
     chat: str | Chat = "bundled",
     runs: Path | None = None,
+    journals: Path | None = None,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    stop_after: int | None = None,
+    price: Price | None = None,
     progress: Progress | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Draws the world of ``seed``, searches it with every method and returns the figures as plain data.
 
-    ``none`` is always among the methods, since the others are compared with it. With ``runs``, also
-    writes ``METHOD.trec``, ``METHOD.jsonl`` (components and verdicts) and ``qrels.txt`` there. Raises
-    `UsageError` for an unknown method or too few scenes for the queries.
+    ``none`` is always among the methods, since the others are compared with it. Finished queries are kept
+    in ``journals`` (default: ``runs``, or else nowhere) and are not judged again when the same call is
+    made after a kill; the figures are those of one uninterrupted run. ``fresh`` starts over,
+    ``retry_failed`` judges queries again of which a judgement failed.
+
+    With ``runs``, also writes ``METHOD.trec``, ``METHOD.raw.jsonl`` (scores as they were),
+    ``METHOD.jsonl`` (components and verdicts), ``METHOD.json`` (provenance) and ``qrels.txt`` there.
+
+    With ``stop_after``, judges no more than so many queries of each list (rounded up to portions) and
+    returns what the others will take instead of figures. Raises `UsageError` for an unknown method, too
+    few scenes for the queries, or a journal of other work.
     """
     wanted = tuple(dict.fromkeys(("none", *methods)))
+    options: dict[str, Any] = {}
     for method in wanted:  # a wrong name is told before anything is drawn
-        registry.load("strategy", method)
-    with tempfile.TemporaryDirectory(prefix="mmrerank-demo-") as folder:
-        book = _prepare(Path(folder), seed, scenes, queries, chat, progress)
-        results = {m: _ranked(book, book.queries, m, progress) for m in wanted}
-        if runs is not None:
-            write_qrels(runs / "qrels.txt", book.qrels)
-        values: dict[str, dict[str, dict[str, float]]] = {}
-        for method, found in results.items():
-            run = _run(found, method)
-            values[method] = by_query(run, book.qrels, METRICS)
-            if runs is not None:
-                write_run(runs / f"{method}.trec", run)
-                lines = [json.dumps(r.to_dict()) + "\n" for r in found]
-                (runs / f"{method}.jsonl").write_text("".join(lines), "utf-8")
-        judged = next((m for m in ("cotrr", *wanted) if m in results and _judges(results[m])), None)
-        body = {
+        options[method] = dataclasses.asdict(registry.load("strategy", method).Options())
+    with tempfile.TemporaryDirectory(prefix="mmrerank-demo-") as temporary:
+        folder = Path(temporary)
+        book = _prepare(folder, seed, scenes, queries, progress)
+        judging = Resumable(
+            folder=journals or runs or folder / "journals",
+            chat=chat,
+            work={"benchmark": "demo", "seed": seed, "scenes": scenes, "candidates": CANDIDATES},
+            fresh=fresh,
+            retry_failed=retry_failed,
+            limit=stop_after,
+            price=price,
+            progress=progress,
+            say=say,
+        )
+        asked = _first_stage(book, book.queries)
+        told = {m: judging.rerank(m, asked) for m in wanted}
+        judged = next((m for m in ("cotrr", *wanted) if m in wanted and _judges(m, asked[0])), None)
+        without = None
+        if judged:
+            unmatched = _first_stage(book, book.unmatched)
+            without = judging.rerank(judged, unmatched, part="no-match")
+        heading = {
             "seed": seed,
             "scenes": scenes,
             "queries": len(book.queries),
             "candidates": CANDIDATES,
             "chat": chat if isinstance(chat, str) else chat.spec,
+        }
+        if stop_after is not None:
+            left = {m: t.left.to_dict() for m, t in told.items()}
+            if judged and without:
+                left[f"{judged}.no-match"] = without.left.to_dict()
+            return {**heading, "forecast": left}
+
+        results = {m: t.results for m, t in told.items()}
+        values = {m: by_query(_run(r, m), book.qrels, METRICS) for m, r in results.items()}
+        origin = provenance(
+            config={**heading, "benchmark": "demo", "methods": options},
+            models={
+                "embedder": {
+                    "spec": book.search.embedder.spec,
+                    "fingerprint": book.search.embedder.fingerprint,
+                },
+                "chat": judging.identity,
+            },
+            seed=seed,
+            first_stage=candidates_digest(asked),
+        )
+        if runs is not None:
+            write_qrels(runs / "qrels.txt", book.qrels)
+            for method, found in results.items():
+                config = {**heading, "benchmark": "demo", "method": method}
+                config["options"] = options[method]
+                _save(runs, method, found, {**origin, "config": config})
+        return {
+            **heading,
             "methods": {m: _figures(book, results[m], values[m], values["none"]) for m in wanted},
             **_bounds(book, results["none"], seed),
             "verdicts": _verdicts(book, results[judged]) if judged else None,
             "deconstruction": _deconstruction(book, results[judged]) if judged else None,
             "sum_of_verdicts": _summed(book, results[judged], values["none"]) if judged else None,
-            "no_match": None,
+            "no_match": _no_match(without.results, results[judged]) if judged and without else None,
+            "provenance": origin,
         }
-        if judged:
-            without = _ranked(book, book.unmatched, judged, progress)
-            body["no_match"] = _no_match(without, results[judged])
-        return body
+
+
+def journal_folder(*, seed: int, scenes: int, queries: int, chat: str) -> Path:
+    """Where the command keeps journals: ``runs/eval/demo-XXXXXXXX``, another one for other work."""
+    work = [seed, scenes, queries, CANDIDATES, chat_identity(chat)]
+    digest = hashlib.sha256(json.dumps(work).encode()).hexdigest()
+    return Path("runs") / "eval" / f"demo-{digest[:8]}"
+
+
+def _save(
+    runs: Path, method: str, results: Sequence[SearchResult], origin: Mapping[str, Any]
+) -> None:
+    raw = _run(results, method, first_stage=method == "none")
+    write_run(runs / f"{method}.trec", raw, raw=runs / f"{method}.raw.jsonl")
+    lines = [json.dumps(r.to_dict()) + "\n" for r in results]
+    for name, text in (
+        (f"{method}.jsonl", "".join(lines)),
+        (f"{method}.json", json.dumps(origin, indent=2) + "\n"),
+    ):
+        try:
+            replace(runs / name, text.encode())
+        except OSError as error:
+            raise InputError(
+                f"{runs / name} cannot be written: {error.strerror or error}"
+            ) from error
 
 
 def _prepare(
-    folder: Path, seed: int, scenes: int, queries: int, chat: str | Chat, progress: Progress | None
+    folder: Path, seed: int, scenes: int, queries: int, progress: Progress | None
 ) -> _Book:
     def tell(name: str) -> Callable[[int, int | None], None] | None:
         return None if progress is None else lambda n, of: progress(name, n, of or 0)
@@ -145,7 +224,7 @@ def _prepare(
     unmatched = make_unmatched(world.scenes, UNMATCHED, rng, "evaluation", truth=truth)
     return _Book(
         world=world,
-        search=ImageSearch(ImageIndex.open(folder / "index"), chat=chat, embedder=embedder),
+        search=ImageSearch(ImageIndex.open(folder / "index"), embedder=embedder),
         queries=tuple(_query(q, world) for q in world.queries),
         unmatched=tuple(_query(q, world) for q in unmatched),
         qrels=read_qrels(world.folder / "qrels.txt"),
@@ -158,27 +237,29 @@ def _query(query: DemoQuery, world: World) -> Query:
     return Query(id=query.id, text=query.text, turns=query.turns, images=images)
 
 
-def _ranked(
-    book: _Book, queries: Sequence[Query], method: str, progress: Progress | None
-) -> list[SearchResult]:
-    """In portions, so that progress shows and what a model keeps in memory stays small."""
-    found: list[SearchResult] = []
-    for start in range(0, len(queries), 8):
-        part = queries[start : start + 8]
-        found += book.search.search_batch(part, k=CANDIDATES, rerank=method, candidates=CANDIDATES)
-        if progress:
-            progress(method, len(found), len(queries))
+def _first_stage(book: _Book, queries: Sequence[Query]) -> list[Item]:
+    """Each query with its candidates, in portions, so that what a model keeps in memory stays small."""
+    found: list[Item] = []
+    for start in range(0, len(queries), PORTION):
+        part = queries[start : start + PORTION]
+        found += zip(part, book.search.first_stage(part, CANDIDATES), strict=True)
     return found
 
 
-def _judges(results: Sequence[SearchResult]) -> bool:
-    return any(r.explanation.components for r in results)
+def _judges(method: str, item: Item) -> bool:
+    """Whether a method takes queries apart, as it shows when it is driven over a fake."""
+    options = registry.load("strategy", method).Options()
+    (driven,) = rehearsed(method, options, [item])
+    return bool(driven.outcome.explanation.components)
 
 
-def _run(results: Sequence[SearchResult], tag: str) -> Run:
-    rows = {
-        r.query.id: tuple(Scored(id=h.id, score=float(-h.rank)) for h in r.hits) for r in results
-    }
+def _run(results: Sequence[SearchResult], tag: str, *, first_stage: bool = False) -> Run:
+    """With ``first_stage``, hits have the first stage's scores; else an order that has none counts down."""
+    rows = {}
+    for r in results:
+        scored = [Scored(h.id, h.score) for h in r.hits if h.score is not None]
+        plain = first_stage and len(scored) == len(r.hits)
+        rows[r.query.id] = tuple(scored) if plain else in_order([h.id for h in r.hits])
     return Run(rows=rows, tag=tag)
 
 
@@ -214,6 +295,7 @@ def _figures(
         },
         "failed": sum(r.repairs.failed for r in results),
         "repaired": sum(r.repairs.repaired for r in results),
+        "queries_degraded": sum(r.degraded for r in results),
     }
 
 

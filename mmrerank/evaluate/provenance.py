@@ -1,0 +1,149 @@
+"""Where figures come from: versions, commit, prompts, models, candidates. Plain data to lie beside a run.
+
+Imports none of the packages whose versions it tells, and opens no model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import mmrerank
+from mmrerank import catalog, registry
+from mmrerank.ports import Chat
+from mmrerank.rerank import prompting
+from mmrerank.types import Query, Ranking
+
+PACKAGES = (
+    "torch", "transformers", "open_clip_torch", "faiss-cpu", "faiss-gpu", "numpy", "pillow",
+    "ir-measures", "pytrec-eval-terrier",
+)  # fmt: skip
+"""Packages whose version can change a result; those not installed are left out."""
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".json", ".jinja", ".txt", ".model")
+
+
+def provenance(
+    *,
+    config: Mapping[str, Any],
+    models: Mapping[str, Mapping[str, Any]],
+    seed: int | None = None,
+    first_stage: str = "",
+) -> dict[str, Any]:
+    """What is needed to get the same figures again, as plain data.
+
+    ``config`` is what was asked for (benchmark, method, options, ...), ``models`` what each role's model
+    is, ``first_stage`` the `candidates_digest` of the lists that were reranked.
+    """
+    return {
+        "mmrerank": mmrerank.__version__,
+        **commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": versions(),
+        "config": dict(config),
+        "seed": seed,
+        "models": {role: dict(told) for role, told in models.items()},
+        "prompts": prompt_digests(),
+        "first_stage": first_stage,
+    }
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of `PACKAGES`."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit(package: Path | None = None) -> dict[str, Any]:
+    """``{"commit", "changed"}``: git's commit of this code and whether files differ from it; None without.
+
+    A repository that merely contains the installation does not count.
+    """
+    folder = package or Path(str(files("mmrerank")))
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(folder), *arguments],
+                capture_output=True, text=True, timeout=20, check=False,
+            )  # fmt: skip
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return {"commit": None, "changed": None}
+    changes = git("status", "--porcelain", "--", ".")
+    return {
+        "commit": git("rev-parse", "HEAD"),
+        "changed": None if changes is None else bool(changes),
+    }
+
+
+def prompt_digests() -> dict[str, str]:
+    """SHA-256 by prompt, of everything in it and in what it includes."""
+    folder = files("mmrerank.rerank") / "prompts"
+    names = sorted(Path(p.name).stem for p in folder.iterdir() if p.name.endswith(".md"))
+    return {n: prompting.load(n).digest for n in names if not n.startswith("_")}
+
+
+def chat_identity(chat: str | Chat) -> dict[str, Any]:
+    """``{"spec", "digest"}`` of a language model; the digest is None where nothing here tells its weights.
+
+    That is the SHA-256 over the files of a folder, or of the one file that is named, or the commit of a
+    name on a model hub. Raises `UsageError` for an unknown form.
+    """
+    spec = chat if isinstance(chat, str) else chat.spec
+    card = catalog.resolve("chat", spec)
+    plugin, _, rest = card.spec.partition(":")
+    if rest and Path(rest).expanduser().exists():
+        return {"spec": spec, "digest": files_digest(Path(rest).expanduser())}
+    # an object of somebody's own may have any spec
+    known = plugin in registry.names("chat") or isinstance(chat, str)
+    revision = getattr(registry.load("chat", plugin), "revision", None) if known else None
+    return {"spec": spec, "digest": revision(rest) if revision else None}
+
+
+def files_digest(path: Path) -> str:
+    """SHA-256 over a file, or over the names and bytes of a model folder's files (not of its notes)."""
+    total = hashlib.sha256()
+    for file in [path] if path.is_file() else sorted(path.iterdir()):
+        if file.is_file() and (file == path or file.suffix in _WEIGHTS):
+            with file.open("rb") as opened:
+                own = hashlib.file_digest(opened, "sha256").hexdigest()
+            total.update(f"{'' if file == path else file.name}\0{own}\0".encode())
+    return total.hexdigest()
+
+
+def candidates_digest(items: Sequence[tuple[Query, Ranking]]) -> str:
+    """SHA-256 over queries and the candidates of each, in order: what every method starts from.
+
+    Counts a query's words and reference images, and a candidate's id and text. Scores and the pixels of
+    candidates do not count: last bits of a score differ between machines, and reading every image would
+    take longer than many a run.
+    """
+    total = hashlib.sha256()
+    for query, ranking in items:
+        body = {
+            "query": [
+                query.id, query.text, query.turns, query.exclude, query.instruction,
+                [i.digest for i in query.images],
+            ],
+            "candidates": [[c.id, c.text] for c in ranking],
+        }  # fmt: skip
+        total.update(json.dumps(body).encode() + b"\n")
+    return total.hexdigest()

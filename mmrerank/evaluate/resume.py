@@ -1,0 +1,124 @@
+"""What every benchmark does around `rerank_all`: journal, model, forecast, and what the person is told.
+
+One `Resumable` serves all methods of an evaluation; the model is opened when the first query is judged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import mmrerank
+from mmrerank import registry
+from mmrerank.config import build
+from mmrerank.evaluate.forecast import Forecast, Price, forecast
+from mmrerank.evaluate.journal import opened
+from mmrerank.evaluate.provenance import candidates_digest, chat_identity, prompt_digests
+from mmrerank.evaluate.reranking import PORTION, Item, finished, read_back, rerank_all
+from mmrerank.ports import Chat
+from mmrerank.reranker import Reranker
+from mmrerank.results import SearchResult
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, of how much)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The finished queries' results, in the order asked, and what the others will take."""
+
+    results: list[SearchResult]
+    left: Forecast
+
+
+@dataclass(kw_only=True)
+class Resumable:
+    """How an evaluation is carried out: journals in ``folder``, questions to ``chat``.
+
+    ``work`` is plain data about what is evaluated that the methods, the candidates, the model and the
+    prompts do not say (benchmark, seed, ...). ``fresh``, ``retry_failed`` and ``limit`` as in
+    `mmrerank.evaluate.journal.opened` and `rerank_all`; ``say`` is called with lines for the person.
+    """
+
+    folder: Path
+    chat: str | Chat
+    work: Mapping[str, Any] = field(default_factory=dict)
+    fresh: bool = False
+    retry_failed: bool = False
+    limit: int | None = None
+    price: Price | None = None
+    progress: Progress | None = None
+    say: Callable[[str], None] = lambda _: None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The language model's spec and digest, which takes reading its weights."""
+        return chat_identity(self.chat)
+
+    def rerank(
+        self,
+        method: str,
+        items: Sequence[Item],
+        *,
+        options: Mapping[str, Any] | None = None,
+        part: str = "",
+    ) -> Judged:
+        """Reranks ``items`` with a method; ``part`` tells several lists of one evaluation apart.
+
+        The journal is ``METHOD.journal.jsonl``, or ``METHOD.PART.journal.jsonl``. Raises what
+        `rerank_all` and `opened` raise, the latter before a model is opened.
+        """
+        name = f"{method}.{part}" if part else method
+        module = registry.load("strategy", method)
+        chosen = build(module.Options, options or {}, where=f"method {method}")
+        work = {
+            **self.work,
+            "method": method,
+            "options": dataclasses.asdict(chosen),
+            "chat": self.identity if module.NEEDS else {},
+            "prompts": prompt_digests() if module.NEEDS else {},
+            "first_stage": candidates_digest(items),
+            "portion": PORTION,
+            "mmrerank": mmrerank.__version__,
+        }
+        with opened(self.folder / f"{name}.journal.jsonl", work, fresh=self.fresh) as journal:
+
+            def expected() -> Forecast:
+                cost = finished(items, journal, retry_failed=self.retry_failed)
+                left = [(q, r) for q, r in items if q.id not in cost]
+                return forecast(method, chosen, left, list(cost.values()), price=self.price)
+
+            before = expected()
+            taken = len(items) - before.queries
+            if taken and module.NEEDS:
+                self.say(f"{name}: {taken} of {len(items)} queries are finished in {journal.path}")
+            if before.calls:
+                self.say(f"{name}: {before}")
+            told = before.measured > 0
+
+            def tell(done: int, of: int) -> None:
+                nonlocal told
+                if self.progress:
+                    self.progress(name, done, of)
+                if not told and taken < done < of and before.calls:
+                    told = True
+                    self.say(f"{name}: {expected()}")
+
+            if self.limit == 0 or not before.queries:
+                # nothing to ask, so no model is opened
+                return Judged(results=read_back(method, items, journal), left=before)
+            reranker = Reranker(method, self.chat, **(options or {}))
+            self.chat = reranker.chat or self.chat
+            results = rerank_all(
+                reranker,
+                items,
+                journal,
+                limit=self.limit,
+                retry_failed=self.retry_failed,
+                progress=tell,
+            )
+            return Judged(results=results, left=expected())
