@@ -43,7 +43,8 @@ class Task:
 
     ``qrels`` is empty where labels are private. ``gallery`` holds the documents, None where the data does
     not list them; ``lists`` the documents that a query chooses among, where each has its own. ``removed``
-    are documents that a query's list leaves out before it is judged. ``files`` maps a document to its
+    are documents that a query's list leaves out before it is judged, ``kept`` those that a first stage lists
+    even when they are not among the nearest. ``files`` maps a document to its
     file below the folder of images, where that is not the document's own name; ``texts`` to its words.
     ``depth`` is how long a list the metrics look at; ``categories`` may break a figure down.
     """
@@ -55,6 +56,7 @@ class Task:
     gallery: Sequence[str] | None = None
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
     removed: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    kept: Mapping[str, frozenset[str]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)

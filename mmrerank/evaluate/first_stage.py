@@ -170,10 +170,16 @@ class _Searcher:
         documents = self._task.lists.get(id_) or self._task.gallery or ()
         known, vectors = self._gallery(documents)
         scores = vectors @ np.asarray(vector, np.float32)
-        most = min(len(known), k + len(self._task.removed.get(id_, ())))
-        order = np.argsort(-scores, kind="stable")[:most]
-        ranked = Ranked([known[n] for n in order], [float(scores[n]) for n in order])
-        return _but(ranked, self._task.removed.get(id_, frozenset()), k)
+        order = np.argsort(-scores, kind="stable")
+        out = self._task.removed.get(id_, frozenset())
+        kept = self._task.kept.get(id_, frozenset())
+        chosen: list[int] = []
+        for place in order:
+            if known[place] not in out and (len(chosen) < k or known[place] in kept):
+                chosen.append(int(place))
+            elif len(chosen) >= k and not kept:
+                break
+        return Ranked([known[n] for n in chosen], [float(scores[n]) for n in chosen])
 
     def _gallery(self, documents: Sequence[str]) -> tuple[list[str], Vectors]:
         if id(documents) not in self._galleries:

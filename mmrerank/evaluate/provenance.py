@@ -11,6 +11,7 @@ import platform
 import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
@@ -45,6 +46,7 @@ def provenance(
     return {
         "mmrerank": mmrerank.__version__,
         **commit(),
+        "code": code_digest(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
@@ -92,6 +94,17 @@ def commit(package: Path | None = None) -> dict[str, Any]:
         "commit": git("rev-parse", "HEAD"),
         "changed": None if changes is None else bool(changes),
     }
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 over this package's own source files: results of other code are other results."""
+    total = hashlib.sha256()
+    folder = Path(str(files("mmrerank")))
+    for file in sorted(folder.rglob("*.py")):
+        own = hashlib.sha256(file.read_bytes()).hexdigest()
+        total.update(f"{file.relative_to(folder).as_posix()}\0{own}\0".encode())
+    return total.hexdigest()
 
 
 def prompt_digests() -> dict[str, str]:

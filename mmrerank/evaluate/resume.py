@@ -12,12 +12,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import mmrerank
 from mmrerank import registry
 from mmrerank.config import build
 from mmrerank.evaluate.forecast import Forecast, Price, forecast
 from mmrerank.evaluate.journal import opened
-from mmrerank.evaluate.provenance import candidates_digest, chat_identity, prompt_digests
+from mmrerank.evaluate.provenance import (
+    candidates_digest,
+    chat_identity,
+    code_digest,
+    prompt_digests,
+)
 from mmrerank.evaluate.reranking import PORTION, Item, finished, read_back, rerank_all
 from mmrerank.ports import Chat
 from mmrerank.reranker import Reranker
@@ -83,7 +87,7 @@ class Resumable:
             "prompts": prompt_digests() if module.NEEDS else {},
             "first_stage": candidates_digest(items),
             "portion": PORTION,
-            "mmrerank": mmrerank.__version__,
+            "code": code_digest(),
         }
         with opened(self.folder / f"{name}.journal.jsonl", work, fresh=self.fresh) as journal:
 

@@ -99,6 +99,7 @@ def load(data: Path, split: str, options: Options) -> CirrTask:
         files=files,
         members=members,
         removed=removed,
+        kept=members,  # Rsub is over these, however far down they are
         depth=50,
         warnings=(
             *count_warnings(NAME, split, {"queries": len(asked), "sets": len(sets)}, str(captions)),

@@ -40,7 +40,7 @@ from mmrerank.errors import InputError
 from mmrerank.evaluate.compare import interval, paired
 from mmrerank.evaluate.forecast import Price, rehearsed
 from mmrerank.evaluate.metrics import by_query, in_order, mean
-from mmrerank.evaluate.provenance import candidates_digest, chat_identity, provenance
+from mmrerank.evaluate.provenance import candidates_digest, chat_identity, code_digest, provenance
 from mmrerank.evaluate.reranking import PORTION, Item
 from mmrerank.evaluate.resume import Progress, Resumable
 from mmrerank.evaluate.runs import Run, Scored, read_qrels, write_qrels, write_run
@@ -173,13 +173,14 @@ def evaluate_demo(
             "deconstruction": _deconstruction(book, results[judged]) if judged else None,
             "sum_of_verdicts": _summed(book, results[judged], values["none"]) if judged else None,
             "no_match": _no_match(without.results, results[judged]) if judged and without else None,
-            "provenance": origin,
+            # what is printed is the same for the same figures; the files say the date as well
+            "provenance": {k: v for k, v in origin.items() if k != "date"},
         }
 
 
 def journal_folder(*, seed: int, scenes: int, queries: int, chat: str) -> Path:
     """Where the command keeps journals: ``runs/eval/demo-XXXXXXXX``, another one for other work."""
-    work = [seed, scenes, queries, CANDIDATES, chat_identity(chat)]
+    work = [seed, scenes, queries, CANDIDATES, chat_identity(chat), code_digest()]
     digest = hashlib.sha256(json.dumps(work).encode()).hexdigest()
     return Path("runs") / "eval" / f"demo-{digest[:8]}"
 

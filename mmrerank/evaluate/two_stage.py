@@ -1,0 +1,169 @@
+"""A benchmark carried out: a first-stage run, its head reranked, both scored, everything written beside it.
+
+The head is the first ``candidates`` of each list; what lies beyond keeps its order. The ceiling is what the
+best order of the head would score: no reranker can pass it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmrerank.errors import InputError, UsageError
+from mmrerank.evaluate import benchmark
+from mmrerank.evaluate.benchmark import Answer, Task
+from mmrerank.evaluate.first_stage import image_file, query_of
+from mmrerank.evaluate.metrics import in_order
+from mmrerank.evaluate.provenance import candidates_digest, provenance
+from mmrerank.evaluate.reranking import Item
+from mmrerank.evaluate.resume import Resumable
+from mmrerank.evaluate.runs import Ranked, Run, write_run
+from mmrerank.evaluate.scores import Scores
+from mmrerank.index.manifest import replace
+from mmrerank.results import SearchResult
+from mmrerank.types import Candidate, Image, Ranking, Usage
+
+Locate = Callable[[str], Image]
+"""The picture of a document. Raises `InputError` when there is none."""
+
+
+def in_folder(task: Task, images: Path | None) -> Locate:
+    """Pictures below a folder."""
+    return lambda document: Image(path=image_file(task, document, images))
+
+
+def items_of(
+    task: Task, run: Run, candidates: int, locate: Locate, images: Path | None
+) -> list[Item]:
+    """The queries of ``run`` with the head of their lists, as a reranker takes them.
+
+    Documents that the protocol leaves out are not in the head. Raises `InputError` for a picture that is
+    not there: reranking without it would judge something else than the run.
+    """
+    if candidates < 1:
+        raise UsageError(f"candidates must be at least 1, not {candidates}")
+    items = []
+    for id_ in task.queries:
+        if id_ not in run.rows:
+            continue
+        head = _head(task, id_, Ranked.of(run.rows[id_]), candidates)
+        if not len(head):
+            continue
+        members = tuple(
+            _candidate(task, d, s, locate) for d, s in zip(head.ids, head.scores, strict=True)
+        )
+        items.append((query_of(task, id_, images), Ranking(members)))
+    if not items:
+        raise InputError(f"the run answers no query of {task.benchmark} {task.split}")
+    return items
+
+
+def _head(task: Task, query: str, ranked: Ranked, candidates: int) -> Ranked:
+    return benchmark.without(task, {query: ranked})[query][:candidates]
+
+
+def _candidate(task: Task, document: str, score: float, locate: Locate) -> Candidate:
+    text = task.texts.get(document)
+    if text is not None and document not in task.files:
+        return Candidate(id=document, text=text, score=score)
+    return Candidate(id=document, image=locate(document), text=text or None, score=score)
+
+
+def reordered(
+    task: Task, run: Run, orders: Mapping[str, Sequence[str]], candidates: int, tag: str
+) -> Run:
+    """``run`` with the heads in new orders; a query without one keeps its list."""
+    rows = {}
+    for query, listed in run.rows.items():
+        ranked = benchmark.without(task, {query: Ranked.of(listed)})[query]
+        order = orders.get(query)
+        ids = list(ranked.ids) if order is None else [*order, *ranked.ids[candidates:]]
+        rows[query] = Ranked.of(in_order(ids))
+    return Run(rows=rows, tag=tag)
+
+
+def ceiling(task: Task, run: Run, candidates: int) -> Scores:
+    """What the best order of each head scores."""
+    orders = {}
+    for query, listed in run.rows.items():
+        head = _head(task, query, Ranked.of(listed), candidates)
+        judged = task.qrels.get(query, {})
+        orders[query] = sorted(head.ids, key=lambda d, j=judged: -j.get(d, 0))  # type: ignore[misc]
+    return score(task, reordered(task, run, orders, candidates, "ceiling"))
+
+
+def score(task: Task, run: Run) -> Scores:
+    """Scores a run that is in memory."""
+    rows = {q: Ranked.of(r) for q, r in run.rows.items() if q in task.queries}
+    canonical = getattr(benchmark.module_of(task.benchmark), "canonical", lambda _, rows: rows)
+    return benchmark.score(task, [Answer(path=run.tag, kind="run", rows=canonical(task, rows))])
+
+
+def rerank(
+    task: Task,
+    first: Run,
+    items: Sequence[Item],
+    judging: Resumable,
+    *,
+    method: str,
+    options: Mapping[str, Any],
+    candidates: int,
+    folder: Path,
+    models: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Reranks, writes ``METHOD.trec``, ``METHOD.jsonl`` and ``METHOD.json``; returns figures as plain data.
+
+    With a limit in ``judging`` it returns the forecast of what is left, once that is not nothing.
+    """
+    told = judging.rerank(method, items, options=options)
+    if len(told.results) < len(items):
+        return {"method": method, "forecast": told.left.to_dict()}
+    orders = {r.query.id: [h.id for h in r.hits] for r in told.results}
+    run = reordered(task, first, orders, candidates, method)
+    write_run(folder / f"{method}.trec", run)
+    digest = candidates_digest(items)
+    origin = provenance(
+        config={
+            "benchmark": task.benchmark,
+            "split": task.split,
+            "method": method,
+            "options": dict(options),
+            "candidates": candidates,
+        },
+        models={**models, "chat": judging.identity},
+        first_stage=digest,
+    )
+    write(folder / f"{method}.jsonl", "".join(json.dumps(r.to_dict()) + "\n" for r in told.results))
+    write(folder / f"{method}.json", json.dumps(origin, indent=2) + "\n")
+    body: dict[str, Any] = {"method": method, "candidates": candidates, **_costs(told.results)}
+    if task.qrels:
+        body = {**score(task, run).to_dict(), **body}
+        body["ceiling"] = _values(ceiling(task, first, candidates))
+        body["first_stage"] = {"digest": digest, "metrics": _values(score(task, first))}
+    return {**body, "provenance": {k: v for k, v in origin.items() if k != "date"}}
+
+
+def _costs(results: Sequence[SearchResult]) -> dict[str, Any]:
+    used = sum((r.usage for r in results), Usage())
+    return {
+        "usage": dataclasses.asdict(used),
+        "failed": sum(r.repairs.failed for r in results),
+        "repaired": sum(r.repairs.repaired for r in results),
+        "queries_degraded": sum(r.degraded for r in results),
+    }
+
+
+def _values(scores: Scores) -> dict[str, float]:
+    return {name: m.value for name, m in scores.metrics.items()}
+
+
+def write(path: Path, text: str) -> None:
+    """Writes a file in one step. Raises `InputError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace(path, text.encode())
+    except OSError as error:
+        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
