@@ -195,6 +195,9 @@ def command(name: str) -> Callable[..., None]:
             with working():
                 files = run or benchmark.own_runs(name, place)
                 answers = [benchmark.read_answer(task, path) for path in files]
+                if not answers and task.first and recipe.rerank != "none":
+                    # the data brings a first stage, such as INQUIRE-Rerank's clip_score
+                    answers = [benchmark.Answer(path=str(place), kind="run", rows=task.first)]
         result: dict[str, Any] | None = None
         if recipe.rerank != "none":
             result = _reranked(task, recipe, first, answers, folder, fresh, forecast, price)

@@ -10,6 +10,7 @@ import typer
 from mmrerank.cli._benchmarks import register
 from mmrerank.cli._console import Output, emit, guarded, progress, say, table_console, working
 from mmrerank.cli._options import OutputFlag
+from mmrerank.errors import UsageError
 
 EXAMPLE = "mmrerank eval demo --seed 5 --methods none,cotrr,pointwise"
 
@@ -70,6 +71,21 @@ def demo(
             help="Money per million tokens, for the forecast.",
         ),
     ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            show_default=False,
+            help="With --run: a world of `mmrerank demo export`, instead of drawing one.",
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            "--run", metavar="FILE", show_default=False, help="Score this run over --data."
+        ),
+    ] = None,
     output: OutputFlag = Output.text,
 ) -> None:
     """Measure methods on a new picture-book world with graded truth.
@@ -80,6 +96,9 @@ def demo(
     from mmrerank.evaluate.benchmarks.demo import evaluate_demo, journal_folder
     from mmrerank.evaluate.forecast import Price
 
+    if data is not None or run is not None:
+        _score(data, run, output)
+        return
     cost = None if price is None else Price.parse(price)
     stage = ""
 
@@ -114,6 +133,22 @@ def demo(
         _show(body)
     if runs is not None and forecast is None:
         say(f"runs and qrels in {runs}")
+
+
+def _score(data: Path | None, run: Path | None, output: Output) -> None:
+    from mmrerank.cli._scores import show
+    from mmrerank.evaluate.benchmark import score_files
+
+    if data is None or run is None:
+        raise UsageError(
+            "--data and --run go together: a world that was exported, and a run over it"
+        )
+    with working():
+        scores = score_files("demo", data, [run])
+    if output is Output.json:
+        emit(scores.to_dict())
+    else:
+        show(scores, title=f"demo {data}")
 
 
 def _show_forecast(rows: dict[str, dict[str, Any]]) -> None:

@@ -25,6 +25,7 @@ from mmrerank.evaluate.metrics import LIST_TIES, Listed, hit
 from mmrerank.evaluate.runs import Qrels, Ranked, Run
 from mmrerank.evaluate.scores import Measured, Scores
 from mmrerank.evaluate.scoring import quoted, read_any, unknown_queries
+from mmrerank.types import Image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,8 @@ class Task:
     are documents that a query's list leaves out before it is judged, ``kept`` those that a first stage lists
     even when they are not among the nearest. ``files`` maps a document to its
     file below the folder of images, where that is not the document's own name; ``texts`` to its words.
-    ``depth`` is how long a list the metrics look at; ``categories`` may break a figure down.
+    ``first`` is a first stage that comes with the data, ``pictures`` gives pictures that lie in it. ``depth``
+    is how long a list the metrics look at; ``categories`` may break a figure down.
     """
 
     benchmark: str
@@ -60,6 +62,8 @@ class Task:
     files: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
+    first: Mapping[str, Ranked] = field(default_factory=dict)
+    pictures: Callable[[str], Image] | None = None
     depth: int = 100
     warnings: tuple[str, ...] = ()
 

@@ -31,7 +31,9 @@ Locate = Callable[[str], Image]
 
 
 def in_folder(task: Task, images: Path | None) -> Locate:
-    """Pictures below a folder."""
+    """Pictures below a folder; without one, those that lie in the benchmark's own data."""
+    if images is None and task.pictures is not None:
+        return task.pictures
     return lambda document: Image(path=image_file(task, document, images))
 
 

@@ -22,6 +22,7 @@ VERBS = [
     "demo export",
     "doctor",
     "eval cirr",
+    "eval mmeb",
     "eval demo",
     "index",
     "info",
@@ -30,8 +31,8 @@ VERBS = [
     "score",
     "search",
     "train",
+    "verify",
 ]
-VERBS += ["verify"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -339,3 +339,80 @@ def test_a_head_needs_at_least_one_candidate(tmp_path: Path) -> None:
         two_stage.items_of(task, Run(rows={}), 0, two_stage.in_folder(task, tmp_path), tmp_path)
     with pytest.raises(InputError, match="answers no query of folder all"):
         two_stage.items_of(task, Run(rows={}), 5, two_stage.in_folder(task, tmp_path), tmp_path)
+
+
+RECIPES = sorted((Path(__file__).parents[2] / "configs/eval").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_every_recipe_says_what_exists(path: Path) -> None:
+    from open_clip import list_pretrained
+
+    from mmrerank import config, registry
+    from mmrerank.cli._benchmarks import Recipe
+
+    values = config.read_yaml(path)
+    module = registry.load("benchmark", values.pop("benchmark").replace("-", "_"))
+    recipe = config.build(Recipe, values, where=path.name)
+    assert not recipe.split or recipe.split in module.SPLITS
+    method = registry.load("strategy", recipe.rerank)
+    config.build(method.Options, recipe.options, where=path.name)
+    own = {"gallery": recipe.gallery} if recipe.gallery else {}
+    config.build(module.Options, {**recipe.set, **own}, where=path.name)
+    if recipe.embedder:
+        kind, architecture, weights = recipe.embedder.split(":")
+        assert kind == "open_clip"
+        assert (architecture, weights) in list_pretrained()
+    for line in path.read_text().splitlines():
+        if "--embedder open_clip" in line:
+            _, architecture, weights = line.split()[-1].split(":")
+            assert (architecture, weights) in list_pretrained()
+
+
+def test_there_are_recipes() -> None:
+    assert len(RECIPES) >= 18
+
+
+def test_the_rerank_task_brings_its_pictures_and_its_first_stage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import io
+
+    import PIL.Image
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    monkeypatch.chdir(tmp_path)
+    rows = []
+    for n in range(24):
+        picture = io.BytesIO()
+        PIL.Image.new("RGB", (24, 24), (n * 10, 90, 200 - n)).save(picture, "PNG")
+        rows.append(
+            {"query": f"a bird of kind {n % 2}", "relevant": int(n % 6 == 0), "clip_score": n / 24,
+             "inat24_image_id": 900 + n, "inat24_file_name": f"train/x/{n}.jpg",
+             "image": {"bytes": picture.getvalue(), "path": None}}
+        )  # fmt: skip
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data/test-00000-of-00001.parquet"
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path, row_group_size=5)
+    task = load_task("inquire-rerank", tmp_path)
+    assert [task.first["a bird of kind 1"].ids[0], len(task.first)] == ["923", 2]
+    assert task.pictures is not None
+    for n in (3, 22, 4, 0):
+        assert task.pictures(str(900 + n)).data == rows[n]["image"]["bytes"]  # type: ignore[index]
+    told = CliRunner().invoke(
+        cli,
+        ["eval", "inquire-rerank", "--data", ".", "--rerank", "pointwise", "--chat", "oracle",
+         "--candidates", "100", "--output", "json"],
+    )  # fmt: skip
+    assert told.exit_code == 0, told.output
+    body = json.loads(told.stdout)
+    assert body["usage"]["calls"] == 24
+    assert body["queries"] == {"expected": 2, "scored": 2, "missing": 0}
+    for row in rows:
+        del row["image"]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    bare = load_task("inquire-rerank", tmp_path)
+    assert bare.pictures is not None
+    with pytest.raises(InputError, match="has no column 'image'; give a folder as --images"):
+        bare.pictures("903")

@@ -37,13 +37,17 @@ from mmrerank.demo.run import DOMAIN
 from mmrerank.demo.world import Scene, is_seen, stream
 from mmrerank.embed._open import open_embedder
 from mmrerank.errors import InputError
+from mmrerank.evaluate.benchmark import Answer, Task, one_run
+from mmrerank.evaluate.benchmark import NoOptions as Options
+from mmrerank.evaluate.benchmarks import _folder
 from mmrerank.evaluate.compare import interval, paired
 from mmrerank.evaluate.forecast import Price, rehearsed
-from mmrerank.evaluate.metrics import by_query, in_order, mean
+from mmrerank.evaluate.metrics import by_query, in_order, mean, relisted
 from mmrerank.evaluate.provenance import candidates_digest, chat_identity, code_digest, provenance
 from mmrerank.evaluate.reranking import PORTION, Item
 from mmrerank.evaluate.resume import Progress, Resumable
 from mmrerank.evaluate.runs import Run, Scored, read_qrels, write_qrels, write_run
+from mmrerank.evaluate.scores import Measured
 from mmrerank.index.index import ImageIndex
 from mmrerank.index.manifest import replace
 from mmrerank.ports import Chat
@@ -52,6 +56,7 @@ from mmrerank.results import SearchResult
 from mmrerank.search import ImageSearch
 from mmrerank.types import Image, Query, Usage
 
+SPLITS = ("all",)
 METRICS = {"nDCG@10": "nDCG(gains={1:1,2:3,3:7})@10", "P@1": "P(rel=3)@1"}
 CANDIDATES = 20
 UNMATCHED = 50
@@ -75,6 +80,25 @@ class _Book:
     @property
     def scenes(self) -> dict[str, Scene]:
         return dict(zip(self.world.names, self.world.scenes, strict=True))
+
+
+def load(data: Path, split: str, options: Options) -> Task:
+    """A world that ``mmrerank demo export`` wrote: its queries and graded truth."""
+    content = _folder.read(data, "demo")
+    return Task(
+        benchmark="demo",
+        split=split,
+        queries=content.asked,
+        qrels=content.qrels,
+        categories=content.categories,
+        depth=CANDIDATES,
+    )
+
+
+def score(task: Task, answers: Sequence[Answer]) -> dict[str, Measured]:
+    """nDCG@10 with the gains 0, 1, 3, 7, and P@1 for grade 3, as `evaluate_demo` has them."""
+    run = Run(rows=one_run(task, answers).rows)
+    return relisted(run, task.qrels, METRICS)
 
 
 def evaluate_demo(

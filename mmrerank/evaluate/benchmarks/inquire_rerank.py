@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmrerank.errors import InputError
 from mmrerank.evaluate.benchmark import Answer, Asked, Task, count_warnings, find_all, one_run
@@ -19,6 +20,7 @@ from mmrerank.evaluate.files import Unique, read_rows
 from mmrerank.evaluate.metrics import measure, relisted
 from mmrerank.evaluate.runs import Qrels, Ranked, Run
 from mmrerank.evaluate.scores import Measured
+from mmrerank.types import Image
 
 __all__ = ["Options", "canonical", "expected", "load", "score"]
 NAME = "inquire-rerank"
@@ -34,7 +36,6 @@ class InquireRerankTask(Task):
 
     names: Mapping[str, str]
     given: bool
-    first: Mapping[str, Ranked]
 
 
 def load(data: Path, split: str, options: Options) -> InquireRerankTask:
@@ -60,6 +61,7 @@ def _rows(data: Path, files: Sequence[Path], split: str) -> InquireRerankTask:
     images: dict[str, str] = {}
     categories: dict[str, str] = {}
     scores: dict[str, dict[str, float]] = {}
+    places: dict[str, tuple[Path, int]] = {}
     pairs = Unique("the pair of query and image")
     total = 0
     for path in files:
@@ -75,6 +77,8 @@ def _rows(data: Path, files: Sequence[Path], split: str) -> InquireRerankTask:
                 raise row.wrong("inat24_file_name", f"image {image!r} was {images[image]!r} before")
             asked[query] = Asked(text=text)
             qrels.setdefault(query, {})[image] = _inquire.label(row, "relevant")
+            if isinstance(row.row, int):
+                places.setdefault(image, (path, row.row))
             if row.has("supercategory"):
                 categories[query] = row.text("supercategory")
             if row.has("clip_score"):
@@ -96,12 +100,53 @@ def _rows(data: Path, files: Sequence[Path], split: str) -> InquireRerankTask:
         categories=categories,
         names=names,
         given=True,
+        pictures=_Pictures(places).picture,
         first={
             q: Ranked(order := sorted(s, key=s.__getitem__, reverse=True), [s[i] for i in order])
             for q, s in scores.items()
         },
         warnings=warnings,
     )
+
+
+class _Pictures:
+    """The pictures that the Parquet rows hold in the column ``image``, read a row group at a time."""
+
+    def __init__(self, places: Mapping[str, tuple[Path, int]]) -> None:
+        self._places = places
+        self._group: tuple[Path, int, int, list[Any]] | None = None
+
+    def picture(self, image: str) -> Image:
+        """Raises `InputError` when the rows hold no pictures."""
+        path, row = self._places[image]
+        if ".parquet" not in path.name:
+            raise InputError(f"{path} holds no pictures; give their folder as --images DIR")
+        group = self._group
+        if group is None or group[0] != path or not group[1] <= row < group[1] + group[2]:
+            group = self._group = self._read(path, row)
+        value = group[3][row - group[1]]
+        data = value.get("bytes") if isinstance(value, dict) else value
+        if not isinstance(data, bytes):
+            raise InputError(
+                f"{path}, row {row} (from 0), column 'image': there is no picture; "
+                "give their folder as --images DIR"
+            )
+        return Image(data=data)
+
+    def _read(self, path: Path, row: int) -> tuple[Path, int, int, list[Any]]:
+        import pyarrow.parquet as parquet
+
+        with parquet.ParquetFile(path) as file:
+            if "image" not in file.schema_arrow.names:
+                raise InputError(f"{path} has no column 'image'; give a folder as --images DIR")
+            start = 0
+            for number in range(file.num_row_groups):
+                size = file.metadata.row_group(number).num_rows
+                if row < start + size:
+                    column = file.read_row_group(number, columns=["image"]).column("image")
+                    return path, start, size, column.to_pylist()
+                start += size
+        raise InputError(f"{path} has no row {row} any more")
 
 
 def _annotations(data: Path, split: str) -> InquireRerankTask:
@@ -116,7 +161,6 @@ def _annotations(data: Path, split: str) -> InquireRerankTask:
         categories=queries.categories,
         names=annotated.names,
         given=False,
-        first={},
         warnings=(
             f"{data} has no rows of INQUIRE-Rerank: the queries and images of the run are taken for the "
             "task's own, and positives are those of the annotation file among them",
