@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -15,15 +15,18 @@ from mmrerank.cli._beside import Notes, read_queries, read_results, read_usage
 from mmrerank.cli._console import Output, emit, progress, say, table_console, working
 from mmrerank.cli._options import OutputFlag
 from mmrerank.errors import InputError, MissingExtraError, UsageError
+from mmrerank.evaluate.metrics import split_names
 from mmrerank.types import Usage
 
 if TYPE_CHECKING:
     from mmrerank.evaluate.compare import Comparison
     from mmrerank.evaluate.runs import Qrels
+    from mmrerank.evaluate.scores import Scores
 
 EXAMPLE = """mmrerank eval demo --runs out --methods none,cotrr
 mmrerank compare out/none.trec out/cotrr.trec --qrels out/qrels.txt --html compared.html
-mmrerank compare old=a/run.trec new=b/run.trec --qrels qrels.txt --format latex"""
+mmrerank compare old=a/run.trec new=b/run.trec --qrels qrels.txt --format latex
+mmrerank compare a.trec b.trec --benchmark circo --data DATA/circo"""
 _SUFFIXES = (".trec", ".run", ".txt")
 
 
@@ -45,14 +48,35 @@ def compare(
         ),
     ],
     qrels: Annotated[
-        Path,
+        Path | None,
         typer.Option(
             "--qrels", metavar="QRELS", show_default=False, help="Relevance, in TREC's four columns."
         ),
-    ],
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            "--benchmark", metavar="NAME", show_default=False,
+            help="Instead of --qrels: score as this benchmark of `mmrerank list benchmarks` does.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", show_default=False, help="The benchmark's own files."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="S", show_default=False, help="The benchmark's split."),
+    ] = None,
     metrics: Annotated[
-        str, typer.Option("--metrics", metavar="LIST", help="Metrics, with commas between.")
-    ] = "nDCG@10,RR",
+        str | None,
+        typer.Option(
+            "--metrics", metavar="LIST", show_default="nDCG@10,RR; a benchmark's first two",
+            help="Metrics, with commas between.",
+        ),
+    ] = None,
     baseline: Annotated[
         str | None,
         typer.Option(
@@ -120,22 +144,19 @@ def compare(
     _check(files, baseline, metrics, level, output, format, images, html)
 
     from mmrerank.evaluate.compare import compare as compare_runs
-    from mmrerank.evaluate.runs import read_qrels
-    from mmrerank.evaluate.scoring import score_run
 
     with working(), progress("scoring") as tell:
         notes, costs = _beside(files, queries, usage)
-        judged = read_qrels(qrels)
-        if not judged:
-            raise InputError(f"{qrels} judges no query")
-        names = _list(metrics)
-        scores = {}
-        for number, (name, path) in enumerate(files.items(), start=1):
-            scores[name] = score_run(path, judged, names)
-            tell(number, len(files))
+        if benchmark is not None:
+            judged, scores, notes = _by_benchmark(files, benchmark, data, split, notes, tell)
+            names = split_names(metrics or "") or list(next(iter(scores.values())).metrics)[:2]
+        else:
+            names = split_names(metrics or "nDCG@10,RR")
+            judged, scores = _by_qrels(files, qrels, names, tell)
         found = compare_runs(
             scores,
             baseline=baseline,
+            metrics=names,
             categories={"category": notes.categories} if notes.categories else None,
             seen=notes.seen or None,
             all_pairs=all_pairs,
@@ -150,8 +171,48 @@ def compare(
             _draw(pictures, found, costs)
 
 
-def _list(text: str) -> list[str]:
-    return list(dict.fromkeys(t.strip() for t in text.split(",") if t.strip()))
+def _by_qrels(
+    files: Mapping[str, Path],
+    qrels: Path | None,
+    metrics: Sequence[str],
+    tell: Callable[[int, int], None],
+) -> tuple[Qrels, dict[str, Scores]]:
+    from mmrerank.evaluate.runs import read_qrels
+    from mmrerank.evaluate.scoring import score_run
+
+    if qrels is None:
+        raise UsageError("say what is right: --qrels FILE, or --benchmark NAME --data DIR")
+    judged = read_qrels(qrels)
+    if not judged:
+        raise InputError(f"{qrels} judges no query")
+    scores = {}
+    for number, (name, path) in enumerate(files.items(), start=1):
+        scores[name] = score_run(path, judged, metrics)
+        tell(number, len(files))
+    return judged, scores
+
+
+def _by_benchmark(
+    files: Mapping[str, Path],
+    benchmark: str,
+    data: Path | None,
+    split: str | None,
+    notes: Notes,
+    tell: Callable[[int, int], None],
+) -> tuple[Qrels, dict[str, Scores], Notes]:
+    """Also fills in what the benchmark knows of its queries."""
+    from mmrerank.evaluate.benchmark import load_task, read_answer, score
+
+    if data is None:
+        raise UsageError(f"--benchmark {benchmark} needs --data DIR, the folder of its own files")
+    task = load_task(benchmark, data, split=split)
+    scores = {}
+    for number, (name, path) in enumerate(files.items(), start=1):
+        scores[name] = score(task, [read_answer(task, path)])
+        tell(number, len(files))
+    texts = {q: ", ".join((*a.turns, a.text)) for q, a in task.queries.items()}
+    categories = {**task.categories, **notes.categories}
+    return task.qrels, scores, replace(notes, texts={**texts, **notes.texts}, categories=categories)
 
 
 def _named(texts: Sequence[str]) -> dict[str, Path]:
@@ -179,7 +240,7 @@ def _named(texts: Sequence[str]) -> dict[str, Path]:
 def _check(
     files: Mapping[str, Path],
     baseline: str | None,
-    metrics: str,
+    metrics: str | None,
     level: float,
     output: Output,
     format: Format | None,
@@ -194,7 +255,7 @@ def _check(
         )
     if baseline is not None and baseline not in files:
         raise UsageError(f"--baseline must be one of {', '.join(files)}, not {baseline!r}")
-    if not _list(metrics):
+    if metrics is not None and not split_names(metrics):
         raise UsageError("--metrics names none; give some, such as nDCG@10,RR")
     if not 0 < level < 1:
         raise UsageError(f"--level must lie between 0 and 1, such as 0.05, not {level}")

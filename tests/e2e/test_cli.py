@@ -148,7 +148,9 @@ def test_each_class_of_failure_has_its_code(
 
 def test_list_names_what_there_is() -> None:
     told = data("list")
-    assert list(told) == ["methods", "chats", "embedders", "models", "stores", "corpora"]
+    assert list(told) == [
+        "methods", "chats", "embedders", "models", "stores", "corpora", "metrics", "benchmarks",
+    ]  # fmt: skip
     cotrr = next(m for m in told["methods"] if m["name"] == "cotrr")
     assert {
         "name": "mode",

@@ -198,3 +198,21 @@ def test_one_run_is_no_comparison(folder: Path) -> None:
     told = run(*arguments(folder, "plain.trec"), code=2).stderr
     assert "at least two runs, not 1" in told
     assert "mmrerank eval demo --runs DIR" in told
+
+
+def test_runs_are_compared_as_a_benchmark_scores_them(tmp_path: Path) -> None:
+    from benchmark_samples import circo, trec
+
+    sample = circo(tmp_path / "data")
+    best = {q: [*sample.right[q], *(i for i in ids if i not in sample.right[q])][:50]
+            for q, ids in sample.lists.items()}  # fmt: skip
+    one, two = trec(tmp_path / "a.trec", sample.lists), trec(tmp_path / "b.trec", best)
+    told = data("compare", one, two, "--benchmark", "circo", "--data", tmp_path / "data")
+    assert told["metrics"] == ["mAP@5", "mAP@10"]
+    assert {d["verdict"] for d in told["differences"]} == {"better"}
+    assert next(v for v in told["values"] if v["run"] == "b")["value"] == 1
+    told = data("compare", one, two, "--benchmark", "circo", "--data", tmp_path / "data",
+                "--metrics", "R@5")  # fmt: skip
+    assert told["metrics"] == ["R@5"]
+    assert "needs --data DIR" in run("compare", one, two, "--benchmark", "circo", code=2).stderr
+    assert "say what is right" in run("compare", one, two, code=2).stderr

@@ -70,5 +70,5 @@ def test_the_command_itself(arguments: list[str]) -> None:
 
 
 def test_all_verbs_are_there() -> None:
-    expected = "app compare demo doctor eval index info list rerank search train verify"
+    expected = "app compare demo doctor eval index info list rerank score search train verify"
     assert expected.split() == VERBS
