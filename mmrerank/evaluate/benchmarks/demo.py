@@ -113,7 +113,6 @@ def evaluate_demo(
         options[method] = dataclasses.asdict(registry.load("strategy", method).Options())
     with tempfile.TemporaryDirectory(prefix="mmrerank-demo-") as temporary:
         folder = Path(temporary)
-        book = _prepare(folder, seed, scenes, queries, progress)
         judging = Resumable(
             folder=journals or runs or folder / "journals",
             chat=chat,
@@ -125,6 +124,7 @@ def evaluate_demo(
             progress=progress,
             say=say,
         )
+        book = _prepare(folder, seed, scenes, queries, progress)
         asked = _first_stage(book, book.queries)
         told = {m: judging.rerank(m, asked) for m in wanted}
         judged = next((m for m in ("cotrr", *wanted) if m in wanted and _judges(m, asked[0])), None)
