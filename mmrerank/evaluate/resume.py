@@ -44,6 +44,7 @@ class Resumable:
     ``work`` is plain data about what is evaluated that the methods, the candidates, the model and the
     prompts do not say (benchmark, seed, ...). ``fresh``, ``retry_failed`` and ``limit`` as in
     `mmrerank.evaluate.journal.opened` and `rerank_all`; ``say`` is called with lines for the person.
+    Versions of libraries and the hardware are not held against a journal; provenance tells them.
     """
 
     folder: Path

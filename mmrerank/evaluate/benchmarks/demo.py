@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+import mmrerank
 from mmrerank import registry
 from mmrerank.corpus.folder import open as open_folder
 from mmrerank.demo.export import World, export
@@ -40,7 +41,12 @@ from mmrerank.errors import InputError
 from mmrerank.evaluate.compare import interval, paired
 from mmrerank.evaluate.forecast import Price, rehearsed
 from mmrerank.evaluate.metrics import by_query, mean
-from mmrerank.evaluate.provenance import candidates_digest, chat_identity, provenance
+from mmrerank.evaluate.provenance import (
+    candidates_digest,
+    chat_identity,
+    prompt_digests,
+    provenance,
+)
 from mmrerank.evaluate.reranking import PORTION, Item
 from mmrerank.evaluate.resume import Progress, Resumable
 from mmrerank.evaluate.runs import Run, Scored, read_qrels, write_qrels, write_run
@@ -178,9 +184,13 @@ def evaluate_demo(
 
 
 def journal_folder(*, seed: int, scenes: int, queries: int, chat: str) -> Path:
-    """Where the command keeps journals: ``runs/eval/demo-XXXXXXXX``, another one for other work."""
+    """Where the command keeps journals: ``runs/eval/demo-XXXXXXXX``, another one for other work.
+
+    Other weights or prompts are other work too, so that an update begins a folder instead of failing.
+    """
     work = [seed, scenes, queries, CANDIDATES, chat_identity(chat)]
-    digest = hashlib.sha256(json.dumps(work).encode()).hexdigest()
+    code = [mmrerank.__version__, prompt_digests()]
+    digest = hashlib.sha256(json.dumps([work, code]).encode()).hexdigest()
     return Path("runs") / "eval" / f"demo-{digest[:8]}"
 
 
