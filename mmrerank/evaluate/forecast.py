@@ -20,7 +20,7 @@ from mmrerank.evaluate.reranking import Item
 from mmrerank.rerank.drive import Driven, drive
 from mmrerank.types import Usage
 
-_SAMPLE = 4  # queries that are driven over the fake
+_SAMPLE = 8  # queries that are driven over the fake
 
 
 @dataclass(frozen=True, kw_only=True)

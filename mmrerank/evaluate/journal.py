@@ -73,6 +73,8 @@ def opened(path: Path, work: Mapping[str, Any], *, fresh: bool = False) -> Itera
             raise InputError(
                 f"{path} is being written by another process; wait until it has ended"
             ) from error
+        except OSError as error:
+            raise InputError(f"{path} cannot be locked: {error.strerror or error}") from error
         yield _begun(path, handle, json.loads(json.dumps(work)), fresh)
     finally:
         os.close(handle)  # which lets go of the lock, as the end of the process does

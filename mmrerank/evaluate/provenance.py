@@ -19,6 +19,7 @@ from typing import Any
 
 import mmrerank
 from mmrerank import catalog, registry
+from mmrerank.errors import InputError
 from mmrerank.ports import Chat
 from mmrerank.rerank import prompting
 from mmrerank.types import Query, Ranking
@@ -147,16 +148,17 @@ def candidates_digest(items: Sequence[tuple[Query, Ranking]]) -> str:
 
     Counts a query's words and reference images, and a candidate's id and text. Scores and the pixels of
     candidates do not count: last bits of a score differ between machines, and reading every image would
-    take longer than many a run.
+    take longer than many a run. Raises `InputError` when a reference image cannot be read.
     """
     total = hashlib.sha256()
     for query, ranking in items:
-        body = {
-            "query": [
-                query.id, query.text, query.turns, query.exclude, query.instruction,
-                [i.digest for i in query.images],
-            ],
-            "candidates": [[c.id, c.text] for c in ranking],
-        }  # fmt: skip
+        try:
+            shown = [i.digest for i in query.images]
+        except OSError as error:
+            raise InputError(
+                f"query {query.id!r}: its reference image cannot be read: {error}"
+            ) from error
+        words = [query.id, query.text, query.turns, query.exclude, query.instruction]
+        body = {"query": [*words, shown], "candidates": [[c.id, c.text] for c in ranking]}
         total.update(json.dumps(body).encode() + b"\n")
     return total.hexdigest()

@@ -14,6 +14,7 @@ from typing import Any
 
 from mmrerank import registry
 from mmrerank.config import build
+from mmrerank.errors import UsageError
 from mmrerank.evaluate.forecast import Forecast, Price, forecast
 from mmrerank.evaluate.journal import opened
 from mmrerank.evaluate.provenance import (
@@ -26,6 +27,7 @@ from mmrerank.evaluate.reranking import PORTION, Item, finished, read_back, rera
 from mmrerank.ports import Chat
 from mmrerank.reranker import Reranker
 from mmrerank.results import SearchResult
+from mmrerank.types import Usage
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, of how much)."""
@@ -46,6 +48,7 @@ class Resumable:
     ``work`` is plain data about what is evaluated that the methods, the candidates, the model and the
     prompts do not say (benchmark, seed, ...). ``fresh``, ``retry_failed`` and ``limit`` as in
     `mmrerank.evaluate.journal.opened` and `rerank_all`; ``say`` is called with lines for the person.
+    Versions of libraries and the hardware are not held against a journal; provenance tells them.
     """
 
     folder: Path
@@ -57,6 +60,14 @@ class Resumable:
     price: Price | None = None
     progress: Progress | None = None
     say: Callable[[str], None] = lambda _: None
+    spent: dict[str, list[Usage]] = field(default_factory=dict, init=False, repr=False)
+    """What each query cost that a method has finished here, whichever list it was of."""
+
+    def __post_init__(self) -> None:
+        if self.fresh and self.limit == 0:
+            raise UsageError(
+                "a forecast that judges nothing would only delete what is finished; leave out --fresh"
+            )
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -94,7 +105,8 @@ class Resumable:
             def expected() -> Forecast:
                 cost = finished(items, journal, retry_failed=self.retry_failed)
                 left = [(q, r) for q, r in items if q.id not in cost]
-                return forecast(method, chosen, left, list(cost.values()), price=self.price)
+                known = list(cost.values()) or self.spent.get(method, [])
+                return forecast(method, chosen, left, known, price=self.price)
 
             before = expected()
             taken = len(items) - before.queries
@@ -113,16 +125,18 @@ class Resumable:
                     self.say(f"{name}: {expected()}")
 
             if self.limit == 0 or not before.queries:
-                # nothing to ask, so no model is opened
-                return Judged(results=read_back(method, items, journal), left=before)
-            reranker = Reranker(method, self.chat, **(options or {}))
-            self.chat = reranker.chat or self.chat
-            results = rerank_all(
-                reranker,
-                items,
-                journal,
-                limit=self.limit,
-                retry_failed=self.retry_failed,
-                progress=tell,
-            )
-            return Judged(results=results, left=expected())
+                results = read_back(method, items, journal)  # no model is opened to ask nothing
+            else:
+                reranker = Reranker(method, self.chat, **(options or {}))
+                self.chat = reranker.chat or self.chat
+                results = rerank_all(
+                    reranker,
+                    items,
+                    journal,
+                    limit=self.limit,
+                    retry_failed=self.retry_failed,
+                    progress=tell,
+                )
+            left = expected()
+        self.spent.setdefault(method, []).extend(r.usage for r in results)
+        return Judged(results=results, left=left)

@@ -43,7 +43,13 @@ from mmrerank.evaluate.benchmarks import _folder
 from mmrerank.evaluate.compare import interval, paired
 from mmrerank.evaluate.forecast import Price, rehearsed
 from mmrerank.evaluate.metrics import by_query, in_order, mean, relisted
-from mmrerank.evaluate.provenance import candidates_digest, chat_identity, code_digest, provenance
+from mmrerank.evaluate.provenance import (
+    candidates_digest,
+    chat_identity,
+    code_digest,
+    prompt_digests,
+    provenance,
+)
 from mmrerank.evaluate.reranking import PORTION, Item
 from mmrerank.evaluate.resume import Progress, Resumable
 from mmrerank.evaluate.runs import Run, Scored, read_qrels, write_qrels, write_run
@@ -137,7 +143,6 @@ def evaluate_demo(
         options[method] = dataclasses.asdict(registry.load("strategy", method).Options())
     with tempfile.TemporaryDirectory(prefix="mmrerank-demo-") as temporary:
         folder = Path(temporary)
-        book = _prepare(folder, seed, scenes, queries, progress)
         judging = Resumable(
             folder=journals or runs or folder / "journals",
             chat=chat,
@@ -149,6 +154,7 @@ def evaluate_demo(
             progress=progress,
             say=say,
         )
+        book = _prepare(folder, seed, scenes, queries, progress)
         asked = _first_stage(book, book.queries)
         told = {m: judging.rerank(m, asked) for m in wanted}
         judged = next((m for m in ("cotrr", *wanted) if m in wanted and _judges(m, asked[0])), None)
@@ -203,8 +209,11 @@ def evaluate_demo(
 
 
 def journal_folder(*, seed: int, scenes: int, queries: int, chat: str) -> Path:
-    """Where the command keeps journals: ``runs/eval/demo-XXXXXXXX``, another one for other work."""
-    work = [seed, scenes, queries, CANDIDATES, chat_identity(chat), code_digest()]
+    """Where the command keeps journals: ``runs/eval/demo-XXXXXXXX``, another one for other work.
+
+    Other weights, prompts or code are other work too: an update begins a folder instead of failing.
+    """
+    work = [seed, scenes, queries, CANDIDATES, chat_identity(chat), prompt_digests(), code_digest()]
     digest = hashlib.sha256(json.dumps(work).encode()).hexdigest()
     return Path("runs") / "eval" / f"demo-{digest[:8]}"
 
