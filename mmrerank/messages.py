@@ -121,10 +121,14 @@ class Step:
 
     @staticmethod
     def of(ask: Ask, reply: Reply) -> Step:
-        """Records ``ask`` and ``reply``."""
+        """Records ``ask`` and ``reply``. An ask whose image is not there has no digest; its reply says why."""
+        try:
+            digest = ask.digest()
+        except OSError:
+            digest = ""
         return Step(
             kind=ask.kind,
-            digest=ask.digest(),
+            digest=digest,
             shown=ask.shown,
             prompt="\n\n".join(f"{m.role}: {m.text}" for m in ask.messages),
             reply=reply.text,

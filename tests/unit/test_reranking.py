@@ -13,6 +13,7 @@ import pytest
 
 from mmrerank import registry
 from mmrerank.chat._open import open_chat
+from mmrerank.chat.scripted import Scripted
 from mmrerank.errors import ChatError, ModelError, UsageError
 from mmrerank.evaluate.forecast import Forecast, Price, forecast
 from mmrerank.evaluate.journal import opened
@@ -245,3 +246,15 @@ def test_a_forecast_reads_like_one() -> None:
     for wrong in ("", "1", "a,b", "1,2,3", "-1,2", "nan,1", "inf,1"):
         with pytest.raises(UsageError, match="IN,OUT"):
             Price.parse(wrong)
+
+
+def test_an_image_that_is_gone_costs_its_judgement_only(tmp_path: Path) -> None:
+    from mmrerank.types import Image
+
+    def unreadable(ask: Ask) -> Reply:
+        return Reply(error=ChatError("cannot be read"), finish="error")
+
+    gone = [Image(path=tmp_path / "gone.png"), Image(path=tmp_path / "too.png")]
+    result = Reranker("pointwise", Scripted(unreadable)).rank("a boat", gone)
+    assert [h.id for h in result] == ["0", "1"]
+    assert result.repairs.failed == 2
