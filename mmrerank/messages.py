@@ -121,7 +121,7 @@ class Step:
 
     @staticmethod
     def of(ask: Ask, reply: Reply) -> Step:
-        """Records ``ask`` and ``reply``. An ask whose image is not there has no digest; its reply says why."""
+        """Records ``ask`` and ``reply``. An ask whose image is gone has no digest."""
         try:
             digest = ask.digest()
         except OSError:
