@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmrerank.demo.world import COLOURS, KINDS, PLACES, SIZES, WEATHERS, stream
+from mmrerank.demo.world import COLOURS, COLUMNS, KINDS, PLACES, ROWS, SIZES, WEATHERS, stream
 from mmrerank.train.eyes import train_eyes
 from mmrerank.train.log import Log, Progress
 from mmrerank.train.pacing import best_device, share_done
@@ -78,7 +78,7 @@ class VlmRecipe:
 def anchors(model: Any, tokenizer: Any) -> dict[str, torch.Tensor]:
     """The model's embeddings of the world's words (of their first token, as they stand in a sentence)."""
     table = model.get_input_embeddings().weight.detach()
-    words = (*KINDS, *COLOURS, *SIZES, *PLACES, *WEATHERS)
+    words = (*KINDS, *COLOURS, *SIZES, *ROWS, *COLUMNS, *PLACES, *WEATHERS)
     return {w: table[tokenizer(f" {w}", add_special_tokens=False)["input_ids"][0]] for w in words}
 
 
@@ -179,6 +179,7 @@ def _open_eyes(recipe: VlmRecipe, out: Path, steps: int, progress: Progress | No
             learning_rate=recipe.eyes_learning_rate,
             seed=recipe.seed,
             report=report,
+            positions=True,
             anchors=anchors(model, tokenizer),
         )
         save(model, processor, out / "eyes" / "model")
