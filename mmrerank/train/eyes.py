@@ -86,7 +86,8 @@ def train_eyes(
     """Trains the parameters ``tower`` in place; ``report`` gets (step, loss, share of kinds named right).
 
     With ``bag`` the whole also says which kinds in which colours are anywhere in the picture, which is
-    what a single vector has to hold. With ``positions`` each token says where it is. ``anchors`` are fixed embeddings ``(width,)`` of the world's words.
+    what a single vector has to hold. With ``positions`` each token also says where it is. ``anchors`` are
+    fixed embeddings ``(width,)`` of the world's words.
     """
     rng = np.random.default_rng(seed)
     tower = list(tower)

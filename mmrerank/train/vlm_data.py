@@ -305,7 +305,6 @@ class Exercises:
 
 def listing(scene: Scene) -> str:
     """Place, weather and every thing by where it is, in reading order."""
-
     things = sorted(scene.things, key=lambda t: (cell(t.x, t.y), t.inside is not None))
     told = []
     for thing in things:
