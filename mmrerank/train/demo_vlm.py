@@ -50,6 +50,7 @@ class VlmRecipe:
     ``vision_rate`` is the vision tower's share of the learning rate once it has been trained on its own:
     0 keeps it as it is.
     At 1 the first noisy gradients of the language model undo what it knew (`configs/train/RUNS.md`).
+    ``verdict_weight`` is how much a verdict counts among the tokens of a reply.
     """
 
     seed: int = 1
@@ -65,6 +66,7 @@ class VlmRecipe:
     workers: int = 0
     processes: int = 1
     vision_rate: float = 0.0
+    verdict_weight: float = 1.0
     scenes: int = 16000
     vocabulary: int = 1100
     checkpoint_minutes: float = 5.0
@@ -256,7 +258,13 @@ def _train_language(
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * share * group["share"]
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
-                loss = loss_of(model, batch.to(device), encoder, looks)
+                loss = loss_of(
+                    model,
+                    batch.to(device),
+                    encoder,
+                    looks,
+                    verdict_weight=recipe.verdict_weight,
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             seconds = spent + time.monotonic() - started

@@ -25,6 +25,8 @@ from mmrerank.train.vlm_model import VlmShape
 class Batch:
     """Right-padded rows: ``ids``, ``labels`` (B, L; -100 where no loss), ``positions`` (3, B, L).
 
+    ``verdicts`` (B, L) is true where a label is a verdict: few tokens, which all the others are there for.
+
     ``pixels``: uint8 ``(n, side, side, 3)`` of all images in order; ``grids``: ``(n, 3)``; ``known``:
     ``(n,)``, an image's number in the pool, or -1 for one drawn for an exercise.
     """
@@ -32,6 +34,7 @@ class Batch:
     ids: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
+    verdicts: torch.Tensor
     positions: torch.Tensor
     pixels: torch.Tensor | None
     grids: torch.Tensor | None
@@ -103,6 +106,7 @@ class Encoder:
         """Right-padded tensors of some encoded examples."""
         length = max(len(ids) for ids, _, _ in rows)
         pad = self.tokenizer.pad_token_id
+        key, quote = self.tokenizer.convert_tokens_to_ids(["verdict", '":"'])
         ids = torch.full((len(rows), length), pad)
         labels = torch.full((len(rows), length), -100)
         mask = torch.zeros(len(rows), length, dtype=torch.long)
@@ -110,6 +114,8 @@ class Encoder:
             ids[n, : len(tokens)] = torch.tensor(tokens)
             labels[n, prompt : len(tokens)] = ids[n, prompt : len(tokens)]
             mask[n, : len(tokens)] = 1
+        verdicts = torch.zeros_like(labels, dtype=torch.bool)
+        verdicts[:, 2:] = (labels[:, :-2] == key) & (labels[:, 1:-1] == quote)
         scenes = [s for _, _, e in rows for s in e.scenes]
         shown = [self.picture(s) for s in scenes]
         grids = torch.tensor([[1, self.grid, self.grid]]).repeat(len(shown), 1) if shown else None
@@ -123,6 +129,7 @@ class Encoder:
             ids=ids,
             mask=mask,
             labels=labels,
+            verdicts=verdicts,
             positions=positions,
             pixels=torch.from_numpy(np.stack(shown)) if shown else None,
             grids=grids,

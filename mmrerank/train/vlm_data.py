@@ -44,7 +44,7 @@ from mmrerank.types import Verdict as VerdictValue
 LIST_PROMPT = "List what the image shows."
 WORTH: Mapping[str, float] = {"met": 1.0, "partly": 0.5, "missed": 0.0, "cannot_tell": 0.0}
 # many parts a picture: what a picture costs is paid once for all of them
-_MOST_PARTS = 8
+_MOST_PARTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
