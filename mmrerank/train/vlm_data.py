@@ -37,11 +37,12 @@ from mmrerank.demo.world import (
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.train.vlm_facts import sample_facts
-from mmrerank.train.vlm_notes import note
+from mmrerank.train.vlm_notes import note, seen
 from mmrerank.types import VERDICTS, Assessment, Candidate, Component, Image, Query
 from mmrerank.types import Verdict as VerdictValue
 
 LIST_PROMPT = "List what the image shows."
+TELL_PROMPT = "Say of each part what the image shows of it, then give a verdict."
 WORTH: Mapping[str, float] = {"met": 1.0, "partly": 0.5, "missed": 0.0, "cannot_tell": 0.0}
 # many parts a picture: what a picture costs is paid once for all of them
 _MOST_PARTS = 5
@@ -49,12 +50,16 @@ _MOST_PARTS = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One exercise: an ask, the reply it should get, and the scenes behind its images, in order."""
+    """One exercise: an ask, the reply it should get, and the scenes behind its images, in order.
+
+    ``given`` are pieces of the reply, in order, that stand there without having to be learnt.
+    """
 
     task: str
     messages: tuple[Message, ...]
     reply: str
     scenes: tuple[int | Scene, ...]
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +127,22 @@ class Exercises:
             Message(role="user", parts=(Part(text=LIST_PROMPT), Part(image=Image(data=b"0")))),
         )
         return Example(task="list", messages=messages, reply=listing(self.scenes[n]), scenes=(n,))
+
+    def _tell(self) -> Example:
+        """Notes and verdicts and little else: many looks at a picture for what one costs in `evaluate`."""
+        n = self._scene()
+        scene = self.scenes[n]
+        drawn = (sample_facts(self.rng, self.split, scene, _MOST_PARTS) for _ in range(2))
+        facts = list(dict.fromkeys(f for some in drawn for f in some))
+        facts = [facts[int(i)] for i in self.rng.permutation(len(facts))]
+        asked = tuple(f"{'; ' if i else ''}{f.text}:" for i, f in enumerate(facts))
+        told = [f" {seen(f, scene)}, {f.judge(scene).verdict}" for f in facts]
+        messages = (
+            Message(role="system", parts=(Part(text="You judge images for a search engine."),)),
+            Message(role="user", parts=(Part(text=TELL_PROMPT), Part(image=Image(data=b"0")))),
+        )
+        reply = "".join(a + t for a, t in zip(asked, told, strict=True))
+        return Example(task="tell", messages=messages, reply=reply, scenes=(n,), given=asked)
 
     def _evaluate(self) -> Example:
         n = self._scene()
@@ -226,9 +247,9 @@ class Exercises:
         candidates = [_candidate(str(n)) for n in range(len(rows))]
         ask = judgements.order(asked.query, (), candidates, {}, show_images=True)
         best = max(range(len(rows)), key=lambda n: rows[n].quality)
-        seen = ", ".join(dict.fromkeys(j.note for j in rows[best].judged))
+        shown = ", ".join(dict.fromkeys(j.note for j in rows[best].judged))
         scores = {n: round(99 * r.quality) for n, r in zip(ask.labels, rows, strict=True)}
-        body = {"reason": f"{ask.labels[best]} shows {seen}", "scores": scores}
+        body = {"reason": f"{ask.labels[best]} shows {shown}", "scores": scores}
         return _example(ask, body, (*asked.reference, *(r.scene for r in rows)))
 
     # --- parts of a task ----------------------------------------------------------------------------
