@@ -30,6 +30,7 @@ SIZES = ("small", "large")
 PLACES = ("beach", "forest", "city", "desert", "mountains")
 WEATHERS = ("sunny", "rainy", "snowy", "night")
 RELATIONS: tuple[Relation, ...] = ("left of", "right of", "above", "below", "inside")
+ROWS, COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
 MAX_COUNT = 4  # of one group
 MAX_GROUPS = 4
 MAX_THINGS = 7
@@ -167,6 +168,14 @@ def holds(relation: Relation, scene: Scene, one: int, other: int) -> bool:
     if one == other or b.kind not in CONTAINERS:
         return False
     return float(np.hypot(a.x - b.x, a.y - b.y)) + a.radius <= b.radius
+
+
+def cell(x: float, y: float) -> tuple[int, int]:
+    """Row and column of the 3 x 3 grid in which a point lies.
+
+    Two things are clear of each other along an axis just when their rows, or columns, differ.
+    """
+    return min(int(3 * y), 2), min(int(3 * x), 2)
 
 
 def sample_scene(rng: np.random.Generator, split: Split) -> Scene:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmrerank.demo.world import COLOURS, KINDS, PLACES, SIZES, WEATHERS, stream
+from mmrerank.demo.world import COLOURS, COLUMNS, KINDS, PLACES, ROWS, SIZES, WEATHERS, stream
 from mmrerank.train.eyes import train_eyes
 from mmrerank.train.log import Log, Progress
 from mmrerank.train.pacing import best_device, share_done
@@ -50,6 +50,7 @@ class VlmRecipe:
     ``vision_rate`` is the vision tower's share of the learning rate once it has been trained on its own:
     0 keeps it as it is.
     At 1 the first noisy gradients of the language model undo what it knew (`configs/train/RUNS.md`).
+    ``verdict_weight`` is how much a verdict counts among the tokens of a reply.
     """
 
     seed: int = 1
@@ -65,6 +66,7 @@ class VlmRecipe:
     workers: int = 0
     processes: int = 1
     vision_rate: float = 0.0
+    verdict_weight: float = 1.0
     scenes: int = 16000
     vocabulary: int = 1100
     checkpoint_minutes: float = 5.0
@@ -78,7 +80,7 @@ class VlmRecipe:
 def anchors(model: Any, tokenizer: Any) -> dict[str, torch.Tensor]:
     """The model's embeddings of the world's words (of their first token, as they stand in a sentence)."""
     table = model.get_input_embeddings().weight.detach()
-    words = (*KINDS, *COLOURS, *SIZES, *PLACES, *WEATHERS)
+    words = (*KINDS, *COLOURS, *SIZES, *ROWS, *COLUMNS, *PLACES, *WEATHERS)
     return {w: table[tokenizer(f" {w}", add_special_tokens=False)["input_ids"][0]] for w in words}
 
 
@@ -179,6 +181,7 @@ def _open_eyes(recipe: VlmRecipe, out: Path, steps: int, progress: Progress | No
             learning_rate=recipe.eyes_learning_rate,
             seed=recipe.seed,
             report=report,
+            positions=True,
             anchors=anchors(model, tokenizer),
         )
         save(model, processor, out / "eyes" / "model")
@@ -255,7 +258,13 @@ def _train_language(
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * share * group["share"]
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
-                loss = loss_of(model, batch.to(device), encoder, looks)
+                loss = loss_of(
+                    model,
+                    batch.to(device),
+                    encoder,
+                    looks,
+                    verdict_weight=recipe.verdict_weight,
+                )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             seconds = spent + time.monotonic() - started

@@ -2,6 +2,8 @@
 
 Language modelling alone takes long to open a small model's eyes. Here each visual token says, through
 linear heads, which kind, colour and size of thing covers it, and all tokens together say place and weather.
+With ``positions`` each token also says in which row and column it is: the tower's own positions are relative
+ones, and a language model as short as ours tells columns apart too badly by its rotary embedding alone.
 With `anchors` the heads are the language model's own embeddings of those words, so that a token that shows a
 red boat looks to it like the words "red" and "boat" laid over each other. The tower goes on into the
 language model's training; throw-away heads are dropped.
@@ -17,31 +19,48 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn import functional
 
-from mmrerank.demo.world import COLOURS, KINDS, PLACES, SIZES, WEATHERS, Scene
+from mmrerank.demo.world import COLOURS, COLUMNS, KINDS, PLACES, ROWS, SIZES, WEATHERS, Scene, cell
 from mmrerank.train.pool import Pool
 
 _GAIN = 10.0  # so that holding a word's embedding once is enough to be sure of the word
 _COVER = 0.95  # of a thing's radius: how far from its middle a token still counts as showing it
 
 
-def labels(scene: Scene, cells: int) -> NDArray[np.int64]:
-    """Kind, colour and size covering each of ``cells x cells`` tokens, ``(cells^2, 3)``; 0 is nothing."""
-    found = np.zeros((cells, cells, 3), np.int64)
+def shown(scene: Scene, cells: int) -> NDArray[np.int64]:
+    """Which thing covers each of ``cells x cells`` tokens, counted from 1, ``(cells^2,)``; 0 is nothing."""
+    found = np.zeros((cells, cells), np.int64)
     middle = (np.arange(cells) + 0.5) / cells
     nearest = np.full((cells, cells), np.inf)
-    for thing in scene.things:
+    for number, thing in enumerate(scene.things, start=1):
         far = np.hypot(middle[None, :] - thing.x, middle[:, None] - thing.y)
         # the nearest token counts whatever the size, and what is inside hides its container
         far = far - (1.0 if thing.inside is not None else 0.0)
         reach = _COVER * thing.radius - (1.0 if thing.inside is not None else 0.0)
         covers = (far <= max(reach, float(far.min()))) & (far < nearest)
         nearest[covers] = far[covers]
-        found[covers] = (
-            1 + KINDS.index(thing.kind),
-            1 + COLOURS.index(thing.colour),
-            1 + SIZES.index(thing.size),
-        )
-    return found.reshape(-1, 3)
+        found[covers] = number
+    return found.reshape(-1)
+
+
+def labels(scene: Scene, cells: int) -> NDArray[np.int64]:
+    """Kind, colour and size covering each of ``cells x cells`` tokens, ``(cells^2, 3)``; 0 is nothing."""
+    names = [
+        (1 + KINDS.index(t.kind), 1 + COLOURS.index(t.colour), 1 + SIZES.index(t.size))
+        for t in scene.things
+    ]
+    return np.array([(0, 0, 0), *names], np.int64)[shown(scene, cells)]
+
+
+def positions_of(scene: Scene, cells: int) -> NDArray[np.int64]:
+    """Row and column, of three each, of each of ``cells x cells`` tokens, ``(cells^2, 2)``.
+
+    A token that shows a thing says where the thing is, which may reach over its neighbour's line.
+    """
+    middle = (np.arange(cells) + 0.5) / cells
+    own = np.array([cell(x, y) for y in middle for x in middle], np.int64)
+    things = np.array([(0, 0), *(cell(t.x, t.y) for t in scene.things)], np.int64)
+    covering = shown(scene, cells)
+    return np.where(covering[:, None] > 0, things[covering], own)
 
 
 Look = Callable[[NDArray[np.int64]], tuple[torch.Tensor, torch.Tensor]]
@@ -61,12 +80,14 @@ def train_eyes(
     seed: int,
     report: Callable[[int, float, float], None],
     bag: bool = False,
+    positions: bool = False,
     anchors: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
     """Trains the parameters ``tower`` in place; ``report`` gets (step, loss, share of kinds named right).
 
     With ``bag`` the whole also says which kinds in which colours are anywhere in the picture, which is
-    what a single vector has to hold. ``anchors`` are fixed embeddings ``(width,)`` of the world's words.
+    what a single vector has to hold. With ``positions`` each token also says where it is. ``anchors`` are
+    fixed embeddings ``(width,)`` of the world's words.
     """
     rng = np.random.default_rng(seed)
     tower = list(tower)
@@ -74,13 +95,17 @@ def train_eyes(
     heads = nn.ModuleList(
         _head(width, v, anchors, nothing=True) for v in (KINDS, COLOURS, SIZES)
     ).to(device)
+    where = nn.ModuleList(
+        _head(width, v, anchors) for v in ((ROWS, COLUMNS) if positions else ())
+    ).to(device)
     whole = nn.ModuleList(_head(width, v, anchors) for v in (PLACES, WEATHERS)).to(device)
     bags = nn.Linear(width, len(KINDS) * len(COLOURS)).to(device)
-    parameters = [*tower, *heads.parameters(), *whole.parameters(), *bags.parameters()]
+    parameters = [*tower, *(w for m in (heads, where, whole, bags) for w in m.parameters())]
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02
     )
     truth = np.stack([labels(s, cells) for s in pool.scenes])
+    stands = np.stack([positions_of(s, cells) for s in pool.scenes]) if positions else None
     settings = np.array([(PLACES.index(s.place), WEATHERS.index(s.weather)) for s in pool.scenes])
     held = np.stack([_bag(s) for s in pool.scenes]) if bag else None
     for step in range(steps):
@@ -97,6 +122,12 @@ def train_eyes(
             each = functional.cross_entropy(flat, wanted, reduction="none")
             # most tokens show nothing: they count less
             weight = torch.where(wanted > 0, 1.0, 0.25)
+            loss = loss + (each * weight).sum() / weight.sum()
+        for n, head in enumerate(where):
+            assert stands is not None
+            wanted = torch.from_numpy(stands[chosen][..., n]).to(device).flatten()
+            each = functional.cross_entropy(head(tokens).flatten(0, 1), wanted, reduction="none")
+            weight = torch.where(there.flatten(), 1.0, 0.25)
             loss = loss + (each * weight).sum() / weight.sum()
         for n, head in enumerate(whole):
             loss = loss + 0.5 * functional.cross_entropy(

@@ -25,6 +25,8 @@ from mmrerank.train.vlm_model import VlmShape
 class Batch:
     """Right-padded rows: ``ids``, ``labels`` (B, L; -100 where no loss), ``positions`` (3, B, L).
 
+    ``verdicts`` (B, L) is true where a label is a verdict: few tokens, which all the others are there for.
+
     ``pixels``: uint8 ``(n, side, side, 3)`` of all images in order; ``grids``: ``(n, 3)``; ``known``:
     ``(n,)``, an image's number in the pool, or -1 for one drawn for an exercise.
     """
@@ -32,6 +34,7 @@ class Batch:
     ids: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
+    verdicts: torch.Tensor
     positions: torch.Tensor
     pixels: torch.Tensor | None
     grids: torch.Tensor | None
@@ -76,11 +79,23 @@ class Encoder:
         )
         return "".join(turns) + "<|im_start|>assistant\n"
 
-    def encode(self, example: Example) -> tuple[list[int], int]:
-        """Token ids of prompt and reply, and how many belong to the prompt."""
-        prompt = self.tokenizer(self.text(example), add_special_tokens=False)["input_ids"]
-        reply = self.tokenizer(example.reply + "<|im_end|>", add_special_tokens=False)["input_ids"]
-        return prompt + reply, len(prompt)
+    def encode(self, example: Example) -> tuple[list[int], list[int]]:
+        """Token ids of prompt and reply, and their labels: -100 where nothing is to be learnt."""
+        ids = self._tokens(self.text(example))
+        labels = [-100] * len(ids)
+        rest = example.reply + "<|im_end|>"
+        for given in example.given:
+            told, _, rest = rest.partition(given)
+            for text, learnt in ((told, True), (given, False)):
+                tokens = self._tokens(text)
+                ids += tokens
+                labels += tokens if learnt else [-100] * len(tokens)
+        tokens = self._tokens(rest)
+        return ids + tokens, labels + tokens
+
+    def _tokens(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
 
     def picture(self, scene: int | Scene) -> NDArray[np.uint8]:
         """The pixels of a pool scene, or of a scene drawn for one example."""
@@ -99,17 +114,20 @@ class Encoder:
         )  # a still is two equal frames
         return frames.reshape(n * g * g, -1)
 
-    def collate(self, rows: list[tuple[list[int], int, Example]]) -> Batch:
+    def collate(self, rows: list[tuple[list[int], list[int], Example]]) -> Batch:
         """Right-padded tensors of some encoded examples."""
         length = max(len(ids) for ids, _, _ in rows)
         pad = self.tokenizer.pad_token_id
+        key, quote = self.tokenizer.convert_tokens_to_ids(["verdict", '":"'])
         ids = torch.full((len(rows), length), pad)
         labels = torch.full((len(rows), length), -100)
         mask = torch.zeros(len(rows), length, dtype=torch.long)
-        for n, (tokens, prompt, _) in enumerate(rows):
+        for n, (tokens, learnt, _) in enumerate(rows):
             ids[n, : len(tokens)] = torch.tensor(tokens)
-            labels[n, prompt : len(tokens)] = ids[n, prompt : len(tokens)]
+            labels[n, : len(tokens)] = torch.tensor(learnt)
             mask[n, : len(tokens)] = 1
+        verdicts = torch.zeros_like(labels, dtype=torch.bool)
+        verdicts[:, 2:] = (labels[:, :-2] == key) & (labels[:, 1:-1] == quote)
         scenes = [s for _, _, e in rows for s in e.scenes]
         shown = [self.picture(s) for s in scenes]
         grids = torch.tensor([[1, self.grid, self.grid]]).repeat(len(shown), 1) if shown else None
@@ -123,6 +141,7 @@ class Encoder:
             ids=ids,
             mask=mask,
             labels=labels,
+            verdicts=verdicts,
             positions=positions,
             pixels=torch.from_numpy(np.stack(shown)) if shown else None,
             grids=grids,
@@ -139,8 +158,7 @@ def batches(exercises: Exercises, encoder: Encoder, tokens: int) -> Iterator[Bat
     while True:
         rows = []
         for example in (exercises.draw() for _ in range(512)):
-            ids, prompt = encoder.encode(example)
-            rows.append((ids, prompt, example))
+            rows.append((*encoder.encode(example), example))
         # rows of one task share their instructions, which are then computed once
         rows.sort(key=lambda r: (r[2].task, len(r[0])))
         groups: list[list[Any]] = [[]]

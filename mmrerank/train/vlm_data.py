@@ -26,30 +26,40 @@ from mmrerank.demo.facts import (
 from mmrerank.demo.queries import DemoQuery, excluded_word, sample_query
 from mmrerank.demo.wording import choose_phrasing, say
 from mmrerank.demo.world import (
+    COLUMNS,
     KINDS,
+    ROWS,
     Scene,
     Split,
+    cell,
     pick,
 )
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.train.vlm_facts import sample_facts
+from mmrerank.train.vlm_notes import note, seen
 from mmrerank.types import VERDICTS, Assessment, Candidate, Component, Image, Query
 from mmrerank.types import Verdict as VerdictValue
 
 LIST_PROMPT = "List what the image shows."
+TELL_PROMPT = "Say of each part what the image shows of it, then give a verdict."
 WORTH: Mapping[str, float] = {"met": 1.0, "partly": 0.5, "missed": 0.0, "cannot_tell": 0.0}
-_ROWS, _COLUMNS = ("top", "middle", "bottom"), ("left", "centre", "right")
+# many parts a picture: what a picture costs is paid once for all of them
+_MOST_PARTS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """One exercise: an ask, the reply it should get, and the scenes behind its images, in order."""
+    """One exercise: an ask, the reply it should get, and the scenes behind its images, in order.
+
+    ``given`` are pieces of the reply, in order, that stand there without having to be learnt.
+    """
 
     task: str
     messages: tuple[Message, ...]
     reply: str
     scenes: tuple[int | Scene, ...]
+    given: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,18 +128,34 @@ class Exercises:
         )
         return Example(task="list", messages=messages, reply=listing(self.scenes[n]), scenes=(n,))
 
+    def _tell(self) -> Example:
+        """Notes and verdicts and little else: many looks at a picture for what one costs in `evaluate`."""
+        n = self._scene()
+        scene = self.scenes[n]
+        drawn = (sample_facts(self.rng, self.split, scene, _MOST_PARTS) for _ in range(2))
+        facts = list(dict.fromkeys(f for some in drawn for f in some))
+        facts = [facts[int(i)] for i in self.rng.permutation(len(facts))]
+        asked = tuple(f"{'; ' if i else ''}{f.text}:" for i, f in enumerate(facts))
+        told = [f" {seen(f, scene)}, {f.judge(scene).verdict}" for f in facts]
+        messages = (
+            Message(role="system", parts=(Part(text="You judge images for a search engine."),)),
+            Message(role="user", parts=(Part(text=TELL_PROMPT), Part(image=Image(data=b"0")))),
+        )
+        reply = "".join(a + t for a, t in zip(asked, told, strict=True))
+        return Example(task="tell", messages=messages, reply=reply, scenes=(n,), given=asked)
+
     def _evaluate(self) -> Example:
         n = self._scene()
         scene = self.scenes[n]
-        query, facts, reference = self._question(scene)
+        query, facts, reference = self._question(scene, most=_MOST_PARTS)
         components = components_of(facts)
         ask = judgements.evaluate(query, components, [_candidate("0")])
-        judged = [f.judge(scene) for f in facts]
+        verdicts = [f.judge(scene).verdict for f in facts]
         body: dict[str, Any] = {
-            c.id: {"note": j.note, "verdict": j.verdict}
-            for c, j in zip(components, judged, strict=True)
+            c.id: {"note": note(f, scene), "verdict": v}
+            for c, f, v in zip(components, facts, verdicts, strict=True)
         }
-        body["grade"] = grade_verdicts([j.verdict for j in judged])
+        body["grade"] = grade_verdicts(verdicts)
         shown = (*((reference,) if reference else ()), n)
         return _example(ask, {"A": body}, shown)
 
@@ -147,7 +173,7 @@ class Exercises:
 
     def _order(self) -> Example:
         scene = self.scenes[self._scene()]
-        query, facts, reference = self._question(scene)
+        query, facts, reference = self._question(scene, most=4)
         count = int(self.rng.integers(2, 21)) if self.rng.random() < 0.6 else 20
         notes = [self._notes(f, scene) for f in facts]
         components = components_of(facts)
@@ -221,9 +247,9 @@ class Exercises:
         candidates = [_candidate(str(n)) for n in range(len(rows))]
         ask = judgements.order(asked.query, (), candidates, {}, show_images=True)
         best = max(range(len(rows)), key=lambda n: rows[n].quality)
-        seen = ", ".join(dict.fromkeys(j.note for j in rows[best].judged))
+        shown = ", ".join(dict.fromkeys(j.note for j in rows[best].judged))
         scores = {n: round(99 * r.quality) for n, r in zip(ask.labels, rows, strict=True)}
-        body = {"reason": f"{ask.labels[best]} shows {seen}", "scores": scores}
+        body = {"reason": f"{ask.labels[best]} shows {shown}", "scores": scores}
         return _example(ask, body, (*asked.reference, *(r.scene for r in rows)))
 
     # --- parts of a task ----------------------------------------------------------------------------
@@ -269,14 +295,17 @@ class Exercises:
         return "composed" if turn < 0.12 else "dialogue" if turn < 0.25 else ""
 
     def _question(
-        self, scene: Scene, *, easy: bool = False
+        self, scene: Scene, *, easy: bool = False, most: int = 6
     ) -> tuple[Query, tuple[Fact, ...], Scene | None]:
-        """A query about ``scene`` with its facts, some true of it and some not, and its reference."""
+        """A query about ``scene`` with its facts, some true of it and some not, and its reference.
+
+        At most ``most`` facts; with ``easy`` all of them are true.
+        """
         if easy or self.rng.random() < 0.3:
             other = scene if easy or self.rng.random() < 0.5 else self.scenes[self._scene()]
             demo = sample_query(self.rng, self.split, other, category=self._category())
             return as_query(demo), demo.facts, demo.reference
-        facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, 7)))
+        facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, most + 1)))
         text = say(self.rng, facts, choose_phrasing(self.rng, "binding", self.split))
         return Query(text=text), facts, None
 
@@ -284,7 +313,7 @@ class Exercises:
         """Judgements of ``fact`` over some scenes by verdict: what a column of a matrix looks like."""
         found: dict[Verdict, list[Judgement]] = {}
         for other in (scene, *(self.scenes[self._scene()] for _ in range(25))):
-            judged = fact.judge(other)
+            judged = Judgement(verdict=fact.judge(other).verdict, note=note(fact, other))
             found.setdefault(judged.verdict, []).append(judged)
         return found
 
@@ -297,15 +326,11 @@ class Exercises:
 
 def listing(scene: Scene) -> str:
     """Place, weather and every thing by where it is, in reading order."""
-
-    def cell(x: float, y: float) -> tuple[int, int]:
-        return min(int(3 * y), 2), min(int(3 * x), 2)
-
     things = sorted(scene.things, key=lambda t: (cell(t.x, t.y), t.inside is not None))
     told = []
     for thing in things:
         row, column = cell(thing.x, thing.y)
-        where = "inside" if thing.inside is not None else f"{_ROWS[row]} {_COLUMNS[column]}"
+        where = "inside" if thing.inside is not None else f"{ROWS[row]} {COLUMNS[column]}"
         told.append(f"{where} {thing.size} {thing.colour} {thing.kind}")
     return f"{scene.place}, {scene.weather}; " + ", ".join(told)
 

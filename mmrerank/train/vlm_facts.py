@@ -99,18 +99,20 @@ def _changed(rng: np.random.Generator, fact: Fact, scene: Scene) -> Fact:
         case SubjectFact(noun=noun):
             return SubjectFact(noun=_other(rng, noun, scene))
         case CountFact(noun=noun, count=count):
-            if rng.random() < 0.6:
+            if rng.random() < 0.5:
                 number = pick(rng, [n for n in (1, 2, 3, 4) if n != count])
                 return CountFact(noun=noun, count=number)
             return CountFact(noun=_other(rng, replace(noun, size=None), scene), count=count)
         case RelationFact(one=one, relation=relation, other=other):
             turn = rng.random()
-            if turn < 0.4:
+            if turn < 0.35:
                 return RelationFact(one=other, relation=relation, other=one)
-            if turn < 0.7:
+            if turn < 0.55:
                 changed = pick(rng, [r for r in RELATIONS if r != relation])
                 return RelationFact(one=one, relation=changed, other=other)
-            return RelationFact(one=_other(rng, one, scene), relation=relation, other=other)
+            if turn < 0.8:
+                return RelationFact(one=_other(rng, one, scene), relation=relation, other=other)
+            return RelationFact(one=one, relation=relation, other=_other(rng, other, scene))
         case PlaceFact(place=place):
             return PlaceFact(place=pick(rng, [p for p in PLACES if p != place]))
         case WeatherFact(weather=weather):

@@ -74,9 +74,16 @@ def look_once(model: Any, encoder: Encoder) -> torch.Tensor:
 
 
 def loss_of(
-    model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None = None
+    model: Any,
+    batch: Batch,
+    encoder: Encoder,
+    looks: torch.Tensor | None = None,
+    *,
+    verdict_weight: float = 1.0,
 ) -> torch.Tensor:
     """Mean next-token loss over reply tokens; logits are made only where there is a label.
+
+    A verdict counts ``verdict_weight`` times as much as any other token.
 
     What all rows begin with (the instructions) runs once, and its keys and values are repeated: the same
     loss and gradients as running it in every row, at about half the cost. With ``looks`` (`look_once`)
@@ -114,7 +121,9 @@ def loss_of(
     targets = batch.labels[:, first + 1 :]
     chosen = targets != -100
     logits = model.lm_head(out.last_hidden_state[:, :-1][chosen])
-    return functional.cross_entropy(logits.float(), targets[chosen])
+    each = functional.cross_entropy(logits.float(), targets[chosen], reduction="none")
+    weights = 1.0 + (verdict_weight - 1.0) * batch.verdicts[:, first + 1 :][chosen].float()
+    return (each * weights).sum() / weights.sum()
 
 
 def _seen(model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None) -> torch.Tensor:

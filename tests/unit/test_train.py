@@ -10,19 +10,21 @@ import pytest
 import torch
 
 from mmrerank.config import read_yaml
-from mmrerank.demo.world import sample_scene, stream
+from mmrerank.demo.world import cell, sample_scene, stream
 from mmrerank.errors import InputError, UsageError
 from mmrerank.messages import Message, Part
 from mmrerank.rerank import prompting
 from mmrerank.train.demo_vlm import VlmRecipe
-from mmrerank.train.eyes import labels
+from mmrerank.train.eyes import labels, positions_of, shown
 from mmrerank.train.pacing import share_done
 from mmrerank.train.pool import Pool, make_pool
 from mmrerank.train.run import train
 from mmrerank.train.tokens import chat_tokenizer
 from mmrerank.train.vlm_batches import Encoder, batches, supply
 from mmrerank.train.vlm_data import Exercises
+from mmrerank.train.vlm_facts import sample_facts
 from mmrerank.train.vlm_model import VlmShape, build
+from mmrerank.train.vlm_notes import note
 from mmrerank.train.vlm_step import batch_vision, look_once, loss_of, shared
 from mmrerank.types import Candidate, Image, Query
 
@@ -255,6 +257,26 @@ def test_every_thing_is_named_by_some_token() -> None:
     for _ in range(50):
         scene = sample_scene(rng, "train")
         assert (labels(scene, 6)[:, 0] > 0).sum() >= len(scene.things) - 1
+
+
+def test_every_token_that_shows_a_thing_says_where_the_thing_is() -> None:
+    rng = stream("train", 8)
+    for _ in range(50):
+        scene = sample_scene(rng, "train")
+        where, covering = positions_of(scene, 6), shown(scene, 6)
+        for number, thing in enumerate(scene.things, start=1):
+            for token in np.flatnonzero(covering == number):
+                assert tuple(where[token]) == cell(thing.x, thing.y)
+
+
+def test_a_verdict_follows_from_its_note_alone() -> None:
+    rng = stream("validation", 8)
+    found: dict[str, str] = {}
+    for _ in range(1500):
+        scene = sample_scene(rng, "evaluation")
+        for fact in sample_facts(rng, "train", scene, 6):
+            verdict = fact.judge(scene).verdict
+            assert found.setdefault(note(fact, scene), verdict) == verdict, note(fact, scene)
 
 
 def _texts(example: object) -> list[str]:
