@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mmrerank.cli._console import Output, emit, guarded, progress, table_console, working
-from mmrerank.cli._options import OutputFlag
+from mmrerank.cli._options import OptionsFlag, OutputFlag, pairs
 from mmrerank.errors import DEGRADED_EXIT_CODE
 
 EXAMPLE = """mmrerank demo
@@ -52,6 +52,7 @@ def demo(
     rerank: Annotated[
         str, typer.Option("--rerank", metavar="METHOD", help="The method that reranks.")
     ] = "cotrr",
+    option: OptionsFlag = None,
     output: OutputFlag = Output.text,
 ) -> None:
     """See it work on the bundled picture book; needs no download."""
@@ -68,6 +69,7 @@ def demo(
             queries=queries or (),
             chat=chat,
             method=rerank,
+            options=pairs(option, "-o"),
             progress=lambda stage, now, total: step(now, total),
         )
     if output is Output.json:
