@@ -313,6 +313,21 @@ def one_run(task: Task, answers: Sequence[Answer]) -> Answer:
     return answers[0]
 
 
+def renamed(rows: Mapping[str, Ranked], name: Callable[[str], str]) -> dict[str, Ranked]:
+    """Lists with every document under the benchmark's own name for it.
+
+    Raises `InputError` when a list then has one twice.
+    """
+    found = {}
+    for query, ranked in rows.items():
+        ids = [name(i) for i in ranked.ids]
+        if len(set(ids)) != len(ids) and len(set(ranked.ids)) == len(ids):
+            twice = next(i for n, i in enumerate(ids) if i in ids[:n])
+            raise InputError(f"query {query!r} lists image {twice!r} twice, under two of its names")
+        found[query] = Ranked(ids, ranked.scores)
+    return found
+
+
 def without(task: Task, rows: Mapping[str, Ranked]) -> dict[str, Ranked]:
     """The lists without the documents that the protocol leaves out."""
     kept = {}

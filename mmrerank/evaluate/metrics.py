@@ -392,8 +392,11 @@ def by_query(run: Run, qrels: Qrels, metrics: Mapping[str, str]) -> dict[str, di
     graded = {q: dict(judged) for q, judged in qrels.items()}
     lists = {q: Ranked.of(rows) for q, rows in run.rows.items()}
     order = {q: dict(zip(r.ids, r.scores, strict=True)) for q, r in lists.items()}
-    for value in ir_measures.iter_calc(list(wanted), graded, order):
-        found[wanted[value.measure]][value.query_id] = float(value.value)
+    try:
+        for value in ir_measures.iter_calc(list(wanted), graded, order):
+            found[wanted[value.measure]][value.query_id] = float(value.value)
+    except ValueError as error:  # it knows measures that none of its installed providers computes
+        raise UsageError(f"{', '.join(metrics.values())}: {error}") from None
     return found
 
 

@@ -13,6 +13,7 @@ import json
 import math
 import re
 import unicodedata
+import zlib
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,10 @@ from mmrerank.errors import InputError
 
 Qrels = Mapping[str, Mapping[str, int]]
 """Relevance by query id and document id."""
+
+
+HIGHEST_GRADE = 1000
+"""Beyond it 2^grade and trec_eval's tables by grade are of no use to anybody."""
 
 
 class Scored(NamedTuple):
@@ -282,8 +287,9 @@ def _complain(where: str, columns: Sequence[bytes]) -> None:
     """Says which column of a line of a run is wrong, if one is."""
     for place in (0, 2, 5):
         _decoded(columns[place].decode("utf-8", "backslashreplace"), where)
-    _number(columns[3].decode("utf-8", "backslashreplace"), int, "rank", where)
-    _number(columns[4].decode("utf-8", "backslashreplace"), float, "score", where)
+    # as ASCII: `int` and `float` take digits of other scripts from a text, but not from bytes
+    _number(columns[3].decode("ascii", "backslashreplace"), int, "rank", where)
+    _number(columns[4].decode("ascii", "backslashreplace"), float, "score", where)
 
 
 def _name_the_line(path: Path) -> None:
@@ -322,7 +328,10 @@ def read_qrels(path: Path | str) -> dict[str, dict[str, int]]:
         docno = _decoded(docno, where)
         if docno in judged:
             raise InputError(f"{where}: {docno!r} is judged twice for query {qid!r}")
-        judged[docno] = int(_number(value, int, "relevance", where))
+        grade = int(_number(value, int, "relevance", where))
+        if abs(grade) > HIGHEST_GRADE:
+            raise InputError(f"{where}: a grade is at most {HIGHEST_GRADE}, not {grade}")
+        judged[docno] = grade
     return found
 
 
@@ -337,7 +346,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
                     lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
                 yield number, lines
                 number += len(lines)
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
 
 

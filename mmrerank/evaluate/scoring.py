@@ -44,6 +44,8 @@ def unknown_queries(
     rows: Mapping[str, Any], known: Mapping[str, Any], path: str, where: str
 ) -> list[str]:
     """A warning when a run has queries that are not asked for; `InputError` when it has no others."""
+    if not rows:
+        raise InputError(f"{path} answers no query")
     unknown = [q for q in rows if q not in known]
     if not unknown:
         return []

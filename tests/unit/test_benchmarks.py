@@ -507,3 +507,66 @@ def test_missing_data_says_how_to_get_it(name: str, tmp_path: Path) -> None:
         load_task(name, tmp_path / "nowhere")
     with pytest.raises(UsageError, match="has no split 'tset'"):
         load_task(name, tmp_path, split="tset")
+
+
+def test_images_go_by_their_files_too(tmp_path: Path) -> None:
+    for name, maker, spelt in (
+        ("cirr", cirr, lambda i: f"./dev/{i}.png"),
+        ("cirr", cirr, lambda i: f"{i}.png"),
+        ("fashioniq", fashioniq, lambda i: f"images/{i}.jpg"),
+        ("circo", circo, lambda i: f"{int(i):012d}.jpg"),
+    ):
+        sample = maker(tmp_path / name)
+        want = figures(score_files(name, sample.data, [trec(tmp_path / "a.trec", sample.lists)]))
+        lists = {q: [spelt(i) for i in ids] for q, ids in sample.lists.items()}
+        assert figures(score_files(name, sample.data, [trec(tmp_path / "b.trec", lists)])) == want
+        twice = {q: [*ids, spelt(ids[0])] for q, ids in sample.lists.items()}
+        with pytest.raises(InputError, match="twice, under two of its names"):
+            score_files(name, sample.data, [trec(tmp_path / "c.trec", twice)])
+
+
+def test_a_broken_archive_is_told(tmp_path: Path) -> None:
+    sample = cirr(tmp_path)
+    for name in ("r.trec.gz", "r.json.gz"):
+        whole = gzip.compress(b"x" * 5000)
+        (tmp_path / name).write_bytes(whole[:12] + b"\xff" * 9 + whole[21:])
+        with pytest.raises(InputError, match="cannot be read"):
+            score_files("cirr", sample.data, [tmp_path / name])
+
+
+def test_fashioniq_predictions_of_each_category(tmp_path: Path) -> None:
+    sample = fashioniq(tmp_path)
+    want = figures(score_files("fashioniq", tmp_path, [trec(tmp_path / "r.trec", sample.lists)]))
+    files = []
+    for category in ("dress", "shirt", "toptee"):
+        rows = json.loads((tmp_path / f"captions/cap.{category}.val.json").read_text())
+        told = [{**r, "ranking": sample.lists[f"{category}/{n}"]} for n, r in enumerate(rows)]
+        files.append(dump(tmp_path / f"{category}.val.pred.json", told))
+    assert figures(score_files("fashioniq", tmp_path, files)) == want
+    part = score_files("fashioniq", tmp_path, files[:2])
+    assert part.metrics["toptee.R@10"].value == 0
+    assert part.metrics["toptee.R@10"].value_scored == 0
+    with pytest.raises(UsageError, match="a second time"):
+        score_files("fashioniq", tmp_path, [files[0], files[0]])
+
+
+def test_a_run_without_answers_is_no_run(tmp_path: Path) -> None:
+    cirr(tmp_path)
+    (tmp_path / "empty.trec").write_text("")
+    bare = dump(tmp_path / "bare.json", {"version": "rc2", "metric": "recall"})
+    for path in (tmp_path / "empty.trec", bare):
+        with pytest.raises(InputError, match="answers no query"):
+            score_files("cirr", tmp_path, [path])
+
+
+def test_inquire_paths_may_lead_from_anywhere(tmp_path: Path) -> None:
+    sample = inquire(tmp_path)
+    want = figures(
+        score_files("inquire-fullrank", tmp_path, [trec(tmp_path / "r.trec", sample.lists)])
+    )
+    far = {
+        q: [f"data/inat/train/{int(i):05d}_Animalia_x/{int(i):08x}-aa.jpg" for i in ids]
+        for q, ids in sample.lists.items()
+    }
+    got = score_files("inquire-fullrank", tmp_path, [trec(tmp_path / "f.trec", far)])
+    assert figures(got) == want

@@ -90,7 +90,9 @@ def test_a_run_comes_back_in_order(folder: Path, run: Run) -> None:
 
 
 @given(
-    st.dictionaries(IDS, st.dictionaries(IDS, st.integers(), min_size=1, max_size=4), max_size=3)
+    st.dictionaries(
+        IDS, st.dictionaries(IDS, st.integers(-1000, 1000), min_size=1, max_size=4), max_size=3
+    )
 )
 def test_qrels_come_back(folder: Path, qrels: dict[str, dict[str, int]]) -> None:
     path = folder / "qrels.txt"

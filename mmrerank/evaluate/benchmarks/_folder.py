@@ -15,7 +15,7 @@ from pathlib import Path
 from mmrerank.errors import InputError
 from mmrerank.evaluate.benchmark import Asked, find, find_all
 from mmrerank.evaluate.files import Record, Unique, read_bytes, read_rows
-from mmrerank.evaluate.runs import read_qrels
+from mmrerank.evaluate.runs import HIGHEST_GRADE, read_qrels
 
 TABLES = ("queries.jsonl", "queries.parquet", "queries.csv", "queries.json")
 _OPTIONAL = (
@@ -91,10 +91,15 @@ def _relevant(row: Record) -> dict[str, int]:
     if isinstance(value, Mapping):
         # a Parquet column of objects has every key in every row
         graded = {k: v for k, v in value.items() if v is not None}
-        for image, grade in graded.items():
-            if isinstance(grade, bool) or not isinstance(grade, int) or grade < 0:
+        for grade in graded.values():
+            if (
+                isinstance(grade, bool)
+                or not isinstance(grade, int)
+                or not 0 <= grade <= HIGHEST_GRADE
+            ):
                 raise row.wrong(
-                    "relevant", f"a grade is a whole number from 0 on; {image!r} has {grade!r}"
+                    "relevant",
+                    f"a grade is a whole number from 0 to {HIGHEST_GRADE}, not {grade!r}",
                 )
         found = dict(graded)
     else:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from mmrerank.errors import InputError
 from mmrerank.evaluate.benchmark import find, find_all
 from mmrerank.evaluate.files import Record, Unique, read_rows
-from mmrerank.evaluate.runs import Ranked
 
 SPLITS = ("test", "val")
 _QUERIES = ("query_id", "query_text", "supercategory", "category", "iconic_group")
@@ -96,16 +95,13 @@ def read_annotations(data: Path, queries: Queries, benchmark: str) -> Annotation
     return Annotations(path=path, positives=positives, files=files)
 
 
-def renamed(rows: Mapping[str, Ranked], names: Mapping[str, str]) -> dict[str, Ranked]:
-    """Lists with every image under its id. Raises `InputError` when a list has one under two names."""
-    found = {}
-    for query, ranked in rows.items():
-        ids = [names.get(i, i) for i in ranked.ids]
-        if len(set(ids)) != len(ids):
-            twice = next(i for n, i in enumerate(ids) if i in ids[:n])
-            raise InputError(f"query {query!r} lists image {twice!r} twice, under two of its names")
-        found[query] = Ranked(ids, ranked.scores)
-    return found
+def by_name(names: Mapping[str, str]) -> Callable[[str], str]:
+    """The image id by any path that ends in a known file name; a name not known is itself."""
+
+    def name(document: str) -> str:
+        return names.get(document) or names.get(document.rpartition("/")[2], document)
+
+    return name
 
 
 def label(row: Record, column: str) -> int:

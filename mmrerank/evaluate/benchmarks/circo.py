@@ -22,6 +22,7 @@ from mmrerank.evaluate.benchmark import (
     find,
     find_all,
     one_run,
+    renamed,
 )
 from mmrerank.evaluate.files import Unique, json_rows, read_json, rows_of
 from mmrerank.evaluate.metrics import LIST_TIES, Listed, ap_min, hit, in_order
@@ -132,7 +133,7 @@ def _gallery(data: Path) -> list[str] | None:
 
 def canonical(task: CircoTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
     """Images by id, or by COCO's file name of twelve digits."""
-    return {q: Ranked([_number(i) for i in r.ids], r.scores) for q, r in rows.items()}
+    return renamed(rows, _number)
 
 
 def _number(name: str) -> str:
@@ -154,6 +155,8 @@ def read_own(task: CircoTask, path: Path, body: Any) -> Answer:
             raise InputError(f"{where}: must be a list of image ids")
         ids: list[str] = []
         for place, image in enumerate(images):
+            if isinstance(image, str) and image.isascii() and image.isdigit():
+                image = int(image)  # as the official code reads them
             if isinstance(image, bool) or not isinstance(image, int) or image < 0:
                 raise InputError(
                     f"{where}, place {place}: an image id is a whole number, not {image!r}"

@@ -21,6 +21,7 @@ from mmrerank.evaluate.benchmark import (
     find,
     only,
     recall,
+    renamed,
     unknown_documents,
     without,
 )
@@ -31,7 +32,7 @@ from mmrerank.evaluate.runs import Ranked, Run
 from mmrerank.evaluate.scores import Measured
 from mmrerank.evaluate.scoring import unknown_queries
 
-__all__ = ["Options", "load", "read_own", "score", "write_own"]
+__all__ = ["Options", "canonical", "load", "read_own", "score", "write_own"]
 NAME = "cirr"
 SPLITS = ("val", "test1", "train")
 VERSION = "rc2"
@@ -116,6 +117,12 @@ def _gallery(path: Path) -> dict[str, str]:
     return {name: file.removeprefix("./") for name, file in body.items()}
 
 
+def canonical(task: CirrTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
+    """A run may name images by name, file or file name."""
+    names = {n: name for name, file in task.files.items() for n in (file, file.rpartition("/")[2])}
+    return renamed(rows, lambda i: i if i in task.files else names.get(i.removeprefix("./"), i))
+
+
 def read_own(task: CirrTask, path: Path, body: Any) -> Answer:
     """A submission file: ``{"version": "rc2", "metric": "recall" | "recall_subset", PAIRID: [names]}``."""
     if not isinstance(body, dict):
@@ -123,7 +130,7 @@ def read_own(task: CirrTask, path: Path, body: Any) -> Answer:
             f"{path} must hold an object with 'version', 'metric' and a list for each pairid"
         )
     kind = body.get("metric")
-    if kind not in _LENGTH:
+    if not isinstance(kind, str) or kind not in _LENGTH:
         raise InputError(f"{path}, key 'metric': must be {_RECALL} or {_SUBSET}, not {kind!r}")
     if body.get("version") != VERSION:
         raise InputError(f"{path}, key 'version': must be {VERSION!r}, not {body.get('version')!r}")
@@ -206,7 +213,10 @@ def score(task: CirrTask, answers: Sequence[Answer]) -> dict[str, Measured]:
             few = {q: only(r, task.members[q]) for q, r in rows.items()}
             some |= {f"Rsub@{k}": recall(f"Rsub@{k}", few, task, k) for k in (1, 2, 3)}
         if both := some.keys() & found.keys():
-            raise UsageError(f"{answer.path} gives {sorted(both)[0]} a second time; give it alone")
+            raise UsageError(
+                f"{answer.path} gives {sorted(both)[0]} a second time; one run gives every figure, "
+                "two files must be submission files of the two metrics"
+            )
         found |= some
     if {"R@5", "Rsub@1"} <= found.keys():
         five, one = found["R@5"].values, found["Rsub@1"].values

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from mmrerank.errors import InputError
+from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluate.benchmark import (
     Answer,
     Asked,
@@ -20,15 +20,18 @@ from mmrerank.evaluate.benchmark import (
     count_warnings,
     find,
     find_all,
-    one_run,
     only,
     recall,
+    renamed,
 )
-from mmrerank.evaluate.files import json_rows, read_json
+from mmrerank.evaluate.files import json_rows, read_json, rows_of
+from mmrerank.evaluate.metrics import in_order
+from mmrerank.evaluate.runs import Ranked
 from mmrerank.evaluate.scores import Measured
 
 NAME = "fashioniq"
 SPLITS = ("val", "train", "test")
+PARTIAL = True
 CATEGORIES = ("dress", "shirt", "toptee")
 
 
@@ -122,6 +125,36 @@ def _gallery(path: Path) -> dict[str, None]:
     return found
 
 
+def canonical(task: FashionTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
+    """A run may name garments by id or by file name."""
+    known = set(task.gallery or ())
+
+    def name(document: str) -> str:
+        stem = document.rpartition("/")[2].rpartition(".")[0]
+        return stem if document not in known and stem in known else document
+
+    return renamed(rows, name)
+
+
+def read_own(task: FashionTask, path: Path, body: Any) -> Answer:
+    """A prediction file ``CATEGORY.SPLIT.pred.json``: the caption file's rows, each with its ``ranking``."""
+    category = path.name.partition(".")[0]
+    if category not in task.parts:
+        raise InputError(
+            f"{path}: a prediction file is called CATEGORY.{task.split}.pred.json, with one of "
+            f"{', '.join(task.parts)}"
+        )
+    found = rows_of(body, path, ("ranking",))
+    if len(found) != len(task.parts[category]):
+        raise InputError(f"{path} has {len(found)} rows, and the data {len(task.parts[category])}")
+    rows = {}
+    for query, row in zip(task.parts[category], found, strict=True):
+        if row.has("candidate") and row.text("candidate") != task.queries[query].image:
+            raise row.wrong("candidate", f"is not {task.queries[query].image!r}, as in the data")
+        rows[query] = Ranked.of(in_order(row.texts("ranking")))
+    return Answer(path=str(path), kind="predictions", rows=rows)
+
+
 def joined(wishes: Sequence[str]) -> str:
     """The wishes as one text: ``["is red.", "has sleeves"]`` is ``is red and has sleeves``."""
     return " and ".join(w for w in (t.strip().strip(".,?! ") for t in wishes) if w)
@@ -129,10 +162,14 @@ def joined(wishes: Sequence[str]) -> str:
 
 def score(task: FashionTask, answers: Sequence[Answer]) -> dict[str, Measured]:
     """``CATEGORY.R@10`` and ``CATEGORY.R@50``, and their unweighted means over the categories."""
-    rows = one_run(task, answers).rows
-    if task.union:
-        galleries = {c: set(task.lists[queries[0]]) for c, queries in task.parts.items() if queries}
-        rows = {q: only(r, galleries[task.categories[q]]) for q, r in rows.items()}
+    rows: dict[str, Ranked] = {}
+    for answer in answers:
+        if both := rows.keys() & answer.rows.keys():
+            raise UsageError(f"{answer.path} answers query {min(both)!r} a second time")
+        rows |= answer.rows
+    # garments of other categories are no part of either gallery
+    galleries = {c: set(task.lists[queries[0]]) for c, queries in task.parts.items() if queries}
+    rows = {q: only(r, galleries[task.categories[q]]) for q, r in rows.items()}
     found: dict[str, Measured] = {}
     for k in (10, 50):
         for category, queries in task.parts.items():

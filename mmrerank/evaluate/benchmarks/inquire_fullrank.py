@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmrerank.evaluate.benchmark import Answer, Asked, Task, count_warnings, one_run
+from mmrerank.evaluate.benchmark import Answer, Asked, Task, count_warnings, one_run, renamed
 from mmrerank.evaluate.benchmarks import _inquire
 from mmrerank.evaluate.metrics import measure, relisted
 from mmrerank.evaluate.runs import Ranked, Run
@@ -64,7 +64,7 @@ def load(data: Path, split: str, options: Options) -> InquireTask:
 
 def canonical(task: InquireTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
     """A run may name images by id, path or file name, with or without extension."""
-    return _inquire.renamed(rows, task.names)
+    return renamed(rows, _inquire.by_name(task.names))
 
 
 def score(task: InquireTask, answers: Sequence[Answer]) -> dict[str, Measured]:

@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import Answer, Asked, Task, count_warnings, find_all, one_run
+from mmrerank.evaluate.benchmark import (
+    Answer,
+    Asked,
+    Task,
+    count_warnings,
+    find_all,
+    one_run,
+    renamed,
+)
 from mmrerank.evaluate.benchmark import NoOptions as Options
 from mmrerank.evaluate.benchmarks import _inquire
 from mmrerank.evaluate.files import Unique, read_rows
@@ -172,7 +180,8 @@ def _annotations(data: Path, split: str) -> InquireRerankTask:
 def canonical(task: InquireRerankTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
     """Queries by id or text; images by id, path or file name, with or without extension."""
     known = {asked.text: q for q, asked in task.queries.items()}
-    return _inquire.renamed({known.get(q, q): r for q, r in rows.items()}, task.names)
+    by_id = {known.get(q, q): r for q, r in rows.items()}
+    return renamed(by_id, _inquire.by_name(task.names))
 
 
 def expected(task: InquireRerankTask, answers: Sequence[Answer]) -> list[str]:

@@ -29,7 +29,7 @@ from mmrerank.evaluate.benchmark import (
 from mmrerank.evaluate.benchmark import NoOptions as Options
 from mmrerank.evaluate.files import Record, json_lines, read_rows
 from mmrerank.evaluate.metrics import in_order, measure
-from mmrerank.evaluate.runs import Qrels, Ranked, Run
+from mmrerank.evaluate.runs import HIGHEST_GRADE, Qrels, Ranked, Run
 from mmrerank.evaluate.scores import Measured
 
 __all__ = ["Options", "canonical", "load", "own_runs", "read_own", "score"]
@@ -180,6 +180,8 @@ def _graded(row: Record, labels: Sequence[str]) -> dict[str, int]:
     if not row.has("rel_scores"):
         return dict.fromkeys(labels, 1)
     grades = row.integers("rel_scores")
+    if any(not 0 <= g <= HIGHEST_GRADE for g in grades):
+        raise row.wrong("rel_scores", f"a grade is from 0 to {HIGHEST_GRADE}")
     if len(grades) != len(labels):
         raise row.wrong("rel_scores", f"has {len(grades)} grades for {len(labels)} labels")
     return dict(zip(labels, grades, strict=True))
