@@ -45,8 +45,8 @@ class Task:
     ``qrels`` is empty where labels are private. ``gallery`` holds the documents, None where the data does
     not list them; ``lists`` the documents that a query chooses among, where each has its own. ``removed``
     are documents that a query's list leaves out before it is judged, ``kept`` those that a first stage lists
-    even when they are not among the nearest. ``files`` maps a document to its
-    file below the folder of images, where that is not the document's own name; ``texts`` to its words.
+    even when they are not among the nearest. ``files`` maps a document to its file below the folder of
+    images, where that is not the document's own name; ``texts`` to its words.
     ``first`` is a first stage that comes with the data, ``pictures`` gives pictures that lie in it. ``depth``
     is how long a list the metrics look at; ``categories`` may break a figure down.
     """
@@ -176,16 +176,11 @@ def read_answer(task: Task, path: Path) -> Answer:
     Raises `InputError` when it is none of them, or answers none of the queries.
     """
     module = module_of(task.benchmark)
-    own: Callable[[Task, Path, Any], Answer] | None = getattr(module, "read_own", None)
+    own: Callable[[Task, Path, Any], Answer | None] | None = getattr(module, "read_own", None)
     name = path.name.removesuffix(".gz")
     if name.endswith((".json", ".jsonl")) and own is not None:
         text = read_bytes(path).decode("utf-8-sig", "surrogateescape")
-        try:
-            body = parse_json(text, path) if name.endswith(".json") else text
-        except InputError:
-            if name.endswith(".json"):
-                raise
-        answer = own(task, path, body)
+        answer = own(task, path, parse_json(text, path) if name.endswith(".json") else text)
         if answer is not None:
             return answer
     if name.endswith(".json"):
@@ -211,20 +206,30 @@ def read_answer(task: Task, path: Path) -> Answer:
 
 def unknown_documents(task: Task, rows: Mapping[str, Ranked], path: Path) -> list[str]:
     """A warning when lists hold documents that the benchmark does not have; they stand as wrong answers."""
-    if task.gallery is None:
-        return []
-    known = set(task.gallery)
-    strange = {i for r in rows.values() for i in r.ids} - known
+    used = {i for r in rows.values() for i in r.ids}
+    listed = task.gallery or [i for own in task.lists.values() for i in own]
+    where = f"{task.benchmark} {task.split}"
+    if not listed:
+        right = {i for judged in task.qrels.values() for i in judged}
+        if not right or used & right:
+            return []
+        # wrong answers cannot be told from ids of another kind, but a run of nothing else is odd
+        return [
+            f"{path}: none of its ids is a right answer of {where} to any query; they are like "
+            f"{quoted(sorted(used))}, those like {quoted(sorted(right))}"
+        ]
+    known = set(listed)
+    strange = used - known
     if not strange:
         return []
-    if not any(i in known for r in rows.values() for i in r.ids):
+    if not used & known:
         raise InputError(
-            f"{path} has no image of {task.benchmark} {task.split}: its ids are like "
-            f"{quoted(sorted(strange))}, the benchmark's like {quoted(task.gallery)}"
+            f"{path} has no image of {where}: its ids are like {quoted(sorted(strange))}, "
+            f"the benchmark's like {quoted(listed)}"
         )
     return [
-        f"{path}: {len(strange)} ids are no image of {task.benchmark} {task.split} "
-        f"({quoted(sorted(strange))}); they count as wrong answers"
+        f"{path}: {len(strange)} ids are no image of {where} ({quoted(sorted(strange))}); "
+        "they count as wrong answers"
     ]
 
 
@@ -245,7 +250,9 @@ def score_files(
 
 
 def score(task: Task, answers: Sequence[Answer]) -> Scores:
-    """Scores answers that were read. A query counts as missing when one of them lacks it."""
+    """Scores answers that were read. A query is missing when one of them lacks it; where they are parts of
+    one answer, when all do.
+    """
     if not task.qrels:
         raise InputError(
             f"the labels of {task.benchmark} {task.split} are not public: a submission file can be checked "
@@ -311,6 +318,16 @@ def one_run(task: Task, answers: Sequence[Answer]) -> Answer:
     if len(answers) != 1:
         raise UsageError(f"{task.benchmark} scores one --run at a time, not {len(answers)}")
     return answers[0]
+
+
+def merged(answers: Sequence[Answer]) -> dict[str, Ranked]:
+    """The lists of several files that are parts of one answer. Raises `UsageError` for a query in two."""
+    rows: dict[str, Ranked] = {}
+    for answer in answers:
+        if both := rows.keys() & answer.rows.keys():
+            raise UsageError(f"{answer.path} answers query {min(both)!r} a second time")
+        rows |= answer.rows
+    return rows
 
 
 def renamed(rows: Mapping[str, Ranked], name: Callable[[str], str]) -> dict[str, Ranked]:

@@ -173,6 +173,21 @@ def json_rows(path: Path, needed: Sequence[str] = ()) -> list[Record]:
     return rows_of(read_json(path), path, needed)
 
 
+def json_names(path: Path, what: str) -> list[str]:
+    """A JSON list of texts, each once. Raises `InputError` naming the row that is wrong or there again."""
+    body = read_json(path)
+    if not isinstance(body, list):
+        raise InputError(f"{path} must hold a JSON list, each row {what}")
+    found: dict[str, None] = {}
+    for number, name in enumerate(body):
+        if not isinstance(name, str) or not name:
+            raise InputError(f"{path}, row {number} (from 0): {what} is a text, not {_shown(name)}")
+        if name in found:
+            raise InputError(f"{path}, row {number} (from 0): {what}, {name!r}, occurs again")
+        found[name] = None
+    return list(found)
+
+
 def rows_of(body: Any, path: Path, needed: Sequence[str] = ()) -> list[Record]:
     """The objects of a list that was read from ``path``."""
     if not isinstance(body, list):

@@ -176,8 +176,8 @@ def _list_ndcg(gain: Callable[[int], float]) -> Callable[[Listed, int | None], f
 class Metric:
     """A metric by name. ``cutoff`` says whether ``@k`` is needed, allowed or absent.
 
-    Exactly one of ``compute(listed, k)``, with k None for the whole list, and ``trec``, the name in
-    trec_eval (``{k}`` stands for the cut-off), is set.
+    Ours have ``compute(listed, k)``, with k None for the whole list; trec_eval's have its names, ``trec``
+    without a cut-off and ``trec_cut`` with one.
     """
 
     name: str
@@ -336,6 +336,9 @@ def _values(
     return found
 
 
+_PORTION = 2000  # queries: trec_eval wants a dictionary for each, which for all at once is a lot
+
+
 def _trec(
     lists: Mapping[str, Ranked], qrels: Qrels, wanted: Mapping[str, tuple[Metric, int | None]]
 ) -> dict[str, dict[str, float]]:
@@ -350,9 +353,7 @@ def _trec(
     measures = {f"{n}.{','.join(map(str, sorted(ks)))}" if ks else n for n, ks in cuts.items()}
     found: dict[str, dict[str, float]] = {name: {} for name in wanted}
     ids = list(lists)
-    for start in range(
-        0, len(ids), 2000
-    ):  # trec_eval wants a dictionary per query: a portion at a time
+    for start in range(0, len(ids), _PORTION):
         part = ids[start : start + 2000]
         judge = pytrec_eval.RelevanceEvaluator({q: dict(qrels[q]) for q in part}, measures)
         told = judge.evaluate(
@@ -383,8 +384,9 @@ def by_query(run: Run, qrels: Qrels, metrics: Mapping[str, str]) -> dict[str, di
         try:
             wanted[ir_measures.parse_measure(expression)] = name
         except (NameError, ValueError, SyntaxError, TypeError) as error:
-            near = difflib.get_close_matches(expression.split("@")[0], METRICS, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
+            lower = {m.lower(): m for m in METRICS}
+            near = difflib.get_close_matches(expression.split("@")[0].lower(), lower, n=1)
+            hint = f" Did you mean {lower[near[0]]}?" if near else ""
             raise UsageError(
                 f"{expression!r} is not a metric: {error}; see `mmrerank list metrics`.{hint}"
             ) from None

@@ -122,7 +122,7 @@ def test_a_gallery_that_names_an_image_twice(tmp_path: Path) -> None:
     space = tmp_path / "ChatIR_Protocol/Search_Space_val_50k.json"
     body = json.loads(space.read_text())
     dump(space, [*body, body[4]])
-    with pytest.raises(InputError, match=r"row 60 \(from 0\): the image .* occurs again"):
+    with pytest.raises(InputError, match=r"row 60 \(from 0\): an image path, .*, occurs again"):
         load_task("visdial", tmp_path)
 
 

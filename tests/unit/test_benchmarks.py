@@ -570,3 +570,42 @@ def test_inquire_paths_may_lead_from_anywhere(tmp_path: Path) -> None:
     }
     got = score_files("inquire-fullrank", tmp_path, [trec(tmp_path / "f.trec", far)])
     assert figures(got) == want
+
+
+def test_ids_of_another_kind_are_told_where_no_gallery_is_known(tmp_path: Path) -> None:
+    for name, maker in (("inquire-fullrank", inquire), ("circo", circo)):
+        sample = maker(tmp_path / name)
+        strange = {q: [f"photo {i}" for i in ids] for q, ids in sample.lists.items()}
+        scores = score_files(name, sample.data, [trec(tmp_path / "s.trec", strange)])
+        assert "none of its ids is a right answer" in scores.warnings[-1]
+    sample = mmeb(tmp_path / "mmeb")
+    strange = {q: [f"photo {i}" for i in ids] for q, ids in sample.lists.items()}
+    with pytest.raises(InputError, match="has no image of mmeb test"):
+        score_files("mmeb", sample.data, [trec(tmp_path / "m.trec", strange)])
+
+
+def test_strange_garments_are_wrong_answers_and_other_categories_none(tmp_path: Path) -> None:
+    sample = fashioniq(tmp_path)
+    want = figures(score_files("fashioniq", tmp_path, [trec(tmp_path / "r.trec", sample.lists)]))
+    shirts = sample.lists["shirt/0"][:60]
+    mixed = {
+        q: [*shirts, *ids] if q.startswith("dress") else ids for q, ids in sample.lists.items()
+    }
+    assert figures(score_files("fashioniq", tmp_path, [trec(tmp_path / "m.trec", mixed)])) == want
+    odd = {q: [*(f"x{n}" for n in range(60)), *ids] for q, ids in sample.lists.items()}
+    scores = score_files("fashioniq", tmp_path, [trec(tmp_path / "o.trec", odd)])
+    assert set(figures(scores).values()) == {0}
+    assert "they count as wrong answers" in scores.warnings[-1]
+
+
+def test_a_reranker_is_given_tied_candidates_without_their_labels(tmp_path: Path) -> None:
+    sample = mmeb(tmp_path / "data")
+    lines = []
+    for query, right in sample.right.items():
+        ids = [*right, *(i for i in sample.lists[query] if i not in right)]
+        lines += [f"{query} Q0 {i.replace(' ', '%20')} {n} 0.5 x\n" for n, i in enumerate(ids, 1)]
+    (tmp_path / "run.trec").write_text("".join(lines))
+    answer = read_answer(load_task("mmeb", sample.data), tmp_path / "run.trec")
+    assert all(
+        answer.rows[q].ids[0] in right for q, right in sample.right.items()
+    )  # as in the file

@@ -36,7 +36,6 @@ from mmrerank.demo.queries import DemoQuery, Truth, make_unmatched
 from mmrerank.demo.run import DOMAIN
 from mmrerank.demo.world import Scene, is_seen, stream
 from mmrerank.embed._open import open_embedder
-from mmrerank.errors import InputError
 from mmrerank.evaluate.benchmark import Answer, Task, one_run
 from mmrerank.evaluate.benchmark import NoOptions as Options
 from mmrerank.evaluate.benchmarks import _folder
@@ -54,8 +53,8 @@ from mmrerank.evaluate.reranking import PORTION, Item
 from mmrerank.evaluate.resume import Progress, Resumable
 from mmrerank.evaluate.runs import Run, Scored, read_qrels, write_qrels, write_run
 from mmrerank.evaluate.scores import Measured
+from mmrerank.evaluate.two_stage import write
 from mmrerank.index.index import ImageIndex
-from mmrerank.index.manifest import replace
 from mmrerank.ports import Chat
 from mmrerank.rerank.aggregate import by_value, verdict_sum
 from mmrerank.results import SearchResult
@@ -224,16 +223,8 @@ def _save(
     raw = _run(results, method, first_stage=method == "none")
     write_run(runs / f"{method}.trec", raw, raw=runs / f"{method}.raw.jsonl")
     lines = [json.dumps(r.to_dict()) + "\n" for r in results]
-    for name, text in (
-        (f"{method}.jsonl", "".join(lines)),
-        (f"{method}.json", json.dumps(origin, indent=2) + "\n"),
-    ):
-        try:
-            replace(runs / name, text.encode())
-        except OSError as error:
-            raise InputError(
-                f"{runs / name} cannot be written: {error.strerror or error}"
-            ) from error
+    write(runs / f"{method}.jsonl", "".join(lines))
+    write(runs / f"{method}.json", json.dumps(origin, indent=2) + "\n")
 
 
 def _prepare(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmrerank.errors import InputError, UsageError
+from mmrerank.errors import InputError
 from mmrerank.evaluate.benchmark import (
     Answer,
     Asked,
@@ -20,11 +20,12 @@ from mmrerank.evaluate.benchmark import (
     count_warnings,
     find,
     find_all,
+    merged,
     only,
     recall,
     renamed,
 )
-from mmrerank.evaluate.files import json_rows, read_json, rows_of
+from mmrerank.evaluate.files import json_names, json_rows, rows_of
 from mmrerank.evaluate.metrics import in_order
 from mmrerank.evaluate.runs import Ranked
 from mmrerank.evaluate.scores import Measured
@@ -44,10 +45,9 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class FashionTask(Task):
-    """``parts`` are the queries of each category; ``union`` says which gallery stands."""
+    """``parts`` are the queries of each category."""
 
     parts: Mapping[str, Sequence[str]]
-    union: bool
 
 
 def load(data: Path, split: str, options: Options) -> FashionTask:
@@ -70,7 +70,7 @@ def load(data: Path, split: str, options: Options) -> FashionTask:
     for category in there:
         captions = find(data, NAME, f"captions/cap.{category}.{split}.json")
         images = find(data, NAME, f"image_splits/split.{category}.{split}.json")
-        known = _gallery(images)
+        known = dict.fromkeys(json_names(images, "an image id"))
         used: dict[str, None] = {}
         parts[category] = []
         named = ("candidate", "target") if labelled else ("candidate",)
@@ -105,24 +105,9 @@ def load(data: Path, split: str, options: Options) -> FashionTask:
         lists=lists,
         categories={q: c for c, queries in parts.items() for q in queries},
         parts=parts,
-        union=options.gallery == "union",
         depth=50,
         warnings=tuple(warnings),
     )
-
-
-def _gallery(path: Path) -> dict[str, None]:
-    body = read_json(path)
-    if not isinstance(body, list):
-        raise InputError(f"{path} must hold a JSON list of image ids")
-    found: dict[str, None] = {}
-    for number, name in enumerate(body):
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{path}, row {number} (from 0): an image id is a text, not {name!r}")
-        if name in found:
-            raise InputError(f"{path}, row {number} (from 0): image id {name!r} occurs again")
-        found[name] = None
-    return found
 
 
 def canonical(task: FashionTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
@@ -162,14 +147,12 @@ def joined(wishes: Sequence[str]) -> str:
 
 def score(task: FashionTask, answers: Sequence[Answer]) -> dict[str, Measured]:
     """``CATEGORY.R@10`` and ``CATEGORY.R@50``, and their unweighted means over the categories."""
-    rows: dict[str, Ranked] = {}
-    for answer in answers:
-        if both := rows.keys() & answer.rows.keys():
-            raise UsageError(f"{answer.path} answers query {min(both)!r} a second time")
-        rows |= answer.rows
-    # garments of other categories are no part of either gallery
-    galleries = {c: set(task.lists[queries[0]]) for c, queries in task.parts.items() if queries}
-    rows = {q: only(r, galleries[task.categories[q]]) for q, r in rows.items()}
+    # garments outside the gallery that was named are no answers; ids that are none at all are wrong ones
+    known = set(task.gallery or ())
+    outside = {c: known - set(task.lists[qs[0]]) for c, qs in task.parts.items() if qs}
+    rows = {
+        q: only(r, set(r.ids) - outside[task.categories[q]]) for q, r in merged(answers).items()
+    }
     found: dict[str, Measured] = {}
     for k in (10, 50):
         for category, queries in task.parts.items():

@@ -194,14 +194,15 @@ def expected(task: InquireRerankTask, answers: Sequence[Answer]) -> list[str]:
 
 def score(task: InquireRerankTask, answers: Sequence[Answer]) -> dict[str, Measured]:
     """AP, nDCG and MRR over the whole list, as the benchmark defines them, precision and recall."""
-    rows = one_run(task, answers).rows
+    answer = one_run(task, answers)
+    rows = answer.rows
     qrels: Qrels = task.qrels
     if task.given:
         for query, ranked in rows.items():
             strange = [i for i in ranked.ids if i not in qrels[query]]
             if strange:
                 raise InputError(
-                    f"query {query!r} lists {strange[0]!r}, which is not among its images"
+                    f"{answer.path}: query {query!r} lists {strange[0]!r}, which is not among its images"
                 )
     else:
         qrels = {

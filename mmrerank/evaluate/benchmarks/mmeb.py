@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmrerank.errors import InputError, UsageError
+from mmrerank.errors import InputError
 from mmrerank.evaluate.benchmark import (
     Answer,
     Asked,
@@ -24,6 +24,7 @@ from mmrerank.evaluate.benchmark import (
     count_warnings,
     find_all,
     how_to_get,
+    merged,
     published,
 )
 from mmrerank.evaluate.benchmark import NoOptions as Options
@@ -32,7 +33,7 @@ from mmrerank.evaluate.metrics import in_order, measure
 from mmrerank.evaluate.runs import HIGHEST_GRADE, Qrels, Ranked, Run
 from mmrerank.evaluate.scores import Measured
 
-__all__ = ["Options", "canonical", "load", "own_runs", "read_own", "score"]
+__all__ = ["Options", "load", "own_runs", "read_own", "score"]
 NAME = "mmeb"
 SPLITS = ("test",)
 PARTIAL = True
@@ -279,8 +280,8 @@ def read_own(task: MmebTask, path: Path, body: Any) -> Answer | None:
     )
 
 
-def canonical(task: MmebTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
-    """Runs with the right ones last among equal scores."""
+def ties_lose(task: MmebTask, rows: Mapping[str, Ranked]) -> dict[str, Ranked]:
+    """The lists with the right ones last among equal scores."""
     found = {}
     for query, ranked in rows.items():
         judged = task.qrels.get(query, {})
@@ -293,11 +294,8 @@ def canonical(task: MmebTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked
 
 def score(task: MmebTask, answers: Sequence[Answer]) -> dict[str, Measured]:
     """``DATASET.FIELD@k`` for every field at 1, 5 and 10; plain names and groups are means over data sets."""
-    rows: dict[str, Ranked] = {}
-    for answer in answers:
-        if both := rows.keys() & answer.rows.keys():
-            raise UsageError(f"{answer.path} answers query {min(both)!r} a second time")
-        rows |= answer.rows
+    # only here: what a reranker is given must not know the labels
+    rows = ties_lose(task, merged(answers))
     ties = (
         "the order of the file"
         if all(a.kind != "run" for a in answers)

@@ -15,9 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from mmrerank.errors import InputError
 from mmrerank.evaluate.benchmark import Answer, Asked, Task, count_warnings, find, one_run
-from mmrerank.evaluate.files import json_rows, read_json
+from mmrerank.evaluate.files import json_names, json_rows
 from mmrerank.evaluate.metrics import LIST_TIES
 from mmrerank.evaluate.scores import Measured
 
@@ -59,7 +58,7 @@ def load(data: Path, split: str, options: Options) -> DialogueTask:
         "Protocol/Search_Space_val_50k.json",
         "Search_Space_val_50k.json",
     )
-    gallery = _gallery(space)
+    gallery = json_names(space, "an image path")
     known = set(gallery)
     asked: dict[str, Asked] = {}
     targets: dict[str, str] = {}
@@ -87,20 +86,6 @@ def load(data: Path, split: str, options: Options) -> DialogueTask:
             *count_warnings(NAME, split, {"images": len(gallery)}, str(space)),
         ),
     )
-
-
-def _gallery(path: Path) -> list[str]:
-    body = read_json(path)
-    if not isinstance(body, list):
-        raise InputError(f"{path} must hold a JSON list of image paths")
-    found: dict[str, None] = {}
-    for number, name in enumerate(body):
-        if not isinstance(name, str) or not name:
-            raise InputError(f"{path}, row {number} (from 0): a path is a text, not {name!r}")
-        if name in found:
-            raise InputError(f"{path}, row {number} (from 0): the image {name!r} occurs again")
-        found[name] = None
-    return list(found)
 
 
 def score(task: DialogueTask, answers: Sequence[Answer]) -> dict[str, Measured]:
