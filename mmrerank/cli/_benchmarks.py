@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,34 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrerank import registry
-from mmrerank.cli._console import Output, emit, guarded, progress, say, working
+from mmrerank.cli._carry_out import First, make_first_stage, read_recipe
+from mmrerank.cli._carry_out import rerank as carried_out
+from mmrerank.cli._console import Output, emit, guarded, say, working
 from mmrerank.cli._options import ChatFlag, OptionsFlag, OutputFlag, pairs
 from mmrerank.errors import DEGRADED_EXIT_CODE, UsageError
 
 if TYPE_CHECKING:
     from mmrerank.evaluate.benchmark import Answer, Task
-    from mmrerank.evaluate.runs import Run
-    from mmrerank.evaluate.two_stage import Locate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that ``--config`` may say and flags may override; paths are as given."""
-
-    data: str = ""
-    split: str = ""
-    gallery: str = ""
-    set: dict[str, Any] = field(default_factory=dict)
-    index: str = ""
-    shards: str = ""
-    embedder: str = ""
-    images: str = ""
-    rerank: str = "none"
-    options: dict[str, Any] = field(default_factory=dict)
-    chat: str = "bundled"
-    candidates: int = 20
-    depth: int = 0
-    runs: str = ""
 
 
 def command(name: str) -> Callable[..., None]:
@@ -171,7 +151,7 @@ def command(name: str) -> Callable[..., None]:
     ) -> None:  # fmt: skip
         from mmrerank.evaluate import benchmark
 
-        recipe = _recipe(
+        recipe = read_recipe(
             name,
             config,
             data=data, split=split, gallery=gallery, set=pairs(set_, "--set") or None, index=index,
@@ -184,12 +164,12 @@ def command(name: str) -> Callable[..., None]:
             task = benchmark.load_task(
                 name, place, split=recipe.split or None, options={**recipe.set, **own}
             )
-        first: _First | None = None
+        first: First | None = None
         folder = Path(recipe.runs or f"runs/eval/{name}-{task.split}")
         if recipe.index or recipe.shards or (recipe.embedder and not run):
             if run:
                 raise UsageError("give --run, or --index to make one, not both")
-            first = _first_stage(task, recipe, folder)
+            first = make_first_stage(task, recipe, folder)
             answers = [first.answer(task)]
         else:
             with working():
@@ -200,7 +180,7 @@ def command(name: str) -> Callable[..., None]:
                     answers = [benchmark.Answer(path=str(place), kind="run", rows=task.first)]
         result: dict[str, Any] | None = None
         if recipe.rerank != "none":
-            result = _reranked(task, recipe, first, answers, folder, fresh, forecast, price)
+            result = carried_out(task, recipe, first, answers, folder, fresh, forecast, price)
             if "forecast" in result:
                 _tell_forecast(result, output)
                 return
@@ -220,161 +200,6 @@ def command(name: str) -> Callable[..., None]:
     return evaluate
 
 
-def _recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
-    from mmrerank import config
-
-    values: dict[str, Any] = {}
-    if path is not None:
-        values = config.read_yaml(path)
-        if (meant := values.pop("benchmark", name)) != name:
-            raise UsageError(f"{path} is for mmrerank eval {meant}, not {name}")
-    values |= {k: str(v) if isinstance(v, Path) else v for k, v in flags.items() if v is not None}
-    for key in ("set", "options"):
-        if not isinstance(values.get(key, {}), dict):
-            raise UsageError(f"{path}: {key} must be a mapping of names to values")
-    recipe = config.build(Recipe, values, where=str(path or f"eval {name}"))
-    if not recipe.data:
-        raise UsageError(f"--data DIR is needed: the folder of {name}'s own files")
-    if recipe.rerank != "none":
-        registry.load("strategy", recipe.rerank)  # a wrong name is told before anything is read
-    return recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class _First:
-    """A first stage that was just made, and where its pictures are."""
-
-    path: Path
-    run: Run
-    warnings: list[str]
-    locate: Locate
-    models: dict[str, dict[str, Any]]
-    domain: str
-
-    def answer(self, task: Task) -> Answer:
-        from mmrerank.evaluate.benchmark import read_answer
-
-        read = read_answer(task, self.path)
-        return replace(read, warnings=(*self.warnings, *read.warnings))
-
-
-def _first_stage(task: Task, recipe: Recipe, folder: Path) -> _First:
-    from mmrerank.embed._open import open_embedder
-    from mmrerank.evaluate import first_stage as stage
-    from mmrerank.evaluate.runs import Run, write_run
-    from mmrerank.evaluate.shards import nearest_in_shards
-    from mmrerank.evaluate.two_stage import in_folder
-    from mmrerank.index.index import ImageIndex
-
-    images = Path(recipe.images) if recipe.images else None
-    warnings: list[str] = []
-    locate = in_folder(task, images)
-    domain = ""
-    with working(), progress("first stage") as tell:
-        if recipe.index:
-            index = ImageIndex.open(recipe.index)
-            domain = index.domain
-            embedder = open_embedder(recipe.embedder or index.embedder_spec)
-            run, warnings = stage.first_stage(
-                task, index, embedder, images=images, depth=recipe.depth or None, progress=tell
-            )
-            names = stage.matched(task, task.gallery or (), index.ids)
-
-            def locate(document: str) -> Any:
-                return index.image(names.get(document, document))
-
-        elif not recipe.embedder:
-            raise UsageError("--shards needs --embedder, the model that made their vectors")
-        else:
-            embedder = open_embedder(recipe.embedder)
-            if recipe.shards:
-                rows = {}
-                queries = [stage.query_of(task, q, images) for q in task.queries]
-                lists = nearest_in_shards(
-                    Path(recipe.shards),
-                    embedder.embed_queries(queries),
-                    recipe.depth or task.depth,
-                    progress=tell,
-                )
-                rows = {q.id: ranked for q, ranked in zip(queries, lists, strict=True)}
-                run = Run(rows=rows, tag="first-stage")
-            elif task.lists:
-                run = stage.own_candidates(task, embedder, images=images, progress=tell)
-            else:
-                raise UsageError(f"{task.benchmark} has no candidates of its own; give an --index")
-        path = folder / "first-stage.trec"
-        write_run(path, run, raw=folder / "first-stage.raw.jsonl")
-    say(f"first stage in {path}")
-    return _First(
-        path=path,
-        run=run,
-        warnings=warnings,
-        locate=locate,
-        models={"embedder": {"spec": embedder.spec, "fingerprint": embedder.fingerprint}},
-        domain=domain,
-    )
-
-
-def _reranked(
-    task: Task,
-    recipe: Recipe,
-    first: _First | None,
-    answers: list[Answer],
-    folder: Path,
-    fresh: bool,
-    forecast: int | None,
-    price: str | None,
-) -> dict[str, Any]:
-    from mmrerank.evaluate import two_stage
-    from mmrerank.evaluate.forecast import Price
-    from mmrerank.evaluate.resume import Resumable
-    from mmrerank.evaluate.runs import Run
-
-    runs = [a for a in answers if a.kind != "predictions"]
-    if len(runs) != 1:
-        raise UsageError(
-            f"--rerank takes one run (--run FILE) or a first stage (--index X), not {len(runs)}"
-        )
-    cost = None if price is None else Price.parse(price)
-    images = Path(recipe.images) if recipe.images else None
-    locate = first.locate if first else two_stage.in_folder(task, images)
-    with working(), progress("reranking") as tell:
-        run = Run(rows=runs[0].rows)
-        items = two_stage.items_of(task, run, recipe.candidates, locate, images)
-        judging = Resumable(
-            folder=folder,
-            chat=recipe.chat,
-            work={
-                "benchmark": task.benchmark,
-                "split": task.split,
-                "candidates": recipe.candidates,
-            },
-            fresh=fresh,
-            limit=forecast,
-            price=cost,
-            progress=lambda _, done, of: tell(done, of),
-            say=say,
-        )
-        found = two_stage.rerank(
-            task,
-            run,
-            items,
-            judging,
-            method=recipe.rerank,
-            options=recipe.options,
-            candidates=recipe.candidates,
-            folder=folder,
-            models=first.models if first else {},
-        )
-    model = judging.chat
-    domain = getattr(model, "domain", "")
-    if domain and domain != (first.domain if first else ""):
-        found.setdefault("warnings", []).append(
-            f"the language model {recipe.chat} is limited ({domain}); here its answers mean little"
-        )
-    return found
-
-
 def _tell_forecast(body: dict[str, Any], output: Output) -> None:
     from mmrerank.evaluate.forecast import Forecast
 
@@ -392,13 +217,21 @@ def _finish(
     *,
     asked: bool,
 ) -> None:
-    from mmrerank.cli._scores import figure, show, show_published
-    from mmrerank.evaluate import benchmark
-
     if not answers or (not task.qrels and asked):
         # labels that are private leave only the check
         _describe(task, answers, output)
-        return
+    else:
+        _score(task, answers, result, output)
+    if result and result["failed"]:
+        raise typer.Exit(DEGRADED_EXIT_CODE)
+
+
+def _score(
+    task: Task, answers: list[Answer], result: dict[str, Any] | None, output: Output
+) -> None:
+    from mmrerank.cli._scores import figure, show, show_published
+    from mmrerank.evaluate import benchmark
+
     with working():
         scores = benchmark.score(task, answers)
         more = (result or {}).pop("warnings", [])
@@ -420,8 +253,6 @@ def _finish(
                 f"{result['failed']} failed, {result['repaired']} repaired"
             )
         show_published(task.benchmark, task.split, head)
-    if result and result["failed"]:
-        raise typer.Exit(DEGRADED_EXIT_CODE)
 
 
 def benchmark_about(name: str) -> str:

@@ -116,7 +116,8 @@ def rerank(
     folder: Path,
     models: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, Any]:
-    """Reranks, writes ``METHOD.trec``, ``METHOD.jsonl`` and ``METHOD.json``; returns figures as plain data.
+    """Reranks and writes ``METHOD.trec``, ``METHOD.jsonl`` and ``METHOD.json``. Returns plain data: what it
+    cost, what the first stage and the best order of its head score, and where everything is from.
 
     With a limit in ``judging`` it returns the forecast of what is left, once that is not nothing.
     """
@@ -142,7 +143,6 @@ def rerank(
     write(folder / f"{method}.json", json.dumps(origin, indent=2) + "\n")
     body: dict[str, Any] = {"method": method, "candidates": candidates, **_costs(told.results)}
     if task.qrels:
-        body = {**score(task, run).to_dict(), **body}
         body["ceiling"] = _values(ceiling(task, first, candidates))
         body["first_stage"] = {"digest": digest, "metrics": _values(score(task, first))}
     return {**body, "provenance": {k: v for k, v in origin.items() if k != "date"}}
