@@ -12,8 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mmrerank.errors import ChatError
-from mmrerank.types import Component, Image, Query, Usage
+from mmrerank.types import Candidate, Component, Image, Query, Usage
 
 Role = Literal["system", "user", "assistant"]
 
@@ -50,7 +53,8 @@ class Ask:
     ``schema`` is the JSON schema the reply must follow. With ``choices`` set, no text is generated:
     the reply carries the log-probability of each choice as the next token, normalised over the choices
     (capability ``choice_logprobs``); otherwise text of at most ``max_tokens`` tokens (``generate``).
-    ``image_tokens`` bounds the visual tokens of each image.
+    ``image_tokens`` bounds the visual tokens of each image. With ``read`` set, neither is wanted but the
+    model's hidden states after reading the messages; see `Reply.states`.
     """
 
     messages: tuple[Message, ...]
@@ -59,6 +63,7 @@ class Ask:
     max_tokens: int = 1024
     temperature: float = 0.0
     image_tokens: int = 256
+    read: Literal["", "attention", "embed", "token_embeddings"] = ""
 
     kind: str = ""
     query: Query | None = None
@@ -70,7 +75,7 @@ class Ask:
     @property
     def needs(self) -> str:
         """The capability this question takes."""
-        return "choice_logprobs" if self.choices else "generate"
+        return self.read or ("choice_logprobs" if self.choices else "generate")
 
     def stripped(self) -> Ask:
         """The same question without what only fakes and traces may read."""
@@ -91,16 +96,52 @@ class Ask:
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,
             "image_tokens": self.image_tokens,
+            # questions that were kept before there was anything else to read keep their digest
+            **({"read": self.read} if self.read else {}),
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=list).encode()).hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)
+class Retrieve(Ask):
+    """A question to the first stage instead of the model: which images lie nearest?
+
+    The index is searched with the vector of ``query``, or, where ``toward`` is given, with
+    ``norm(keep * query + sum of weight * image)`` over the images it names (Rocchio). At most ``k`` images
+    come back in `Reply.found`; ``within`` restricts the search to some ids.
+    """
+
+    messages: tuple[Message, ...] = ()
+    k: int = 20
+    toward: Mapping[str, float] = field(default_factory=dict)
+    keep: float = 1.0
+    within: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.query is None:
+            raise ValueError("a Retrieve needs the query whose vector is searched with")
+
+    @property
+    def needs(self) -> str:
+        """An index, which is no capability of a model."""
+        return "retrieve"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came back: a text, or log-probabilities by choice, or an error. Never silently nothing."""
+    """What came back: a text, log-probabilities by choice, states, images, or an error. Never nothing.
+
+    ``states`` by what was to be read: ``attention``: one array ``(tokens,)`` for each image of the prompt in
+    order, the attention that its tokens get from the tokens of the last text part, averaged over those and
+    summed over heads and layers; ``embed``: one unit vector ``(d,)``; ``token_embeddings``: one array
+    ``(n, d)`` of unit rows, of the images' tokens or, without images, of the user's words.
+    ``found``: images of the first stage with their scores, best first, in answer to a `Retrieve`.
+    """
 
     text: str = ""
     logprobs: Mapping[str, float] = field(default_factory=dict)
+    states: tuple[NDArray[np.float32], ...] = field(default=(), compare=False)
+    found: tuple[Candidate, ...] = ()
     usage: Usage = field(default_factory=Usage)
     finish: Literal["stop", "length", "error"] = "stop"
     error: ChatError | None = None

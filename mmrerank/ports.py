@@ -12,10 +12,13 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.messages import Ask, Reply
-from mmrerank.types import Explanation, Image, Query, Ranking, Repairs
+from mmrerank.messages import Ask, Reply, Retrieve
+from mmrerank.types import Candidate, Explanation, Image, Query, Ranking, Repairs
 
-Capability = Literal["generate", "choice_logprobs", "attention", "embed", "token_embeddings"]
+Capability = Literal[
+    "generate", "choice_logprobs", "attention", "embed", "token_embeddings", "retrieve"
+]
+"""What a method may need: all but ``retrieve`` (an index to search again) of the language model."""
 Vectors = NDArray[np.float32]
 
 
@@ -70,9 +73,19 @@ class Chat(Protocol):
         """Answers every ask."""
 
 
+class Retriever(Protocol):
+    """A first stage that can be asked again in the middle of a ranking: an index with its embedder."""
+
+    def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
+        """Images with their scores, best first, for each request."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What a strategy returns: the order, why, and what had to be mended."""
+    """What a strategy returns: the order, why, and what had to be mended.
+
+    ``ranking`` holds every candidate it was given, and those that a `Retrieve` found besides.
+    """
 
     ranking: Ranking
     explanation: Explanation = field(default_factory=Explanation)

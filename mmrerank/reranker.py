@@ -17,7 +17,7 @@ from mmrerank import registry
 from mmrerank.chat._open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
-from mmrerank.ports import Chat
+from mmrerank.ports import Chat, Retriever
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import Candidate, Image, Query, Ranking
@@ -28,12 +28,21 @@ class Reranker:
 
     ``name`` is a method of ``mmrerank list methods``; ``chat`` a backend or its spec (``bundled``,
     ``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none); ``options`` are the
-    method's own. Raises `UsageError` for an unknown name or option and `CapabilityError` when the
-    backend cannot do what the method needs.
+    method's own; ``retriever`` (an `ImageSearch`) is what methods that search again ask. Raises
+    `UsageError` for an unknown name or option and `CapabilityError` when the backend cannot do what the
+    method needs.
     """
 
-    def __init__(self, name: str, chat: str | Chat | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        chat: str | Chat | None = None,
+        *,
+        retriever: Retriever | None = None,
+        **options: Any,
+    ) -> None:
         self.name = name
+        self.retriever = retriever
         self.module: ModuleType = registry.load("strategy", name)
         self.options = build(self.module.Options, options, where=f"method {name}")
         # a method without needs never costs the loading of a model
@@ -62,13 +71,15 @@ class Reranker:
         judgings = [
             self.module.rank(q, r, self.options) for q, r in zip(queries, rankings, strict=True)
         ]
-        driven = drive(judgings, self.chat, progress=progress)
+        driven = drive(judgings, self.chat, retriever=self.retriever, progress=progress)
         return [self._result(*row) for row in zip(queries, rankings, driven, strict=True)]
 
     def _result(self, query: Query, before: Ranking, driven: Driven) -> SearchResult:
         outcome = driven.outcome
-        # the law of `Ranking.reorder` holds whatever the strategy did
-        after, _ = before.reorder(outcome.ranking.ids)
+        # the law of `Ranking.reorder` holds whatever the strategy did; what it found stands at the end
+        known = set(before.ids)
+        found = tuple(c for c in outcome.ranking if c.id not in known)
+        after, _ = Ranking((*before.candidates, *found)).reorder(outcome.ranking.ids)
         hits = build_hits(before, after, outcome.explanation)
         return SearchResult(
             query=query,

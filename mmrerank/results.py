@@ -95,18 +95,19 @@ class SearchResult:
 
 
 def build_hits(before: Ranking, after: Ranking, explanation: Explanation) -> tuple[Hit, ...]:
-    """Hits of ``after``, each knowing its place in ``before``."""
+    """Hits of ``after``, each knowing its place in ``before``, if it had one."""
     first = {id_: rank for rank, id_ in enumerate(before.ids, start=1)}
     told = explanation.assessments
     return tuple(
-        Hit(candidate=c, rank=r, first_rank=first[c.id], assessment=told.get(c.id))
+        Hit(candidate=c, rank=r, first_rank=first.get(c.id), assessment=told.get(c.id))
         for r, c in enumerate(after, start=1)
     )
 
 
 def in_first_order(hits: tuple[Hit, ...], k: int) -> tuple[Hit, ...]:
     """The ``k`` of ``hits`` that stood first before reranking, in that order."""
-    return tuple(sorted(hits, key=lambda h: h.first_rank))[:k]
+    stood = [(h.first_rank, h) for h in hits if h.first_rank is not None]
+    return tuple(h for _, h in sorted(stood, key=lambda pair: pair[0]))[:k]
 
 
 def query_dict(query: Query) -> dict[str, Any]:

@@ -7,14 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmrerank.embed._open import open_embedder
 from mmrerank.errors import UsageError
 from mmrerank.index.index import ImageIndex
+from mmrerank.messages import Retrieve
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.drive import Progress
 from mmrerank.reranker import Reranker, to_image
 from mmrerank.results import SearchResult, build_hits, in_first_order
-from mmrerank.types import Query, Ranking
+from mmrerank.types import Candidate, Query, Ranking
 
 
 class ImageSearch:
@@ -56,6 +59,21 @@ class ImageSearch:
         vectors = self.embedder.embed_queries(queries)
         return [Ranking(self.index.candidates(v, k)) for v in vectors]
 
+    def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
+        """What lies nearest to each request's query, moved where it says so (`mmrerank.ports.Retriever`)."""
+        queries = [r.query for r in requests if r.query is not None]
+        found: list[tuple[Candidate, ...]] = []
+        for request, vector in zip(requests, self.embedder.embed_queries(queries), strict=True):
+            moved = request.keep * vector.astype(np.float64)
+            if request.toward:
+                weights = np.array(list(request.toward.values()))
+                moved += weights @ self.index.vectors(list(request.toward)).astype(np.float64)
+            wanted = set(request.within)
+            most = request.k if not wanted else len(self.index)
+            near = self.index.candidates(moved.astype(np.float32), most)
+            found.append(tuple(c for c in near if not wanted or c.id in wanted)[: request.k])
+        return found
+
     def search(
         self,
         query: str | Query,
@@ -96,7 +114,7 @@ class ImageSearch:
         if candidates < 1:
             raise UsageError(f"candidates must be at least 1, not {candidates}")
         # a wrong method, option or backend is reported before the embedder is loaded
-        reranker = Reranker(rerank, self._chat, **(options or {}))
+        reranker = Reranker(rerank, self._chat, retriever=self, **(options or {}))
         self._chat = reranker.chat or self._chat
         rankings = self.first_stage(queries, max(k, candidates))
         heads = [
@@ -107,7 +125,9 @@ class ImageSearch:
         for before, head in zip(
             rankings, reranker.rank_batch(heads, progress=progress), strict=True
         ):
-            after, _ = before.reorder(h.id for h in head)
+            known = set(before.ids)
+            found = tuple(h.candidate for h in head if h.id not in known)
+            after, _ = Ranking((*before.candidates, *found)).reorder(h.id for h in head)
             hits = build_hits(before, after, head.explanation)
             results.append(
                 replace(

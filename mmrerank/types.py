@@ -238,11 +238,14 @@ class Ranking:
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:
-    """One line of a result. ``score`` is the first stage's; ranks start at 1."""
+    """One line of a result. ``score`` is the first stage's; ranks start at 1.
+
+    ``first_rank`` is None for an image that a method found beyond the first candidates.
+    """
 
     candidate: Candidate
     rank: int
-    first_rank: int
+    first_rank: int | None
     assessment: Assessment | None = None
 
     @property

@@ -44,7 +44,7 @@ DeviceFlag = Annotated[
 ]  # fmt: skip
 
 
-def pairs(texts: Sequence[str] | None, flag: str) -> dict[str, str]:
+def pairs(texts: Sequence[str] | None, flag: str) -> dict[str, Any]:
     """``["a=1"]`` as ``{"a": "1"}``; the last of a name counts. Raises `UsageError` without ``=``."""
     found = {}
     for text in texts or ():

@@ -55,6 +55,8 @@ def show(result: SearchResult) -> None:
 
 def moved_text(hit: Hit) -> str:
     """Where a hit stood before, with the way it went: ``7 ▲``."""
+    if hit.first_rank is None:
+        return "new"
     arrow = "▲" if hit.rank < hit.first_rank else "▼" if hit.rank > hit.first_rank else "="
     return f"{hit.first_rank} {arrow}"
 

@@ -68,6 +68,8 @@ def _search(shown: Shown, console: Console) -> None:
 
 
 def _moved(hit: Hit) -> str:
+    if hit.first_rank is None:
+        return "new"
     by = hit.first_rank - hit.rank
     return f"[green]▲{by}[/green]" if by > 0 else f"[red]▼{-by}[/red]" if by < 0 else "="
 

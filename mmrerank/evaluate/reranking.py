@@ -15,6 +15,7 @@ from mmrerank.reranker import Reranker
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import (
     Assessment,
+    Candidate,
     Component,
     Explanation,
     Query,
@@ -100,6 +101,7 @@ def to_plain(result: SearchResult) -> dict[str, Any]:
     told = result.explanation
     return {
         "order": [h.id for h in result.hits],
+        "found": {h.id: h.score for h in result.hits if h.first_rank is None},
         "components": [dataclasses.asdict(c) for c in told.components],
         "assessments": {i: dataclasses.asdict(a) for i, a in told.assessments.items()},
         "reason": told.reason,
@@ -112,8 +114,12 @@ def to_plain(result: SearchResult) -> dict[str, Any]:
 def from_plain(
     body: Mapping[str, Any], query: Query, ranking: Ranking, method: str
 ) -> SearchResult:
-    """The inverse of `to_plain`, given the query and the candidates that were reranked."""
-    after, _ = ranking.reorder(body["order"])
+    """The inverse of `to_plain`, given the query and the candidates that were reranked.
+
+    Of images that a method found besides, ids and scores are all that is kept.
+    """
+    found = [Candidate(id=i, text="", score=s) for i, s in body.get("found", {}).items()]
+    after, _ = Ranking((*ranking.candidates, *found)).reorder(body["order"])
     explanation = Explanation(
         components=tuple(Component(**c) for c in body["components"]),
         assessments={

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmrerank.errors import CapabilityError, ChatError, ModelError
-from mmrerank.messages import Ask, Reply, Step, Trace
-from mmrerank.ports import Capability, Chat, Judging, Outcome
+from mmrerank.errors import CapabilityError, ChatError, IndexError_, InputError, ModelError
+from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
+from mmrerank.ports import Capability, Chat, Judging, Outcome, Retriever
 from mmrerank.types import Usage
 
 Progress = Callable[[int, int], None]
@@ -47,8 +47,12 @@ class _Job:
 
 
 def check(chat: Chat | None, needs: Iterable[Capability], method: str) -> None:
-    """Raises `CapabilityError` when the backend cannot do what the method needs."""
-    lacking = [n for n in needs if chat is None or n not in chat.capabilities]
+    """Raises `CapabilityError` when the backend cannot do what the method needs.
+
+    An index to search again is not the backend's affair: without one a method orders what it was given.
+    """
+    asked = [n for n in needs if n != "retrieve"]
+    lacking = [n for n in asked if chat is None or n not in chat.capabilities]
     if lacking and chat is None:
         raise CapabilityError(
             f"{method} needs a language model; choose one with --chat, e.g. bundled"
@@ -57,15 +61,20 @@ def check(chat: Chat | None, needs: Iterable[Capability], method: str) -> None:
         raise CapabilityError(
             f"{method} needs {', '.join(lacking)}, which {chat.spec} does not offer "
             f"(it offers {', '.join(sorted(chat.capabilities)) or 'nothing'}); "
-            "transformers:PATH offers generate and choice_logprobs"
+            "transformers:PATH offers all of them"
         )
 
 
 def drive(
-    judgings: Sequence[Judging], chat: Chat | None, *, progress: Progress | None = None
+    judgings: Sequence[Judging],
+    chat: Chat | None,
+    *,
+    retriever: Retriever | None = None,
+    progress: Progress | None = None,
 ) -> list[Driven]:
     """Drives every generator to its end and returns the results in the same order.
 
+    ``retriever`` answers what is asked of the first stage; without one such a question fails.
     An error that concerns one question becomes that question's failed reply. `ModelError` (no such
     model or capability) is raised: no answer of this backend would mean anything.
     """
@@ -78,7 +87,7 @@ def drive(
         asked += len(asks)
         if progress:
             progress(answered, asked)
-        replies = iter(_reply(chat, asks))
+        replies = iter(_replies(chat, retriever, asks))
         for job in open_jobs:
             mine = [next(replies) for _ in job.asks]
             for ask, reply in zip(job.asks, mine, strict=True):
@@ -101,6 +110,27 @@ def drive(
     ]
 
 
+def _replies(chat: Chat | None, retriever: Retriever | None, asks: list[Ask]) -> list[Reply]:
+    """Every question to whom it is for: the first stage or the model."""
+    searches = [a for a in asks if isinstance(a, Retrieve)]
+    if not searches:
+        return _reply(chat, asks)
+    found = iter(_retrieved(retriever, searches))
+    told = iter(_reply(chat, [a for a in asks if not isinstance(a, Retrieve)]))
+    return [next(found) if isinstance(a, Retrieve) else next(told) for a in asks]
+
+
+def _retrieved(retriever: Retriever | None, searches: list[Retrieve]) -> list[Reply]:
+    if retriever is None:
+        lacking = ChatError("there is no index here that could be searched again")
+        return [Reply(error=lacking, finish="error") for _ in searches]
+    try:
+        return [Reply(found=found) for found in retriever.retrieve(searches)]
+    except (InputError, IndexError_) as error:  # candidates from elsewhere, an index that is gone
+        failed = ChatError(f"the index cannot be searched again: {error}")
+        return [Reply(error=failed, finish="error") for _ in searches]
+
+
 def _reply(chat: Chat | None, asks: list[Ask]) -> list[Reply]:
     if not asks:
         return []
@@ -119,7 +149,9 @@ def _reply(chat: Chat | None, asks: list[Ask]) -> list[Reply]:
 
 
 def _sound(reply: Reply) -> Reply:
-    return reply if reply.error is None else replace(reply, text="", logprobs={}, finish="error")
+    if reply.error is None:
+        return reply
+    return replace(reply, text="", logprobs={}, states=(), finish="error")
 
 
 def _whole(outcome: Any) -> Outcome:

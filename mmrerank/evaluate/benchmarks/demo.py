@@ -391,7 +391,7 @@ def _summed(
     """The ablation that costs nothing: the same verdicts, ordered by their sum."""
     rows = {}
     for result in results:
-        first = [h.id for h in sorted(result.hits, key=lambda h: h.first_rank)]
+        first = [h.id for h in result.first]
         told = result.explanation.assessments
         sums = {i: v for i in first if i in told and (v := verdict_sum(told[i])) is not None}
         rows[result.query.id] = in_order(by_value(first, sums))
