@@ -54,7 +54,9 @@ class Ask:
     the reply carries the log-probability of each choice as the next token, normalised over the choices
     (capability ``choice_logprobs``); otherwise text of at most ``max_tokens`` tokens (``generate``).
     ``image_tokens`` bounds the visual tokens of each image. With ``read`` set, neither is wanted but the
-    model's hidden states after reading the messages; see `Reply.states`.
+    model's hidden states after reading the messages; see `Reply.states`. With ``think``, the model first
+    writes at most ``max_tokens`` tokens of thoughts (they come back as the text), and the choices are read
+    after those: that takes ``generate`` as well.
     """
 
     messages: tuple[Message, ...]
@@ -64,6 +66,7 @@ class Ask:
     temperature: float = 0.0
     image_tokens: int = 256
     read: Literal["", "attention", "embed", "token_embeddings"] = ""
+    think: bool = False
 
     kind: str = ""
     query: Query | None = None
@@ -76,6 +79,11 @@ class Ask:
     def needs(self) -> str:
         """The capability this question takes."""
         return self.read or ("choice_logprobs" if self.choices else "generate")
+
+    @property
+    def told(self) -> str:
+        """The question as text, for traces."""
+        return "\n\n".join(f"{m.role}: {m.text}" for m in self.messages)
 
     def stripped(self) -> Ask:
         """The same question without what only fakes and traces may read."""
@@ -98,6 +106,7 @@ class Ask:
             "image_tokens": self.image_tokens,
             # questions that were kept before there was anything else to read keep their digest
             **({"read": self.read} if self.read else {}),
+            **({"think": True} if self.think else {}),
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=list).encode()).hexdigest()
 
@@ -126,6 +135,13 @@ class Retrieve(Ask):
         """An index, which is no capability of a model."""
         return "retrieve"
 
+    @property
+    def told(self) -> str:
+        """What is searched for, and how the search is moved."""
+        words = self.query.words if self.query else ""
+        moved = f", moved by {len(self.toward)} images" if self.toward else ""
+        return f'search the index for {self.k} images: "{words}"{moved}'
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
@@ -136,10 +152,13 @@ class Reply:
     summed over heads and layers; ``embed``: one unit vector ``(d,)``; ``token_embeddings``: one array
     ``(n, d)`` of unit rows, of the images' tokens or, without images, of the user's words.
     ``found``: images of the first stage with their scores, best first, in answer to a `Retrieve`.
+    ``mass``: log-probability of all choices together among all tokens, where the backend can tell; far below
+    0, the model would rather have said something else.
     """
 
     text: str = ""
     logprobs: Mapping[str, float] = field(default_factory=dict)
+    mass: float | None = None
     states: tuple[NDArray[np.float32], ...] = field(default=(), compare=False)
     found: tuple[Candidate, ...] = ()
     usage: Usage = field(default_factory=Usage)
@@ -171,8 +190,8 @@ class Step:
             kind=ask.kind,
             digest=digest,
             shown=ask.shown,
-            prompt="\n\n".join(f"{m.role}: {m.text}" for m in ask.messages),
-            reply=reply.text,
+            prompt=ask.told,
+            reply=reply.text or " ".join(c.id for c in reply.found),
             logprobs=reply.logprobs,
             error=str(reply.error or ""),
             usage=reply.usage,

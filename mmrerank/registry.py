@@ -16,6 +16,7 @@ from typing import Any
 
 from mmrerank import catalog
 from mmrerank.errors import UsageError
+from mmrerank.ports import Capability
 
 KINDS = {
     "strategy": "mmrerank.rerank.strategies",
@@ -42,6 +43,12 @@ def load(kind: str, name: str) -> ModuleType:
         word = "method" if kind == "strategy" else kind
         raise UsageError(f"there is no {word} {name!r}; there are: {', '.join(known)}.{hint}")
     return importlib.import_module(f"{KINDS[kind]}.{name}")
+
+
+def needs_of(module: ModuleType, options: Any) -> tuple[Capability, ...]:
+    """The capabilities that a method needs with these options (by ``needs``, else ``NEEDS``)."""
+    needs = getattr(module, "needs", None)
+    return tuple(needs(options) if needs else module.NEEDS)
 
 
 def opened(kind: str, spec: str, options: Mapping[str, Any]) -> tuple[catalog.Card, Any]:

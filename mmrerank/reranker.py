@@ -45,9 +45,10 @@ class Reranker:
         self.retriever = retriever
         self.module: ModuleType = registry.load("strategy", name)
         self.options = build(self.module.Options, options, where=f"method {name}")
+        needs = [n for n in registry.needs_of(self.module, self.options) if n != "retrieve"]
         # a method without needs never costs the loading of a model
-        self.chat = None if not self.module.NEEDS else _opened(chat)
-        check(self.chat, self.module.NEEDS, name)
+        self.chat = _opened(chat) if needs else None
+        check(self.chat, needs, name)
 
     def rank(
         self,
@@ -102,7 +103,8 @@ def _failures(driven: Driven) -> tuple[str, ...]:
     """What to tell the user when judgements failed: how many, why, and what stands instead."""
     failed = driven.outcome.repairs.failed
     if not failed:
-        return ()
+        # such as a first stage that could not be asked again: nothing stands on its head for that
+        return driven.errors[:3]
     why = f" ({'; '.join(driven.errors[:3])})" if driven.errors else ""
     return (f"{failed} judgement(s) failed{why}; where they did, the first-stage order stands",)
 

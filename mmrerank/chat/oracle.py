@@ -13,6 +13,9 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mmrerank.chat.scripted import Answer, as_reply, lines
 from mmrerank.errors import ChatError, InputError
 from mmrerank.messages import Ask, Reply
@@ -51,7 +54,9 @@ class Oracle:
         self, grades: Grades = by_name, components: Callable[[Query], Parts] = whole
     ) -> None:
         self.spec = "oracle"
-        self.capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs"})
+        self.capabilities: frozenset[Capability] = frozenset(
+            {"generate", "choice_logprobs", "attention", "embed", "token_embeddings"}
+        )
         self._grades, self._components = grades, components
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
@@ -62,6 +67,8 @@ class Oracle:
         try:
             if ask.query is None:
                 raise ChatError("the oracle needs the ask's query, and this ask has none")
+            if ask.read:
+                return Reply(states=self._states(ask, ask.query))
             if ask.choices:
                 return Reply(logprobs=self._choices(ask, ask.query))
             return self._object(ask, ask.query)
@@ -70,22 +77,44 @@ class Oracle:
 
     def _graded(self, ask: Ask, query: Query) -> dict[str, int]:
         # a yes/no question labels its answers, not its candidate
-        labels = ask.labels if len(ask.labels) == len(ask.shown) else ask.shown
+        about_one = ask.kind in ("score", "relevance", "mark")
+        labels = ask.shown if about_one or not ask.labels else ask.labels
         return {
             label: min(max(self._grades(query, id), 0), MAX_GRADE)
             for label, id in zip(labels, ask.shown, strict=True)
         }
 
+    def _states(self, ask: Ask, query: Query) -> tuple[NDArray[np.float32], ...]:
+        """Vectors at an angle from the search that shrinks with the grade; attention that grows with it."""
+        if ask.read == "attention":
+            # an empty search looks at all alike, reference images come before the candidates
+            known = [0 if query.text == "N/A" else g for g in self._graded(ask, query).values()]
+            values = [0] * len(query.images) + known
+            return tuple(np.full(2, 1.0 + v, np.float32) for v in values)
+        if ask.kind in ("embed_candidate", "tokens_candidate"):
+            (grade,) = self._graded(ask, query).values()
+            vector = _at_angle((MAX_GRADE - grade) / (MAX_GRADE + 1) * math.pi / 2)
+        else:
+            vector = _at_angle(0.0)
+        return (vector if ask.read == "embed" else vector[None],)
+
     def _object(self, ask: Ask, query: Query) -> dict[str, Any]:
         if ask.kind == "deconstruct":
             return {"components": list(self._components(query))}
+        if ask.kind == "caption":
+            return dict.fromkeys(ask.labels, query.words or "an image like the reference")
         grades = self._graded(ask, query)
         order = {
             "reason": "by the grades that the oracle holds",
             "scores": {label: grade * 33 for label, grade in grades.items()},
         }
         if ask.kind == "order":
-            return order
+            return {
+                k: order.get(k, "the grades are known") for k in (ask.schema or {})["properties"]
+            }
+        if ask.schema and "best" in ask.schema["properties"]:
+            thought = {"thought": "the grades are known"} if ask.kind == "choose" else {}
+            return {**thought, "best": max(grades, key=lambda label: grades[label])}
         if ask.kind == "grade":
             return {
                 label: {"note": f"worth {grade} of {MAX_GRADE}", "grade": grade * 3}
@@ -120,9 +149,13 @@ class Oracle:
         grades = self._graded(ask, query)
         low = {c.casefold(): c for c in ask.choices}
         weights = dict.fromkeys(ask.choices, 1.0)
+        sure = (next(iter(grades.values()), 0) + 0.5) / (MAX_GRADE + 1)
         if {"yes", "no"} == low.keys() and grades:
-            yes = (next(iter(grades.values())) + 0.5) / (MAX_GRADE + 1)
-            weights = {low["yes"]: yes, low["no"]: 1 - yes}
+            weights = {low["yes"]: sure, low["no"]: 1 - sure}
+        elif ask.kind == "relevance":
+            weights = {"1": sure, "0": 1 - sure}
+        elif ask.kind == "mark":
+            weights[str(3 * next(iter(grades.values())))] = 1000.0
         elif grades.keys() & weights.keys():
             # a little for grade 0, so that every label has a logarithm
             weights = {c: grades.get(c, 0) + 0.01 for c in ask.choices}
@@ -134,6 +167,10 @@ def _verdicts(grade: int, n: int) -> list[str]:
     """``n`` verdicts that a grade stands for: all met at the top, none at 0, something missing between."""
     met = n * grade // MAX_GRADE
     return ["met" if i < met else "partly" if i == met and grade else "missed" for i in range(n)]
+
+
+def _at_angle(angle: float) -> NDArray[np.float32]:
+    return np.array([math.cos(angle), math.sin(angle)], np.float32)
 
 
 def _note(verdict: str) -> str:

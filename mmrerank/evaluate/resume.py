@@ -24,7 +24,7 @@ from mmrerank.evaluate.provenance import (
     prompt_digests,
 )
 from mmrerank.evaluate.reranking import PORTION, Item, finished, read_back, rerank_all
-from mmrerank.ports import Chat
+from mmrerank.ports import Chat, Retriever
 from mmrerank.reranker import Reranker
 from mmrerank.results import SearchResult
 from mmrerank.types import Usage
@@ -47,7 +47,8 @@ class Resumable:
 
     ``work`` is plain data about what is evaluated that the methods, the candidates, the model and the
     prompts do not say (benchmark, seed, ...). ``fresh``, ``retry_failed`` and ``limit`` as in
-    `mmrerank.evaluate.journal.opened` and `rerank_all`; ``say`` is called with lines for the person.
+    `mmrerank.evaluate.journal.opened` and `rerank_all`; ``retriever`` is what methods that search again
+    ask; ``say`` is called with lines for the person.
     Versions of libraries and the hardware are not held against a journal; provenance tells them.
     """
 
@@ -58,6 +59,7 @@ class Resumable:
     retry_failed: bool = False
     limit: int | None = None
     price: Price | None = None
+    retriever: Retriever | None = None
     progress: Progress | None = None
     say: Callable[[str], None] = lambda _: None
     spent: dict[str, list[Usage]] = field(default_factory=dict, init=False, repr=False)
@@ -90,12 +92,13 @@ class Resumable:
         name = f"{method}.{part}" if part else method
         module = registry.load("strategy", method)
         chosen = build(module.Options, options or {}, where=f"method {method}")
+        asks_model = bool({*registry.needs_of(module, chosen)} - {"retrieve"})
         work = {
             **self.work,
             "method": method,
             "options": dataclasses.asdict(chosen),
-            "chat": self.identity if module.NEEDS else {},
-            "prompts": prompt_digests() if module.NEEDS else {},
+            "chat": self.identity if asks_model else {},
+            "prompts": prompt_digests() if asks_model else {},
             "first_stage": candidates_digest(items),
             "portion": PORTION,
             "code": code_digest(),
@@ -110,7 +113,7 @@ class Resumable:
 
             before = expected()
             taken = len(items) - before.queries
-            if taken and module.NEEDS:
+            if taken and asks_model:
                 self.say(f"{name}: {taken} of {len(items)} queries are finished in {journal.path}")
             if before.calls:
                 self.say(f"{name}: {before}")
@@ -127,7 +130,7 @@ class Resumable:
             if self.limit == 0 or not before.queries:
                 results = read_back(method, items, journal)  # no model is opened to ask nothing
             else:
-                reranker = Reranker(method, self.chat, **(options or {}))
+                reranker = Reranker(method, self.chat, retriever=self.retriever, **(options or {}))
                 self.chat = reranker.chat or self.chat
                 results = rerank_all(
                     reranker,

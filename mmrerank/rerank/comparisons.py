@@ -1,17 +1,19 @@
-"""Judgements without a chain of thought: `score`, `prefer`, `pick` and `grade`, asked of images as they are.
+"""Judgements of images as they are: `score`, `mark`, `prefer`, `pick`, `choose` and `grade`.
 
-`score` asks yes or no about one image, `prefer` which of two is better, `pick` which of several is best,
-`grade` for a number each. Readers are as tolerant as those of `judgements`.
+`score` (and `relevance`) asks yes or no about one image, `mark` for a digit, `prefer` which of two is better,
+`pick` and `choose` which of several is best, `grade` for a number each. Most are read off the next token's
+probabilities, `thinking` lets the model reason before that. Readers are as tolerant as those of `judgements`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
-from mmrerank.messages import Ask, Reply
-from mmrerank.rerank.parse import as_mapping, as_text, json_object
+from mmrerank.messages import Ask, Part, Reply
+from mmrerank.rerank.parse import as_mapping, as_text, json_object, labels_in_order
 from mmrerank.rerank.prompting import render
 from mmrerank.rerank.replies import (
     ALPHABET,
@@ -27,26 +29,86 @@ from mmrerank.types import Assessment, Candidate, Query
 
 # --- score -------------------------------------------------------------------------------------------
 
+YES_NO = ("yes", "no")
+"""Spelt as the prompt spells it. Checkpoints trained on another spelling say so in their cards."""
+ONE_ZERO = ("1", "0")
+DIGITS = tuple("0123456789")
+"""Marks are single digits: 10 would be two tokens of Qwen's vocabulary and begin like 1."""
+
+
+def thinking(ask: Ask, think: bool = True) -> Ask:
+    """``ask`` with the instruction to reason first; as it is without ``think``."""
+    if not think:
+        return ask
+    *before, last = ask.messages
+    (more,) = render("think")
+    spoken = replace(last, parts=(*last.parts, Part(text="\n"), *more.parts))
+    return replace(ask, messages=(*before, spoken), think=bool(ask.choices))
+
+
+def _about_one(
+    prompt: str, query: Query, candidate: Candidate, choices: tuple[str, ...], image_tokens: int
+) -> Ask:
+    return Ask(
+        messages=render(prompt, query=query, candidates=[candidate]),
+        choices=choices,
+        image_tokens=image_tokens,
+        kind=prompt,
+        query=query,
+        shown=(candidate.id,),
+        labels=choices,
+    )
+
 
 def score(query: Query, candidate: Candidate, *, image_tokens: int = 256) -> Ask:
     """The yes/no question about one candidate, read as log-probabilities of the next token."""
-    return Ask(
-        messages=render("score", query=query, candidates=[candidate]),
-        choices=("yes", "no"),
-        image_tokens=image_tokens,
-        kind="score",
-        query=query,
-        shown=(candidate.id,),
-        labels=("yes", "no"),
-    )
+    return _about_one("score", query, candidate, YES_NO, image_tokens)
+
+
+def relevance(query: Query, candidate: Candidate, *, image_tokens: int = 256) -> Ask:
+    """The binary task of ProRank: 1 for a relevant image, 0 for another."""
+    return _about_one("relevance", query, candidate, ONE_ZERO, image_tokens)
+
+
+def mark(query: Query, candidate: Candidate, *, image_tokens: int = 256) -> Ask:
+    """One digit for how well an image fits, read as log-probabilities of the ten digits."""
+    return _about_one("mark", query, candidate, DIGITS, image_tokens)
+
+
+def read_margin(reply: Reply, pair: tuple[str, str] = YES_NO) -> float | None:
+    """Log P(first of ``pair``) - log P(second), or None where the reply does not say."""
+    one, other = (reply.logprobs.get(n) for n in pair)
+    if reply.error is not None or one is None or other is None or math.isnan(one - other):
+        return None
+    return one - other
 
 
 def read_score(reply: Reply) -> float | None:
     """Log P(yes) - log P(no), or None where the reply does not say."""
-    yes, no = reply.logprobs.get("yes"), reply.logprobs.get("no")
-    if reply.error is not None or yes is None or no is None or math.isnan(yes - no):
+    return read_margin(reply)
+
+
+def read_alone(reply: Reply) -> float | None:
+    """Log P(yes) among all tokens, as GMR's contrastive head has it; the margin where that is not known."""
+    margin = read_margin(reply)
+    if margin is None or reply.mass is None:
+        return margin
+    return reply.logprobs["yes"] + reply.mass
+
+
+def read_mark(reply: Reply, how: Literal["expected", "top"] = "expected") -> float | None:
+    """A mark weighted by its probability, 0 to 9, or None where the reply does not say.
+
+    ``expected``: the mean of all digits; ``top``: the likeliest digit times its probability (ERank).
+    """
+    found = [reply.logprobs.get(d) for d in DIGITS]
+    if reply.error is not None or any(v is None or math.isnan(v) for v in found):
         return None
-    return yes - no
+    chances = [math.exp(v) for v in found if v is not None]
+    if how == "expected":
+        return sum(n * p for n, p in enumerate(chances)) / sum(chances)
+    best = max(range(len(chances)), key=lambda n: chances[n])
+    return best * chances[best]
 
 
 # --- prefer and pick ---------------------------------------------------------------------------------
@@ -91,6 +153,39 @@ def read_letters(reply: Reply, ask: Ask) -> Mapping[str, float]:
     if reply.error is not None or any(v is None or math.isnan(v) for v in values):
         return {}
     return {i: v for i, v in zip(ask.shown, values, strict=True) if v is not None}
+
+
+def written(ask: Ask) -> Ask:
+    """`prefer` or `pick` for backends without log-probabilities: the letter is written, ``{"best": "B"}``."""
+    best = {"type": "string", "enum": list(ask.labels)}
+    return replace(ask, choices=(), schema=object_of({"best": best}), max_tokens=20)
+
+
+def choose(query: Query, candidates: Sequence[Candidate], *, image_tokens: int = 256) -> Ask:
+    """Which image fits best, written after a comparison: ``{"thought", "best": letter}`` (Rank-R1)."""
+    labels = labels_for(len(candidates))
+    best = {"type": "string", "enum": list(labels)}
+    return Ask(
+        messages=render("choose", query=query, candidates=shown(candidates)),
+        schema=object_of({"thought": TEXT, "best": best}),
+        max_tokens=1024,
+        image_tokens=image_tokens,
+        kind="choose",
+        query=query,
+        shown=tuple(c.id for c in candidates),
+        labels=labels,
+    )
+
+
+def read_best(reply: Reply, ask: Ask) -> tuple[str | None, Reading]:
+    """The id of the image a reply to `written` or `choose` names, or None; the reading has the thought."""
+    body, repaired = json_object(reply)
+    named, _ = labels_in_order([body.get("best", body.get("answer"))], ask.labels)
+    if not named:
+        return None, reading("failed")
+    id_ = dict(zip(ask.labels, ask.shown, strict=True))[named[0]]
+    clean = not repaired and body.get("best") in ask.labels
+    return id_, reading("ok" if clean else "repaired", reason=as_text(body.get("thought")))
 
 
 # --- grade -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmrerank.errors import CapabilityError, ChatError, IndexError_, InputError, ModelError
 from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
-from mmrerank.ports import Capability, Chat, Judging, Outcome, Retriever
+from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.types import Usage
 
 Progress = Callable[[int, int], None]
@@ -46,13 +46,13 @@ class _Job:
             self.asks, self.outcome = [], stop.value
 
 
-def check(chat: Chat | None, needs: Iterable[Capability], method: str) -> None:
+def check(chat: Chat | None, needs: Iterable[str], method: str) -> None:
     """Raises `CapabilityError` when the backend cannot do what the method needs.
 
-    An index to search again is not the backend's affair: without one a method orders what it was given.
+    ``needs`` are capabilities of models. An index to search again is not the backend's affair: without one
+    a method orders what it was given.
     """
-    asked = [n for n in needs if n != "retrieve"]
-    lacking = [n for n in asked if chat is None or n not in chat.capabilities]
+    lacking = [n for n in needs if chat is None or n not in chat.capabilities]
     if lacking and chat is None:
         raise CapabilityError(
             f"{method} needs a language model; choose one with --chat, e.g. bundled"

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmrerank.messages import Ask, Reply
+from mmrerank.rerank.comparisons import thinking
 from mmrerank.rerank.parse import as_mapping, as_text, json_object, labels_in_order
 from mmrerank.rerank.prompting import render
 from mmrerank.rerank.replies import TEXT, Reading, labels_for, object_of, reading, shown, whole
@@ -31,6 +32,8 @@ from mmrerank.types import (
 )
 
 MAX_COMPONENTS = 8
+THOUGHT = 3072
+"""Tokens that may be thought before an order (ReasonRank)."""
 _VERDICT: dict[str, Any] = {"type": "string", "enum": list(VERDICTS)}
 _GRADE: dict[str, Any] = {"type": "integer", "enum": list(range(MAX_GRADE + 1))}
 _COMPONENTS: dict[str, Any] = {
@@ -176,11 +179,13 @@ def order(
     assessments: Mapping[str, Assessment],
     *,
     show_images: bool = False,
+    think: bool = False,
     image_tokens: int = 256,
 ) -> Ask:
     """Asks for the order of all candidates given their evaluations, and optionally their images again.
 
-    The reply: ``{"reason": ..., "scores": {"A": 0-99, ...}}``, one required key per candidate.
+    The reply: ``{"reason": ..., "scores": {"A": 0-99, ...}}``, one required key per candidate; with
+    ``think`` a ``"thought"`` of any length stands before both.
     """
     labels = labels_for(len(candidates))
     shown = [
@@ -193,10 +198,11 @@ def order(
         }
         for n, c in zip(labels, candidates, strict=True)
     ]
-    return Ask(
+    answer = {"reason": TEXT, "scores": _scores(labels)}
+    ask = Ask(
         messages=render("order", query=query, components=components, candidates=shown),
-        schema=object_of({"reason": TEXT, "scores": _scores(labels)}),
-        max_tokens=200 + 12 * len(labels),
+        schema=object_of({"thought": TEXT, **answer} if think else answer),
+        max_tokens=(THOUGHT if think else 200) + 12 * len(labels),
         image_tokens=image_tokens,
         kind="order",
         query=query,
@@ -205,6 +211,7 @@ def order(
         components=tuple(components),
         details={"assessments": dict(assessments)},
     )
+    return thinking(ask, think)
 
 
 def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:

@@ -93,3 +93,46 @@ def bubble_top(k: int, passes: int, best: Best) -> Generator[list[Ask], list[Rep
                 order[place - 1 : place + 1] = pair[::-1]
     top = order[: passes if passes < k - 1 else k]
     return [*top, *(n for n in range(k) if n not in set(top))]
+
+
+def insertion_calls(k: int, top: int, arity: int) -> int:
+    """The most comparisons that `insertion_top` makes."""
+    building = sum(range(1, min(top, k)))
+    outside = max(k - top, 0)
+    # at worst every candidate beyond the first is better than the last of the top and rises to its head
+    return building + outside * (1 + max(min(top, k) - 1, 0))
+
+
+def insertion_top(
+    k: int, top: int, arity: int, best: Best
+) -> Generator[list[Ask], list[Reply], list[int]]:
+    """The best ``top`` of ``k`` positions by insertion, the rest after them as they were.
+
+    Goes by the first-stage order: while the last of the top holds against the next ``arity`` positions at
+    once, one comparison settles all of them (Setwise Insertion, arXiv 2504.10509).
+    """
+    order: list[int] = []
+
+    def insert(item: int, place: int) -> Asking:
+        """Lets ``item``, which stands before ``place``, rise to where it belongs."""
+        while place:
+            winner = yield from best(sorted((order[place - 1], item)))
+            if winner != item:
+                break
+            place -= 1
+        order.insert(place, item)
+
+    for item in range(min(top, k)):
+        yield from insert(item, len(order))
+    rest = list(range(min(top, k), k))
+    while rest and order:
+        group = rest[:arity]
+        winner = yield from best(sorted((order[-1], *group)))
+        if winner == order[-1]:
+            rest = rest[len(group) :]
+            continue
+        # the others of the group are asked again, against the new last of the top
+        rest.remove(winner)
+        order.pop()
+        yield from insert(winner, len(order))
+    return [*order, *(n for n in range(k) if n not in set(order))]

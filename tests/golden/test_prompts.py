@@ -9,7 +9,8 @@ import pytest
 
 from mmrerank.errors import UsageError
 from mmrerank.messages import Ask
-from mmrerank.rerank import comparisons, judgements, prompting
+from mmrerank.rerank import comparisons, judgements, prompting, states
+from mmrerank.rerank.strategies import plan
 from mmrerank.types import Assessment, Candidate, Component, Image, Query, Verdict
 
 HERE = Path(__file__).parent / "prompts"
@@ -48,6 +49,20 @@ ASKS: dict[str, Ask] = {
     "pick-text": comparisons.pick(TEXT, [*GROUP, Candidate(id="c", image=PICTURE)]),
     "grade-text": comparisons.grade(TEXT, GROUP),
     "grade-dialogue": comparisons.grade(DIALOGUE, GROUP),
+    "score-thinking": comparisons.thinking(comparisons.score(TEXT, GROUP[0])),
+    "relevance-text": comparisons.relevance(TEXT, GROUP[0]),
+    "mark-thinking": comparisons.thinking(comparisons.mark(COMPOSED, GROUP[0])),
+    "choose-text": comparisons.choose(TEXT, GROUP),
+    "order-thinking": judgements.order(TEXT, (), GROUP, {}, show_images=True, think=True),
+    "caption-text": next(plan._written(TEXT, ["a red boat, the sea", "a red boat"]))[0],
+    "embed_query-text": states.embed_query(TEXT),
+    "embed_query-listwise": states.embed_query(COMPOSED, GROUP),
+    "embed_candidate": states.embed_candidate(GROUP[1], TEXT),
+    "tokens_candidate": states.tokens_of_candidate(GROUP[0], TEXT),
+    "tokens_text": states.tokens_of_text("a red boat", TEXT),
+    "attend-text": states.attend(TEXT, GROUP),
+    "attend-composed": states.attend(COMPOSED, GROUP),
+    "attend-dialogue": states.attend(DIALOGUE, GROUP),
 }
 
 
@@ -81,6 +96,12 @@ def test_user_text_forges_nothing() -> None:
         (comparisons.prefer(query, group[0], group[0]), 2),
         (comparisons.pick(query, group * 2), 2),
         (comparisons.grade(query, group), 1),
+        (comparisons.thinking(comparisons.mark(query, group[0])), 1),
+        (comparisons.relevance(query, group[0]), 1),
+        (comparisons.choose(query, group * 2), 2),
+        (states.attend(query, group), 1),
+        (states.embed_query(query, group), 1),
+        (next(plan._written(query, [HOSTILE]))[0], 0),
     ):
         text = "\n".join(m.text for m in ask.messages)
         assert sum(p.image is not None for m in ask.messages for p in m.parts) == images

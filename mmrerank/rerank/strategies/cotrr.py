@@ -9,7 +9,7 @@ Unlike the released code, a failed judgement never loses an image: it keeps its 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mmrerank.messages import Ask, Reply
@@ -51,9 +51,24 @@ class Options:
             raise ValueError("order=sum needs mode=staged and evaluate=true: it sums verdicts")
 
 
+def calls(k: int, options: Options) -> int:
+    """Questions for ``k`` candidates."""
+    if k < 2:
+        return 0
+    if options.mode == "single":
+        return 1
+    evaluating = -(-k // options.group_size) if options.evaluate else 0
+    return options.deconstruct + evaluating + (options.order == "model")
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    return k
+
+
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
-    """Runs the chosen mode. A query without candidates, or with one, is still judged and explained."""
-    if not ranking:
+    """Runs the chosen mode; one candidate or none is returned without a question."""
+    if len(ranking) < 2:
         return Outcome(ranking=ranking)
     if options.mode == "single":
         return (yield from _single(query, ranking, options))
@@ -102,6 +117,7 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
     if options.order == "sum":
         values = {i: s for i, a in assessments.items() if (s := verdict_sum(a)) is not None}
         order, _ = ranking.reorder(by_value(ranking.ids, values))
+        explanation = replace(explanation, reason="ordered by the mean of the verdicts")
         return Outcome(ranking=order, explanation=explanation, repairs=repairs)
 
     # what could not be judged is left out of the question and keeps its place

@@ -1,7 +1,8 @@
 """GroupRank: groups of images graded side by side, several times over random groups (AQ-MedAI/Diver).
 
 The mean of an image's grades orders it. Unlike the released code, an image without a readable grade keeps
-its first-stage rank instead of getting zero.
+its first-stage rank instead of getting zero, and scores are stretched before they are mixed with the first
+stage's. ``anchors`` images of the head stand in every group, so that grades of different groups compare.
 """
 
 from __future__ import annotations
@@ -11,48 +12,70 @@ from dataclasses import dataclass
 
 from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank import comparisons
-from mmrerank.rerank.aggregate import by_value
+from mmrerank.rerank.aggregate import by_value, first_scores, fused, mean_known
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate",)
 FAMILY = "groupwise"
-PAPER = "GroupRank (AQ-MedAI/Diver)"
+PAPER = "GroupRank (arXiv 2511.11653)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """``group_size`` images stand in one question; ``repeats`` times with other groups, drawn by ``seed``.
 
-    ``image_tokens`` bounds the visual tokens per image.
+    ``anchors`` of them, the first of the first stage, are in every group. ``weight`` is the grades' share
+    beside the first stage's score (0.6 in the paper). ``image_tokens`` bounds the visual tokens per image.
     """
 
     group_size: int = 10
     repeats: int = 2
+    anchors: int = 0
+    weight: float = 1.0
     seed: int = 0
     image_tokens: int = 256
 
     def __post_init__(self) -> None:
         if self.group_size < 1 or self.repeats < 1:
             raise ValueError("group_size and repeats must be at least 1")
+        if not 0 <= self.anchors < self.group_size:
+            raise ValueError("anchors must be fewer than group_size")
+        if not 0 <= self.weight <= 1:
+            raise ValueError("weight must be from 0 to 1")
 
 
 def calls(k: int, options: Options) -> int:
     """Questions for ``k`` candidates."""
-    return 0 if k < 2 else options.repeats * -(-k // options.group_size)
+    if k < 2:
+        return 0
+    anchors = min(options.anchors, k - 1)
+    return options.repeats * -(-(k - anchors) // (options.group_size - anchors))
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    return k if options.weight >= 1 else 0
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Grades all groups in one round; one candidate or none is returned without a question."""
-    if len(ranking) < 2:
+    k = len(ranking)
+    if k < 2:
         return Outcome(ranking=ranking)
-    rng, size = random.Random(options.seed), options.group_size
+    rng = random.Random(options.seed)
+    fixed = min(options.anchors, k - 1)
+    anchors, rest = ranking.candidates[:fixed], ranking.candidates[fixed:]
+    size = options.group_size - fixed
     asks = []
     for _ in range(options.repeats):
-        mixed = rng.sample(ranking.candidates, len(ranking))
-        asks += [
-            comparisons.grade(query, mixed[n : n + size], image_tokens=options.image_tokens)
-            for n in range(0, len(mixed), size)
-        ]
+        mixed = rng.sample(rest, len(rest))
+        for n in range(0, len(mixed), size):
+            group = [*anchors, *mixed[n : n + size]]
+            asks.append(
+                comparisons.grade(
+                    query, rng.sample(group, len(group)), image_tokens=options.image_tokens
+                )
+            )
     replies = yield asks
     marks: dict[str, list[float]] = {}
     notes: dict[str, str] = {}
@@ -63,13 +86,16 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         for id_, mark in found.items():
             marks.setdefault(id_, []).append(mark)
             notes.setdefault(id_, read.assessments[id_].reason)
-    values = {i: sum(m) / len(m) for i, m in marks.items()}
-    after, _ = ranking.reorder(by_value(ranking.ids, values))
+    values = {i: v for i, m in marks.items() if (v := mean_known(m)) is not None}
+    mixed_in = fused(values, first_scores(ranking), options.weight)
+    after, _ = ranking.reorder(by_value(ranking.ids, mixed_in))
     told = {i: Assessment(reason=notes[i]) for i in values}
+    beside = "" if options.weight >= 1 else " and the first stage's score"
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=told, reason=f"ordered by the mean of {options.repeats} grades in groups"
+            assessments=told,
+            reason=f"ordered by the mean of {options.repeats} grades in groups{beside}",
         ),
         repairs=repairs,
     )

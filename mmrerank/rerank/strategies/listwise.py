@@ -1,32 +1,40 @@
 """Listwise: the model orders a window of images by looking; the window slides to the head (RankGPT).
 
-Windows go from the end to the head and overlap, so that a good image can climb all the way. Within a window
-that failed, the order stays as it was.
+Windows go from the end to the head and overlap, so that a good image can climb all the way. ``full`` shows
+all candidates at once, which models tuned for it prefer. Within a window that failed, the order stays as it
+was. ``think`` is ReasonRank's way: thoughts of any length before the order; one that used up its room
+without an answer is asked once more with twice the room. See `reasonrank`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 
+from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank import judgements
+from mmrerank.rerank.replies import Reading
 from mmrerank.rerank.schedule import windows
 from mmrerank.types import Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate",)
 FAMILY = "listwise"
-PAPER = "RankGPT (arXiv 2304.09542)"
+PAPER = "RankGPT (arXiv 2304.09542); full ranking (arXiv 2412.14574)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """``window`` images stand in one question and the next starts ``step`` places nearer the head.
 
-    ``image_tokens`` bounds the visual tokens per image.
+    ``full`` makes one window of all. ``think`` lets the model reason first. ``image_tokens`` bounds the
+    visual tokens per image.
     """
 
     window: int = 20
     step: int = 10
+    full: bool = False
+    think: bool = False
     image_tokens: int = 256
 
     def __post_init__(self) -> None:
@@ -35,23 +43,46 @@ class Options:
 
 
 def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates."""
-    return 0 if k < 2 else len(windows(k, options.window, options.step))
+    """Questions for ``k`` candidates; thoughts that find no end are asked for once more."""
+    if k < 2:
+        return 0
+    return 1 if options.full else len(windows(k, options.window, options.step))
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order: what one pass brings to the head."""
+    return k if options.full or k <= options.window else options.step
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Orders window by window; one candidate or none is returned without a question."""
     order = list(ranking.candidates)
+    k = len(order)
+    size = max(k, 1) if options.full else options.window
     repairs, reason = Repairs(), ""
-    for start, end in windows(len(order), options.window, options.step) if len(order) > 1 else ():
+    for start, end in windows(k, size, min(options.step, size)) if k > 1 else ():
         ask = judgements.order(
-            query, (), order[start:end], {}, show_images=True, image_tokens=options.image_tokens
+            query,
+            (),
+            order[start:end],
+            {},
+            show_images=True,
+            think=options.think,
+            image_tokens=options.image_tokens,
         )
-        (reply,) = yield [ask]
-        read = judgements.read_order(reply, ask)
+        read = yield from _answer(ask)
         repairs += read.repairs
         reason = read.reason
         there, _ = Ranking(tuple(order[start:end])).reorder(read.order)
         order[start:end] = there.candidates
     after, _ = ranking.reorder(c.id for c in order)
     return Outcome(ranking=after, explanation=Explanation(reason=reason), repairs=repairs)
+
+
+def _answer(ask: Ask) -> Generator[list[Ask], list[Reply], Reading]:
+    (reply,) = yield [ask]
+    read = judgements.read_order(reply, ask)
+    if read.status == "failed" and reply.finish == "length":
+        (reply,) = yield [replace(ask, max_tokens=2 * ask.max_tokens)]
+        read = judgements.read_order(reply, ask)
+    return read

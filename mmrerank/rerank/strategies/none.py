@@ -17,6 +17,16 @@ class Options:
     """No options."""
 
 
+def calls(k: int, options: Options) -> int:
+    """None."""
+    return 0
+
+
+def settles(k: int, options: Options) -> int:
+    """None: no model is asked."""
+    return 0
+
+
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Returns ``ranking`` as it is."""
     yield from ()

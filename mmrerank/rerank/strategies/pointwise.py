@@ -1,41 +1,77 @@
 """Pointwise: "does this image show everything?", one question per image, ordered by the yes/no margin.
 
-log P(yes) - log P(no) of the next token, as INQUIRE's reranking baseline and "SFT or CL" (GMR) score. An
-image whose judgement failed keeps its first-stage rank.
+log P(yes) - log P(no) of the next token, as INQUIRE's reranking baseline and the SFT head of "SFT or CL"
+(GMR) score; ``formula=yes`` is its contrastive head, log P(yes) alone. An image whose judgement failed keeps
+its first-stage rank. ``alpha`` and ``beta`` leave out calls (`mmrerank.rerank.thrift`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.messages import Ask
+from mmrerank.ports import Capability, Judging
 from mmrerank.rerank import comparisons
-from mmrerank.rerank.aggregate import by_value
-from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
+from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
+from mmrerank.rerank.thrift import Thrift
+from mmrerank.types import Candidate, Query, Ranking
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
 FAMILY = "pointwise"
 PAPER = "INQUIRE (arXiv 2411.02537); SFT or CL, GMR (arXiv 2510.14824)"
+calls = calls_one_by_one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """``image_tokens`` bounds the visual tokens per image."""
+    """``formula``: ``margin`` of yes over no, or ``yes`` alone. ``think`` lets the model reason first.
 
+    ``alpha`` (1 keeps all), ``beta`` (0 never stops) and ``top`` as in `mmrerank.rerank.thrift.Thrift`.
+    ``weight`` is the judgement's share beside the first stage's score. ``image_tokens`` bounds the visual
+    tokens per image.
+    """
+
+    formula: Literal["margin", "yes"] = "margin"
+    think: bool = False
+    alpha: float = 1.0
+    beta: int = 0
+    top: int = 10
+    weight: float = 1.0
     image_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        Thrift(alpha=self.alpha, beta=self.beta, top=self.top)
+        if not 0 <= self.weight <= 1:
+            raise ValueError("weight must be from 0 to 1")
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    return k if options.alpha >= 1 and not options.beta and options.weight >= 1 else 0
+
+
+def needs(options: Options) -> tuple[Capability, ...]:
+    """Thoughts are written."""
+    return (*NEEDS, "generate") if options.think else NEEDS
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
-    """Scores every candidate on its own, all in one round."""
-    replies = yield [
-        comparisons.score(query, c, image_tokens=options.image_tokens) for c in ranking
-    ]
-    scores = [comparisons.read_score(r) for r in replies]
-    values = {id_: s for id_, s in zip(ranking.ids, scores, strict=True) if s is not None}
-    order, _ = ranking.reorder(by_value(ranking.ids, values))
-    why = {id_: Assessment(reason=f"yes/no margin {s:+.2f}") for id_, s in values.items()}
-    return Outcome(
-        ranking=order,
-        explanation=Explanation(assessments=why, reason="ordered by the margin of yes over no"),
-        repairs=Repairs(failed=len(ranking) - len(values)),
+    """Scores every candidate on its own, in one round unless it may stop early."""
+
+    def ask(candidate: Candidate) -> Ask:
+        question = comparisons.score(query, candidate, image_tokens=options.image_tokens)
+        return comparisons.thinking(question, options.think)
+
+    margin = options.formula == "margin"
+    return (
+        yield from one_by_one(
+            ranking,
+            ask=ask,
+            read=comparisons.read_score if margin else comparisons.read_alone,
+            tell=lambda v: f"yes/no margin {v:+.2f}" if margin else f"log P(yes) {v:.2f}",
+            reason="ordered by the margin of yes over no" if margin else "ordered by P(yes)",
+            thrift=Thrift(alpha=options.alpha, beta=options.beta, top=options.top),
+            weight=options.weight,
+        )
     )

@@ -1,34 +1,39 @@
-"""Setwise: which of a few images fits best, used as the comparison of a heap (ielab/llm-rankers).
+"""Setwise: which of a few images fits best, used as the comparison of a sort (ielab/llm-rankers).
 
-One question shows a candidate and its ``children`` in the heap and reads the letters' log-probabilities; the
-best ``top`` come out in order, the rest keep first-stage order, as does whatever a failed question compared.
+One question shows a candidate and ``children`` others and reads the letters' log-probabilities. ``heap``
+sorts the best ``top`` out of a heap; ``insertion`` goes by the first-stage order and discards several at once
+that do not beat the last of the top. The rest keep first-stage order, as do those of a failed question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank import comparisons
-from mmrerank.rerank.schedule import heap_calls, heap_top
+from mmrerank.rerank.schedule import heap_calls, heap_top, insertion_calls, insertion_top
 from mmrerank.types import Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
 FAMILY = "setwise"
-PAPER = "Setwise (arXiv 2310.09497)"
+PAPER = "Setwise (arXiv 2310.09497); Setwise Insertion (arXiv 2504.10509)"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """``children``: images beside the one compared, 1 to 25. ``top``: how many places are settled.
 
-    ``image_tokens`` bounds the visual tokens per image.
+    ``schedule``: how the comparisons sort. ``read``: the letters' log-probabilities, or the letter that is
+    written. ``image_tokens`` bounds the visual tokens per image.
     """
 
+    schedule: Literal["heap", "insertion"] = "heap"
     children: int = 3
     top: int = 10
+    read: Literal["logprobs", "written"] = "logprobs"
     image_tokens: int = 256
 
     def __post_init__(self) -> None:
@@ -38,9 +43,20 @@ class Options:
             raise ValueError("top must be at least 1")
 
 
+def needs(options: Options) -> tuple[Capability, ...]:
+    """A written letter is generated."""
+    return NEEDS if options.read == "logprobs" else ("generate",)
+
+
 def calls(k: int, options: Options) -> int:
     """The most questions for ``k`` candidates."""
-    return heap_calls(k, options.top, options.children)
+    bound = heap_calls if options.schedule == "heap" else insertion_calls
+    return bound(k, options.top, options.children)
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    return min(k, options.top)
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
@@ -51,16 +67,25 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         nonlocal failed
         shown = [ranking.candidates[n] for n in places]
         ask = comparisons.pick(query, shown, image_tokens=options.image_tokens)
+        if options.read == "written":
+            ask = comparisons.written(ask)
+            (reply,) = yield [ask]
+            named, _ = comparisons.read_best(reply, ask)
+            failed += named is None
+            return places[0] if named is None else places[ask.shown.index(named)]
         (reply,) = yield [ask]
         values = comparisons.read_letters(reply, ask)
         failed += not values
         # the earlier place where they are equal, or nothing is known
         return max(places, key=lambda n: (values.get(ranking.ids[n], 0.0), -n))
 
-    order = yield from heap_top(len(ranking), options.top, options.children, best)
+    sort = heap_top if options.schedule == "heap" else insertion_top
+    order = yield from sort(len(ranking), options.top, options.children, best)
     after, _ = ranking.reorder(ranking.ids[n] for n in order)
     return Outcome(
         ranking=after,
-        explanation=Explanation(reason="the best of a few images at a time, sorted by a heap"),
+        explanation=Explanation(
+            reason=f"the best of {options.children + 1} images at a time, sorted by {options.schedule}"
+        ),
         repairs=Repairs(failed=failed),
     )

@@ -1,0 +1,90 @@
+"""A cascade: a cheap method over all candidates, a dear one over the best of them.
+
+Both are methods by name, with their own defaults. `dear` is one such pair under the name of its paper.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+from mmrerank import registry
+from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.types import Explanation, Query, Ranking
+
+NEEDS: tuple[Capability, ...] = ("choice_logprobs", "generate")
+FAMILY = "cascade"
+PAPER = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """``first`` orders all, ``then`` the best ``keep`` of its order."""
+
+    first: str = "pointwise"
+    then: str = "listwise"
+    keep: int = 10
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError("keep must be at least 1")
+        if "cascade" in (self.first, self.then):
+            raise ValueError("first and then are methods other than cascade")
+
+
+def _stages(options: Options) -> list[tuple[ModuleType, Any]]:
+    modules = [registry.load("strategy", n) for n in (options.first, options.then)]
+    return [(m, m.Options()) for m in modules]
+
+
+def needs(options: Options) -> tuple[Capability, ...]:
+    """What both need."""
+    return tuple(dict.fromkeys(n for m, o in _stages(options) for n in registry.needs_of(m, o)))
+
+
+def calls(k: int, options: Options) -> int:
+    """Questions for ``k`` candidates: those of both methods."""
+    (one, mine), (other, its) = _stages(options)
+    return int(one.calls(k, mine) + other.calls(min(k, options.keep), its))
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    (one, mine), (other, its) = _stages(options)
+    kept = min(k, options.keep)
+    refined = int(other.settles(kept, its))
+    settled = int(one.settles(k, mine))
+    if settled < kept:
+        return min(settled, refined)
+    return settled if refined == kept else refined
+
+
+def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
+    """One method after the other; what the first ones said of an image stands where the second is silent."""
+    (one, mine), (other, its) = _stages(options)
+    before = yield from one.rank(query, ranking, mine)
+    head = Ranking(before.ranking.candidates[: options.keep])
+    after = yield from other.rank(query, head, its)
+    order, _ = before.ranking.reorder(after.ranking.ids)
+    told = {**before.explanation.assessments, **after.explanation.assessments}
+    reasons = [o.explanation.reason for o in (before, after) if o.explanation.reason]
+    return Outcome(
+        ranking=order,
+        explanation=Explanation(
+            components=after.explanation.components or before.explanation.components,
+            assessments=_merged(before.explanation, after.explanation, told),
+            reason=f"first {options.first}, then {options.then} over the best {len(head)}: "
+            + "; then ".join(reasons),
+        ),
+        repairs=before.repairs + after.repairs,
+    )
+
+
+def _merged(before: Explanation, after: Explanation, told: dict[str, Any]) -> dict[str, Any]:
+    """Assessments with the reasons of both stages."""
+    merged = dict(told)
+    for id_ in before.assessments.keys() & after.assessments.keys():
+        reasons = [e.assessments[id_].reason for e in (before, after)]
+        merged[id_] = replace(told[id_], reason="; then ".join(r for r in reasons if r))
+    return merged

@@ -1,0 +1,90 @@
+"""E2Rank: the query's vector is made again, read after the candidates, and compared with their vectors.
+
+``listwise`` puts the first ``window`` images and the query into one prompt and embeds that (E2Rank); models
+that were not trained for it may not gain. ``rocchio`` needs no training: the query's vector is moved towards
+the candidates that lie nearest to it (pseudo-relevance feedback). A candidate's vector does not depend on the
+query: with a cache it is made once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.rerank.aggregate import by_value
+from mmrerank.rerank.states import Matrix, embed_candidate, embed_query, read_vector
+from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
+
+NEEDS: tuple[Capability, ...] = ("embed",)
+FAMILY = "embedding"
+PAPER = "E2Rank (arXiv 2510.22733); Rocchio (1971)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """``mode``: how the query's vector takes the candidates in. ``window``: how many the prompt shows.
+
+    For ``rocchio``: ``norm(keep * q + move * sum of softmax(score / temperature) * d)``. ``image_tokens``
+    bounds the visual tokens per image.
+    """
+
+    mode: Literal["listwise", "rocchio"] = "listwise"
+    window: int = 20
+    keep: float = 1.0
+    move: float = 0.5
+    temperature: float = 0.05
+    image_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if self.window < 1:
+            raise ValueError("window must be at least 1")
+        if self.temperature <= 0 or self.keep < 0 or self.move < 0:
+            raise ValueError("temperature must be positive, keep and move 0 or more")
+
+
+def calls(k: int, options: Options) -> int:
+    """Vectors for ``k`` candidates: theirs, which a cache keeps, and the query's."""
+    return 0 if k < 2 else k + 1
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    return k
+
+
+def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
+    """Embeds in one round; one candidate or none is returned without a question."""
+    if len(ranking) < 2:
+        return Outcome(ranking=ranking)
+    group = ranking.candidates[: options.window] if options.mode == "listwise" else ()
+    replies = yield [
+        embed_query(query, group, image_tokens=options.image_tokens),
+        *(embed_candidate(c, query, image_tokens=options.image_tokens) for c in ranking),
+    ]
+    asked, *found = (read_vector(r) for r in replies)
+    vectors = {i: v for i, v in zip(ranking.ids, found, strict=True) if v is not None}
+    values: dict[str, float] = {}
+    if asked is not None and vectors:
+        if options.mode == "rocchio":
+            asked = moved(asked, np.stack(list(vectors.values())), options)
+        values = {i: round(float(v @ asked), 6) for i, v in vectors.items()}
+    after, _ = ranking.reorder(by_value(ranking.ids, values))
+    told = {i: Assessment(reason=f"cosine {v:.3f}") for i, v in values.items()}
+    how = "read after the candidates" if options.mode == "listwise" else "moved towards the nearest"
+    return Outcome(
+        ranking=after,
+        explanation=Explanation(assessments=told, reason=f"nearest to the search, {how}"),
+        repairs=Repairs(failed=(asked is None) + len(ranking) - len(vectors)),
+    )
+
+
+def moved(query: Matrix, candidates: Matrix, options: Options) -> Matrix:
+    """The unit vector ``(d,)`` of ``query`` ``(d,)`` moved towards ``candidates`` ``(n, d)``."""
+    scores = (candidates @ query).astype(np.float64) / options.temperature
+    weights = np.exp(scores - scores.max())
+    towards = options.keep * query + options.move * (weights / weights.sum()) @ candidates
+    unit: Matrix = (towards / max(float(np.linalg.norm(towards)), 1e-12)).astype(np.float32)
+    return unit

@@ -1,0 +1,66 @@
+"""ERank: reason about one image, then give it a digit, weighted by how probable that digit is.
+
+``read=expected`` is the mean of all digits under their probabilities, ``top`` the likeliest digit times its
+probability. Marks are 0 to 9: on Qwen's vocabulary 10 would begin like 1. Without ``think``, the
+digit is read at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mmrerank.messages import Ask, Reply
+from mmrerank.ports import Capability, Judging
+from mmrerank.rerank import comparisons
+from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
+from mmrerank.types import Candidate, Query, Ranking
+
+NEEDS: tuple[Capability, ...] = ("generate", "choice_logprobs")
+FAMILY = "pointwise"
+PAPER = "ERank (arXiv 2509.00520)"
+calls = calls_one_by_one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """``think``: whether the model reasons first. ``read``: which number the digits' probabilities make.
+
+    ``image_tokens`` bounds the visual tokens per image.
+    """
+
+    think: bool = True
+    read: Literal["expected", "top"] = "expected"
+    image_tokens: int = 256
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    return k
+
+
+def needs(options: Options) -> tuple[Capability, ...]:
+    """Without thoughts nothing is written."""
+    return NEEDS if options.think else ("choice_logprobs",)
+
+
+def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
+    """Marks every candidate on its own, all in one round."""
+
+    def ask(candidate: Candidate) -> Ask:
+        question = comparisons.mark(query, candidate, image_tokens=options.image_tokens)
+        return comparisons.thinking(question, options.think)
+
+    def read(reply: Reply) -> float | None:
+        value = comparisons.read_mark(reply, options.read)
+        return None if value is None else round(value, 9)
+
+    return (
+        yield from one_by_one(
+            ranking,
+            ask=ask,
+            read=read,
+            tell=lambda v: f"mark {v:.2f} of 9",
+            reason="ordered by marks weighted with their probability",
+        )
+    )

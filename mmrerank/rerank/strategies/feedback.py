@@ -1,0 +1,145 @@
+"""Feedback: the model's scores move the query's vector, and the index is searched again.
+
+FIRST's second half: what the model likes among the first candidates says where others like it lie. Images
+found beyond the first candidates are judged too and join the order. ``judge=first`` asks no model: the head
+of the first stage is believed instead (Rocchio's pseudo-relevance feedback), the baseline to compare with.
+Without an index to search it orders what it was given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from mmrerank.messages import Ask, Retrieve
+from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.rerank import comparisons
+from mmrerank.rerank.aggregate import by_value
+from mmrerank.rerank.strategies.judge import soft
+from mmrerank.types import Assessment, Candidate, Explanation, Query, Ranking, Repairs
+
+NEEDS: tuple[Capability, ...] = ("choice_logprobs", "retrieve")
+FAMILY = "feedback"
+PAPER = "FIRST, relevance feedback (arXiv 2406.15657); Rocchio (1971)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """``found``: new images at most in each of ``rounds``. ``judge``: whose word moves the vector.
+
+    The vector moves by ``move`` towards liked images and by ``away`` from disliked ones, the query itself
+    counting 1; with ``judge=first`` the first ``believed`` of the first stage are liked. ``image_tokens``
+    bounds the visual tokens per image.
+    """
+
+    found: int = 20
+    rounds: int = 1
+    judge: Literal["model", "first"] = "model"
+    move: float = 1.0
+    away: float = 0.25
+    believed: int = 3
+    image_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if self.found < 0 or self.rounds < 0 or self.move < 0 or self.away < 0:
+            raise ValueError("found, rounds, move and away must be 0 or more")
+        if self.believed < 1:
+            raise ValueError("believed must be at least 1")
+
+
+def needs(options: Options) -> tuple[Capability, ...]:
+    """The first stage's word takes no model."""
+    return NEEDS if options.judge == "model" else ("retrieve",)
+
+
+def calls(k: int, options: Options) -> int:
+    """The most questions to the model: ``k`` candidates and whatever is found."""
+    return 0 if k < 2 or options.judge == "first" else k + options.found * options.rounds
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    return k if options.judge == "model" else 0
+
+
+def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
+    """Judges, searches again, judges what is new; one candidate or none is returned without a question."""
+    if len(ranking) < 2:
+        return Outcome(ranking=ranking)
+    if options.judge == "first":
+        return (yield from _believed(query, ranking, options))
+    scores: dict[str, float] = {}
+    failed = 0
+    everything = list(ranking.candidates)
+    new: Sequence[Candidate] = everything
+    for turn in range(options.rounds + 1):
+        asks = [comparisons.score(query, c, image_tokens=options.image_tokens) for c in new]
+        replies = yield asks
+        for candidate, reply in zip(new, replies, strict=True):
+            value = soft(reply)
+            failed += value is None
+            if value is not None:
+                scores[candidate.id] = value
+        if turn == options.rounds or not scores or not options.found:
+            break
+        search = Retrieve(
+            query=query,
+            k=len(everything) + options.found,
+            toward=_toward(scores, options),
+            kind="feedback",
+        )
+        (reply,) = yield [search]
+        known = {c.id for c in everything}
+        new = [c for c in reply.found if c.id not in known][: options.found]
+        everything += new
+        if not new:
+            break
+    whole = Ranking(tuple(everything))
+    after, _ = whole.reorder(by_value(whole.ids, scores))
+    added = len(everything) - len(ranking)
+    return Outcome(
+        ranking=after,
+        explanation=Explanation(
+            assessments={
+                i: Assessment(reason=f"judged to match with {v:.0%}") for i, v in scores.items()
+            },
+            reason="ordered by P(yes)"
+            + (f"; {added} found by searching again" if added else "; nothing new was found"),
+        ),
+        repairs=Repairs(failed=failed),
+    )
+
+
+def _toward(scores: dict[str, float], options: Options) -> dict[str, float]:
+    """What each image adds to the query's vector: its share of all that is liked, less of all disliked."""
+    liked = sum(scores.values()) or 1.0
+    disliked = sum(1 - v for v in scores.values()) or 1.0
+    return {
+        i: options.move * v / liked - options.away * (1 - v) / disliked for i, v in scores.items()
+    }
+
+
+def _believed(query: Query, ranking: Ranking, options: Options) -> Judging:
+    head = ranking.ids[: options.believed]
+    asks: list[Ask] = [
+        Retrieve(
+            query=query,
+            k=len(ranking) + options.found,
+            toward={i: options.move / len(head) for i in head},
+            kind="feedback",
+        )
+    ]
+    (reply,) = yield asks
+    known = set(ranking.ids)
+    new = [c for c in reply.found if c.id not in known][: options.found]
+    whole = Ranking((*ranking.candidates, *new))
+    after, _ = whole.reorder(
+        [*(c.id for c in reply.found if c.id in known or c in new), *ranking.ids]
+    )
+    return Outcome(
+        ranking=after,
+        explanation=Explanation(
+            reason=f"searched again, moved towards the first {len(head)}; {len(new)} images are new"
+        ),
+    )

@@ -1,0 +1,72 @@
+"""A multimodal model as judge: the soft score P(yes) / (P(yes) + P(no)) of each image (UniME-V2).
+
+The paper uses these scores to find hard negatives and as soft labels; here they order the candidates, and
+``-o weight`` mixes them with the first stage, which a probability allows and a margin does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import exp
+
+from mmrerank.messages import Reply
+from mmrerank.ports import Capability, Judging
+from mmrerank.rerank import comparisons
+from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
+from mmrerank.types import Query, Ranking
+
+NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
+FAMILY = "pointwise"
+PAPER = "UniME-V2, MLLM-as-a-judge (arXiv 2510.13515)"
+calls = calls_one_by_one
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """``weight`` is the judgement's share beside the first stage's score, both stretched to 0..1.
+
+    ``think`` lets the model reason first. ``image_tokens`` bounds the visual tokens per image.
+    """
+
+    weight: float = 1.0
+    think: bool = False
+    image_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight <= 1:
+            raise ValueError("weight must be from 0 to 1")
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    return k if options.weight >= 1 else 0
+
+
+def needs(options: Options) -> tuple[Capability, ...]:
+    """Thoughts are written."""
+    return (*NEEDS, "generate") if options.think else NEEDS
+
+
+def soft(reply: Reply) -> float | None:
+    """P(yes) among yes and no, or None where the reply does not say."""
+    margin = comparisons.read_score(reply)
+    if margin is None:
+        return None
+    # the side on which the exponential cannot overflow
+    return 1 / (1 + exp(-margin)) if margin >= 0 else exp(margin) / (1 + exp(margin))
+
+
+def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
+    """Judges every candidate on its own, all in one round."""
+    return (
+        yield from one_by_one(
+            ranking,
+            ask=lambda c: comparisons.thinking(
+                comparisons.score(query, c, image_tokens=options.image_tokens), options.think
+            ),
+            read=soft,
+            tell=lambda v: f"judged to match with {v:.0%}",
+            reason="ordered by the judge's probability of yes",
+            weight=options.weight,
+        )
+    )

@@ -1,0 +1,56 @@
+"""ReasonRank: the model reasons at length, then orders; windows of 20 slide by 10.
+
+`listwise` with thoughts before the order, under the name researchers look for. The thoughts are a part of the
+reply of their own, so that numbers in them are never read as a ranking.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mmrerank.ports import Capability, Judging
+from mmrerank.rerank.strategies import listwise
+from mmrerank.types import Query, Ranking
+
+NEEDS: tuple[Capability, ...] = ("generate",)
+FAMILY = "listwise"
+PAPER = "ReasonRank (arXiv 2508.07050)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """``window`` images stand in one question and the next starts ``step`` places nearer the head.
+
+    ``image_tokens`` bounds the visual tokens per image.
+    """
+
+    window: int = 20
+    step: int = 10
+    image_tokens: int = 256
+
+    def __post_init__(self) -> None:
+        _listwise(self)
+
+
+def _listwise(options: Options) -> listwise.Options:
+    return listwise.Options(
+        window=options.window,
+        step=options.step,
+        think=True,
+        image_tokens=options.image_tokens,
+    )
+
+
+def calls(k: int, options: Options) -> int:
+    """Questions for ``k`` candidates; thoughts that find no end are asked for once more."""
+    return listwise.calls(k, _listwise(options))
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    return listwise.settles(k, _listwise(options))
+
+
+def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
+    """Orders window by window, thinking."""
+    return (yield from listwise.rank(query, ranking, _listwise(options)))

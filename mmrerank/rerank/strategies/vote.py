@@ -1,0 +1,97 @@
+"""Permutation voting: a method asked several times over shuffled lists, and a Borda count of its answers.
+
+Each shuffled list is also asked turned around, so that a liking for places cancels, and images that the model
+does not tell apart come out even and keep first-stage order. With an odd number the list as it
+stands has a vote as well. (Shuffled self-consistency: Permutation Self-Consistency, arXiv 2310.07712.)
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from mmrerank import registry
+from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.rerank.aggregate import borda, by_value
+from mmrerank.rerank.together import together
+from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
+
+NEEDS: tuple[Capability, ...] = ("generate",)
+FAMILY = "vote"
+PAPER = "Permutation self-consistency (arXiv 2310.07712)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """``method`` votes ``votes`` times over lists shuffled by ``seed``; it has its own defaults."""
+
+    method: str = "listwise"
+    votes: int = 3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.votes < 1:
+            raise ValueError("votes must be at least 1")
+        if self.method == "vote":
+            raise ValueError("method is one other than vote")
+
+
+def _inner(options: Options) -> tuple[ModuleType, Any]:
+    module = registry.load("strategy", options.method)
+    return module, module.Options()
+
+
+def needs(options: Options) -> tuple[Capability, ...]:
+    """What the method needs."""
+    return registry.needs_of(*_inner(options))
+
+
+def calls(k: int, options: Options) -> int:
+    """Questions for ``k`` candidates: those of the method, as often as it votes."""
+    module, inner = _inner(options)
+    return 0 if k < 2 else options.votes * int(module.calls(k, inner))
+
+
+def settles(k: int, options: Options) -> int:
+    """How many of the first places are in the model's order."""
+    module, inner = _inner(options)
+    # a part that not every vote settles is settled by none
+    return k if int(module.settles(k, inner)) == k else 0
+
+
+def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
+    """All votes side by side; one candidate or none is returned without a question."""
+    if len(ranking) < 2:
+        return Outcome(ranking=ranking)
+    module, inner = _inner(options)
+    rng = random.Random(options.seed)
+    lists = [ranking] if options.votes % 2 else []
+    while len(lists) < options.votes:
+        shuffled = rng.sample(ranking.candidates, len(ranking))
+        lists += [Ranking(tuple(shuffled)), Ranking(tuple(shuffled[::-1]))]
+    outcomes = yield from together([module.rank(query, r, inner) for r in lists])
+    known = set(ranking.ids)
+    # what a vote found besides has no place in the lists of the others
+    points = borda([[i for i in o.ranking.ids if i in known] for o in outcomes])
+    after, _ = ranking.reorder(by_value(ranking.ids, points))
+    best = (len(ranking) - 1) * len(outcomes)
+    said = outcomes[0].explanation
+    told = {
+        i: Assessment(
+            grade=a.grade if (a := said.assessments.get(i)) else None,
+            verdicts=a.verdicts if a else (),
+            reason=f"{p:.0f} of {best} points" + (f"; {a.reason}" if a and a.reason else ""),
+        )
+        for i, p in points.items()
+    }
+    return Outcome(
+        ranking=after,
+        explanation=Explanation(
+            components=said.components,
+            assessments=told,
+            reason=f"Borda count of {len(outcomes)} votes of {options.method} over shuffled lists",
+        ),
+        repairs=sum((o.repairs for o in outcomes), Repairs()),
+    )
