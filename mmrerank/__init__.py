@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "Budget": "budget",
     "Candidate": "types",
     "Component": "types",
     "Explanation": "types",
@@ -15,6 +16,7 @@ _HOME = {
     "ImageIndex": "index.index",
     "ImageSearch": "search",
     "MmrerankError": "errors",
+    "Price": "budget",
     "Query": "types",
     "Ranking": "types",
     "Reranker": "reranker",
@@ -23,6 +25,8 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
+    from mmrerank.budget import Budget as Budget
+    from mmrerank.budget import Price as Price
     from mmrerank.errors import MmrerankError as MmrerankError
     from mmrerank.index.index import ImageIndex as ImageIndex
     from mmrerank.reranker import Reranker as Reranker

@@ -33,6 +33,7 @@ class Settings:
     k: int = 10
     candidates: int = 20
     device: str = ""
+    cache: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

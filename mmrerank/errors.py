@@ -9,7 +9,8 @@
     ├── ModelError           5  weights are missing, unreadable or not of the kind asked for
     │   └── CapabilityError  5  the backend cannot do what the method needs
     ├── ChatError            6  a language-model call failed (``retryable`` says whether again makes sense)
-    │   └── ReplyError       6  the model answered, but not in a form that says anything
+    │   ├── ReplyError       6  the model answered, but not in a form that says anything
+    │   └── BudgetError      6  a question was not asked: what may be spent is spent
     └── MissingExtraError    5  an optional package is not installed
 
 Exit code 7 is not an error: the answer was printed, but some judgements failed and the first-stage order
@@ -82,3 +83,7 @@ class ChatError(MmrerankError):
 
 class ReplyError(ChatError):
     """The model answered, but its reply says nothing usable."""
+
+
+class BudgetError(ChatError):
+    """A question was not asked, because what may be spent is spent."""

@@ -74,5 +74,7 @@ def opened(kind: str, spec: str, options: Mapping[str, Any]) -> tuple[catalog.Ca
 def forms(kind: str) -> str:
     """How something of a kind can be named, in one line."""
     shapes = [load(kind, n).FORM for n in names(kind)]
+    if kind == "chat":
+        shapes += [s.form for s in catalog.servers() if s.name != "openai"]
     short = [c.name for c in catalog.cards() if c.kind == kind]
     return f"forms are {', '.join(shapes)}; short names are {', '.join(short)}"

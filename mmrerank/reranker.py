@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from mmrerank import registry
+from mmrerank.budget import Budget, Meter
+from mmrerank.chat._around import around
 from mmrerank.chat._open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
 from mmrerank.ports import Chat, Retriever
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.results import SearchResult, build_hits, in_first_order
-from mmrerank.types import Candidate, Image, Query, Ranking
+from mmrerank.types import Candidate, Image, Query, Ranking, Repairs
 
 
 class Reranker:
@@ -39,15 +41,23 @@ class Reranker:
         chat: str | Chat | None = None,
         *,
         retriever: Retriever | None = None,
+        cache: Path | str = "",
+        record: Path | str = "",
+        budget: Budget | None = None,
+        total: Budget | Meter | None = None,
         **options: Any,
     ) -> None:
         self.name = name
         self.retriever = retriever
+        self.budget = budget
+        self.total = Meter(total) if isinstance(total, Budget) else total
         self.module: ModuleType = registry.load("strategy", name)
         self.options = build(self.module.Options, options, where=f"method {name}")
         needs = [n for n in registry.needs_of(self.module, self.options) if n != "retrieve"]
         # a method without needs never costs the loading of a model
         self.chat = _opened(chat) if needs else None
+        if self.chat is not None:
+            self.chat = around(self.chat, cache=cache, record=record)
         check(self.chat, needs, name)
 
     def rank(
@@ -72,7 +82,14 @@ class Reranker:
         judgings = [
             self.module.rank(q, r, self.options) for q, r in zip(queries, rankings, strict=True)
         ]
-        driven = drive(judgings, self.chat, retriever=self.retriever, progress=progress)
+        driven = drive(
+            judgings,
+            self.chat,
+            retriever=self.retriever,
+            progress=progress,
+            budget=self.budget,
+            total=self.total,
+        )
         return [self._result(*row) for row in zip(queries, rankings, driven, strict=True)]
 
     def _result(self, query: Query, before: Ranking, driven: Driven) -> SearchResult:
@@ -89,7 +106,7 @@ class Reranker:
             method=self.name,
             explanation=outcome.explanation,
             usage=driven.usage,
-            repairs=outcome.repairs,
+            repairs=_marked(driven),
             warnings=_failures(driven),
             trace=driven.trace,
         )
@@ -99,12 +116,24 @@ def _opened(chat: str | Chat | None) -> Chat | None:
     return open_chat(chat) if isinstance(chat, str) else chat
 
 
+def _marked(driven: Driven) -> Repairs:
+    """The method's own count; questions left unasked for want of budget are failures, whatever it says."""
+    repairs = driven.outcome.repairs
+    return replace(repairs, failed=max(repairs.failed, min(driven.unasked, 1)))
+
+
 def _failures(driven: Driven) -> tuple[str, ...]:
     """What to tell the user when judgements failed: how many, why, and what stands instead."""
-    failed = driven.outcome.repairs.failed
+    failed = _marked(driven).failed
     if not failed:
         # such as a first stage that could not be asked again: nothing stands on its head for that
         return driven.errors[:3]
+    if driven.unasked:
+        why = next(e for e in driven.errors if "budget" in e or "time was over" in e)
+        return (
+            f"{driven.unasked} question(s) had no budget left ({why}), {failed} judgement(s) failed; "
+            "where they did, the first-stage order stands",
+        )
     why = f" ({'; '.join(driven.errors[:3])})" if driven.errors else ""
     return (f"{failed} judgement(s) failed{why}; where they did, the first-stage order stands",)
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmrerank.budget import Budget, Meter
 from mmrerank.embed._open import open_embedder
 from mmrerank.errors import UsageError
 from mmrerank.index.index import ImageIndex
@@ -27,22 +28,49 @@ class ImageSearch:
     """
 
     def __init__(
-        self, index: ImageIndex, *, chat: str | Chat | None = None, embedder: str | Embedder = ""
+        self,
+        index: ImageIndex,
+        *,
+        chat: str | Chat | None = None,
+        embedder: str | Embedder = "",
+        cache: Path | str = "",
+        record: Path | str = "",
+        budget: Budget | None = None,
+        total: Budget | Meter | None = None,
     ) -> None:
         self.index = index
         self._chat = chat
+        self._cache, self._record, self._budget = cache, record, budget
+        self._total = Meter(total) if isinstance(total, Budget) else total
         self._embedder = embedder
 
     @classmethod
     def open(
-        cls, path: Path | str, *, chat: str | Chat | None = None, embedder: str | Embedder = ""
+        cls,
+        path: Path | str,
+        *,
+        chat: str | Chat | None = None,
+        embedder: str | Embedder = "",
+        cache: Path | str = "",
+        record: Path | str = "",
+        budget: Budget | None = None,
+        total: Budget | Meter | None = None,
     ) -> ImageSearch:
         """Opens the index at ``path`` (a bare name is ``./indexes/NAME``).
 
         ``chat`` is a backend or its spec (``bundled``, ``transformers:PATH``, ``openai:MODEL@URL``);
-        ``embedder`` defaults to the one the index was built with. Raises `IndexError_`.
+        ``embedder`` defaults to the one the index was built with. ``cache``, ``record``, ``budget`` and
+        ``total`` are those of `Reranker`. Raises `IndexError_`.
         """
-        return cls(ImageIndex.open(path), chat=chat, embedder=embedder)
+        return cls(
+            ImageIndex.open(path),
+            chat=chat,
+            embedder=embedder,
+            cache=cache,
+            record=record,
+            budget=budget,
+            total=total,
+        )
 
     @property
     def embedder(self) -> Embedder:
@@ -114,7 +142,16 @@ class ImageSearch:
         if candidates < 1:
             raise UsageError(f"candidates must be at least 1, not {candidates}")
         # a wrong method, option or backend is reported before the embedder is loaded
-        reranker = Reranker(rerank, self._chat, retriever=self, **(options or {}))
+        reranker = Reranker(
+            rerank,
+            self._chat,
+            retriever=self,
+            cache=self._cache,
+            record=self._record,
+            budget=self._budget,
+            total=self._total,
+            **(options or {}),
+        )
         self._chat = reranker.chat or self._chat
         rankings = self.first_stage(queries, max(k, candidates))
         heads = [

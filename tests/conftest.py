@@ -10,6 +10,7 @@ from typing import Any
 
 # before anything imports torch: results and timings must not depend on the machine's cores
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["MMRERANK_LEDGER"] = "off"  # tests leave nothing in anybody's home
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):

@@ -7,15 +7,24 @@ from typing import Any
 from mmrerank import registry
 from mmrerank.ports import Chat
 
+_NEUTRAL = {
+    *("api_key", "timeout", "max_retries", "concurrency", "backoff", "stream", "any_model"),
+    *("batch_size", "batch_tokens"),
+}
+"""Options of backends that change how a reply is got, not what it says."""
+
 
 def open_chat(spec: str, **options: Any) -> Chat:
     """The backend for ``spec``, with ``.spec`` as typed and ``.domain`` of the catalogue.
 
-    ``options`` and errors are those of `mmrerank.registry.opened`.
+    ``options`` and errors are those of `mmrerank.registry.opened`; those that can change a reply stay in
+    ``.settings``.
     """
     card, found = registry.opened("chat", spec, options)
-    chat: Chat = found
+    chat: Any = found
     chat.spec = spec
+    chat.settings = {k: v for k, v in options.items() if v is not None and k not in _NEUTRAL}
     if card.domain:
         chat.domain = card.domain
-    return chat
+    opened: Chat = chat
+    return opened

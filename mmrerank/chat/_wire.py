@@ -10,7 +10,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmrerank.chat._text import without_thinking
@@ -21,18 +21,31 @@ from mmrerank.types import Image, Usage
 
 TOP = 20
 """Alternatives asked for with a log-probability question: the most that OpenAI and vLLM give by default."""
+FEW = 5
+"""What is asked for where that is too many."""
 LOSSLESS = 256 * 256
 """Pixels up to which an image is sent as PNG; larger ones go as JPEG of quality 90."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """What a server takes. ``schema`` as response_format; ``told`` if it must stand in the prompt."""
+    """What a server takes. ``schema`` as response_format; ``told`` if it must stand in the prompt.
+
+    ``extra`` fields go into every request, ``quiet`` ones (which switch thinking off) where no thinking is
+    wanted. ``top`` is how many log-probabilities are asked for; ``usage`` asks a stream for its tokens.
+    """
 
     schema: bool = True
     told: bool = False
     limit: str = "max_tokens"
     temperature: bool = True
+    top: int = TOP
+    stream: bool = False
+    usage: bool = True
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    quiet: Mapping[str, Any] = field(default_factory=dict)
+    chooses: bool = False
+    """Whether choices are sent as vLLM's ``structured_outputs``."""
 
     def plainer(self, complaint: str, request: Mapping[str, Any]) -> Dialect | None:
         """What to try after a server refused ``request`` with ``complaint``; None when nothing is left."""
@@ -40,20 +53,43 @@ class Dialect:
             return replace(self, limit="max_completion_tokens")
         if "temperature" in complaint and self.temperature:
             return replace(self, temperature=False)
+        if "top_logprobs" in complaint and self.top > FEW:
+            return replace(self, top=FEW)
+        if self.stream and "stream_options" in complaint and self.usage:
+            return replace(self, usage=False)
+        # what no standard knows goes first, then what the standard knows and some servers do not
+        if "structured_outputs" in request:
+            return replace(self, chooses=False)
+        if self.quiet and request.keys() & self.quiet.keys():
+            return replace(self, quiet={})
+        if self.stream and "stream" in complaint:
+            return replace(self, stream=False)
         if "response_format" in request:
             return replace(self, schema=False, told=True)
         return None
 
 
-def body(ask: Ask, model: str, dialect: Dialect) -> dict[str, Any]:
-    """The request for ``ask``. Raises `ImageError` or `OSError` for an image that cannot be read."""
-    messages = [{"role": m.role, "content": _content(m, ask.image_tokens)} for m in ask.messages]
-    request: dict[str, Any] = {"model": model, "messages": messages}
-    request[dialect.limit] = 1 if ask.choices else ask.max_tokens
+def body(ask: Ask, model: str, dialect: Dialect, *, thinking: int = 0) -> dict[str, Any]:
+    """The request for ``ask``, with room for so many tokens of ``thinking`` before a text.
+
+    Raises `ImageError` or `OSError` for an image that cannot be read.
+    """
+    messages = conversation(ask)
+    request: dict[str, Any] = {"model": model, "messages": messages, **dialect.extra}
+    request[dialect.limit] = 1 if ask.choices else ask.max_tokens + thinking
+    # the first token of a thinking model opens its thoughts, which no choice is
+    if ask.choices or not thinking:
+        request.update(dialect.quiet)
     if dialect.temperature:
         request["temperature"] = ask.temperature
+    if dialect.stream and not ask.choices:
+        request["stream"] = True
+        if dialect.usage:
+            request["stream_options"] = {"include_usage": True}
     if ask.choices:
-        return {**request, "logprobs": True, "top_logprobs": TOP}
+        if dialect.chooses:
+            request["structured_outputs"] = {"choice": list(ask.choices)}
+        return {**request, "logprobs": True, "top_logprobs": dialect.top}
     if ask.schema is not None and dialect.told:
         shape = json.dumps(ask.schema, default=list)
         text = (
@@ -64,6 +100,11 @@ def body(ask: Ask, model: str, dialect: Dialect) -> dict[str, Any]:
         form = {"name": "reply", "strict": True, "schema": ask.schema}
         request["response_format"] = {"type": "json_schema", "json_schema": form}
     return request
+
+
+def conversation(ask: Ask) -> list[dict[str, Any]]:
+    """The messages of ``ask`` as the protocol has them. Raises `ImageError` or `OSError`."""
+    return [{"role": m.role, "content": _content(m, ask.image_tokens)} for m in ask.messages]
 
 
 def _content(message: Message, image_tokens: int) -> str | list[dict[str, Any]]:
@@ -87,31 +128,91 @@ def image_url(image: Image, image_tokens: int) -> str:
 
 
 def reading(ask: Ask, payload: bytes) -> Reply:
-    """The reply that a response's bytes hold. Raises `ReplyError` when they hold none."""
+    """The reply that a response's bytes hold; one with a `ReplyError` and its cost when they hold none."""
     try:
         response = json.loads(payload)
-    except ValueError:
+    except (ValueError, RecursionError):
         start = payload[:60].decode("utf-8", "replace").strip()
-        raise ReplyError(f"the server's response is not JSON; it begins {start!r}") from None
+        return _useless(f"the server's response is not JSON; it begins {start!r}")
     choices = _at(response, "choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = _at(choice, "message")
-    if not isinstance(message, dict):
-        raise ReplyError("the server's response holds no choices")
     usage = Usage(
         input_tokens=_count(_at(response, "usage", "prompt_tokens")),
         output_tokens=_count(_at(response, "usage", "completion_tokens")),
     )
+    if not isinstance(message, dict):
+        return _useless("the server's response holds no choices", usage)
     if ask.choices:
-        return Reply(logprobs=_logprobs(ask.choices, choice), usage=usage)
+        try:
+            return Reply(logprobs=_logprobs(ask.choices, choice), usage=usage)
+        except ReplyError as error:
+            return _useless(str(error), usage)
     cut = _at(choice, "finish_reason") == "length"
     text = without_thinking(_text(message.get("content")))
     if not text.strip():
         thought = message.get("reasoning_content") or message.get("reasoning")
         why = "only reasoning" if thought else "no text"
         hint = f"; raise max_tokens above {ask.max_tokens}" if cut else ""
-        raise ReplyError(f"the model gave {why}{hint}")
+        return _useless(f"the model gave {why}{hint}", usage)
     return Reply(text=text, usage=usage, finish="length" if cut else "stop")
+
+
+def _useless(why: str, usage: Usage | None = None) -> Reply:
+    return Reply(error=ReplyError(why), finish="error", usage=usage or Usage())
+
+
+def answered_as(payload: bytes, model: str) -> str:
+    """The name under which another model than ``model`` answered; empty when it was the one asked for.
+
+    Names count as one when either holds the other: servers add a date, a tag or a folder.
+    """
+    try:
+        said = _at(json.loads(payload), "model")
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(said, str) or not said.strip():
+        return ""
+    one, two = (_bare(n) for n in (said, model))
+    return "" if one in two or two in one else said[:100]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notes:
+    """What a response says beside its answer."""
+
+    cached_tokens: int = 0
+    thought: bool = False
+
+
+def notes(payload: bytes) -> Notes:
+    """Prompt tokens that the server had read before, and whether it sent thoughts."""
+    try:
+        response = json.loads(payload)
+    except (ValueError, RecursionError):
+        return Notes()
+    choices = _at(response, "choices")
+    message = _at(choices[0] if isinstance(choices, list) and choices else None, "message")
+    told = (_at(message, "reasoning_content"), _at(message, "reasoning"))
+    cached = _count(_at(response, "usage", "prompt_tokens_details", "cached_tokens"))
+    inline = "<think>" in _text(_at(message, "content"))
+    return Notes(cached_tokens=cached, thought=inline or any(told))
+
+
+def _bare(name: str) -> str:
+    name = name.casefold().rstrip("/").rpartition("/")[2].removesuffix(".gguf")
+    return name.removesuffix(":latest")
+
+
+def off_schema(reply: Reply, schema: Mapping[str, Any]) -> bool:
+    """Whether a whole text is plainly not held to ``schema``: prose, or an object without its keys."""
+    if reply.finish != "stop":
+        return False
+    try:
+        found = json.loads(reply.text)
+    except (ValueError, RecursionError):
+        return True
+    return not isinstance(found, dict) or not set(schema.get("required", ())) <= found.keys()
 
 
 def _logprobs(choices: Sequence[str], choice: Any) -> dict[str, float]:

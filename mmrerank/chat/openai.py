@@ -1,40 +1,67 @@
-"""OpenAI-compatible servers: ``openai:MODEL@BASE_URL``, or ``openai:MODEL`` with ``OPENAI_BASE_URL`` set.
+"""OpenAI-compatible servers: ``openai:MODEL@BASE_URL``, or by name, ``ollama:MODEL``, ``vllm:MODEL@HOST``.
 
 Sends with bounded concurrency, tries again only what may succeed again, and finds out what the server
 really does instead of trusting a 200. Whether a text means anything is for the parser to say. The key
-comes from ``OPENAI_API_KEY`` and is never written anywhere.
+comes from the server's own variable (``OPENAI_API_KEY`` for ``openai:``) and is never written anywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
+import re
 import threading
 import time
 import weakref
 from collections.abc import Coroutine, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from mmrerank.chat._wire import Dialect, body, reading
-from mmrerank.errors import ChatError, InputError, ReplyError, UsageError
+from mmrerank.chat._address import address
+from mmrerank.chat._failures import Complaint, Refused, understood
+from mmrerank.chat._sdk import arguments, connected, stop
+from mmrerank.chat._stream import assembled
+from mmrerank.chat._wire import Dialect, answered_as, body, notes, off_schema, reading
+from mmrerank.errors import BudgetError, ChatError, InputError, ReplyError, UsageError
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.ports import Capability
 from mmrerank.types import Usage
 
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
-
-FORM = "openai:MODEL[@BASE_URL]"
+FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
 LARGEST = 8 * 2**20
 """Bytes of a response that are read; a chat completion is a few thousand."""
 LONGEST_WAIT = 60.0
 """Seconds waited at most between two tries, whatever Retry-After says."""
-FATAL = (401, 403, 404)
+LONGEST_STREAM = 10
+"""A stream may last so many times the timeout, which then bounds its silences only."""
+_MOST_IMAGES = re.compile(r"(?i)at most (\d+) image")
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How a server is treated. ``timeout`` and ``backoff`` (the first pause, which doubles) are seconds.
+
+    ``thinking`` is how many tokens a reasoning model may think before a text; 0 asks it not to. ``key`` is
+    the variable that holds the server's key. With ``any_model`` the name under which a server answers is
+    not held against the one that was asked for.
+    """
+
+    timeout: float = 120.0
+    max_retries: int = 4
+    concurrency: int = 8
+    backoff: float = 0.5
+    thinking: int = 0
+    any_model: bool = False
+    key: str = "OPENAI_API_KEY"
+
+    def __post_init__(self) -> None:
+        if self.timeout <= 0 or self.max_retries < 0 or self.concurrency < 1 or self.thinking < 0:
+            raise UsageError(
+                "timeout and concurrency must be positive, max_retries and thinking 0 or more"
+            )
 
 
 class OpenAIChat:
@@ -48,26 +75,43 @@ class OpenAIChat:
         base_url: str,
         *,
         api_key: str,
-        timeout: float = 120.0,
-        max_retries: int = 4,
-        concurrency: int = 8,
-        backoff: float = 0.5,
+        limits: Limits | None = None,
+        dialect: Dialect | None = None,
     ) -> None:
-        if timeout <= 0 or max_retries < 0 or concurrency < 1:
-            raise UsageError("timeout and concurrency must be positive, max_retries 0 or more")
+        self.limits = limits or Limits()
         self.spec = f"openai:{model}@{base_url}"
-        self.model, self.host = model, urlsplit(base_url).netloc.rpartition("@")[2]
-        self._timeout, self._retries, self._backoff = timeout, max_retries, backoff
-        self._key, self._dialect = api_key, Dialect()
+        self.model, self._url = model, base_url
+        self.host = urlsplit(base_url).netloc.rpartition("@")[2]
+        self.concurrency = self.limits.concurrency
+        self._key, self.dialect = api_key, dialect or Dialect()
+        self.cached_tokens = 0
+        """Prompt tokens of which the server said that it had read them before."""
+        self.thought = False
+        """Whether an answer came with thoughts."""
+        self.most_images: int | None = None
+        """Images a question may hold, once the server has refused more."""
+        self._answered = False
         self._capabilities: frozenset[Capability] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name=f"chat {self.host}", daemon=True
         )
         self._thread.start()
-        self._room = asyncio.Semaphore(concurrency)
-        self._client = self._wait(_client(base_url, api_key, timeout))
-        self._end = weakref.finalize(self, _stop, self._loop, self._thread, self._client)
+        self._room = asyncio.Semaphore(self.concurrency)
+        self._under_way: set[asyncio.Task[Any]] = set()
+        self._client = self._wait(connected(base_url, api_key, self.limits.timeout))
+        self._end = weakref.finalize(self, stop, self._loop, self._thread, self._client)
+
+    @property
+    def fingerprint(self) -> str:
+        """What of the settings can change a reply, beside the model: for what keeps replies."""
+        said = {
+            "model": self.model,
+            "url": self._url,
+            "extra": self.dialect.extra,
+            "thinking": self.limits.thinking,
+        }
+        return json.dumps(said, sort_keys=True, default=str)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -93,13 +137,41 @@ class OpenAIChat:
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask. Raises `ChatError` when the server refuses the key or knows no such model."""
+        return self.reply_within(asks, None)
+
+    def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
+        """`reply`, where what is not answered after so many seconds gets a reply with a `BudgetError`."""
         if not asks:
             return []
         start = time.perf_counter()
-        replies = self._wait(self._all(asks))
+        replies = self._wait(self._all(asks, seconds))
         # the asks waited side by side: each bears its share of the wall time
         share = Usage(seconds=(time.perf_counter() - start) / len(asks))
         return [replace(r, usage=r.usage + share) for r in replies]
+
+    def cancel(self) -> None:
+        """Gives up every question under way; the calls that wait for them end with an error."""
+
+        def give_up() -> None:
+            for task in self._under_way:
+                task.cancel()
+
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(give_up)
+
+    def models(self) -> list[str]:
+        """The names of the models that the server lists; none where it lists none. Raises `ChatError`."""
+
+        async def listed() -> list[str]:
+            try:
+                async with asyncio.timeout(self.limits.timeout):
+                    page = await self._client.models.list()
+            except Exception as error:
+                raise self._understood(error).error from None
+            # whatever a server that only resembles the protocol sends
+            return [m.id for m in getattr(page, "data", None) or [] if isinstance(m.id, str)]
+
+        return self._wait(listed())
 
     def close(self) -> None:
         """Closes connections and the thread; later calls of `reply` fail."""
@@ -116,111 +188,143 @@ class OpenAIChat:
             future.cancel()
             raise
 
-    async def _all(self, asks: Sequence[Ask]) -> list[Reply]:
+    async def _all(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
         tasks = [asyncio.ensure_future(self._one(ask)) for ask in asks]
+        self._under_way.update(tasks)
         try:
-            return list(await asyncio.gather(*tasks))
-        except BaseException:
+            _, late = await asyncio.wait(
+                tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION
+            )
+            if any(not t.cancelled() and t.exception() for t in tasks if t.done()):
+                return list(await asyncio.gather(*tasks))  # raises
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+            why = f"{self._where()} had not answered when the time was over"
+            gone = Reply(error=BudgetError(why), finish="error", usage=Usage(calls=1))
+            return [gone if t in late and t.cancelled() else t.result() for t in tasks]
+        finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            raise
+            self._under_way.difference_update(tasks)
 
     async def _one(self, ask: Ask) -> Reply:
         images = sum(p.image is not None for m in ask.messages for p in m.parts)
         usage = Usage(calls=1, images=images)
         async with self._room:
             try:
+                if ask.read:
+                    raise ChatError(f"{self._where()}: a server does not give {ask.read}")
+                if self.most_images is not None and images > self.most_images:
+                    raise ChatError(self._too_many_images(images))
                 reply = await self._ask(ask)
             except (InputError, OSError) as error:
                 shown = ChatError(f"an image of the question cannot be shown: {error}")
                 return Reply(error=shown, finish="error", usage=Usage(calls=1))
             except ChatError as error:
-                if isinstance(error, _Refused):
+                # refused at once is refused for good; later on it is this question's own trouble
+                if isinstance(error, Refused) and not self._answered:
                     raise
-                error.args = (self._clean(error),)  # it may quote what the server said
-                return Reply(error=error, finish="error", usage=usage)
+                reply = Reply(error=error, finish="error")
+        if reply.error is None:
+            self._answered = True
+        else:
+            reply.error.args = (self._clean(reply.error),)  # it may quote what the server said
         return replace(reply, usage=reply.usage + usage)
 
     async def _ask(self, ask: Ask) -> Reply:
         """One answer, in the plainest dialect that it takes; the dialect that worked is remembered."""
-        dialect = self._dialect
+        dialect = self.dialect
+        spent = Usage()
         while True:
-            request = await asyncio.to_thread(body, ask, self.model, dialect)
+            request = await asyncio.to_thread(
+                body, ask, self.model, dialect, thinking=self.limits.thinking
+            )
             try:
-                reply = reading(ask, await self._send(request))
-            except _Complaint as complaint:
+                payload = await self._send(request)
+            except Complaint as complaint:
+                if most := _MOST_IMAGES.search(str(complaint)):
+                    self.most_images = int(most[1])
+                    raise ChatError(self._too_many_images()) from None
                 plainer = dialect.plainer(str(complaint), request)
                 if plainer is None:
                     raise
                 dialect = plainer
                 continue
-            self._dialect = dialect
+            if not self.limits.any_model and (other := answered_as(payload, self.model)):
+                raise Refused(
+                    f"{self._where()} answered as {other!r}; name that model, or take it with "
+                    "--chat-option any_model=true"
+                )
+            seen = notes(payload)
+            self.cached_tokens += seen.cached_tokens
+            self.thought = self.thought or seen.thought
+            reply = reading(ask, payload)
+            reply = replace(reply, usage=reply.usage + spent)
+            self.dialect = dialect
             # a server that ignores response_format answers 200 and prose: tell it in words, once
-            if "response_format" in request and not dialect.told and _prose(reply):
-                dialect = replace(dialect, told=True)
+            if (
+                ask.schema is not None
+                and "response_format" in request
+                and not dialect.told
+                and reply.error is None
+                and off_schema(reply, ask.schema)
+            ):
+                dialect, spent = replace(dialect, told=True), reply.usage
                 continue
             return reply
 
     async def _send(self, request: dict[str, Any]) -> bytes:
         """The response's bytes, after at most ``max_retries`` more tries where the failure may pass."""
-        for tried in range(self._retries + 1):
+        for tried in range(self.limits.max_retries + 1):
             try:
-                async with asyncio.timeout(self._timeout):
-                    return await self._post(request)
+                return await self._post(request)
             except Exception as error:
-                failure, wait = self._failure(error)
-                if not failure.retryable or tried == self._retries:
-                    raise failure from None  # the original may quote the request's headers
+                failure = self._understood(error)
+                if not failure.error.retryable or tried == self.limits.max_retries:
+                    raise failure.error from None  # the original may quote the request's headers
+            wait = failure.wait
             if wait is None:
-                wait = self._backoff * 2**tried * random.uniform(0.5, 1.0)
+                wait = self.limits.backoff * 2**tried * random.uniform(0.5, 1.0)
             await asyncio.sleep(min(wait, LONGEST_WAIT))
         raise AssertionError("the last try returns or raises")
 
     async def _post(self, request: dict[str, Any]) -> bytes:
-        call = self._client.chat.completions.with_streaming_response.create(**request)
+        call = self._client.chat.completions.with_streaming_response.create(**arguments(request))
         received = bytearray()
-        async with call as response:
+        stream, patience = bool(request.get("stream")), self.limits.timeout
+        clock = self._loop.time
+        end = clock() + LONGEST_STREAM * patience
+        async with asyncio.timeout(patience) as limit, call as response:
             async for piece in response.iter_bytes():
                 received += piece
                 if len(received) > LARGEST:
                     raise ReplyError(f"{self._where()} sent more than {LARGEST >> 20} MB; given up")
-        return bytes(received)
+                if stream:
+                    limit.reschedule(min(clock() + patience, end))
+        # a server that quotes the request's headers must not put the key into a trace
+        whole = assembled(bytes(received)) if stream else bytes(received)
+        if whole is None:
+            raise ChatError(f"{self._where()} broke its stream off", retryable=True)
+        return whole.replace(self._key.encode(), b"***") if len(self._key) >= 8 else whole
 
-    def _failure(self, error: Exception) -> tuple[ChatError, float | None]:
-        """What ``error`` means, and the seconds that the server asks to wait."""
-        import openai
+    def _understood(self, error: Exception) -> Any:
+        return understood(
+            error,
+            where=self._where(),
+            said=self._clean(error),
+            timeout=self.limits.timeout,
+            key=self.limits.key,
+        )
 
-        where = self._where()
-        # by name: depending on its version, the SDK's HTTP library is httpx or httpx2
-        kinds = {c.__name__ for c in type(error).__mro__}
-        if isinstance(error, ChatError):
-            return error, None
-        if isinstance(error, openai.APIStatusError):
-            code, said = error.status_code, self._clean(error)
-            if code in FATAL:
-                hint = (
-                    "check the model's name and that the base URL ends as the server wants, often in /v1"
-                    if code == 404
-                    else "check OPENAI_API_KEY"
-                )
-                return _Refused(f"{where} answered {code}; {hint}"), None
-            if code in (400, 422):
-                return _Complaint(f"{where} answered {code}: {said}"), None
-            again = code in (408, 409, 429) or code >= 500
-            return ChatError(f"{where} answered {code}: {said}", retryable=again), _retry_after(
-                error
-            )
-        if isinstance(error, openai.APITimeoutError | TimeoutError) or "TimeoutException" in kinds:
-            return ChatError(
-                f"{where} gave no answer within {self._timeout:g} s", retryable=True
-            ), None
-        if isinstance(error, openai.APIConnectionError) or "TransportError" in kinds:
-            cause = type(error.__cause__ or error).__name__
-            return ChatError(
-                f"{where} cannot be reached, or hung up ({cause})", retryable=True
-            ), None
-        return ChatError(f"{where}: {type(error).__name__}: {self._clean(error)}"), None
+    def _too_many_images(self, images: int | None = None) -> str:
+        held = "" if images is None else f"; this one holds {images}"
+        return (
+            f"{self._where()} takes at most {self.most_images} image(s) a question{held}. Ask with fewer "
+            "(a smaller window or group_size), or start the server with a higher limit "
+            "(vLLM: --limit-mm-per-prompt)"
+        )
 
     def _where(self) -> str:
         return f"{self.model} at {self.host}"
@@ -231,51 +335,6 @@ class OpenAIChat:
         return (said.replace(self._key, "***") if len(self._key) >= 8 else said)[:300]
 
 
-class _Refused(ChatError):
-    """The server wants nothing to do with any ask: a wrong key or model."""
-
-
-class _Complaint(ChatError):
-    """The server does not take this request as it is (400 or 422)."""
-
-
-def _prose(reply: Reply) -> bool:
-    if reply.finish != "stop":
-        return False
-    try:
-        return not isinstance(json.loads(reply.text), dict)
-    except ValueError:
-        return True
-
-
-def _retry_after(error: Any) -> float | None:
-    headers = error.response.headers
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            return max(float(headers.get(name, "")) * unit, 0.0)
-        except ValueError:
-            continue  # absent, or a date: the ordinary backoff serves
-    return None
-
-
-async def _client(base_url: str, api_key: str, timeout: float) -> AsyncOpenAI:
-    import openai
-
-    # tries are counted and spaced here, not in the SDK
-    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=0)
-
-
-def _stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: AsyncOpenAI) -> None:
-    async def end() -> None:
-        await client.close()
-        await loop.shutdown_default_executor()
-
-    asyncio.run_coroutine_threadsafe(end(), loop).result(timeout=10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(timeout=10)
-    loop.close()
-
-
 def open(
     rest: str,
     *,
@@ -284,28 +343,43 @@ def open(
     max_retries: int = 4,
     concurrency: int = 8,
     backoff: float = 0.5,
+    stream: bool = False,
+    thinking: int = 0,
+    any_model: bool = False,
+    extra: str = "",
 ) -> OpenAIChat:
-    """Opens ``MODEL@BASE_URL``, or ``MODEL`` at ``OPENAI_BASE_URL`` (default: OpenAI's own).
+    """Opens ``MODEL@BASE_URL``, ``MODEL@SERVER+BASE_URL`` (a name of ``servers.toml``), or ``MODEL`` at
+    ``OPENAI_BASE_URL`` (default: OpenAI's own). Nothing is sent yet.
 
-    ``timeout`` (seconds) bounds each try, ``max_retries`` the tries after the first, ``concurrency`` the
-    requests under way; ``backoff`` is the first pause in seconds and doubles. Nothing is sent yet. Raises
-    `UsageError` for a spec that names no model or no usable address.
+    ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after
+    the first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and
+    doubles. ``thinking`` tokens may go before an answer (0: none wanted). ``extra`` is a JSON object of
+    more fields for every request; ``any_model`` as in `Limits`. Raises `UsageError` for a spec that names
+    no model or no usable address.
     """
-    model, at, url = rest.partition("@http")
-    url = at[1:] + url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    if not model or (not at and "@" in model) or not urlsplit(url).hostname:
-        raise UsageError(f"openai:{rest} is not {FORM}; BASE_URL begins with http:// or https://")
-    key = api_key or os.environ.get("OPENAI_API_KEY") or ""
-    if not key and urlsplit(url).hostname == "api.openai.com":
-        raise UsageError(
-            "OpenAI's own server needs a key: set OPENAI_API_KEY, or name another as openai:MODEL@BASE_URL"
-        )
+    found = address(rest)
     return OpenAIChat(
-        model,
-        url,
-        api_key=key or "none",
-        timeout=timeout,
-        max_retries=max_retries,
-        concurrency=concurrency,
-        backoff=backoff,
-    )
+        found.model,
+        found.url,
+        api_key=found.key(api_key),
+        limits=Limits(
+            timeout=timeout, max_retries=max_retries, concurrency=concurrency, backoff=backoff,
+            thinking=thinking, any_model=any_model, key=found.server.key,
+        ),
+        dialect=Dialect(
+            limit=found.limit, stream=stream, extra=_fields(extra), quiet=found.server.quiet,
+            chooses=found.server.chooses,
+        ),
+    )  # fmt: skip
+
+
+def _fields(extra: str) -> dict[str, Any]:
+    try:
+        found = json.loads(extra or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(
+            f'extra is a JSON object of fields, such as {{"top_k": 20}}, not {extra!r}'
+        )
+    return found

@@ -38,6 +38,7 @@ class Scripted:
     """Answers from ``replies``: answers in turn, the last one for ever; lines; or a function of the ask."""
 
     domain = ""
+    fake = True
 
     def __init__(self, replies: Sequence[Answer | Line] | Callable[[Ask], Answer]) -> None:
         self.spec = "scripted"

@@ -14,7 +14,18 @@ from mmrerank import registry
 from mmrerank.cli._carry_out import First, make_first_stage, read_recipe
 from mmrerank.cli._carry_out import rerank as carried_out
 from mmrerank.cli._console import Output, emit, guarded, say, working
-from mmrerank.cli._options import ChatFlag, OptionsFlag, OutputFlag, pairs
+from mmrerank.cli._options import (
+    BudgetFlag,
+    CacheFlag,
+    ChatFlag,
+    OptionsFlag,
+    OutputFlag,
+    PriceFlag,
+    RecordFlag,
+    TotalFlag,
+    pairs,
+    surroundings,
+)
 from mmrerank.errors import DEGRADED_EXIT_CODE, UsageError
 
 if TYPE_CHECKING:
@@ -133,13 +144,11 @@ def command(name: str) -> Callable[..., None]:
                 help="Judge N queries more (0: none), say what the rest takes, and stop.",
             ),
         ] = None,
-        price: Annotated[
-            str | None,
-            typer.Option(
-                "--price", metavar="IN,OUT", show_default=False,
-                help="Money per million tokens, for the forecast.",
-            ),
-        ] = None,
+        price: PriceFlag = None,
+        cache: CacheFlag = None,
+        record: RecordFlag = None,
+        budget: BudgetFlag = None,
+        total_budget: TotalFlag = None,
         submission: Annotated[
             Path | None,
             typer.Option(
@@ -158,6 +167,7 @@ def command(name: str) -> Callable[..., None]:
             shards=shards, embedder=embedder, images=images, rerank=rerank,
             options=pairs(option, "-o") or None, chat=chat, candidates=candidates, depth=depth, runs=runs,
         )  # fmt: skip
+        around = surroundings(cache, record, budget, total_budget, price)
         own = {"gallery": recipe.gallery} if recipe.gallery else {}
         with working():
             place = Path(recipe.data)
@@ -180,7 +190,9 @@ def command(name: str) -> Callable[..., None]:
                     answers = [benchmark.Answer(path=str(place), kind="run", rows=task.first)]
         result: dict[str, Any] | None = None
         if recipe.rerank != "none":
-            result = carried_out(task, recipe, first, answers, folder, fresh, forecast, price)
+            result = carried_out(
+                task, recipe, first, answers, folder, fresh, forecast, price, around
+            )
             if "forecast" in result:
                 _tell_forecast(result, output)
                 return

@@ -12,6 +12,7 @@ from mmrerank.errors import UsageError
 
 if TYPE_CHECKING:
     from mmrerank.evaluate.benchmark import Answer, Task
+    from mmrerank.evaluate.resume import Surroundings
     from mmrerank.evaluate.runs import Run
     from mmrerank.evaluate.two_stage import Locate
 
@@ -143,6 +144,7 @@ def rerank(
     fresh: bool,
     forecast: int | None,
     price: str | None,
+    around: Surroundings,
 ) -> dict[str, Any]:
     """Reranks ``first``, or else the one run among ``answers``; what it cost and where it is from."""
     from mmrerank.evaluate import two_stage
@@ -172,6 +174,7 @@ def rerank(
             fresh=fresh,
             limit=forecast,
             price=cost,
+            around=around,
             progress=lambda _, done, of: tell(done, of),
             say=say,
         )

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mmrerank.cli._console import Output
 from mmrerank.errors import InputError, UsageError
 from mmrerank.ports import Chat
+
+if TYPE_CHECKING:
+    from mmrerank.budget import Budget
+    from mmrerank.evaluate.resume import Surroundings
 
 OutputFlag = Annotated[Output, typer.Option("--output", help="How results are printed on stdout.")]
 OptionsFlag = Annotated[
@@ -32,7 +37,8 @@ ChatFlag = Annotated[
     typer.Option(
         "--chat", metavar="SPEC", show_default=False,
         help="The language model: bundled (default), transformers:PATH_OR_NAME, "
-        "openai:MODEL@BASE_URL, oracle[:FILE], scripted:FILE, or a name of `mmrerank list models`.",
+        "openai:MODEL@BASE_URL, vllm:MODEL@HOST, ollama:MODEL and other servers of `mmrerank list servers`, "
+        "or a name of `mmrerank list models`.",
     ),
 ]  # fmt: skip
 DeviceFlag = Annotated[
@@ -42,6 +48,46 @@ DeviceFlag = Annotated[
         help="Where models run, such as cpu or cuda:0 (default: a GPU where there is one).",
     ),
 ]  # fmt: skip
+
+CacheFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", metavar="FILE|off", show_default=False,
+        help="Keep the model's replies in this file and never ask the same twice (default: off).",
+    ),
+]  # fmt: skip
+RecordFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--record", metavar="FILE.jsonl", show_default=False,
+        help="Add every question and reply to this file; --chat replay:FILE.jsonl answers from it.",
+    ),
+]  # fmt: skip
+BudgetFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", metavar="LIMITS", show_default=False,
+        help="What one ranking may spend, such as calls=40,seconds=30 or money=0.05 (with --price) "
+        "or tokens=20000; then the best order so far is given.",
+    ),
+]  # fmt: skip
+TotalFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--total-budget", metavar="LIMITS", show_default=False,
+        help="What the whole command may spend, in the same form.",
+    ),
+]  # fmt: skip
+PriceFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--price", metavar="IN,OUT", show_default=False,
+        help="Money per million tokens, for forecasts and budgets of money.",
+    ),
+]  # fmt: skip
+DryRunFlag = Annotated[
+    bool, typer.Option("--dry-run", help="Say what the model would be asked, and stop.")
+]
 
 
 def pairs(texts: Sequence[str] | None, flag: str) -> dict[str, Any]:
@@ -55,20 +101,69 @@ def pairs(texts: Sequence[str] | None, flag: str) -> dict[str, Any]:
     return found
 
 
+def budget_of(text: str | None, price: str | None) -> Budget | None:
+    """The budget that a flag names, None without one. Raises `UsageError`."""
+    from mmrerank.budget import Budget, Price
+
+    cost = None if price is None else Price.parse(price)
+    return None if text is None else Budget.parse(text, cost)
+
+
+def surroundings(
+    cache: str | None, record: Path | None, budget: str | None, total: str | None, price: str | None
+) -> Surroundings:
+    """What stands around the model of an evaluation, out of the flags' texts. Raises `UsageError`."""
+    from mmrerank.budget import Meter
+    from mmrerank.chat._ledger import default_ledger
+    from mmrerank.evaluate.resume import Surroundings
+
+    whole = budget_of(total, price)
+    return Surroundings(
+        cache=cache or os.environ.get("MMRERANK_CACHE", ""),
+        record=record or "",
+        ledger=default_ledger() or "",
+        budget=budget_of(budget, price),
+        total=None if whole is None else Meter(whole),
+    )
+
+
 def chat_for(
-    method: str, spec: str, *, device: str = "", options: Sequence[str] | None = None
+    method: str,
+    spec: str,
+    *,
+    device: str = "",
+    options: Sequence[str] | None = None,
+    cache: str = "",
+    record: Path | None = None,
 ) -> Chat | None:
     """The backend for ``method``, opened, or None when the method asks no model.
 
-    ``device`` goes to backends that run here; ``options`` (``NAME=VALUE``) to any. Raises `UsageError` for
-    unknown names, and what opening raises.
+    ``device`` goes to backends that run here; ``options`` (``NAME=VALUE``) to any. The ledger stands around
+    it, and a cache and a record where they are named. Raises `UsageError` for unknown names, and what
+    opening raises.
     """
-    from mmrerank import catalog, registry
-    from mmrerank.chat._open import open_chat
+    from mmrerank import registry
 
     given = pairs(options, "--chat-option")
     if not registry.load("strategy", method).NEEDS:
         return None
+    return opened(spec, device=device, given=given, cache=cache, record=record)
+
+
+def opened(
+    spec: str,
+    *,
+    device: str = "",
+    given: Mapping[str, str],
+    cache: str = "",
+    record: Path | None = None,
+) -> Chat:
+    """The backend for ``spec`` with what stands around it; arguments and errors as in `chat_for`."""
+    from mmrerank import catalog, registry
+    from mmrerank.chat._around import around
+    from mmrerank.chat._ledger import default_ledger
+    from mmrerank.chat._open import open_chat
+
     plugin = catalog.resolve("chat", spec).spec.partition(":")[0]
     values: dict[str, Any] = {}
     if plugin in registry.names("chat"):
@@ -78,12 +173,18 @@ def chat_for(
         }
         if device and "device" in known:
             values.setdefault("device", device)
-    return open_chat(spec, **values)
+    chat = open_chat(spec, **values)
+    return around(chat, cache=cache, record=record or "", ledger=default_ledger() or "")
 
 
 def _typed(text: str, default: Any, name: str) -> Any:
     """``text`` as what the option's default is."""
-    if isinstance(default, bool) or not isinstance(default, int | float):
+    if isinstance(default, bool):
+        word = {"true": True, "yes": True, "false": False, "no": False}.get(text.lower())
+        if word is None:
+            raise UsageError(f"--chat-option {name} must be true or false, not {text!r}")
+        return word
+    if not isinstance(default, int | float):
         return text
     try:
         return type(default)(text)

@@ -7,7 +7,7 @@ import importlib
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.util import find_spec
@@ -18,11 +18,12 @@ import typer
 
 from mmrerank import catalog
 from mmrerank.cli._console import Output, emit, table_console, working
-from mmrerank.cli._options import OutputFlag
+from mmrerank.cli._options import ChatOptionsFlag, DeviceFlag, OutputFlag, opened, pairs
 from mmrerank.errors import ModelError
 
 EXAMPLE = """mmrerank doctor
-mmrerank doctor --deep --output json"""
+mmrerank doctor --deep --output json
+mmrerank doctor --chat vllm:Qwen/Qwen2.5-VL-7B-Instruct@127.0.0.1"""
 
 Status = Literal["ok", "missing", "broken", "off"]
 
@@ -53,11 +54,25 @@ def doctor(
     deep: Annotated[
         bool, typer.Option("--deep", help="Also import every package and load the bundled models.")
     ] = False,
+    chat: Annotated[
+        str | None,
+        typer.Option(
+            "--chat",
+            metavar="SPEC",
+            show_default=False,
+            help="Ask this language model a dozen tiny questions instead, and show what it really does.",
+        ),
+    ] = None,
+    chat_option: ChatOptionsFlag = None,
+    device: DeviceFlag = None,
     output: OutputFlag = Output.text,
 ) -> None:
-    """Check the installation; says which command fixes what is missing."""
+    """Check the installation, or a language model; says which command fixes what is missing."""
     with working():
-        checks = list(_checks(deep))
+        if chat is not None:
+            checks = list(_model(chat, pairs(chat_option, "--chat-option"), device or ""))
+        else:
+            checks = list(_checks(deep))
     broken = [c for c in checks if c.needed and c.status != "ok"]
     if output is Output.json:
         emit({"ok": not broken, "checks": [dataclasses.asdict(c) for c in checks]})
@@ -65,6 +80,21 @@ def doctor(
         _print(checks)
     if broken:
         raise typer.Exit(ModelError.exit_code)
+
+
+def _model(spec: str, given: Mapping[str, str], device: str) -> Iterator[Check]:
+    from mmrerank.chat._probe import probe
+
+    chat = opened(spec, device=device, given=given)
+    try:
+        for found in probe(chat):
+            yield Check(
+                name=found.name, status=found.status, needed=found.status == "broken",
+                detail=found.detail, fix=found.fix,
+            )  # fmt: skip
+    finally:
+        if (close := getattr(chat, "close", None)) is not None:
+            close()
 
 
 def _checks(deep: bool) -> Iterator[Check]:
@@ -178,7 +208,7 @@ def _environment() -> Iterator[Check]:
         detail="set: models come from local folders and the cache only" if offline
         else "not set: models may be downloaded",
     )  # fmt: skip
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+    for name in ("OPENAI_BASE_URL", *(s.key for s in catalog.servers())):
         # never the value: this output is what people paste into reports
         there = bool(os.environ.get(name))
         yield Check(

@@ -9,7 +9,15 @@ import typer
 
 from mmrerank.cli._benchmarks import register
 from mmrerank.cli._console import Output, emit, guarded, progress, say, table_console, working
-from mmrerank.cli._options import OutputFlag
+from mmrerank.cli._options import (
+    BudgetFlag,
+    CacheFlag,
+    OutputFlag,
+    PriceFlag,
+    RecordFlag,
+    TotalFlag,
+    surroundings,
+)
 from mmrerank.errors import UsageError
 
 EXAMPLE = "mmrerank eval demo --seed 5 --methods none,cotrr,pointwise"
@@ -62,15 +70,11 @@ def demo(
             help="Judge N queries more of each method (0: none), say what the rest takes, and stop.",
         ),
     ] = None,
-    price: Annotated[
-        str | None,
-        typer.Option(
-            "--price",
-            metavar="IN,OUT",
-            show_default=False,
-            help="Money per million tokens, for the forecast.",
-        ),
-    ] = None,
+    price: PriceFlag = None,
+    cache: CacheFlag = None,
+    record: RecordFlag = None,
+    budget: BudgetFlag = None,
+    total_budget: TotalFlag = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -100,6 +104,7 @@ def demo(
         _score(data, run, output)
         return
     cost = None if price is None else Price.parse(price)
+    around = surroundings(cache, record, budget, total_budget, price)
     stage = ""
 
     def step(name: str, done: int, total: int) -> None:
@@ -122,6 +127,7 @@ def demo(
             retry_failed=retry_failed,
             stop_after=forecast,
             price=cost,
+            around=around,
             progress=step,
             say=say,
         )
@@ -131,7 +137,7 @@ def demo(
         _show_forecast(body["forecast"])
     else:
         _show(body)
-    if runs is not None and forecast is None:
+    if runs is not None and "forecast" not in body:
         say(f"runs and qrels in {runs}")
 
 

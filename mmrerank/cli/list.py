@@ -27,6 +27,7 @@ class What(StrEnum):
     chats = "chats"
     embedders = "embedders"
     models = "models"
+    servers = "servers"
     stores = "stores"
     corpora = "corpora"
     metrics = "metrics"
@@ -47,7 +48,9 @@ def list_(
     ] = None,
     output: OutputFlag = Output.text,
 ) -> None:
-    """List methods and their options, backends, embedders, models, stores, sources, metrics, benchmarks."""
+    """List methods and their options, backends, embedders, models, servers, stores, sources, metrics,
+    benchmarks.
+    """
     found = {w.value: _rows(w) for w in ([what] if what else What)}
     if output is Output.json:
         emit(found)
@@ -61,6 +64,8 @@ def _rows(what: What) -> list[dict[str, Any]]:
         return [method(name) for name in registry.names("strategy")]
     if what is What.models:
         return [dataclasses.asdict(card) for card in catalog.cards()]
+    if what is What.servers:
+        return [server(s) for s in catalog.servers()]
     if what is What.metrics:
         return [metric(name) for name in METRICS]
     if what is What.benchmarks:
@@ -78,6 +83,17 @@ def method(name: str) -> dict[str, Any]:
         "paper": module.PAPER,
         "about": _first_sentence(module.__doc__),
         "options": _options(module.Options),
+    }
+
+
+def server(found: catalog.Server) -> dict[str, Any]:
+    """A model server with a name: how it is named, where it listens, and the variable of its key."""
+    return {
+        "name": found.name,
+        "form": found.form,
+        "url": found.url,
+        "key": found.key,
+        "start": found.start,
     }
 
 

@@ -13,7 +13,20 @@ from typer.core import TyperGroup
 
 from mmrerank import __version__
 from mmrerank.cli import app as app_verb
-from mmrerank.cli import compare, demo, doctor, index, info, rerank, score, search, train, verify
+from mmrerank.cli import (
+    cache,
+    compare,
+    demo,
+    doctor,
+    index,
+    info,
+    rerank,
+    score,
+    search,
+    train,
+    usage,
+    verify,
+)
 from mmrerank.cli import eval as eval_verb
 from mmrerank.cli import list as list_verb
 from mmrerank.cli._console import DEBUG, guarded, quiet_libraries
@@ -32,9 +45,10 @@ Exit codes:
 """
 _STREAMS = """\b
 Results go to stdout, progress and warnings to stderr; --output json prints JSON.
-Environment: MMRERANK_{INDEX,EMBEDDER,CHAT,RERANK,K,CANDIDATES,DEVICE} stand in for
-flags, MMRERANK_DEBUG=1 for --debug; HF_HUB_OFFLINE, OPENAI_BASE_URL, OPENAI_API_KEY
-and NO_COLOR are respected.
+Environment: MMRERANK_{INDEX,EMBEDDER,CHAT,RERANK,K,CANDIDATES,DEVICE,CACHE} stand in
+for flags, MMRERANK_DEBUG=1 for --debug; MMRERANK_LEDGER=FILE or off says where
+`mmrerank usage` counts; HF_HUB_OFFLINE, OPENAI_BASE_URL, OPENAI_API_KEY, the keys of
+`mmrerank list servers` and NO_COLOR are respected.
 """
 _ORDER = (
     "demo",
@@ -47,6 +61,8 @@ _ORDER = (
     "compare",
     "info",
     "verify",
+    "cache",
+    "usage",
     "list",
     "doctor",
     "train",
@@ -113,6 +129,8 @@ _add("score", score, score.score)
 _add("compare", compare, compare.compare)
 _add("info", info, info.info)
 _add("verify", verify, verify.verify)
+cli.add_typer(cache.group, name="cache", epilog=_epilog(cache), context_settings=SETTINGS)
+_add("usage", usage, usage.usage)
 _add("list", list_verb, list_verb.list_)
 _add("doctor", doctor, doctor.doctor)
 _add("train", train, train.train)

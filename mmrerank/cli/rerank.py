@@ -10,11 +10,18 @@ import typer
 
 from mmrerank.cli._console import Output, emit, progress, working
 from mmrerank.cli._options import (
+    BudgetFlag,
+    CacheFlag,
     ChatFlag,
     ChatOptionsFlag,
     DeviceFlag,
+    DryRunFlag,
     OptionsFlag,
     OutputFlag,
+    PriceFlag,
+    RecordFlag,
+    TotalFlag,
+    budget_of,
     chat_for,
     pairs,
 )
@@ -47,6 +54,12 @@ def rerank(
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
     device: DeviceFlag = None,
+    cache: CacheFlag = None,
+    record: RecordFlag = None,
+    budget: BudgetFlag = None,
+    total_budget: TotalFlag = None,
+    price: PriceFlag = None,
+    dry_run: DryRunFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
     """Rerank candidates from anywhere, one request a line.
@@ -62,11 +75,21 @@ def rerank(
     from mmrerank.reranker import Reranker
 
     requests = read_requests(input, sys.stdin.buffer)
-    settings = config.load(flags={"rerank": method, "chat": chat, "device": device})
+    settings = config.load(flags={"rerank": method, "chat": chat, "device": device, "cache": cache})
     name = method or ("cotrr" if settings.rerank == "none" else settings.rerank)
+    limits = budget_of(budget, price), budget_of(total_budget, price)
+    options = pairs(option, "-o")
+    if dry_run:
+        from mmrerank.cli._forecast import tell
+
+        tell(name, options, requests, output)
+        return
     with working():
-        backend = chat_for(name, settings.chat, device=settings.device, options=chat_option)
-        reranker = Reranker(name, backend, **pairs(option, "-o"))
+        backend = chat_for(
+            name, settings.chat, device=settings.device, options=chat_option,
+            cache=settings.cache, record=record,
+        )  # fmt: skip
+        reranker = Reranker(name, backend, budget=limits[0], total=limits[1], **options)
     degraded = False
     for start in range(0, len(requests), BATCH):
         # all lines were checked above: a typing error in the last one must not cost the calls before it

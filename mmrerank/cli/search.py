@@ -15,11 +15,17 @@ import typer
 from mmrerank import config
 from mmrerank.cli._console import Output, emit, progress, say, working
 from mmrerank.cli._options import (
+    BudgetFlag,
+    CacheFlag,
     ChatFlag,
     ChatOptionsFlag,
     DeviceFlag,
+    DryRunFlag,
     OptionsFlag,
     OutputFlag,
+    PriceFlag,
+    RecordFlag,
+    budget_of,
     chat_for,
     existing_image,
     pairs,
@@ -88,6 +94,11 @@ def search(
     option: OptionsFlag = None,
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
+    cache: CacheFlag = None,
+    record: RecordFlag = None,
+    budget: BudgetFlag = None,
+    price: PriceFlag = None,
+    dry_run: DryRunFlag = False,
     embedder: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +148,7 @@ def search(
         recipe,
         flags={
             "index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-            "embedder": embedder, "device": device,
+            "embedder": embedder, "device": device, "cache": cache,
         },
     )  # fmt: skip
     if settings.k < 1:
@@ -168,13 +179,23 @@ def search(
     except ValueError as error:
         raise UsageError(f"{error}: give TEXT, --image or --turn") from error
     options = {**settings.options, **pairs(option, "-o")}
+    limit = budget_of(budget, price)
     with working(), progress("judging") as step:
         backend = chat_for(
-            settings.rerank, settings.chat, device=settings.device, options=chat_option
-        )
+            "none" if dry_run else settings.rerank, settings.chat, device=settings.device,
+            options=chat_option, cache=settings.cache, record=record,
+        )  # fmt: skip
         opened = ImageIndex.open(settings.index)
         embedder_ = _embedder(settings.embedder, settings.device, opened.embedder_spec)
-        searcher = ImageSearch(opened, chat=backend, embedder=embedder_)
+        searcher = ImageSearch(opened, chat=backend, embedder=embedder_, budget=limit)
+        if dry_run:
+            from mmrerank.cli._forecast import tell
+
+            tell(
+                settings.rerank, options,
+                [(query, searcher.first_stage([query], settings.candidates)[0])], output,
+            )  # fmt: skip
+            return
         # the batch form, where no option of a method can be taken for an argument of the search
         (result,) = searcher.search_batch(
             [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,

@@ -7,43 +7,19 @@ calls, and the method driven over a fake, for a few queries, counts the images; 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmrerank import registry
+from mmrerank.budget import Price as Price
 from mmrerank.chat.oracle import Oracle
 from mmrerank.durations import lasting
-from mmrerank.errors import UsageError
 from mmrerank.evaluate.reranking import Item
 from mmrerank.rerank.drive import Driven, drive
 from mmrerank.types import Usage
 
 _SAMPLE = 8  # queries that are driven over the fake
-
-
-@dataclass(frozen=True, kw_only=True)
-class Price:
-    """Money per million tokens, in whatever currency."""
-
-    input: float
-    output: float
-
-    @staticmethod
-    def parse(text: str) -> Price:
-        """``IN,OUT``, such as ``0.5,1.5``. Raises `UsageError` for anything else."""
-        try:
-            values = [float(part) for part in text.split(",")]
-        except ValueError:
-            values = []
-        if len(values) != 2 or not all(math.isfinite(v) and v >= 0 for v in values):
-            raise UsageError(f"a price is IN,OUT per million tokens, such as 0.5,1.5, not {text!r}")
-        return Price(input=values[0], output=values[1])
-
-    def of(self, input_tokens: float, output_tokens: float) -> float:
-        """What so many tokens cost."""
-        return (input_tokens * self.input + output_tokens * self.output) / 1e6
 
 
 @dataclass(frozen=True, kw_only=True)

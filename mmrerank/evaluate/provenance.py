@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import mmrerank
-from mmrerank import catalog, registry
+from mmrerank.chat._identity import chat_identity as chat_identity
+from mmrerank.chat._identity import files_digest as files_digest
 from mmrerank.errors import InputError
-from mmrerank.ports import Chat
 from mmrerank.rerank import prompting
 from mmrerank.types import Query, Ranking
 
@@ -29,7 +29,6 @@ PACKAGES = (
     "ir-measures", "pytrec-eval-terrier",
 )  # fmt: skip
 """Packages whose version can change a result; those not installed are left out."""
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".json", ".jinja", ".txt", ".model")
 
 
 def provenance(
@@ -113,34 +112,6 @@ def prompt_digests() -> dict[str, str]:
     folder = files("mmrerank.rerank") / "prompts"
     names = sorted(Path(p.name).stem for p in folder.iterdir() if p.name.endswith(".md"))
     return {n: prompting.load(n).digest for n in names if not n.startswith("_")}
-
-
-def chat_identity(chat: str | Chat) -> dict[str, Any]:
-    """``{"spec", "digest"}`` of a language model; the digest is None where nothing here tells its weights.
-
-    That is the SHA-256 over the files of a folder, or of the one file that is named, or the commit of a
-    name on a model hub. Raises `UsageError` for an unknown form.
-    """
-    spec = chat if isinstance(chat, str) else chat.spec
-    card = catalog.resolve("chat", spec)
-    plugin, _, rest = card.spec.partition(":")
-    if rest and Path(rest).expanduser().exists():
-        return {"spec": spec, "digest": files_digest(Path(rest).expanduser())}
-    # an object of somebody's own may have any spec
-    known = plugin in registry.names("chat") or isinstance(chat, str)
-    revision = getattr(registry.load("chat", plugin), "revision", None) if known else None
-    return {"spec": spec, "digest": revision(rest) if revision else None}
-
-
-def files_digest(path: Path) -> str:
-    """SHA-256 over a file, or over the names and bytes of a model folder's files (not of its notes)."""
-    total = hashlib.sha256()
-    for file in [path] if path.is_file() else sorted(path.iterdir()):
-        if file.is_file() and (file == path or file.suffix in _WEIGHTS):
-            with file.open("rb") as opened:
-                own = hashlib.file_digest(opened, "sha256").hexdigest()
-            total.update(f"{'' if file == path else file.name}\0{own}\0".encode())
-    return total.hexdigest()
 
 
 def candidates_digest(items: Sequence[tuple[Query, Ranking]]) -> str:

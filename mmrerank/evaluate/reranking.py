@@ -50,7 +50,8 @@ def rerank_all(
 
     With ``limit``, stops at the end of the portion in which so many queries were judged; what is not
     finished then is left out. With ``retry_failed``, queries of which a judgement failed count as not
-    finished. Traces are not kept. Raises `UsageError` when two queries have one id, and what a journal
+    finished. Stops before the portion in which the budget for all (``reranker.total``) was spent. Traces are
+    not kept. Raises `UsageError` when two queries have one id, and what a journal
     or a backend raises.
     """
     done = set(finished(items, journal, retry_failed=retry_failed))
@@ -64,6 +65,8 @@ def rerank_all(
         if limit is not None and judged >= limit:
             break
         found = reranker.rank_batch(portion)
+        if reranker.total is not None and reranker.total.exhausted:
+            break  # what a spent budget left unasked would stand in the figures as failures
         journal.add({result.query.id: to_plain(result) for result in found})
         done |= {q.id for q, _ in portion}
         judged += len(portion)

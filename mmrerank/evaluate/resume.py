@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank import registry
+from mmrerank.budget import Budget, Meter
+from mmrerank.chat._around import around
+from mmrerank.chat._open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
 from mmrerank.evaluate.forecast import Forecast, Price, forecast
@@ -28,6 +31,22 @@ from mmrerank.ports import Chat, Retriever
 from mmrerank.reranker import Reranker
 from mmrerank.results import SearchResult
 from mmrerank.types import Usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What stands around the model of an evaluation: files for its replies, and what may be spent.
+
+    ``budget`` bounds each query's ranking; when ``total`` is spent the evaluation stops, and goes on from
+    there when it is started again.
+    """
+
+    cache: Path | str = ""
+    record: Path | str = ""
+    ledger: Path | str = ""
+    budget: Budget | None = None
+    total: Meter | None = None
+
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, of how much)."""
@@ -60,6 +79,7 @@ class Resumable:
     limit: int | None = None
     price: Price | None = None
     retriever: Retriever | None = None
+    around: Surroundings = field(default_factory=Surroundings)
     progress: Progress | None = None
     say: Callable[[str], None] = lambda _: None
     spent: dict[str, list[Usage]] = field(default_factory=dict, init=False, repr=False)
@@ -130,8 +150,7 @@ class Resumable:
             if self.limit == 0 or not before.queries:
                 results = read_back(method, items, journal)  # no model is opened to ask nothing
             else:
-                reranker = Reranker(method, self.chat, retriever=self.retriever, **(options or {}))
-                self.chat = reranker.chat or self.chat
+                reranker = self._reranker(method, options or {})
                 results = rerank_all(
                     reranker,
                     items,
@@ -141,5 +160,25 @@ class Resumable:
                     progress=tell,
                 )
             left = expected()
+            if self.around.total is not None and self.around.total.exhausted and left.queries:
+                self.say(
+                    f"{name}: the budget of {self.around.total.exhausted} for all is spent; the same "
+                    f"command with a larger one goes on with the {left.queries} queries that are left"
+                )
         self.spent.setdefault(method, []).extend(r.usage for r in results)
         return Judged(results=results, left=left)
+
+    def _reranker(self, method: str, options: Mapping[str, Any]) -> Reranker:
+        """The method over the model, which is opened for the first one that asks any."""
+        set_ = self.around
+        if registry.load("strategy", method).NEEDS:
+            chat = open_chat(self.chat) if isinstance(self.chat, str) else self.chat
+            self.chat = around(chat, cache=set_.cache, record=set_.record, ledger=set_.ledger)
+        return Reranker(
+            method,
+            self.chat,
+            retriever=self.retriever,
+            budget=set_.budget,
+            total=set_.total,
+            **options,
+        )

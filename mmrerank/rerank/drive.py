@@ -1,17 +1,29 @@
 """Runs strategies over a backend: the only place where judging meets I/O.
 
 Many queries are driven together. Each round gathers the open questions of every unfinished query into one
-call of `Chat.reply`, so that methods that are sequential within a query still fill the model's batch.
-Usage is summed, every step is kept for the trace, and a backend that breaks costs judgements, not results.
+call of `Chat.reply`, so that methods that are sequential within a query still fill the model's batch. Where
+the backend has a batch of its own, as servers do (``Chat.concurrency``), every query goes at its own pace.
+Usage is summed, budgets are held, every step is kept for the trace, and a backend that breaks costs
+judgements, not results.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from mmrerank.errors import CapabilityError, ChatError, IndexError_, InputError, ModelError
+from mmrerank.budget import Budget, Meter, bound
+from mmrerank.errors import (
+    BudgetError,
+    CapabilityError,
+    ChatError,
+    IndexError_,
+    InputError,
+    ModelError,
+)
 from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.types import Usage
@@ -28,11 +40,15 @@ class Driven:
     usage: Usage
     trace: Trace
     errors: tuple[str, ...] = ()
+    unasked: int = 0
+    """Questions that were not asked, or not answered in time, for want of budget."""
 
 
 @dataclass(kw_only=True)
 class _Job:
     judging: Judging
+    meters: tuple[Meter, ...] = ()
+    unasked: int = 0
     asks: list[Ask] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     steps: list[Step] = field(default_factory=list)
@@ -71,53 +87,110 @@ def drive(
     *,
     retriever: Retriever | None = None,
     progress: Progress | None = None,
+    budget: Budget | None = None,
+    total: Meter | None = None,
 ) -> list[Driven]:
     """Drives every generator to its end and returns the results in the same order.
 
     ``retriever`` answers what is asked of the first stage; without one such a question fails.
+    ``budget`` bounds each ranking, ``total`` all of them together and whatever else it is shared with; a
+    question that does not fit gets a reply with a `BudgetError`, so that every method ends with what it
+    knows. `mmrerank.budget` says what is promised.
+
     An error that concerns one question becomes that question's failed reply. `ModelError` (no such
     model or capability) is raised: no answer of this backend would mean anything.
     """
-    jobs = [_Job(judging=j) for j in judgings]
+    shared = () if total is None else (total,)
+    jobs = [
+        _Job(judging=j, meters=(*(() if budget is None else (Meter(budget),)), *shared))
+        for j in judgings
+    ]
     for job in jobs:
         job.advance(None)
-    answered = asked = 0
-    while open_jobs := [job for job in jobs if job.outcome is None]:
-        asks = [ask for job in open_jobs for ask in job.asks]
-        asked += len(asks)
-        if progress:
-            progress(answered, asked)
-        replies = iter(_replies(chat, retriever, asks))
-        for job in open_jobs:
-            mine = [next(replies) for _ in job.asks]
-            for ask, reply in zip(job.asks, mine, strict=True):
-                job.usage += reply.usage
-                job.steps.append(Step.of(ask, reply))
-                if reply.error is not None:
-                    job.errors[str(reply.error)] = None
-            job.advance(mine)
-        answered += len(asks)
-        if progress:
-            progress(answered, asked)
+    desk = _Desk(chat=chat, retriever=retriever, progress=progress)
+    crew = min(getattr(chat, "concurrency", 1), len(jobs))
+    if crew > 1:
+        _each_alone(desk, jobs, crew)
+    else:
+        desk.serve(jobs)
     return [
         Driven(
             outcome=_whole(job.outcome),
             usage=job.usage,
             trace=Trace(steps=tuple(job.steps)),
             errors=tuple(job.errors),
+            unasked=job.unasked,
         )
         for job in jobs
     ]
 
 
-def _replies(chat: Chat | None, retriever: Retriever | None, asks: list[Ask]) -> list[Reply]:
-    """Every question to whom it is for: the first stage or the model."""
-    searches = [a for a in asks if isinstance(a, Retrieve)]
-    if not searches:
-        return _reply(chat, asks)
-    found = iter(_retrieved(retriever, searches))
-    told = iter(_reply(chat, [a for a in asks if not isinstance(a, Retrieve)]))
-    return [next(found) if isinstance(a, Retrieve) else next(told) for a in asks]
+def _each_alone(desk: _Desk, jobs: Sequence[_Job], crew: int) -> None:
+    """Every job in a thread of its own, so many at a time; the first error ends them all."""
+    pool = ThreadPoolExecutor(crew, thread_name_prefix="ranking")
+    try:
+        running = [pool.submit(desk.serve, [job]) for job in jobs]
+        wait(running, return_when=FIRST_EXCEPTION)
+        for future in running:
+            if future.done():
+                future.result()
+    except BaseException:
+        desk.closed = True
+        pool.shutdown(wait=False, cancel_futures=True)
+        if (cancel := getattr(desk.chat, "cancel", None)) is not None:
+            cancel()
+        raise
+    finally:
+        pool.shutdown()
+
+
+@dataclass(kw_only=True)
+class _Desk:
+    """Where questions are answered, for jobs of one thread or of several."""
+
+    chat: Chat | None
+    retriever: Retriever | None
+    progress: Progress | None
+    asked: int = 0
+    answered: int = 0
+    closed: bool = False
+    lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def serve(self, jobs: Sequence[_Job]) -> None:
+        """Brings ``jobs`` to their end, round by round."""
+        while open_jobs := [job for job in jobs if job.outcome is None]:
+            if self.closed:
+                return
+            asks = [(ask, job.meters) for job in open_jobs for ask in job.asks]
+            self._tell(asked=len(asks))
+            replies = iter(self._replies(asks))
+            for job in open_jobs:
+                mine = [next(replies) for _ in job.asks]
+                for ask, reply in zip(job.asks, mine, strict=True):
+                    job.usage += reply.usage
+                    job.steps.append(Step.of(ask, reply))
+                    if reply.error is not None:
+                        job.errors[str(reply.error)] = None
+                        job.unasked += isinstance(reply.error, BudgetError)
+                job.advance(mine)
+            self._tell(answered=len(asks))
+
+    def _tell(self, *, asked: int = 0, answered: int = 0) -> None:
+        with self.lock:
+            self.asked += asked
+            self.answered += answered
+            if self.progress:
+                self.progress(self.answered, self.asked)
+
+    def _replies(self, asks: list[tuple[Ask, tuple[Meter, ...]]]) -> list[Reply]:
+        """Every question to whom it is for: the first stage or the model."""
+        searches = [a for a, _ in asks if isinstance(a, Retrieve)]
+        if not searches:
+            return _within(self.chat, asks)
+        with self.lock:  # an index and its embedder serve one at a time
+            found = iter(_retrieved(self.retriever, searches))
+        told = iter(_within(self.chat, [row for row in asks if not isinstance(row[0], Retrieve)]))
+        return [next(found) if isinstance(a, Retrieve) else next(told) for a, _ in asks]
 
 
 def _retrieved(retriever: Retriever | None, searches: list[Retrieve]) -> list[Reply]:
@@ -131,13 +204,70 @@ def _retrieved(retriever: Retriever | None, searches: list[Retrieve]) -> list[Re
         return [Reply(error=failed, finish="error") for _ in searches]
 
 
-def _reply(chat: Chat | None, asks: list[Ask]) -> list[Reply]:
+def _within(chat: Chat | None, rows: list[tuple[Ask, tuple[Meter, ...]]]) -> list[Reply]:
+    """Replies within the budgets of their questions; without budgets, in one call.
+
+    Near a limit only so many are asked at once as fit at the most they can cost; when their real cost is
+    known, the rest is tried again.
+    """
+    asks = [ask for ask, _ in rows]
+    if not any(meters for _, meters in rows):
+        return _reply(chat, asks)
+    replies: dict[int, Reply] = {}
+    if chat is not None and (known := getattr(chat, "known", None)) is not None:
+        replies = {n: r for n, r in enumerate(known(asks)) if r is not None}  # these cost nothing
+    waiting = [n for n in range(len(rows)) if n not in replies]
+    most = [bound(ask) for ask in asks]
+    while waiting:
+        sent: list[int] = []
+        why: dict[int, tuple[Meter, str]] = {}
+        for n in waiting:
+            refusal = _taken(rows[n][1], most[n])
+            if refusal is None:
+                sent.append(n)
+            else:
+                why[n] = refusal
+        if not sent:
+            # others may hold more than they will spend; what they leave is asked for again
+            if any(m.settling() for m in {m for n in waiting for m in rows[n][1]}):
+                continue
+            for n in waiting:
+                refused, limit = why[n]
+                refused.exhausted = limit
+                spent = BudgetError(f"not asked: the budget of {limit} is spent")
+                replies[n] = Reply(error=spent, finish="error")
+            break
+        left = [s for n in sent for m in rows[n][1] if (s := m.seconds_left()) is not None]
+        answers = _reply(chat, [asks[n] for n in sent], min(left, default=None))
+        for n, reply in zip(sent, answers, strict=True):
+            used = reply.usage
+            if reply.error is None and used.calls and not used.input_tokens + used.output_tokens:
+                used = most[n]  # a server that does not count is taken to have used all it could
+            for meter in rows[n][1]:
+                meter.settle(most[n], used)
+            replies[n] = reply
+        waiting = [n for n in waiting if n not in replies]
+    return [replies[n] for n in range(len(rows))]
+
+
+def _taken(meters: tuple[Meter, ...], most: Usage) -> tuple[Meter, str] | None:
+    """Sets ``most`` aside with every meter, or with none and says whose limit it does not fit, and which."""
+    for place, meter in enumerate(meters):
+        if why := meter.take(most):
+            for other in meters[:place]:
+                other.settle(most, Usage())
+            return meter, why
+    return None
+
+
+def _reply(chat: Chat | None, asks: list[Ask], seconds: float | None = None) -> list[Reply]:
     if not asks:
         return []
     if chat is None:
         raise CapabilityError("this method asks a language model, and none was given; use --chat")
+    limited = None if seconds is None else getattr(chat, "reply_within", None)
     try:
-        replies = chat.reply(asks)
+        replies = chat.reply(asks) if limited is None else limited(asks, seconds)
     except ModelError:
         raise
     except ChatError as error:

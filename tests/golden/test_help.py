@@ -17,6 +17,10 @@ FOLDER = Path(__file__).parent / "help"
 VERBS = [
     "",
     "app",
+    "cache",
+    "cache info",
+    "cache prune",
+    "cache clear",
     "compare",
     "demo",
     "demo export",
@@ -31,6 +35,7 @@ VERBS = [
     "score",
     "search",
     "train",
+    "usage",
     "verify",
 ]
 

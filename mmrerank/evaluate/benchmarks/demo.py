@@ -50,7 +50,7 @@ from mmrerank.evaluate.provenance import (
     provenance,
 )
 from mmrerank.evaluate.reranking import PORTION, Item
-from mmrerank.evaluate.resume import Progress, Resumable
+from mmrerank.evaluate.resume import Progress, Resumable, Surroundings
 from mmrerank.evaluate.runs import Run, Scored, read_qrels, write_qrels, write_run
 from mmrerank.evaluate.scores import Measured
 from mmrerank.evaluate.two_stage import write
@@ -119,6 +119,7 @@ def evaluate_demo(
     retry_failed: bool = False,
     stop_after: int | None = None,
     price: Price | None = None,
+    around: Surroundings | None = None,
     progress: Progress | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
@@ -133,7 +134,8 @@ def evaluate_demo(
     ``METHOD.jsonl`` (components and verdicts), ``METHOD.json`` (provenance) and ``qrels.txt`` there.
 
     With ``stop_after``, judges no more than so many queries of each list (rounded up to portions) and
-    returns what the others will take instead of figures. Raises `UsageError` for an unknown method, too
+    returns what the others will take instead of figures; so it does when the budget for all (``around``) is
+    spent before the end. Raises `UsageError` for an unknown method, too
     few scenes for the queries, or a journal of other work.
     """
     wanted = tuple(dict.fromkeys(("none", *methods)))
@@ -150,6 +152,7 @@ def evaluate_demo(
             retry_failed=retry_failed,
             limit=stop_after,
             price=price,
+            around=around or Surroundings(),
             progress=progress,
             say=say,
         )
@@ -168,7 +171,8 @@ def evaluate_demo(
             "candidates": CANDIDATES,
             "chat": chat if isinstance(chat, str) else chat.spec,
         }
-        if stop_after is not None:
+        lists = [*told.values(), *([without] if without else [])]
+        if stop_after is not None or any(t.left.queries for t in lists):
             left = {m: t.left.to_dict() for m, t in told.items()}
             if judged and without:
                 left[f"{judged}.no-match"] = without.left.to_dict()

@@ -1,0 +1,86 @@
+"""What went wrong with one request to a server: whether it may pass, and how long the server asks to wait."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from mmrerank.errors import ChatError
+
+FATAL = (401, 403, 404)
+"""Answers that concern every question: the key, the right to use the model, its name or the address."""
+
+
+class Refused(ChatError):
+    """The server wants nothing to do with any ask: a wrong key or model."""
+
+
+class Complaint(ChatError):
+    """The server does not take this request as it is (400 or 422)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """``error`` as it is told; ``wait`` is the seconds that the server asks for, None where it does not."""
+
+    error: ChatError
+    wait: float | None = None
+
+
+def understood(error: Exception, *, where: str, said: str, timeout: float, key: str) -> Failure:
+    """What ``error`` of the SDK or of asyncio means.
+
+    ``where`` names model and host, ``said`` is the error's text without secrets, ``key`` the variable that
+    holds the server's key.
+    """
+    import openai
+
+    # by name: depending on its version, the SDK's HTTP library is httpx or httpx2
+    kinds = {c.__name__ for c in type(error).__mro__}
+    if isinstance(error, ChatError):
+        return Failure(error=error)
+    if isinstance(error, openai.APIStatusError):
+        code = error.status_code
+        if code in FATAL:
+            hint = (
+                "check the model's name and that the base URL ends as the server wants, often in /v1"
+                if code == 404
+                else f"check {key}"
+            )
+            return Failure(error=Refused(f"{where} answered {code}; {hint}"))
+        if code in (400, 422):
+            return Failure(error=Complaint(f"{where} answered {code}: {said}"))
+        again = code in (408, 409, 429) or code >= 500
+        return Failure(
+            error=ChatError(f"{where} answered {code}: {said}", retryable=again),
+            wait=retry_after(error.response.headers),
+        )
+    if isinstance(error, openai.APITimeoutError | TimeoutError) or "TimeoutException" in kinds:
+        late = ChatError(f"{where} gave no answer within {timeout:g} s", retryable=True)
+        return Failure(error=late)
+    if isinstance(error, openai.APIConnectionError) or "TransportError" in kinds:
+        cause = type(error.__cause__ or error).__name__
+        gone = ChatError(f"{where} cannot be reached, or hung up ({cause})", retryable=True)
+        return Failure(error=gone)
+    return Failure(error=ChatError(f"{where}: {type(error).__name__}: {said}"))
+
+
+def retry_after(headers: Any) -> float | None:
+    """Seconds to wait, from ``retry-after-ms`` or ``Retry-After`` in seconds or as an HTTP date."""
+    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        try:
+            wait = float(headers.get(name, "")) * unit
+        except ValueError:
+            continue
+        return max(wait, 0.0) if wait < float("inf") else None
+    try:
+        until = parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
+    try:  # by the server's own clock, where it tells it
+        now = parsedate_to_datetime(headers.get("date", "")).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        now = time.time()
+    return max(until - now, 0.0)

@@ -1,0 +1,192 @@
+"""Any vision-language model in this process under vLLM: ``vllm:PATH_OR_NAME``, all questions in one batch.
+
+Offers `generate`, under the ask's schema if it has one, and `choice_logprobs` with every choice's own
+value. The prefix cache is on: what questions begin with alike is read once. A vLLM server is
+``vllm:MODEL@HOST`` instead, which is `mmrerank.chat.openai`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from mmrerank.chat._text import valid_json, without_thinking
+from mmrerank.chat._wire import conversation
+from mmrerank.chat.transformers import revision as revision
+from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
+from mmrerank.messages import Ask, Reply
+from mmrerank.ports import Capability
+from mmrerank.types import Usage
+
+FORM = "vllm:PATH_OR_NAME"
+IMAGES = 20
+"""Images that one question may hold."""
+LABELS = 32
+"""Log-probabilities that the engine may give for one token: the labels of a question."""
+
+
+class VllmChat:
+    """A vLLM engine. Safe to call from several threads; they take turns."""
+
+    domain = ""
+
+    def __init__(self, engine: Any, name: str) -> None:
+        self.spec = f"vllm:{name}"
+        self.name = name
+        self.capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs"})
+        self._engine = engine
+        self._tokenizer = engine.get_tokenizer()
+        self._lock = threading.Lock()
+
+    def reply(self, asks: Sequence[Ask]) -> list[Reply]:
+        """Answers every ask in one batch. Raises `UsageError` for choices that are not single tokens."""
+        replies: dict[int, Reply] = {}
+        ready: list[tuple[int, Ask, list[dict[str, Any]]]] = []
+        for place, ask in enumerate(asks):
+            for choice in ask.choices:
+                self._token(choice)
+            try:
+                if ask.read:
+                    raise ChatError(f"vLLM does not give {ask.read}")
+                ready.append((place, ask, conversation(ask)))
+            except ChatError as error:
+                replies[place] = _failed(error)
+            except (InputError, OSError) as error:
+                shown = ChatError(f"an image of the question cannot be shown: {error}")
+                replies[place] = _failed(shown)
+        with self._lock:
+            for (place, _, _), reply in zip(ready, self._run(ready), strict=True):
+                replies[place] = reply
+        return [replies[place] for place in range(len(asks))]
+
+    def _token(self, choice: str) -> int:
+        ids = self._tokenizer.encode(choice, add_special_tokens=False)
+        if len(ids) != 1:
+            raise UsageError(
+                f"the choice {choice!r} is {len(ids)} tokens of {self.name}; choices are single "
+                "tokens, such as one letter or one digit"
+            )
+        return int(ids[0])
+
+    def _run(self, ready: Sequence[tuple[int, Ask, list[dict[str, Any]]]]) -> list[Reply]:
+        """Replies to one batch; if it fails, each ask on its own, so that one cannot spoil the others."""
+        if not ready:
+            return []
+        start = time.perf_counter()
+        try:
+            outputs = self._engine.chat(
+                [messages for _, _, messages in ready],
+                [self._sampling(ask) for _, ask, _ in ready],
+                use_tqdm=False,
+                chat_template_kwargs={"enable_thinking": False},
+            )
+        except Exception as error:  # a prompt that is too long is a ValueError of the whole batch
+            if len(ready) > 1:
+                return [r for row in ready for r in self._run([row])]
+            why = " ".join(str(error).split())[:300]
+            return [_failed(ChatError(f"{self.spec} failed: {type(error).__name__}: {why}"))]
+        share = Usage(seconds=(time.perf_counter() - start) / len(ready))
+        return [
+            replace(reply, usage=reply.usage + share)
+            for reply in map(self._reading, [ask for _, ask, _ in ready], outputs)
+        ]
+
+    def _sampling(self, ask: Ask) -> Any:
+        """Parameters of one request; vLLM writes into them, so that no two requests share any."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import StructuredOutputsParams
+
+        if ask.choices:
+            return SamplingParams(
+                max_tokens=1,
+                temperature=0.0,
+                logprobs=len(ask.choices),
+                allowed_token_ids=[self._token(c) for c in ask.choices],
+            )
+        return SamplingParams(
+            max_tokens=ask.max_tokens,
+            temperature=ask.temperature,
+            seed=int(ask.digest()[:15], 16) if ask.temperature > 0 else None,
+            structured_outputs=None
+            if ask.schema is None
+            else StructuredOutputsParams(json=dict(ask.schema), disable_any_whitespace=True),
+        )
+
+    def _reading(self, ask: Ask, output: Any) -> Reply:
+        made = output.outputs[0]
+        usage = Usage(
+            calls=1,
+            input_tokens=len(output.prompt_token_ids or ()),
+            output_tokens=len(made.token_ids),
+            images=sum(p.image is not None for m in ask.messages for p in m.parts),
+        )
+        if ask.choices:
+            return replace(self._chosen(ask, made), usage=usage)
+        text = valid_json(made.text) if ask.schema is not None else made.text
+        finish: Any = "length" if made.finish_reason == "length" else "stop"
+        return Reply(text=without_thinking(text), usage=usage, finish=finish)
+
+    def _chosen(self, ask: Ask, made: Any) -> Reply:
+        listed = made.logprobs[0] if made.logprobs else {}
+        found = {c: listed.get(self._token(c)) for c in ask.choices}
+        values = {c: float(v.logprob) for c, v in found.items() if v is not None}
+        if len(values) < len(ask.choices):
+            missing = ", ".join(c for c in ask.choices if c not in values)
+            return _failed(ChatError(f"{self.spec} gave no log-probability of {missing}"))
+        top = max(values.values())
+        total = top + math.log(sum(math.exp(v - top) for v in values.values()))
+        return Reply(logprobs={c: v - total for c, v in values.items()})
+
+
+def _failed(error: ChatError) -> Reply:
+    return Reply(error=error, finish="error", usage=Usage(calls=1))
+
+
+def open(
+    rest: str,
+    *,
+    dtype: str = "auto",
+    max_model_len: int = 0,
+    gpu_memory: float = 0.9,
+    tensor_parallel: int = 1,
+    images: int = IMAGES,
+) -> VllmChat:
+    """Starts an engine for ``PATH_OR_NAME``.
+
+    ``max_model_len`` is the longest prompt with its reply in tokens (0: the model's own), ``gpu_memory``
+    the share of each GPU's memory that vLLM takes, ``tensor_parallel`` the number of GPUs, ``images`` how
+    many a question may hold. Raises `MissingExtraError` without vLLM, `ModelError` when it does not start.
+    """
+    if not rest:
+        raise UsageError(f"{FORM} needs a folder or a name; a server is vllm:MODEL@HOST")
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise MissingExtraError(
+            f"vLLM is not installed: pip install 'mmrerank[vllm]'; or start `vllm serve {rest}` elsewhere "
+            f"and name it as vllm:{rest}@HOST, or run it here as transformers:{rest}"
+        ) from error
+    settings = {"max_model_len": max_model_len} if max_model_len else {}
+    try:
+        engine = LLM(
+            model=rest,
+            dtype=dtype,
+            gpu_memory_utilization=gpu_memory,
+            tensor_parallel_size=tensor_parallel,
+            limit_mm_per_prompt={"image": images},
+            enable_prefix_caching=True,
+            max_logprobs=LABELS,
+            # as they are once all but the labels are masked
+            logprobs_mode="processed_logprobs",
+            **settings,
+        )
+    except Exception as error:  # from a missing folder to a GPU that is too small
+        why = " ".join(str(error).split())[:400]
+        raise ModelError(
+            f"vLLM does not start with {rest!r}: {type(error).__name__}: {why}"
+        ) from error
+    return VllmChat(engine, rest)
