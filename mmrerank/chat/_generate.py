@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmrerank.chat._grammar import Grammars
-from mmrerank.vl.qwen import Encoded, QwenVL
+from mmrerank.vl.prefix import Prefixes, Start
+from mmrerank.vl.prompts import Encoded
+from mmrerank.vl.qwen import QwenVL
 
 if TYPE_CHECKING:
     import torch
@@ -36,19 +38,23 @@ class Generated:
     finish: Literal["stop", "length"]
 
 
-def generate(qwen: QwenVL, grammars: Grammars, rows: Sequence[Row]) -> list[Generated]:
-    """Replies to ``rows``, in their order. The caller holds ``qwen.lock``."""
+def generate(
+    qwen: QwenVL, grammars: Grammars, rows: Sequence[Row], prefixes: Prefixes, start: Start
+) -> list[Generated]:
+    """Replies to ``rows``, in their order; all begin with ``start``. The caller holds ``qwen.lock``."""
     import torch
 
     with torch.inference_mode():
-        return _generate(qwen, grammars, rows)
+        return _generate(qwen, grammars, rows, prefixes, start)
 
 
-def _generate(qwen: QwenVL, grammars: Grammars, rows: Sequence[Row]) -> list[Generated]:
+def _generate(
+    qwen: QwenVL, grammars: Grammars, rows: Sequence[Row], prefixes: Prefixes, start: Start
+) -> list[Generated]:
     import torch
 
-    batch = qwen.collate([r.prompt for r in rows])
-    cache = qwen.new_cache()
+    batch = qwen.collate([r.prompt for r in rows], start.length)
+    cache = prefixes.cache(start, len(rows))
     device = batch.ids.device
     written: list[list[int]] = [[] for _ in rows]
     finish: dict[int, Literal["stop", "length"]] = {}
@@ -56,6 +62,7 @@ def _generate(qwen: QwenVL, grammars: Grammars, rows: Sequence[Row]) -> list[Gen
     alive = list(range(len(rows)))  # batch row -> index into rows
     mask, nexts = batch.mask, batch.positions.amax((0, 2)) + 1
     logits = qwen.forward(batch, cache)
+    prefixes.keep([r.prompt for r in rows], start, cache)
     while True:
         matchers = [None if i in finish else rows[i].matcher for i in alive]
         tokens = _choose_allowed(

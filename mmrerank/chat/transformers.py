@@ -1,16 +1,18 @@
 """Qwen2-VL, Qwen2.5-VL and Qwen3-VL in this process: ``transformers:PATH_OR_NAME``.
 
-Offers `generate`, under the ask's schema if it has one, and `choice_logprobs`. Sampling draws from a seed
-made of the ask itself, so a reply never depends on its neighbours or on what was asked before.
+Offers `generate`, under the ask's schema if it has one, `choice_logprobs`, and what only a local model has:
+`attention`, `embed` and `token_embeddings`. Sampling draws from a seed made of the ask itself, so a reply
+never depends on its neighbours or on what was asked before; what is kept of earlier asks only saves time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mmrerank.chat import _read
 from mmrerank.chat._generate import Row, generate
 from mmrerank.chat._grammar import Grammars
 from mmrerank.chat._text import valid_json, without_thinking
@@ -18,11 +20,18 @@ from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability
 from mmrerank.types import Usage
-from mmrerank.vl.qwen import Encoded, QwenVL
+from mmrerank.vl import features, prefix
+from mmrerank.vl.features import FeatureStore
+from mmrerank.vl.load import weights_digest
+from mmrerank.vl.prefix import Group, Prefixes, Start
+from mmrerank.vl.prompts import Encoded
+from mmrerank.vl.qwen import QwenVL
 
 FORM = "transformers:PATH_OR_NAME"
 BATCH = 32
 TOKENS = 16384
+PIXEL_BYTES = 1 << 30
+"""Pixels that wait at once: what more images bring is prepared only after these were looked at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +42,7 @@ class _Job:
     ask: Ask
     prompt: Encoded
     choices: tuple[int, ...]
+    reusable: int
     seconds: float
 
 
@@ -42,38 +52,67 @@ class TransformersChat:
     domain = ""
 
     def __init__(
-        self, qwen: QwenVL, *, batch_size: int = BATCH, batch_tokens: int = TOKENS
+        self,
+        qwen: QwenVL,
+        *,
+        batch_size: int = BATCH,
+        batch_tokens: int = TOKENS,
+        prefix_bytes: int = prefix.BYTES,
     ) -> None:
         if batch_size < 1 or batch_tokens < 1:
             raise UsageError("batch_size and batch_tokens must be at least 1")
         self.spec = f"transformers:{qwen.name}"
-        self.capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs"})
+        self.capabilities: frozenset[Capability] = frozenset(
+            {"generate", "choice_logprobs", "attention", "embed", "token_embeddings"}
+        )
         self.qwen = qwen
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self._grammars = Grammars(qwen.tokenizer, width=qwen.vocabulary, stop=qwen.stop_ids)
+        self._prefixes = Prefixes(qwen, prefix_bytes)
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask, batched. Raises `UsageError` for choices that are not single tokens."""
-        replies: list[Reply | None] = [None] * len(asks)
-        jobs: list[_Job] = []
+        replies: dict[int, Reply] = {}
+        choices = [self._choices(ask) for ask in asks]
+        waiting: list[_Job] = []
+        pixels: dict[int, int] = {}
         for place, ask in enumerate(asks):
-            start = time.perf_counter()
-            choices = tuple(self._token(c) for c in ask.choices)
-            if len(set(choices)) != len(choices):
-                raise UsageError(f"choices must differ; these are {', '.join(ask.choices)}")
             try:
-                prompt = self.qwen.encode(ask.messages, image_tokens=ask.image_tokens)
+                job = self._job(place, ask, choices[place])
             except (InputError, OSError) as error:
-                replies[place] = _failed(
-                    ChatError(f"an image of the question cannot be shown: {error}")
-                )
-                continue
-            seconds = time.perf_counter() - start
-            jobs.append(_Job(place=place, ask=ask, prompt=prompt, choices=choices, seconds=seconds))
-        for batch in self._batches(jobs):
-            for job, reply in zip(batch, self._answer(batch), strict=True):
-                replies[job.place] = reply
-        return [r for r in replies if r is not None]
+                why = ChatError(f"an image of the question cannot be shown: {error}")
+                replies[place] = _failed(why)
+            except ChatError as error:
+                replies[place] = _failed(error)
+            else:
+                waiting.append(job)
+                pixels |= {
+                    id(p): p.pixels.nbytes for p in job.prompt.pictures if p.pixels is not None
+                }
+                if sum(pixels.values()) > PIXEL_BYTES:
+                    replies |= self._answer_all(waiting)
+                    waiting, pixels = [], {}
+        replies |= self._answer_all(waiting)
+        return [replies[place] for place in range(len(asks))]
+
+    def _job(self, place: int, ask: Ask, choices: tuple[int, ...]) -> _Job:
+        start = time.perf_counter()
+        words = ask.read in ("attention", "token_embeddings")
+        prompt = self.qwen.encode(ask.messages, image_tokens=ask.image_tokens, words=words)
+        return _Job(
+            place=place,
+            ask=ask,
+            prompt=prompt,
+            choices=choices,
+            reusable=_read.reusable(ask, prompt),
+            seconds=time.perf_counter() - start,
+        )
+
+    def _choices(self, ask: Ask) -> tuple[int, ...]:
+        choices = tuple(self._token(c) for c in ask.choices)
+        if len(set(choices)) != len(choices):
+            raise UsageError(f"choices must differ; these are {', '.join(ask.choices)}")
+        return choices
 
     def _token(self, choice: str) -> int:
         ids: list[int] = self.qwen.tokenizer(choice, add_special_tokens=False)["input_ids"]
@@ -84,47 +123,61 @@ class TransformersChat:
             )
         return ids[0]
 
-    def _batches(self, jobs: Sequence[_Job]) -> list[list[_Job]]:
-        """Jobs of one kind and similar length together, within the rows and padded tokens allowed."""
-        batches: list[list[_Job]] = []
-        for job in sorted(jobs, key=lambda j: (j.ask.needs, j.prompt.length)):
-            last = batches[-1] if batches else []
-            fits = (
-                len(last) < self._batch_size
-                and (len(last) + 1) * job.prompt.length <= self._batch_tokens
-            )
-            if last and fits and last[0].ask.needs == job.ask.needs:
-                last.append(job)
-            else:
-                batches.append([job])
-        return batches
+    def _answer_all(self, jobs: Sequence[_Job]) -> dict[int, Reply]:
+        """Replies by place: jobs of one kind together, by what their prompts share."""
+        replies: dict[int, Reply] = {}
+        for needs in sorted({j.ask.needs for j in jobs}):
+            own = [j for j in jobs if j.ask.needs == needs]
+            with self.qwen.lock:
+                groups = self._prefixes.groups([j.prompt for j in own], [j.reusable for j in own])
+            for group in groups:
+                for batch in self._batches([own[n] for n in group.places]):
+                    answers = self._answer(batch, group)
+                    replies |= {j.place: r for j, r in zip(batch, answers, strict=True)}
+        return replies
 
-    def _answer(self, jobs: Sequence[_Job]) -> list[Reply]:
+    def _batches(self, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
+        """Jobs of similar length together, within the rows and padded tokens allowed."""
+        batch: list[_Job] = []
+        for job in sorted(jobs, key=lambda j: j.prompt.length):
+            room = len(batch) < self._batch_size
+            if batch and not (room and (len(batch) + 1) * job.prompt.length <= self._batch_tokens):
+                yield batch
+                batch = []
+            batch.append(job)
+        if batch:
+            yield batch
+
+    def _answer(self, jobs: Sequence[_Job], group: Group) -> list[Reply]:
         """Replies to one batch; if it fails, each ask on its own, so that one cannot spoil the others."""
-        run: Callable[[Sequence[_Job]], list[Reply]] = (
-            self._choose if jobs[0].choices else self._generate
-        )
-        start = time.perf_counter()
+        run: Callable[[Sequence[_Job], Start], list[Reply]] = {
+            "generate": self._generate,
+            "choice_logprobs": self._choose,
+        }.get(jobs[0].ask.needs, self._read)
+        began = time.perf_counter()
         try:
             with self.qwen.lock:
-                replies = run(jobs)
+                start = group.start
+                if group.shared:
+                    start = self._prefixes.compute(jobs[0].prompt, group.shared)
+                replies = run(jobs, start)
         except UsageError:
             raise
         except (
             Exception
         ) as error:  # out of memory above all, but nothing may take down the other asks
             self._free()
-            if len(jobs) > 1:
-                return [r for job in jobs for r in self._answer([job])]
+            if len(jobs) > 1 or group.shared or group.start.length:
+                return [r for job in jobs for r in self._answer([job], Group(places=(0,)))]
             why = " ".join(str(error).split())[:300]
             return [_failed(ChatError(f"{self.spec} failed: {type(error).__name__}: {why}"))]
-        share = (time.perf_counter() - start) / len(jobs)
+        share = (time.perf_counter() - began) / len(jobs)
         return [
             replace(r, usage=r.usage + _used(j, seconds=share + j.seconds))
             for j, r in zip(jobs, replies, strict=True)
         ]
 
-    def _generate(self, jobs: Sequence[_Job]) -> list[Reply]:
+    def _generate(self, jobs: Sequence[_Job], start: Start) -> list[Reply]:
         rows = [
             Row(
                 prompt=job.prompt,
@@ -136,20 +189,24 @@ class TransformersChat:
             for job in jobs
         ]
         replies = []
-        for row, made in zip(rows, generate(self.qwen, self._grammars, rows), strict=True):
-            text: str = self.qwen.tokenizer.decode(made.ids, skip_special_tokens=True)
+        made = generate(self.qwen, self._grammars, rows, self._prefixes, start)
+        for row, written in zip(rows, made, strict=True):
+            text: str = self.qwen.tokenizer.decode(written.ids, skip_special_tokens=True)
             if row.matcher is not None:
                 text = valid_json(text)
             # the stop token was computed as well, though it is no part of the text
-            usage = Usage(output_tokens=len(made.ids) + (made.finish == "stop"))
-            replies.append(Reply(text=without_thinking(text), usage=usage, finish=made.finish))
+            usage = Usage(output_tokens=len(written.ids) + (written.finish == "stop"))
+            replies.append(Reply(text=without_thinking(text), usage=usage, finish=written.finish))
         return replies
 
-    def _choose(self, jobs: Sequence[_Job]) -> list[Reply]:
+    def _choose(self, jobs: Sequence[_Job], start: Start) -> list[Reply]:
         import torch
 
+        prompts = [j.prompt for j in jobs]
         with torch.inference_mode():
-            logits = self.qwen.forward(self.qwen.collate([j.prompt for j in jobs])).cpu()
+            cache = self._prefixes.cache(start, len(jobs))
+            logits = self.qwen.forward(self.qwen.collate(prompts, start.length), cache).cpu()
+        self._prefixes.keep(prompts, start, cache)
         replies = []
         for job, row in zip(jobs, logits, strict=True):
             logprobs = torch.log_softmax(row[list(job.choices)], -1).tolist()
@@ -157,15 +214,27 @@ class TransformersChat:
             replies.append(Reply(logprobs=named, usage=Usage(output_tokens=1)))
         return replies
 
+    def _read(self, jobs: Sequence[_Job], start: Start) -> list[Reply]:
+        prompts = [j.prompt for j in jobs]
+        if jobs[0].ask.read == "attention":
+            states = [_read.attention(self.qwen, self._prefixes, j.ask, j.prompt) for j in jobs]
+        elif jobs[0].ask.read == "embed":
+            states = _read.embeddings(self.qwen, self._prefixes, prompts, start)
+        else:
+            states = _read.token_embeddings(self.qwen, self._prefixes, prompts, start)
+        return [Reply(states=s) for s in states]
+
     def _free(self) -> None:
         import torch
 
+        with self.qwen.lock:
+            self._prefixes.clear()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def _used(job: _Job, *, seconds: float) -> Usage:
-    images = 0 if job.prompt.grids is None else len(job.prompt.grids)
+    images = len(job.prompt.pictures)
     return Usage(calls=1, input_tokens=job.prompt.length, images=images, seconds=seconds)
 
 
@@ -180,14 +249,25 @@ def open(
     dtype: str | None = None,
     batch_size: int = BATCH,
     batch_tokens: int = TOKENS,
+    prefix_bytes: int = prefix.BYTES,
+    feature_bytes: int = features.BYTES,
+    feature_folder: Path | str | None = None,
 ) -> TransformersChat:
     """Loads ``PATH_OR_NAME``.
 
     ``device`` and ``dtype`` as in `mmrerank.vl.load.load`; ``batch_size`` rows and ``batch_tokens``
-    padded prompt tokens bound a batch. Raises `ModelError` when there is no such model.
+    padded prompt tokens bound a batch. ``prefix_bytes`` and ``feature_bytes`` bound what is kept of prompts'
+    beginnings (on the device) and of images (in main memory); 0 keeps nothing. ``feature_folder`` keeps
+    images' features on disk too. Raises `ModelError` when there is no such model.
     """
-    qwen = QwenVL.load(rest, device=device, dtype=dtype)
-    return TransformersChat(qwen, batch_size=batch_size, batch_tokens=batch_tokens)
+    folder = None if feature_folder is None else Path(feature_folder).expanduser()
+    store = FeatureStore(feature_bytes, folder=folder)
+    qwen = QwenVL.load(rest, device=device, dtype=dtype, features=store)
+    if folder is not None:
+        store.owner = f"{weights_digest(rest)} {qwen.model.dtype}"
+    return TransformersChat(
+        qwen, batch_size=batch_size, batch_tokens=batch_tokens, prefix_bytes=prefix_bytes
+    )
 
 
 def revision(rest: str) -> str | None:

@@ -6,6 +6,7 @@ are incomplete. It does not run the model (`mmrerank.vl.qwen`) and reads safeten
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -115,6 +116,7 @@ def _load(name: str, source: str, device: str | None, dtype: str | None) -> Chec
             model, info = AutoModelForImageTextToText.from_pretrained(
                 source,
                 dtype="auto",
+                attn_implementation=_attention(device, dtype),
                 use_safetensors=True,
                 device_map="auto" if target is None else None,
                 output_loading_info=True,
@@ -134,6 +136,38 @@ def _load(name: str, source: str, device: str | None, dtype: str | None) -> Chec
     elif dtype is not None:
         model = model.to(dtype=getattr(torch, dtype))
     return Checkpoint(name=name, family=config.model_type, model=model.eval(), processor=processor)
+
+
+def _attention(device: str | None, dtype: str | None) -> str:
+    """Flash attention where it is installed and computes in what is asked for, else torch's own."""
+    from transformers.utils import is_flash_attn_2_available
+
+    on_gpu = (device or _default_device()).startswith(("cuda", "auto"))
+    fast = on_gpu and dtype in (None, "bfloat16", "float16") and is_flash_attn_2_available()
+    return "flash_attention_2" if fast else "sdpa"
+
+
+def weights_digest(name: str) -> str:
+    """SHA-256, in hex, over the weights that ``name`` loads. Raises `ModelError` where there are none.
+
+    The hub's cache names files by their SHA-256; those of a folder are read.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        try:
+            folder = Path(snapshot_download(name, local_files_only=True))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{name!r} is neither a folder nor in the hub's cache") from error
+    total = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest = file.resolve().name
+        if not re.fullmatch(r"[0-9a-f]{64}", digest):
+            with file.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        total.update(f"{file.name} {digest}\n".encode())
+    return total.hexdigest()
 
 
 def _why(name: str, source: str, error: Exception) -> str:

@@ -1,0 +1,288 @@
+"""Messages as a Qwen-VL model reads them: token ids, M-RoPE positions, pictures, and which tokens are whose.
+
+It runs no layer of the model and holds no lock; several threads may encode at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmrerank.errors import ModelError
+from mmrerank.images import decode
+from mmrerank.messages import Message, Role
+from mmrerank.types import Image
+from mmrerank.vl.features import FeatureStore, Picture
+from mmrerank.vl.load import Checkpoint
+
+if TYPE_CHECKING:
+    import PIL.Image
+    import torch
+
+MAX_RATIO = 180
+"""Longest side over shortest; qwen-vl-utils refuses 200. Longer strips are padded in grey."""
+_STAND_IN = re.compile("\ue000(\\d+)\ue001")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Words:
+    """A text part of a message: tokens ``start`` to ``end`` (exclusive) of the prompt, edges included."""
+
+    message: int
+    role: Role
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Encoded:
+    """One prompt: ``ids`` (L,), ``positions`` (3, L) for M-RoPE, and its pictures in order.
+
+    ``words`` is filled where `Prompts.encode` was asked for it.
+    """
+
+    ids: torch.Tensor
+    positions: torch.Tensor
+    pictures: tuple[Picture, ...]
+    image_id: int
+    words: tuple[Words, ...] = ()
+
+    @property
+    def length(self) -> int:
+        """Prompt tokens, visual ones included."""
+        return len(self.ids)
+
+    @cached_property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """Where each picture's tokens start and end (exclusive)."""
+        inside = np.concatenate([[0], (self.ids == self.image_id).numpy().astype(np.int8), [0]])
+        edges = np.flatnonzero(np.diff(inside))
+        return tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+    @cached_property
+    def marks(self) -> NDArray[np.int64]:
+        """What each token is, visual ones by their picture: equal beginnings mean equal states. (L,)."""
+        marks = self.ids.numpy().astype(np.int64)
+        for picture, (start, end) in zip(self.pictures, self.spans, strict=True):
+            named = hashlib.sha256(picture.key.encode()).digest()[:7]
+            marks[start:end] = -1 - int.from_bytes(named, "big")
+        return marks
+
+    def cut(self, at: int) -> int:
+        """The last place not after ``at`` where the prompt may be cut: outside every picture."""
+        return next((start for start, end in self.spans if start < at < end), at)
+
+    def pictures_between(self, start: int, end: int) -> list[Picture]:
+        """The pictures whose tokens lie from ``start`` to ``end``."""
+        return [
+            p
+            for p, (first, last) in zip(self.pictures, self.spans, strict=True)
+            if start <= first and last <= end
+        ]
+
+
+class Prompts:
+    """Turns messages into `Encoded`, images by way of ``features``."""
+
+    def __init__(self, checkpoint: Checkpoint, features: FeatureStore) -> None:
+        self._name = checkpoint.name
+        self._processor = checkpoint.processor
+        self._tokenizer = checkpoint.processor.tokenizer
+        self._rope: Any = checkpoint.model.model.get_rope_index
+        self._features = features
+        images = checkpoint.processor.image_processor
+        self.patch: int = images.patch_size
+        self.merged: int = images.merge_size**2
+        self.pixels_per_token: int = (images.patch_size * images.merge_size) ** 2
+        # pixel counts, despite what the processor calls them
+        self.min_pixels: int = images.size["shortest_edge"]
+        self.max_pixels: int = images.size["longest_edge"]
+        self.image_id: int = checkpoint.model.config.image_token_id
+        self._thinks = "enable_thinking" in str(self._processor.chat_template)
+        self._alive: WeakValueDictionary[str, Picture] = WeakValueDictionary()
+
+    @cached_property
+    def _special(self) -> re.Pattern[str]:
+        # added tokens are more than the special ones: <think>, <tool_call>
+        names = {*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab()}
+        return re.compile("|".join(re.escape(n) for n in sorted(names, key=len, reverse=True) if n))
+
+    def defuse(self, text: str) -> str:
+        """``text`` with every special token's spelling opened by a space, so that it stays plain text."""
+        return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+    def encode(
+        self, messages: Sequence[Message], *, image_tokens: int, words: bool = False
+    ) -> Encoded:
+        """The prompt that asks for an answer to ``messages``, each image within ``image_tokens`` tokens.
+
+        With ``words`` it also says which tokens are the text parts. Raises `ImageError` or `OSError` when an
+        image cannot be read or decoded.
+        """
+        shown = [p.image for m in messages for p in m.parts if p.image is not None]
+        text = self.render(messages)
+        pictures = [self.picture(image, image_tokens) for image in shown]
+        parts = self._parts(messages, text) if words else ()
+        return self.assemble(text, pictures, parts)
+
+    def assemble(
+        self,
+        text: str,
+        pictures: Sequence[Picture],
+        parts: Sequence[tuple[int, Role, int, int]] = (),
+    ) -> Encoded:
+        """The prompt ``text``, which holds one placeholder a picture.
+
+        ``parts`` are spans of its characters, (message, role, start, end), that come back as `Words`.
+        """
+        import torch
+
+        told = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=bool(parts))
+        plain: list[int] = told["input_ids"]
+        if plain.count(self.image_id) != len(pictures):
+            raise ModelError(
+                f"{self._name}: its chat template drops images; give another checkpoint"
+            )
+        sizes = iter(int(p.grid.prod()) // self.merged for p in pictures)
+        widths = [next(sizes) if token == self.image_id else 1 for token in plain]
+        ids = torch.repeat_interleave(torch.tensor(plain), torch.tensor(widths))
+        grids = torch.stack([p.grid for p in pictures]) if pictures else None
+        positions, _ = self._rope(
+            ids[None], mm_token_type_ids=(ids == self.image_id).int()[None], image_grid_thw=grids
+        )
+        words = []
+        if parts:
+            starts = [0, *accumulate(widths)]
+            for message, role, first, last in parts:
+                own = [
+                    n for n, (a, b) in enumerate(told["offset_mapping"]) if a < last and b > first
+                ]
+                if own:
+                    span = (starts[own[0]], starts[own[-1] + 1])
+                    words.append(Words(message=message, role=role, start=span[0], end=span[1]))
+        return Encoded(
+            ids=ids,
+            positions=positions[:, 0],
+            pictures=tuple(pictures),
+            image_id=self.image_id,
+            words=tuple(words),
+        )
+
+    def render(self, messages: Sequence[Message]) -> str:
+        """``messages`` as the chat template writes them, one placeholder an image, thinking switched off."""
+        turns = [{"role": m.role, "content": [dict(c) for c in self._content(m)]} for m in messages]
+        return self.apply(turns)
+
+    def apply(self, turns: Sequence[dict[str, Any]]) -> str:
+        """What the chat template makes of ``turns``, up to where the answer begins."""
+        options = {"enable_thinking": False} if self._thinks else {}
+        text: str = self._processor.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=True, **options
+        )
+        # templates of thinking models open the block whatever they are told
+        opened = text.rstrip()
+        return f"{opened}\n\n</think>\n\n" if opened.endswith("<think>") else text
+
+    def _content(self, message: Message) -> Iterator[dict[str, str]]:
+        for run in _runs(message):
+            # joined first: a special token could be spelt across two parts
+            text = {"type": "text", "text": self.defuse("".join(run or ()))}
+            yield {"type": "image"} if run is None else text
+
+    def _parts(self, messages: Sequence[Message], text: str) -> list[tuple[int, Role, int, int]]:
+        """Where in ``text`` each text part stands, found by filling in the template with stand-ins."""
+        runs: list[tuple[int, Role, list[str]]] = []
+        turns = []
+        for number, message in enumerate(messages):
+            content = []
+            for run in _runs(message):
+                content.append({"type": "image"} if run is None else
+                               {"type": "text", "text": f"\ue000{len(runs)}\ue001"})  # fmt: skip
+                if run is not None:
+                    runs.append((number, message.role, run))
+            turns.append({"role": message.role, "content": content})
+        pieces = _STAND_IN.split(self.apply(turns))
+        parts: list[tuple[int, Role, int, int]] = []
+        rebuilt = pieces[0]
+        for which, after in zip(pieces[1::2], pieces[2::2], strict=True):
+            message_number, role, run = runs[int(which)]
+            ends = [len(rebuilt) + len(self.defuse("".join(run[: n + 1]))) for n in range(len(run))]
+            starts = [len(rebuilt), *ends]
+            parts += [
+                (message_number, role, a, b) for a, b in zip(starts, ends, strict=False) if b > a
+            ]
+            rebuilt += self.defuse("".join(run)) + after
+        if rebuilt != text:
+            raise ModelError(
+                f"{self._name}: its chat template rewrites texts, so that their tokens cannot be told; "
+                "give another checkpoint, or a method that needs no hidden states"
+            )
+        return parts
+
+    def picture(self, image: Image, tokens: int) -> Picture:
+        """``image`` within ``tokens`` visual tokens: its features if they are kept, else its pixels."""
+        key = f"{image.digest}:{tokens}"
+        alive = self._alive.get(key)
+        if alive is not None:
+            return alive
+        features = self._features.get(key)
+        if features is not None:
+            made = Picture(key=key, grid=features.grid, features=features)
+        else:
+            made = self.prepare(decode(image), tokens, key=key)
+        return self._alive.setdefault(key, made)
+
+    def prepare(self, image: PIL.Image.Image, tokens: int, *, key: str = "") -> Picture:
+        """The pixels of a decoded RGB image, resized to within ``tokens`` visual tokens."""
+        from qwen_vl_utils import process_vision_info
+
+        most = max(min(tokens * self.pixels_per_token, self.max_pixels), self.pixels_per_token)
+        strip = min(MAX_RATIO, most // self.pixels_per_token)
+        shown = {
+            "type": "image",
+            "image": _widen(image, strip),
+            "min_pixels": min(self.min_pixels, most),
+            "max_pixels": most,
+        }
+        sized, _ = process_vision_info(
+            [{"role": "user", "content": [shown]}], image_patch_size=self.patch
+        )
+        made = self._processor.image_processor(images=sized, do_resize=False, return_tensors="pt")
+        return Picture(key=key, grid=made["image_grid_thw"][0], pixels=made["pixel_values"])
+
+
+def _runs(message: Message) -> Iterator[list[str] | None]:
+    """A message's texts, neighbours together, and None for each image."""
+    run: list[str] = []
+    for part in message.parts:
+        if part.text is not None:
+            run.append(part.text)
+            continue
+        if run:
+            yield run
+        run = []
+        yield None
+    if run:
+        yield run
+
+
+def _widen(picture: PIL.Image.Image, ratio: int) -> PIL.Image.Image:
+    """``picture``, padded with grey where its long side exceeds ``ratio`` times the short one."""
+    from PIL import Image as Pillow
+
+    wide, high = picture.size
+    least = -(-max(wide, high) // max(ratio, 1))
+    if min(wide, high) >= least:
+        return picture
+    canvas = Pillow.new("RGB", (max(wide, least), max(high, least)), (128, 128, 128))
+    canvas.paste(picture, ((canvas.width - wide) // 2, (canvas.height - high) // 2))
+    return canvas
