@@ -40,7 +40,8 @@ def by_value(prior: Sequence[str], values: Mapping[str, float]) -> list[str]:
 def mean_known(values: Sequence[float]) -> float | None:
     """Mean over what is known: NaN is no information. None when nothing is."""
     known = [v for v in values if not math.isnan(v)]
-    return sum(known) / len(known) if known else None
+    # exact, so that equal means do not differ by the order in which they were added up
+    return math.fsum(known) / len(known) if known else None
 
 
 def min_max(values: Mapping[str, float]) -> dict[str, float]:
