@@ -39,7 +39,12 @@ def demo(
         int, typer.Option("--queries", metavar="N", min=1, help="How many queries are asked.")
     ] = 200,
     methods: Annotated[
-        str, typer.Option("--methods", metavar="LIST", help="Methods, with commas between.")
+        str,
+        typer.Option(
+            "--methods",
+            metavar="LIST",
+            help="Methods with commas between, such as cotrr,prp(schedule=heap;top=5), or all.",
+        ),
     ] = "none,cotrr",
     chat: Annotated[
         str, typer.Option("--chat", metavar="SPEC", help="The language model that judges.")
@@ -75,6 +80,15 @@ def demo(
     record: RecordFlag = None,
     budget: BudgetFlag = None,
     total_budget: TotalFlag = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture",
+            metavar="FILE.svg|png",
+            show_default=False,
+            help="Draw quality against calls, tokens and seconds.",
+        ),
+    ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -103,6 +117,8 @@ def demo(
     if data is not None or run is not None:
         _score(data, run, output)
         return
+    if picture is not None and picture.suffix not in (".svg", ".png"):
+        raise UsageError(f"a picture is a .svg or .png file, not {picture.name!r}")
     cost = None if price is None else Price.parse(price)
     around = surroundings(cache, record, budget, total_budget, price)
     stage = ""
@@ -131,6 +147,8 @@ def demo(
             progress=step,
             say=say,
         )
+    if picture is not None and "forecast" not in body:
+        _draw(picture, body)
     if output is Output.json:
         emit(body)
     elif "forecast" in body:
@@ -157,6 +175,26 @@ def _score(data: Path | None, run: Path | None, output: Output) -> None:
         show(scores, title=f"demo {data}")
 
 
+def _draw(file: Path, body: dict[str, Any]) -> None:
+    from mmrerank.evaluate import pictures
+    from mmrerank.types import Usage
+
+    points = {
+        name: (row["nDCG@10"], Usage(**row["usage"])) for name, row in body["methods"].items()
+    }
+    format: pictures.Format = "png" if file.suffix == ".png" else "svg"
+    drawn = pictures.frontier(
+        points,
+        "nDCG@10",
+        queries=body["queries"],
+        ceiling=body["ceiling"]["nDCG@10"],
+        format=format,
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(drawn)
+    say(f"picture in {file}")
+
+
 def _show_forecast(rows: dict[str, dict[str, Any]]) -> None:
     from mmrerank.evaluate.forecast import Forecast
 
@@ -173,8 +211,8 @@ def _show(body: dict[str, Any]) -> None:
         f"the first {body['candidates']} candidates are reranked"
     )
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for name in ("method", "nDCG@10", "gain, 95% interval", "P@1", "calls", "failed", "repaired"):
-        table.add_column(name, justify="left" if name == "method" else "right")
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name in ("method", "") else "right")
     table.add_row("(random)", *_bound(body["random"]))
     for name, row in body["methods"].items():
         table.add_row(
@@ -182,9 +220,14 @@ def _show(body: dict[str, Any]) -> None:
             f"{row['nDCG@10']:.3f}",
             "" if name == "none" else _gain(row),
             f"{row['P@1']:.3f}",
-            str(row["usage"]["calls"]),
+            f"{row['R@20']:.3f}",
+            f"{row['usage']['calls']:,}",
+            f"{row['usage']['input_tokens']:,}",
+            f"{row['usage']['output_tokens']:,}",
+            f"{row['usage']['seconds']:,.0f}",
             str(row["failed"]),
             str(row["repaired"]),
+            "" if name == "none" else _against_none(row),
         )
     if body["sum_of_verdicts"]:
         row = body["sum_of_verdicts"]
@@ -210,6 +253,17 @@ def _show(body: dict[str, Any]) -> None:
         console.print(
             f"tells 'nothing matches' right: {body['no_match']['balanced_accuracy']:.3f} (balanced)"
         )
+
+
+_COLUMNS = (
+    "method", "nDCG@10", "gain, 95% interval", "P@1", "R@20", "calls", "tokens in", "out", "seconds",
+    "failed", "repaired", "",
+)  # fmt: skip
+
+
+def _against_none(row: dict[str, Any]) -> str:
+    low, high = row["gain"]["nDCG@10"]["ci"]
+    return "beats none" if low > 0 else "worse than none" if high < 0 else "not told from none"
 
 
 def _gain(row: dict[str, Any]) -> str:

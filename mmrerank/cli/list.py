@@ -80,6 +80,10 @@ def method(name: str) -> dict[str, Any]:
         "name": name,
         "family": module.FAMILY,
         "needs": list(module.NEEDS),
+        # the most that is asked about 20 candidates with the default options
+        "calls": int(count(20, module.Options()))
+        if (count := getattr(module, "calls", None))
+        else None,
         "paper": module.PAPER,
         "about": _first_sentence(module.__doc__),
         "options": _options(module.Options),

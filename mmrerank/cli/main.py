@@ -20,6 +20,7 @@ from mmrerank.cli import (
     doctor,
     index,
     info,
+    recommend,
     rerank,
     score,
     search,
@@ -64,6 +65,7 @@ _ORDER = (
     "cache",
     "usage",
     "list",
+    "recommend",
     "doctor",
     "train",
 )
@@ -132,6 +134,7 @@ _add("verify", verify, verify.verify)
 cli.add_typer(cache.group, name="cache", epilog=_epilog(cache), context_settings=SETTINGS)
 _add("usage", usage, usage.usage)
 _add("list", list_verb, list_verb.list_)
+_add("recommend", recommend, recommend.recommend)
 _add("doctor", doctor, doctor.doctor)
 _add("train", train, train.train)
 

@@ -175,6 +175,56 @@ def cost(
     return _saved(figure, format)
 
 
+def frontier(
+    points: Mapping[str, tuple[float, Usage]],
+    metric: str,
+    *,
+    queries: int,
+    ceiling: float | None = None,
+    format: Format = "svg",
+) -> bytes:
+    """Many methods' quality against calls, tokens and seconds a query; names stand at the points.
+
+    The line joins those that none beats at less cost. Raises `UsageError` when nothing has a cost.
+    """
+    names = list(points)
+    kinds = {k: of for k, of in COSTS.items() if any(of(u) for _, u in points.values())}
+    if not kinds:
+        raise UsageError("no method has a cost to draw: none of them asked a model")
+    values = [points[n][0] for n in names]
+    figure = _figure(5.2 * len(kinds), 5.6)
+    panels = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for axes, (kind, of) in zip(panels, kinds.items(), strict=True):
+        costs = [of(points[n][1]) / queries for n in names]
+        _scale(axes, costs)
+        front = pareto(costs, values)
+        axes.step(
+            [costs[n] for n in front], [values[n] for n in front], where="post",
+            color="#9a9a9a", linewidth=1.2, linestyle="--", zorder=1,
+        )  # fmt: skip
+        for n, name in enumerate(names):
+            best = n in front
+            axes.plot(
+                costs[n], values[n], "o", color=BLUE if best else GREY, markersize=6, zorder=3
+            )
+            # neighbours at one cost are told above and below
+            up = sum(costs[m] == costs[n] and values[m] < values[n] for m in range(len(names))) % 2
+            axes.annotate(
+                _short(name), (costs[n], values[n]), xytext=(5, 4 if up else -9),
+                textcoords="offset points", fontsize=7.5, color=BLUE if best else INK,
+            ).set_parse_math(False)  # fmt: skip
+        if ceiling is not None:
+            axes.axhline(ceiling, color=INK, linewidth=0.8, linestyle=":")
+        axes.margins(y=0.1)
+        axes.grid(color="#e4e4e4", linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.set_xlabel(kind)
+    told = "dashed: no other method is better at the same cost or less"
+    _below(figure, told if ceiling is None else f"{told}; dotted: the best order of the candidates")
+    panels[0].set_ylabel(metric, parse_math=False)
+    return _saved(figure, format)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """One drawn picture. ``name`` can be a file's, ``caption`` says what is to be seen."""

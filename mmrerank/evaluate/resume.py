@@ -112,6 +112,7 @@ class Resumable:
         name = f"{method}.{part}" if part else method
         module = registry.load("strategy", method)
         chosen = build(module.Options, options or {}, where=f"method {method}")
+        kind = f"{method} {chosen}"
         asks_model = bool({*registry.needs_of(module, chosen)} - {"retrieve"})
         work = {
             **self.work,
@@ -128,7 +129,7 @@ class Resumable:
             def expected() -> Forecast:
                 cost = finished(items, journal, retry_failed=self.retry_failed)
                 left = [(q, r) for q, r in items if q.id not in cost]
-                known = list(cost.values()) or self.spent.get(method, [])
+                known = list(cost.values()) or self.spent.get(kind, [])
                 return forecast(method, chosen, left, known, price=self.price)
 
             before = expected()
@@ -165,7 +166,7 @@ class Resumable:
                     f"{name}: the budget of {self.around.total.exhausted} for all is spent; the same "
                     f"command with a larger one goes on with the {left.queries} queries that are left"
                 )
-        self.spent.setdefault(method, []).extend(r.usage for r in results)
+        self.spent.setdefault(kind, []).extend(r.usage for r in results)
         return Judged(results=results, left=left)
 
     def _reranker(self, method: str, options: Mapping[str, Any]) -> Reranker:

@@ -32,8 +32,8 @@ from mmrerank.types import (
 )
 
 MAX_COMPONENTS = 8
-THOUGHT = 3072
-"""Tokens that may be thought before an order (ReasonRank)."""
+THOUGHT = 1024
+"""Tokens that may be thought before an order, unless a method says otherwise."""
 _VERDICT: dict[str, Any] = {"type": "string", "enum": list(VERDICTS)}
 _GRADE: dict[str, Any] = {"type": "integer", "enum": list(range(MAX_GRADE + 1))}
 _COMPONENTS: dict[str, Any] = {
@@ -179,13 +179,13 @@ def order(
     assessments: Mapping[str, Assessment],
     *,
     show_images: bool = False,
-    think: bool = False,
+    think: int = 0,
     image_tokens: int = 256,
 ) -> Ask:
     """Asks for the order of all candidates given their evaluations, and optionally their images again.
 
     The reply: ``{"reason": ..., "scores": {"A": 0-99, ...}}``, one required key per candidate; with
-    ``think`` a ``"thought"`` of any length stands before both.
+    ``think`` a ``"thought"`` of at most about so many tokens stands before both.
     """
     labels = labels_for(len(candidates))
     shown = [
@@ -202,7 +202,7 @@ def order(
     ask = Ask(
         messages=render("order", query=query, components=components, candidates=shown),
         schema=object_of({"thought": TEXT, **answer} if think else answer),
-        max_tokens=(THOUGHT if think else 200) + 12 * len(labels),
+        max_tokens=200 + think + 12 * len(labels),
         image_tokens=image_tokens,
         kind="order",
         query=query,
@@ -211,7 +211,7 @@ def order(
         components=tuple(components),
         details={"assessments": dict(assessments)},
     )
-    return thinking(ask, think)
+    return thinking(ask, think > 0)
 
 
 def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:

@@ -36,6 +36,7 @@ VERBS = [
     "search",
     "train",
     "usage",
+    "recommend",
     "verify",
 ]
 

@@ -53,7 +53,7 @@ ASKS: dict[str, Ask] = {
     "relevance-text": comparisons.relevance(TEXT, GROUP[0]),
     "mark-thinking": comparisons.thinking(comparisons.mark(COMPOSED, GROUP[0])),
     "choose-text": comparisons.choose(TEXT, GROUP),
-    "order-thinking": judgements.order(TEXT, (), GROUP, {}, show_images=True, think=True),
+    "order-thinking": judgements.order(TEXT, (), GROUP, {}, show_images=True, think=500),
     "caption-text": next(plan._written(TEXT, ["a red boat, the sea", "a red boat"]))[0],
     "embed_query-text": states.embed_query(TEXT),
     "embed_query-listwise": states.embed_query(COMPOSED, GROUP),

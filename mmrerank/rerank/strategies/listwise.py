@@ -27,19 +27,21 @@ PAPER = "RankGPT (arXiv 2304.09542); full ranking (arXiv 2412.14574)"
 class Options:
     """``window`` images stand in one question and the next starts ``step`` places nearer the head.
 
-    ``full`` makes one window of all. ``think`` lets the model reason first. ``image_tokens`` bounds the
-    visual tokens per image.
+    ``full`` makes one window of all. ``think`` is how many tokens of thoughts may stand before an order.
+    ``image_tokens`` bounds the visual tokens per image.
     """
 
     window: int = 20
     step: int = 10
     full: bool = False
-    think: bool = False
+    think: int = 0
     image_tokens: int = 256
 
     def __post_init__(self) -> None:
         if not 1 <= self.step <= self.window:
             raise ValueError("step must be at least 1 and at most window")
+        if self.think < 0:
+            raise ValueError("think must be 0 (no thoughts) or more")
 
 
 def calls(k: int, options: Options) -> int:

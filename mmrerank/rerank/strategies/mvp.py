@@ -22,7 +22,7 @@ from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate", "token_embeddings")
 FAMILY = "late interaction"
-PAPER = "MVP, multi-view passage reranking (arXiv 2509.09234)"
+PAPER = "MVP, multi-view passage reranking (arXiv 2509.07485)"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmrerank.ports import Capability, Judging
+from mmrerank.rerank import judgements
 from mmrerank.rerank.strategies import listwise
 from mmrerank.types import Query, Ranking
 
@@ -21,11 +22,13 @@ PAPER = "ReasonRank (arXiv 2508.07050)"
 class Options:
     """``window`` images stand in one question and the next starts ``step`` places nearer the head.
 
+    ``think`` is how many tokens of thoughts may stand before an order (about 3072 in the paper).
     ``image_tokens`` bounds the visual tokens per image.
     """
 
     window: int = 20
     step: int = 10
+    think: int = judgements.THOUGHT
     image_tokens: int = 256
 
     def __post_init__(self) -> None:
@@ -36,7 +39,7 @@ def _listwise(options: Options) -> listwise.Options:
     return listwise.Options(
         window=options.window,
         step=options.step,
-        think=True,
+        think=options.think,
         image_tokens=options.image_tokens,
     )
 

@@ -1,0 +1,82 @@
+"""``mmrerank recommend``: which methods a backend can run, and what they cost. Judges nothing."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mmrerank.cli._console import Output, emit, table_console, working
+from mmrerank.cli._options import OutputFlag, PriceFlag, budget_of
+
+EXAMPLE = """mmrerank recommend --chat bundled
+mmrerank recommend --chat openai:MODEL --candidates 50 --budget calls=60 --price 0.15,0.60"""
+
+
+def recommend(
+    chat: Annotated[
+        str, typer.Option("--chat", metavar="SPEC", help="The language model.")
+    ] = "bundled",
+    candidates: Annotated[
+        int, typer.Option("--candidates", min=1, help="Images that are reranked.")
+    ] = 20,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            "--budget", metavar="LIMITS", show_default=False,
+            help="What one query may spend: calls=40, tokens=20000 or money=0.05 (with --price).",
+        ),
+    ] = None,
+    price: PriceFlag = None,
+    output: OutputFlag = Output.text,
+) -> None:  # fmt: skip
+    """Say which methods a language model can run, what each costs for one query, and where to begin.
+
+    Calls are the most a method asks; tokens are estimates at 256 an image. Opens the model, or asks the
+    server what it can do.
+    """
+    from mmrerank.chat._open import open_chat
+    from mmrerank.evaluate.recommend import recommend as options_for
+
+    limits = budget_of(budget, price)
+    with working():
+        backend = open_chat(chat)
+        rows = options_for(backend.capabilities, k=candidates, budget=limits)
+    if output is Output.json:
+        emit({
+            "chat": chat,
+            "capabilities": sorted(backend.capabilities),
+            "candidates": candidates,
+            "recommended": next(r.method for r in rows if r.recommended),
+            "methods": [r.to_dict() for r in rows],
+        })  # fmt: skip
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=True, header_style="dim")
+    for column in ("", "method", "family", "calls", "images", "tokens in", "out", "to pay", ""):
+        table.add_column(column, justify="right" if column in _NUMBERS else "left")
+    for row in rows:
+        lacks = f"needs {', '.join(row.lacks)}" if row.lacks else ""
+        over = f"more {row.over} than the budget" if row.over else ""
+        cells = (
+            "▸" if row.recommended else "",
+            row.method,
+            row.family,
+            f"{row.calls:,}",
+            f"{row.images:,}",
+            f"{row.input_tokens:,}",
+            f"{row.output_tokens:,}",
+            "" if row.money is None else f"{row.money:,.4f}",
+            lacks or over,
+        )
+        table.add_row(*(Text(c) for c in cells), style="" if row.possible else "dim")
+    console = table_console()
+    console.print(Text(f"{chat}, {candidates} candidates a query", style="bold"))
+    console.print(table)
+    best = next(r.method for r in rows if r.recommended)
+    console.print(Text(f"Begin with: mmrerank search ... --rerank {best}", style="dim"))
+
+
+_NUMBERS = {"calls", "images", "tokens in", "out", "to pay"}
