@@ -45,7 +45,7 @@ def load(kind: str, name: str) -> ModuleType:
     return importlib.import_module(f"{KINDS[kind]}.{name}")
 
 
-def needs_of(module: ModuleType, options: Any) -> tuple[Capability, ...]:
+def needs_of(module: Any, options: Any) -> tuple[Capability, ...]:
     """The capabilities that a method needs with these options (by ``needs``, else ``NEEDS``)."""
     needs = getattr(module, "needs", None)
     return tuple(needs(options) if needs else module.NEEDS)

@@ -7,10 +7,10 @@ one query or many together, and returns rankings with their explanation. First-s
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 from typing import Any
 
 from mmrerank import registry
@@ -19,25 +19,34 @@ from mmrerank.chat._around import around
 from mmrerank.chat._open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
-from mmrerank.ports import Chat, Retriever
+from mmrerank.ports import Chat, Judging, Retriever
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import Candidate, Image, Query, Ranking, Repairs
+
+Method = str | Callable[[Query, Ranking], Judging]
+"""A method of ``mmrerank list methods``, or a generator function of one's own (see the README)."""
+
+
+@dataclass(frozen=True)
+class _NoOptions:
+    """A function of the user's takes its options where it is written."""
 
 
 class Reranker:
     """A reranking method bound to a backend.
 
-    ``name`` is a method of ``mmrerank list methods``; ``chat`` a backend or its spec (``bundled``,
-    ``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none); ``options`` are the
-    method's own; ``retriever`` (an `ImageSearch`) is what methods that search again ask. Raises
-    `UsageError` for an unknown name or option and `CapabilityError` when the backend cannot do what the
+    ``name`` is a method of ``mmrerank list methods``, or a function ``(query, ranking)`` that yields lists
+    of `mmrerank.messages.Ask` and returns a `mmrerank.ports.Outcome`; ``chat`` a backend or its spec
+    (``bundled``, ``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none);
+    ``options`` are the method's own; ``retriever`` (an `ImageSearch`) is what methods that search again
+    ask. Raises `UsageError` for an unknown name or option and `CapabilityError` when the backend cannot do what the
     method needs.
     """
 
     def __init__(
         self,
-        name: str,
+        name: Method,
         chat: str | Chat | None = None,
         *,
         retriever: Retriever | None = None,
@@ -47,18 +56,19 @@ class Reranker:
         total: Budget | Meter | None = None,
         **options: Any,
     ) -> None:
-        self.name = name
+        own = None if isinstance(name, str) else name
+        self.name = name if isinstance(name, str) else getattr(name, "__name__", "own method")
         self.retriever = retriever
         self.budget = budget
         self.total = Meter(total) if isinstance(total, Budget) else total
-        self.module: ModuleType = registry.load("strategy", name)
-        self.options = build(self.module.Options, options, where=f"method {name}")
+        self.module: Any = _own(own) if own else registry.load("strategy", self.name)
+        self.options = build(self.module.Options, options, where=f"method {self.name}")
         needs = [n for n in registry.needs_of(self.module, self.options) if n != "retrieve"]
-        # a method without needs never costs the loading of a model
-        self.chat = _opened(chat) if needs else None
+        # a method without needs never costs the loading of a model; a function's are not known
+        self.chat = _opened(chat) if needs or own else None
         if self.chat is not None:
             self.chat = around(self.chat, cache=cache, record=record)
-        check(self.chat, needs, name)
+        check(self.chat, needs, self.name)
 
     def rank(
         self,
@@ -110,6 +120,13 @@ class Reranker:
             warnings=_failures(driven),
             trace=driven.trace,
         )
+
+
+def _own(method: Callable[[Query, Ranking], Judging]) -> SimpleNamespace:
+    """A user's function in the place of a strategy's module."""
+    return SimpleNamespace(
+        NEEDS=(), Options=_NoOptions, rank=lambda query, ranking, options: method(query, ranking)
+    )
 
 
 def _opened(chat: str | Chat | None) -> Chat | None:

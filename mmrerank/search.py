@@ -16,7 +16,7 @@ from mmrerank.index.index import ImageIndex
 from mmrerank.messages import Retrieve
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.drive import Progress
-from mmrerank.reranker import Reranker, to_image
+from mmrerank.reranker import Method, Reranker, to_image
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import Candidate, Query, Ranking
 
@@ -107,7 +107,7 @@ class ImageSearch:
         query: str | Query,
         *,
         k: int = 10,
-        rerank: str = "none",
+        rerank: Method = "none",
         candidates: int = 20,
         images: Sequence[Any] = (),
         progress: Progress | None = None,
@@ -133,7 +133,7 @@ class ImageSearch:
         queries: Sequence[Query],
         *,
         k: int = 10,
-        rerank: str = "none",
+        rerank: Method = "none",
         candidates: int = 20,
         options: Mapping[str, Any] | None = None,
         progress: Progress | None = None,

@@ -70,5 +70,8 @@ def test_the_command_itself(arguments: list[str]) -> None:
 
 
 def test_all_verbs_are_there() -> None:
-    expected = "app cache compare demo doctor eval index info list recommend rerank score search train usage verify"
+    expected = (
+        "app cache compare demo doctor eval index info list recommend rerank score search train "
+        "usage verify"
+    )
     assert expected.split() == VERBS
