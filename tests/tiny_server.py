@@ -1,4 +1,4 @@
-"""A server stub with vLLM's documented shapes over tiny real weights: what comes through the wire is a model's.
+"""A server stub with vLLM's documented shapes over tiny real weights: a model is behind the wire.
 
 It obeys ``logprobs``, ``top_logprobs``, ``structured_outputs.choice`` (as under ``--logprobs-mode
 processed_logprobs``), ``response_format`` and ``stream``, and tells of a prefix cache that it does not have.
@@ -43,7 +43,7 @@ def _parts(content: Any) -> list[Part]:
 
 
 def next_token(chat: Any, ask: Ask, allowed: list[int] | None = None) -> Any:
-    """Log-probabilities (vocabulary,) of the first token of the answer, all others masked if any are allowed."""
+    """Log-probabilities (vocabulary,) of an answer's first token, under a mask if some are ``allowed``."""
     import torch
 
     with chat.qwen.lock, torch.inference_mode():

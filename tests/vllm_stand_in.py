@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from tiny_server import ask_of, next_token
 
@@ -58,9 +58,9 @@ class RequestOutput:
 
 
 class LLM:
-    """An engine over a chat of `mmrerank.chat.transformers`, set in ``models`` by the name it is opened by."""
+    """An engine over a chat of `mmrerank.chat.transformers`; ``models`` has them by name."""
 
-    models: dict[str, Any] = {}
+    models: ClassVar[dict[str, Any]] = {}
     longest = 4000
 
     def __init__(self, model: str, **settings: Any) -> None:

@@ -1,4 +1,4 @@
-"""Rankings over a server that goes wrong in every way: always a permutation, failures shown, nothing leaks."""
+"""Rankings over a server that goes wrong in every way: permutations, failures shown, nothing leaks."""
 
 from __future__ import annotations
 
@@ -70,7 +70,8 @@ def requests(count: int, start: int) -> list[tuple[Query, Ranking]]:
 
 
 def files() -> int:
-    return len(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").is_dir() else 0
+    folder = Path("/proc/self/fd")
+    return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
 def carry_out(

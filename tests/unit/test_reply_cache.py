@@ -220,8 +220,7 @@ class TestDamage:
                 cached = Cached(Counting(), path)
                 replies = cached.reply(questions)
                 cached.store.close()
-            except InputError as error:
-                assert "cache" in str(error)
+            except InputError:
                 noticed += 1
             else:
                 assert [r.text for r in replies] == right
