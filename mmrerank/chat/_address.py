@@ -25,7 +25,7 @@ class Address:
     limit: str
 
     def key(self, given: str | None) -> str:
-        """The key: the one given, or its variable's. Raises `UsageError` where one is needed and there is none."""
+        """The key: the one given, or its variable's. Raises `UsageError` where there must be one."""
         host = urlsplit(self.url).hostname or ""
         key = given or os.environ.get(self.server.key) or ""
         if not key and host.endswith(_HOSTED):
@@ -50,7 +50,7 @@ def address(rest: str) -> Address:
     split = urlsplit(url)
     wrong = not model or (not found and "@" in model) or not split.hostname
     if wrong or (name and name not in known):
-        shown = rest.rpartition("@")[0] if "://" in rest else rest  # an address may hold a password
+        shown = re.sub(r"//.*@", "//***@", rest)  # an address may hold a password
         raise UsageError(
             f"openai:{shown} is not {FORM}; BASE_URL begins with http:// or https://, "
             f"and servers with a name are {', '.join(known)}"

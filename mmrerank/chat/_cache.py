@@ -109,8 +109,9 @@ class ReplyStore:
             models = db.execute(
                 "SELECT model, count(*) FROM replies GROUP BY model ORDER BY 2 DESC, 1"
             ).fetchall()
+            size = _size(self.path, db)
         return Info(
-            path=str(self.path), replies=count, bytes=_size(self.path), oldest=oldest, newest=newest,
+            path=str(self.path), replies=count, bytes=size, oldest=oldest, newest=newest,
             models=dict(models),
         )  # fmt: skip
 
@@ -324,8 +325,8 @@ def _checksum(key: bytes, body: bytes, states: bytes | None) -> bytes:
     return hashlib.blake2b(b"\0".join((key, body, states or b"")), digest_size=16).digest()
 
 
-def _size(path: Path, db: sqlite3.Connection | None = None) -> int:
-    if db is not None:
-        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+def _size(path: Path, db: sqlite3.Connection) -> int:
+    # what waits in the log belongs to the file; where others are reading, it stays and is counted
+    db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     files = (path, path.with_name(path.name + "-wal"))
     return sum(f.stat().st_size for f in files if f.exists())

@@ -27,7 +27,7 @@ def assembled(received: bytes) -> bytes | None:
         try:
             event = json.loads(value)
         except (ValueError, RecursionError):
-            break  # the last piece was cut
+            continue  # a piece that was cut, and then there is no end either
         if not isinstance(event, dict):
             continue
         if "error" in event:

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 _THINKING = re.compile(r"<think>.*?</think>\s*", re.S)
+_TRIES = 20  # braces that are tried as the beginning of an answer
 
 
 def without_thinking(text: str) -> str:
-    """``text`` without its ``<think>`` block, even one opened before the reply or never closed."""
-    text = _THINKING.sub("", text)
-    _, closed, rest = text.rpartition("</think>")
-    return (rest.lstrip() if closed else text).partition("<think>")[0]
+    """``text`` without its ``<think>`` block, even one opened before the reply or never closed.
+
+    Tags inside a JSON answer are words that it quotes (an image may show them) and stay.
+    """
+    rest = text.lstrip() if "think>" in text else text
+    while not rest.startswith(("{", "[")):
+        close = rest.find("</think>")
+        if rest.startswith("<think>"):
+            if close < 0:
+                return ""
+        elif close < 0 or 0 <= rest.find("<think>") < close or _quoted(rest, close):
+            break  # what a block may follow, or a tag that the answer quotes
+        rest = rest[close + len("</think>") :].lstrip()
+    tag = rest.find("<think>")
+    if tag < 0 or rest.startswith(("{", "[")) or _quoted(rest, tag):
+        return rest
+    return _THINKING.sub("", rest).partition("<think>")[0]
+
+
+def _quoted(text: str, place: int) -> bool:
+    """Whether ``place`` lies inside a JSON object of ``text``."""
+    start = text.find("{")
+    for _ in range(_TRIES):
+        if not 0 <= start < place:
+            return False
+        try:
+            _, end = _DECODER.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            end = start + 1
+        if end > place:
+            return True
+        start = text.find("{", end)
+    return False
+
+
+_DECODER = json.JSONDecoder()
 
 
 def valid_json(text: str) -> str:

@@ -41,7 +41,10 @@ def json_object(reply: Reply) -> tuple[dict[str, Any], bool]:
     whole = _loads(text)
     if isinstance(whole, dict):
         return whole, False
-    answer = _THINK.sub(" ", text)
+    answer = text
+    # thoughts stand before the answer; a tag inside it is a word that it quotes, such as one an image shows
+    while 0 <= answer.find("<think>") < (answer.find("{") % (len(answer) + 1)):
+        answer = _THINK.sub(" ", answer, count=1)
     found: dict[str, Any] = {}
     position = answer.find("{")
     while position >= 0:
