@@ -1,4 +1,4 @@
-"""UniME and Qwen3-VL-Embedding on tiny random checkpoints: vectors are those of the computation written out."""
+"""UniME and Qwen3-VL-Embedding on tiny random checkpoints: vectors are those of a plain computation."""
 
 from __future__ import annotations
 
