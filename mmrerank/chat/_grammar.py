@@ -30,10 +30,12 @@ class Writing:
 
     matcher: Any
     budget: Budget | None
+    never: frozenset[int]
 
     def take(self, token: int) -> bool:
         """Writes ``token`` if the grammar takes it and enough is left to finish; else changes nothing."""
-        if not self.matcher.accept_token(token):
+        # special tokens are never taken, and xgrammar warns on stderr when it is asked about them
+        if token in self.never or not self.matcher.accept_token(token):
             return False
         if self.matcher.is_terminated() or self.budget is None:
             return True
@@ -53,6 +55,7 @@ class Grammars:
         self._batch: Any = None
         self._compiled: OrderedDict[str, tuple[Any, Shape | None]] = OrderedDict()
         self._spelling: list[bytes] = []
+        self._never: frozenset[int] = frozenset()
         self.bytes: list[int] = []
         self._lock = threading.Lock()
 
@@ -89,7 +92,8 @@ class Grammars:
             self._compiled.move_to_end(key)
             grammar, shape = self._compiled[key]
             budget = None if shape is None else Budget(shape, self._spelling, limit)
-            return Writing(matcher=xgrammar.GrammarMatcher(grammar), budget=budget)
+            matcher = xgrammar.GrammarMatcher(grammar)
+            return Writing(matcher=matcher, budget=budget, never=self._never)
 
     def mask(self, logits: torch.Tensor, written: Sequence[Writing]) -> None:
         """Sets what the grammars forbid in ``logits`` (B, width) to minus infinity."""

@@ -46,7 +46,7 @@ def asks(count: int) -> list[tuple[Ask, Callable[[Any, Ask], Any]]]:
     return made
 
 
-@pytest.fixture(params=["noise", pytest.param("random weights", marks=pytest.mark.slow)])
+@pytest.fixture(params=["noise"])
 def hostile(
     request: pytest.FixtureRequest,
     qwen_chats: Callable[[str], Any],
@@ -83,7 +83,15 @@ def _one(prompts: Any) -> Any:
     return [Group(places=tuple(range(len(prompts))))]
 
 
-@pytest.mark.parametrize("count", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("hostile", "count"),
+    [
+        ("noise", 60),
+        pytest.param("noise", 1000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
+        pytest.param("random weights", 200, marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
+    ],
+    indirect=["hostile"],
+)
 def test_every_reply_is_whole_and_every_order_a_permutation(hostile: Any, count: int) -> None:
     questions = asks(count)
     replies = hostile.reply([replace(a, temperature=3.0) for a, _ in questions])
