@@ -110,10 +110,14 @@ def build(
     hidden: int = 128,
     layers: int = 3,
     scale: float = 4.0,
+    heads: int = 4,
+    text_options: dict[str, Any] | None = None,
+    vision_options: dict[str, Any] | None = None,
 ) -> Path:
     """Writes a checkpoint of ``kind`` (one of `KINDS`) into ``folder`` and returns it.
 
-    ``scale`` widens the output embedding, so that greedy choices are not near ties.
+    ``scale`` widens the output embedding, so that greedy choices are not near ties. The options override
+    what the two configurations say, for larger models.
     """
     import torch
     import transformers as T
@@ -121,7 +125,7 @@ def build(
 
     tok = tokenizer()
     sid = tok.convert_tokens_to_ids
-    head = hidden // 4
+    head = hidden // heads
     third = kind == "qwen3_vl"
     rope = {
         "mrope_section": [head // 2 - 2 * (head // 6), head // 6, head // 6],
@@ -129,12 +133,12 @@ def build(
     }
     text = {
         "vocab_size": -(-len(tok) // 64) * 64, "hidden_size": hidden, "intermediate_size": 2 * hidden,
-        "num_hidden_layers": layers, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": 2,
         "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "tie_word_embeddings": False,
         "pad_token_id": sid("<|endoftext|>"), "eos_token_id": sid("<|im_end|>"),
         "bos_token_id": sid("<|im_start|>"),
         "rope_parameters": rope | {"rope_theta": 1e6} | ({"mrope_interleaved": True} if third else {}),
-    }  # fmt: skip
+    } | (text_options or {})  # fmt: skip
     ids = {
         "image_token_id": sid("<|image_pad|>"), "video_token_id": sid("<|video_pad|>"),
         "vision_start_token_id": sid("<|vision_start|>"), "vision_end_token_id": sid("<|vision_end|>"),
@@ -150,14 +154,18 @@ def build(
             "mlp_ratio": 2,
             "patch_size": 14,
         }
-        config = T.Qwen2VLConfig(text_config=text, vision_config=eyes, **ids)
+        config = T.Qwen2VLConfig(
+            text_config=text, vision_config=eyes | (vision_options or {}), **ids
+        )
         model_type, processor_type = T.Qwen2VLForConditionalGeneration, T.Qwen2VLProcessor
     elif kind == "qwen2_5_vl":
         eyes = {
             "depth": 4, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "patch_size": 14,
             "window_size": 112, "fullatt_block_indexes": [1, 3], "out_hidden_size": hidden,
         }  # fmt: skip
-        config = T.Qwen2_5_VLConfig(text_config=text, vision_config=eyes, **ids)
+        config = T.Qwen2_5_VLConfig(
+            text_config=text, vision_config=eyes | (vision_options or {}), **ids
+        )
         model_type, processor_type = T.Qwen2_5_VLForConditionalGeneration, T.Qwen2_5_VLProcessor
     elif kind == "qwen3_vl":
         patch, video = 16, T.Qwen3VLVideoProcessor
@@ -166,7 +174,11 @@ def build(
             "out_hidden_size": hidden, "num_position_embeddings": 256,
             "deepstack_visual_indexes": [0, 1, 2],
         }  # fmt: skip
-        config = T.Qwen3VLConfig(text_config=text | {"head_dim": head}, vision_config=eyes, **ids)
+        config = T.Qwen3VLConfig(
+            text_config=text | {"head_dim": head},
+            vision_config=eyes | (vision_options or {}),
+            **ids,
+        )
         model_type, processor_type = T.Qwen3VLForConditionalGeneration, T.Qwen3VLProcessor
     else:
         raise ValueError(f"no kind {kind!r}; there are {KINDS}")
@@ -188,7 +200,7 @@ def build(
     processor = processor_type(
         image_processor=T.Qwen2VLImageProcessor(
             patch_size=patch, merge_size=2, temporal_patch_size=2,
-            size={"shortest_edge": 56 * 56, "longest_edge": 448 * 448}, **stats,
+            size={"shortest_edge": 56 * 56, "longest_edge": 512 * 512}, **stats,
         ),
         tokenizer=tok,
         video_processor=video(patch_size=patch),

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-from mmrerank.chat._grammar import Grammars
+from mmrerank.chat._grammar import Grammars, Writing
 from mmrerank.vl.prefix import Prefixes, Start
 from mmrerank.vl.prompts import Encoded
 from mmrerank.vl.qwen import QwenVL
@@ -27,7 +27,7 @@ class Row:
     limit: int
     temperature: float = 0.0
     seed: int = 0
-    matcher: Any = None
+    writing: Writing | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +64,10 @@ def _generate(
     logits = qwen.forward(batch, cache)
     prefixes.keep([r.prompt for r in rows], start, cache)
     while True:
-        matchers = [None if i in finish else rows[i].matcher for i in alive]
         tokens = _choose_allowed(
             logits,
             grammars,
-            matchers,
+            [None if i in finish else rows[i].writing for i in alive],
             [rows[i].temperature for i in alive],
             [draws[i] for i in alive],
         )
@@ -99,30 +98,42 @@ def _generate(
 def _choose_allowed(
     logits: torch.Tensor,
     grammars: Grammars,
-    matchers: Sequence[Any | None],
+    written: Sequence[Writing | None],
     temperatures: Sequence[float],
     draws: Sequence[torch.Generator | None],
 ) -> list[int]:
-    """The next token of each row, told to the row's matcher; only a refused choice is made again, masked.
+    """The next token of each row, told to what the row writes; only a refused choice is made again, masked.
 
     Asking about one token before masking all: masks of xgrammar 0.2.8 lack some tokens that its matcher
     accepts (a vocabulary with "environment" was never allowed that word). What is drawn is distributed
     as under the mask: a draw that is accepted, or else one among the allowed.
     """
     tokens = _choose(logits, temperatures, draws)
-    refused = [
-        n
-        for n, (matcher, token) in enumerate(zip(matchers, tokens, strict=True))
-        if matcher is not None and not matcher.accept_token(token)
-    ]
+    refused = {
+        n: row
+        for n, (row, token) in enumerate(zip(written, tokens, strict=True))
+        if row is not None and not row.take(token)
+    }
     if refused:
-        again = logits[refused]
-        grammars.mask(again, [matchers[n] for n in refused])
-        chosen = _choose(again, [temperatures[n] for n in refused], [draws[n] for n in refused])
-        for n, token in zip(refused, chosen, strict=True):
-            matchers[n].accept_token(token)  # type: ignore[union-attr]
-            tokens[n] = token
+        rows = list(refused)
+        again = logits[rows]
+        grammars.mask(again, list(refused.values()))
+        chosen = _choose(again, [temperatures[n] for n in rows], [draws[n] for n in rows])
+        for n, token in zip(rows, chosen, strict=True):
+            tokens[n] = token if refused[n].take(token) else _close(logits[n], grammars, refused[n])
     return tokens
+
+
+def _close(logits: torch.Tensor, grammars: Grammars, writing: Writing) -> int:
+    """The likeliest single byte that brings a reply whose tokens run out nearer to its end."""
+    import torch
+
+    single = torch.tensor(grammars.bytes, device=logits.device)
+    order: list[int] = single[logits[single].argsort(descending=True)].tolist()
+    for token in (*order, *grammars.stop):
+        if writing.take(token):
+            return token
+    raise RuntimeError("the reply's grammar allows no token at all")
 
 
 def _choose(

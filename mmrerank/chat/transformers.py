@@ -184,7 +184,9 @@ class TransformersChat:
                 limit=job.ask.max_tokens,
                 temperature=job.ask.temperature,
                 seed=int(job.ask.digest()[:15], 16) if job.ask.temperature > 0 else 0,
-                matcher=None if job.ask.schema is None else self._grammars.matcher(job.ask.schema),
+                writing=None
+                if job.ask.schema is None
+                else self._grammars.writing(job.ask.schema, job.ask.max_tokens),
             )
             for job in jobs
         ]
@@ -192,7 +194,7 @@ class TransformersChat:
         made = generate(self.qwen, self._grammars, rows, self._prefixes, start)
         for row, written in zip(rows, made, strict=True):
             text: str = self.qwen.tokenizer.decode(written.ids, skip_special_tokens=True)
-            if row.matcher is not None:
+            if row.writing is not None:
                 text = valid_json(text)
             # the stop token was computed as well, though it is no part of the text
             usage = Usage(output_tokens=len(written.ids) + (written.finish == "stop"))

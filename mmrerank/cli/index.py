@@ -46,8 +46,9 @@ def index(
             "--embedder",
             metavar="SPEC",
             show_default=False,
-            help="bundled, open_clip:ARCH:TAG, open_clip:local-dir:PATH, open_clip:ARCH:random, or a name of "
-            "`mmrerank list models` (default: what the index was built with, or bundled).",
+            help="bundled, open_clip:ARCH:TAG, open_clip:local-dir:PATH, qwen3_vl:PATH_OR_NAME, "
+            "unime:v2:PATH_OR_NAME, or a name of `mmrerank list models` (default: what the index was built "
+            "with, or bundled).",
         ),
     ] = None,
     vectors: Annotated[

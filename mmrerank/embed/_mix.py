@@ -57,11 +57,16 @@ def mix(
         else:
             seen = unit(shown.mean(axis=0))
             vector = unit(text_weight * said[words[query.words]] + (1 - text_weight) * seen)
-        if excluded := [said[words[t]] for t in query.exclude if t.strip()]:
-            less = unit(vector - EXCLUSION_WEIGHT * unit(np.mean(excluded, axis=0)))
-            vector = less if less.any() else vector
-        rows.append(vector)
+        rows.append(without(vector, [said[words[t]] for t in query.exclude if t.strip()]))
     return np.stack(rows).astype(np.float32) if rows else said
+
+
+def without(vector: Any, excluded: Sequence[Any]) -> Any:
+    """Unit ``vector`` less half the mean direction of ``excluded`` vectors, if there are any."""
+    if not excluded:
+        return vector
+    less = unit(vector - EXCLUSION_WEIGHT * unit(np.mean(excluded, axis=0)))
+    return less if less.any() else vector
 
 
 def _texts(query: Query) -> list[str]:

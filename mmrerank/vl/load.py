@@ -1,4 +1,4 @@
-"""Loads a Qwen-VL checkpoint (Qwen2-VL, Qwen2.5-VL, Qwen3-VL) from a folder or a hub name.
+"""Loads a vision-language checkpoint (Qwen2-VL, Qwen2.5-VL, Qwen3-VL, ...) from a folder or a hub name.
 
 Says what is wrong with a checkpoint before anything slow happens, and afterwards refuses one whose weights
 are incomplete. It does not run the model (`mmrerank.vl.qwen`) and reads safetensors only, never pickles.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,8 @@ SMALL = 50_000_000
 """Parameters below which a CPU computes in float32: such a model gains nothing from bfloat16."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_ALLOWED = "a folder or a hub name of a Qwen2-VL, Qwen2.5-VL or Qwen3-VL model"
+HEADLESS = frozenset({"lm_head.weight"})
+"""Tensors that an embedding model may lack: it never says a word."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,28 +44,42 @@ class Checkpoint:
     processor: Any
 
 
-def load(name: str, *, device: str | None = None, dtype: str | None = None) -> Checkpoint:
+def load(
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    types: Mapping[str, str] = MODEL_TYPES,
+    spare: frozenset[str] = frozenset(),
+) -> Checkpoint:
     """Loads ``name`` for inference.
 
     ``device`` is a torch device, ``auto`` (spread over what there is) or None (CUDA if present, else CPU).
     ``dtype`` is a torch dtype's name; by default float32 for a small model on a CPU, else bfloat16 where
-    the device computes in it. Raises `ModelError` naming what was wrong, what is allowed and what to do.
+    the device computes in it. ``types`` are the model types allowed, with their names; ``spare`` are tensors
+    that may be missing. Raises `ModelError` naming what was wrong, what is allowed and what to do.
     """
+    wanted = f"a folder or a hub name of a {_either(types.values())} model"
     if not name.strip():
-        raise ModelError(f"no model was named; give {_ALLOWED}, as in transformers:PATH_OR_NAME")
+        raise ModelError(f"no model was named; give {wanted}, as in PLUGIN:PATH_OR_NAME")
     folder = Path(name).expanduser()
     if folder.exists():
-        _check_folder(folder)
+        _check_folder(folder, types, wanted)
         source = str(folder)
     elif _HUB_NAME.fullmatch(name):
         source = name
     else:
-        raise ModelError(f"there is no folder {name!r}; give {_ALLOWED}")
-    return _load(name, source, device, dtype)
+        raise ModelError(f"there is no folder {name!r}; give {wanted}")
+    return _load(name, source, device, dtype, types, spare, wanted)
 
 
-def _check_folder(folder: Path) -> None:
-    """Raises `ModelError` unless ``folder`` holds the files of a Qwen-VL checkpoint."""
+def _either(names: Iterable[str]) -> str:
+    *most, last = dict.fromkeys(names)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
+    """Raises `ModelError` unless ``folder`` holds the files of a checkpoint of one of ``types``."""
     if not folder.is_dir():
         raise ModelError(f"{folder} is a file; give the checkpoint's folder")
     config = folder / "config.json"
@@ -72,11 +87,11 @@ def _check_folder(folder: Path) -> None:
         model_type = json.loads(config.read_text("utf-8")).get("model_type")
     except FileNotFoundError:
         raise ModelError(
-            f"{folder} holds no config.json, so it is no checkpoint; give {_ALLOWED}"
+            f"{folder} holds no config.json, so it is no checkpoint; give {allowed}"
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{config} cannot be read ({error}); copy the checkpoint again") from None
-    _check_type(str(folder), model_type)
+    _check_type(str(folder), model_type, types, allowed)
     wanted = {
         "weights (*.safetensors; pickled weights are not read)": ("*.safetensors",),
         "a tokenizer (tokenizer.json, or vocab.json and merges.txt)": (
@@ -93,14 +108,22 @@ def _check_folder(folder: Path) -> None:
             raise ModelError(f"{folder} lacks {what}; copy the whole checkpoint")
 
 
-def _check_type(name: str, model_type: object) -> None:
-    if model_type not in MODEL_TYPES:
+def _check_type(name: str, model_type: object, types: Mapping[str, str], allowed: str) -> None:
+    if model_type not in types:
         raise ModelError(
-            f"{name} is a {model_type!r} model; allowed are {', '.join(MODEL_TYPES)}: give {_ALLOWED}"
+            f"{name} is a {model_type!r} model; allowed are {', '.join(types)}: give {allowed}"
         )
 
 
-def _load(name: str, source: str, device: str | None, dtype: str | None) -> Checkpoint:
+def _load(
+    name: str,
+    source: str,
+    device: str | None,
+    dtype: str | None,
+    types: Mapping[str, str],
+    spare: frozenset[str],
+    allowed: str,
+) -> Checkpoint:
     import torch
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
@@ -110,20 +133,20 @@ def _load(name: str, source: str, device: str | None, dtype: str | None) -> Chec
     try:
         target = torch.device(device or _default_device()) if device != "auto" else None
         config = AutoConfig.from_pretrained(source)
-        _check_type(name, config.model_type)
+        _check_type(name, config.model_type, types, allowed)
         processor = AutoProcessor.from_pretrained(source)
         with _no_progress_bar():
             model, info = AutoModelForImageTextToText.from_pretrained(
                 source,
                 dtype="auto",
-                attn_implementation=_attention(device, dtype),
                 use_safetensors=True,
                 device_map="auto" if target is None else None,
                 output_loading_info=True,
             )
     except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        raise ModelError(_why(name, source, error)) from error
-    absent = sorted({*info["missing_keys"], *(str(k[0]) for k in info["mismatched_keys"])})
+        raise ModelError(_why(name, source, error, allowed)) from error
+    lacking = {*info["missing_keys"], *(str(k[0]) for k in info["mismatched_keys"])}
+    absent = sorted(lacking - spare)
     if absent:
         raise ModelError(
             f"{name} lacks {len(absent)} of the model's tensors, or has them in another shape, such as "
@@ -135,16 +158,21 @@ def _load(name: str, source: str, device: str | None, dtype: str | None) -> Chec
         model = model.to(device=target, dtype=_dtype(model, target, dtype))
     elif dtype is not None:
         model = model.to(dtype=getattr(torch, dtype))
+    _use_flash_attention(model)
     return Checkpoint(name=name, family=config.model_type, model=model.eval(), processor=processor)
 
 
-def _attention(device: str | None, dtype: str | None) -> str:
-    """Flash attention where it is installed and computes in what is asked for, else torch's own."""
+def _use_flash_attention(model: Any) -> None:
+    """Where it is installed and the model computes in what it takes; else torch's own kernels stay."""
+    import torch
     from transformers.utils import is_flash_attn_2_available
 
-    on_gpu = (device or _default_device()).startswith(("cuda", "auto"))
-    fast = on_gpu and dtype in (None, "bfloat16", "float16") and is_flash_attn_2_available()
-    return "flash_attention_2" if fast else "sdpa"
+    half = model.dtype in (torch.bfloat16, torch.float16)
+    if model.device.type == "cuda" and half and is_flash_attn_2_available():
+        try:
+            model.set_attn_implementation("flash_attention_2")
+        except (ImportError, ValueError):  # this model, or this version of it, has no such path
+            model.set_attn_implementation("sdpa")
 
 
 def weights_digest(name: str) -> str:
@@ -170,10 +198,10 @@ def weights_digest(name: str) -> str:
     return total.hexdigest()
 
 
-def _why(name: str, source: str, error: Exception) -> str:
+def _why(name: str, source: str, error: Exception, allowed: str) -> str:
     text = " ".join(str(error).split())[:300]
     if Path(source).is_dir():
-        return f"{name} cannot be loaded: {text}. Copy the whole checkpoint, or give {_ALLOWED}"
+        return f"{name} cannot be loaded: {text}. Copy the whole checkpoint, or give {allowed}"
     return (
         f"{name!r} is no folder here, and the hub did not give it: {text}. "
         "Check the name and the network, or give a folder that holds the checkpoint"
