@@ -90,19 +90,19 @@ class Budget:
 def bound(ask: Ask) -> Usage:
     """The most that ``ask`` is taken to cost: a token a byte of text, ``image_tokens``, ``max_tokens``.
 
+    Thoughts before a choice are written first and read again with the rest.
+
     No byte-level tokenizer makes more tokens than bytes.
     """
     parts = [p for m in ask.messages for p in m.parts]
     images = sum(p.image is not None for p in parts)
     text = sum(len(p.text.encode("utf-8", "replace")) for p in parts if p.text)
-    return Usage(
-        calls=1,
-        input_tokens=text
-        + PER_MESSAGE * (len(ask.messages) + 1)
-        + (ask.image_tokens + PER_IMAGE) * images,
-        output_tokens=1 if ask.choices or ask.read else ask.max_tokens,
-        images=images,
-    )
+    read = text + PER_MESSAGE * (len(ask.messages) + 1) + (ask.image_tokens + PER_IMAGE) * images
+    written = 1 if ask.choices or ask.read else ask.max_tokens
+    if ask.think and ask.choices:
+        read, written = 2 * (read + PER_MESSAGE) + ask.max_tokens, ask.max_tokens + 1
+        images *= 2
+    return Usage(calls=1, input_tokens=read, output_tokens=written, images=images)
 
 
 class Meter:

@@ -40,8 +40,8 @@ class Reranker:
     of `mmrerank.messages.Ask` and returns a `mmrerank.ports.Outcome`; ``chat`` a backend or its spec
     (``bundled``, ``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none);
     ``options`` are the method's own; ``retriever`` (an `ImageSearch`) is what methods that search again
-    ask. Raises `UsageError` for an unknown name or option and `CapabilityError` when the backend cannot do what the
-    method needs.
+    ask. Raises `UsageError` for an unknown name or option and `CapabilityError` when the backend cannot do
+    what the method needs.
     """
 
     def __init__(

@@ -23,6 +23,7 @@ from mmrerank.chat._address import address
 from mmrerank.chat._failures import Complaint, Refused, understood
 from mmrerank.chat._sdk import arguments, connected, stop
 from mmrerank.chat._stream import assembled
+from mmrerank.chat._think import with_thoughts
 from mmrerank.chat._wire import Dialect, answered_as, body, notes, off_schema, reading
 from mmrerank.errors import BudgetError, ChatError, InputError, ReplyError, UsageError
 from mmrerank.messages import Ask, Message, Part, Reply
@@ -144,7 +145,12 @@ class OpenAIChat:
         if not asks:
             return []
         start = time.perf_counter()
-        replies = self._wait(self._all(asks, seconds))
+
+        def within(some: Sequence[Ask]) -> list[Reply]:
+            left = None if seconds is None else seconds - (time.perf_counter() - start)
+            return self._wait(self._all(some, None if left is None else max(left, 0.0)))
+
+        replies = with_thoughts(asks, within)
         # the asks waited side by side: each bears its share of the wall time
         share = Usage(seconds=(time.perf_counter() - start) / len(asks))
         return [replace(r, usage=r.usage + share) for r in replies]

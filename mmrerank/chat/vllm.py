@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from mmrerank.chat._text import valid_json, without_thinking
+from mmrerank.chat._think import with_thoughts
 from mmrerank.chat._wire import conversation
 from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
@@ -44,6 +45,9 @@ class VllmChat:
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask in one batch. Raises `UsageError` for choices that are not single tokens."""
+        return with_thoughts(asks, self._replies)
+
+    def _replies(self, asks: Sequence[Ask]) -> list[Reply]:
         replies: dict[int, Reply] = {}
         ready: list[tuple[int, Ask, list[dict[str, Any]]]] = []
         for place, ask in enumerate(asks):
