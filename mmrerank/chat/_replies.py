@@ -22,6 +22,7 @@ def to_plain(reply: Reply) -> dict[str, Any]:
     return {
         "text": reply.text,
         "logprobs": dict(reply.logprobs),
+        **({} if reply.mass is None else {"mass": reply.mass}),
         "finish": reply.finish,
         "usage": dataclasses.asdict(reply.usage),
         "error": None
@@ -39,6 +40,7 @@ def from_plain(body: Mapping[str, Any], states: bytes | None = None) -> Reply:
     return Reply(
         text=body["text"],
         logprobs={str(k): float(v) for k, v in body["logprobs"].items()},
+        mass=None if body.get("mass") is None else float(body["mass"]),
         states=unpacked(states) if states else (),
         usage=Usage(**{k: v for k, v in body["usage"].items() if k in known}),
         finish=body["finish"],

@@ -145,7 +145,8 @@ def reading(ask: Ask, payload: bytes) -> Reply:
         return _useless("the server's response holds no choices", usage)
     if ask.choices:
         try:
-            return Reply(logprobs=_logprobs(ask.choices, choice), usage=usage)
+            logprobs, mass = _logprobs(ask.choices, choice)
+            return Reply(logprobs=logprobs, mass=mass, usage=usage)
         except ReplyError as error:
             return _useless(str(error), usage)
     cut = _at(choice, "finish_reason") == "length"
@@ -215,8 +216,11 @@ def off_schema(reply: Reply, schema: Mapping[str, Any]) -> bool:
     return not isinstance(found, dict) or not set(schema.get("required", ())) <= found.keys()
 
 
-def _logprobs(choices: Sequence[str], choice: Any) -> dict[str, float]:
-    """Log-probabilities normalised over ``choices``; a choice not listed gets the smallest value listed."""
+def _logprobs(choices: Sequence[str], choice: Any) -> tuple[dict[str, float], float | None]:
+    """Log-probabilities normalised over ``choices``, and that of all together where all are listed.
+
+    A choice that is not listed gets the smallest value listed.
+    """
     content = _at(choice, "logprobs", "content")
     listed = _at(content[0], "top_logprobs") if isinstance(content, list) and content else None
     found: dict[str, float] = {}
@@ -234,7 +238,8 @@ def _logprobs(choices: Sequence[str], choice: Any) -> dict[str, float]:
     values = [found.get(c, floor) for c in choices]
     top = max(values)
     total = top + math.log(sum(math.exp(v - top) for v in values))
-    return {c: v - total for c, v in zip(choices, values, strict=True)}
+    told = all(c in found for c in choices)
+    return {c: v - total for c, v in zip(choices, values, strict=True)}, total if told else None
 
 
 def _at(value: Any, *keys: str) -> Any:

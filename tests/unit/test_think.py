@@ -69,7 +69,7 @@ def stub() -> Iterator[StubServer]:
 def test_over_a_server(stub: StubServer) -> None:
     def answer(request: dict[str, object]) -> dict[str, object]:
         if request.get("logprobs"):
-            return completion("yes", **vllm_logprobs(yes=-0.2, no=-1.8))
+            return vllm_logprobs(yes=-0.2, no=-1.8)
         return completion("A boat, clearly.")
 
     stub.answer = answer  # type: ignore[assignment]
