@@ -1,0 +1,104 @@
+"""Methods on tiny random checkpoints of two families; those that read a model's insides against a plain run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import test_vl_reuse as reuse
+
+from mmrerank import registry
+from mmrerank.messages import Ask
+from mmrerank.rerank import comparisons
+from mmrerank.rerank.states import NOTHING, attend
+from mmrerank.rerank.strategies import first, icr
+from mmrerank.reranker import Reranker
+from mmrerank.types import Candidate, Image, Query, Ranking
+
+QUERY = Query(text="a red dog near the blue house")
+
+
+@pytest.fixture(params=reuse.FAMILIES)
+def chat(request: pytest.FixtureRequest, qwen_chats: Callable[[str], Any]) -> reuse.Counted:
+    return reuse.Counted(qwen_chats(request.param))
+
+
+@pytest.fixture
+def ranking(picture: Callable[..., Image]) -> Ranking:
+    shown = [picture(90 + 12 * n, 140 - 7 * n, seed=n) for n in range(6)]
+    return Ranking(
+        tuple(Candidate(id=f"i{n}", image=i, score=1 - n / 10) for n, i in enumerate(shown))
+    )
+
+
+def eager(chat: reuse.Counted, ask: Ask) -> list[Any]:
+    """Attention of each image's tokens from the last words, out of one eager run over everything."""
+    import torch
+
+    prompt, out = reuse.TestStates().run(chat, ask)
+    asking = prompt.words[-1]
+    total = torch.stack(out.attentions).sum((0, 2))[0]
+    paid = total[asking.start : asking.end].mean(0).numpy()
+    return [paid[a:b] for a, b in prompt.spans]
+
+
+def test_icr_is_the_difference_of_two_full_runs(chat: reuse.Counted, ranking: Ranking) -> None:
+    judging = icr.rank(QUERY, ranking, icr.Options())
+    asks = next(judging)
+    replies = chat.reply(asks)
+    # the images are looked at once, and read once: one pass over them, one for each search
+    assert (chat.looked, chat.passes) == (len(ranking), 3)
+    with pytest.raises(StopIteration) as end:
+        judging.send(replies)
+    group = ranking.candidates[::-1]
+    by_hand = reuse.Counted(chat.chat)
+    searched = eager(by_hand, attend(QUERY, group))
+    empty = eager(by_hand, attend(NOTHING, group))
+    wanted = {c.id: s - e for c, s, e in zip(group, searched, empty, strict=True)}
+    for candidate, one, other in zip(group, replies[0].states, replies[1].states, strict=True):
+        assert one - other == pytest.approx(wanted[candidate.id], abs=1e-5)
+    values = {i: icr.pooled(w, "mean") for i, w in wanted.items()}
+    assert end.value.value.ranking.ids == tuple(sorted(values, key=lambda i: -values[i]))
+
+
+def test_first_is_the_order_of_the_letters(chat: reuse.Counted, ranking: Ranking) -> None:
+    import torch
+
+    result = Reranker("first", chat.chat).rank(QUERY, ranking)
+    ask = comparisons.pick(QUERY, ranking.candidates)
+    _, out = reuse.TestStates().run(reuse.Counted(chat.chat), ask)
+    logits = torch.log_softmax(out.logits[0, -1].float(), -1)
+    ids = [chat.qwen.tokenizer(n, add_special_tokens=False)["input_ids"] for n in ask.labels]
+    assert all(len(i) == 1 for i in ids)
+    values = {c.id: float(logits[i[0]]) for c, i in zip(ranking, ids, strict=True)}
+    assert [h.id for h in result] == sorted(values, key=lambda i: -values[i])
+    (step,) = result.trace.steps
+    told = np.array([step.logprobs[n] for n in ask.labels])
+    plain = np.array(list(values.values()))
+    assert told - told.max() == pytest.approx(plain - plain.max(), abs=1e-4)
+    assert first.calls(len(ranking), first.Options()) == result.usage.calls == 1
+
+
+class Curt:
+    """The same chat, which is given little room: random weights have nothing to say."""
+
+    def __init__(self, chat: Any) -> None:
+        self.chat, self.spec, self.domain = chat, chat.spec, ""
+        self.capabilities = chat.capabilities
+
+    def reply(self, asks: Sequence[Ask]) -> Any:
+        return self.chat.reply([replace(a, max_tokens=min(a.max_tokens, 48)) for a in asks])
+
+
+@pytest.mark.parametrize("method", registry.names("strategy"))
+def test_every_method_runs_on_a_real_model(
+    chat: reuse.Counted, ranking: Ranking, method: str
+) -> None:
+    some = Ranking(ranking.candidates[:4])
+    result = Reranker(method, Curt(chat.chat)).rank(QUERY, some)
+    assert sorted(h.id for h in result) == sorted(some.ids)
+    module = registry.load("strategy", method)
+    assert result.usage.calls <= module.calls(4, module.Options())
