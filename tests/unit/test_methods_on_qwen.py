@@ -1,4 +1,4 @@
-"""Methods on tiny random checkpoints of two families; those that read a model's insides against a plain run."""
+"""Methods on tiny random checkpoints of two families; those that read a model's insides, by hand as well."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Curt:
         self.capabilities = chat.capabilities
 
     def reply(self, asks: Sequence[Ask]) -> Any:
-        return self.chat.reply([replace(a, max_tokens=min(a.max_tokens, 48)) for a in asks])
+        return self.chat.reply([replace(a, max_tokens=min(a.max_tokens, 120)) for a in asks])
 
 
 @pytest.mark.parametrize("method", registry.names("strategy"))

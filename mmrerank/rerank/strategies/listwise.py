@@ -72,7 +72,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             think=options.think,
             image_tokens=options.image_tokens,
         )
-        read = yield from _answer(ask)
+        read = yield from _answer(ask, again=options.think > 0)
         repairs += read.repairs
         reason = read.reason
         there, _ = Ranking(tuple(order[start:end])).reorder(read.order)
@@ -81,10 +81,10 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(ranking=after, explanation=Explanation(reason=reason), repairs=repairs)
 
 
-def _answer(ask: Ask) -> Generator[list[Ask], list[Reply], Reading]:
+def _answer(ask: Ask, *, again: bool) -> Generator[list[Ask], list[Reply], Reading]:
     (reply,) = yield [ask]
     read = judgements.read_order(reply, ask)
-    if read.status == "failed" and reply.finish == "length":
+    if again and read.status == "failed" and reply.finish == "length":
         (reply,) = yield [replace(ask, max_tokens=2 * ask.max_tokens)]
         read = judgements.read_order(reply, ask)
     return read
