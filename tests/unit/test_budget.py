@@ -175,9 +175,9 @@ def test_limits_are_read_and_refused() -> None:
 def test_a_bound_is_one(qwen_chats: Callable[[str], Any], picture: Any) -> None:
     """No prompt of a real tokenizer and template has more tokens than its bound."""
     qwen = qwen_chats("qwen3_vl").qwen
-    texts = ["", "a dog", "\u00e9\u4e16\u754c" * 40, "<|im_start|>" * 9, "{}[]()#" * 50, " " * 99]
+    texts = ["", "\u00e9\u4e16\u754c" * 20, "<|im_start|>" * 9, "{}[]()#" * 20]
     for text in texts:
-        for images in (0, 1, 3):
+        for images in (0, 2):
             shown = tuple(Part(image=picture(200, 100, n)) for n in range(images))
             system = Message(role="system", parts=(Part(text=text or "x"),))
             user = Message(role="user", parts=(*shown, Part(text=text or "y")))

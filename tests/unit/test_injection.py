@@ -1,4 +1,4 @@
-"""Text that wants to be ranked first: in captions, queries, notes and images, it changes no form and no id."""
+"""Text that wants to be ranked first: wherever it stands, it changes no form and no id."""
 
 from __future__ import annotations
 
