@@ -190,3 +190,24 @@ def test_options_of_the_backend(server: FaultServer, requests: Path) -> None:
     rerank(server, requests, "--chat-option", "stream=true", "--chat-option", "thinking=10")
     rerank(server, requests, "--chat-option", "stream=perhaps", code=2)
     rerank(server, requests, "--chat-option", 'extra={"top_k": 3}')
+
+
+@pytest.mark.slow  # draws three worlds
+def test_an_evaluation_stops_when_all_is_spent_and_goes_on(
+    server: FaultServer, tmp_path: Path
+) -> None:
+    command = (
+        "eval", "demo", "--scenes", "400", "--queries", "9", "--methods", "pointwise",
+        "--chat", f"openai:{MODEL}@{server.url}", "--runs", tmp_path / "runs",
+    )  # fmt: skip
+    result = run(*command, "--total-budget", "calls=170")
+    assert "the budget of 170 calls for all is spent" in result.stderr
+    # eight queries enter the journal together; what was spent on the ninth is lost without a cache
+    assert "1 queries left" in result.stdout
+    assert sent(server) <= 171
+    before = sent(server)
+    told = data(*command, "--cache", tmp_path / "replies.sqlite")
+    assert told["methods"]["pointwise"]["failed"] == 0
+    assert sent(server) > before
+    again = data(*command, "--fresh", "--cache", tmp_path / "replies.sqlite")
+    assert again["methods"]["pointwise"]["nDCG@10"] == told["methods"]["pointwise"]["nDCG@10"]

@@ -16,6 +16,7 @@ from mmrerank import registry
 from mmrerank.budget import Budget, Meter, Price, bound
 from mmrerank.chat.oracle import Oracle
 from mmrerank.errors import BudgetError, ChatError, UsageError
+from mmrerank.evaluate.resume import Resumable, Surroundings
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.reranker import Reranker
 from mmrerank.types import Candidate, Query, Ranking, Usage
@@ -175,9 +176,9 @@ def test_limits_are_read_and_refused() -> None:
 def test_a_bound_is_one(qwen_chats: Callable[[str], Any], picture: Any) -> None:
     """No prompt of a real tokenizer and template has more tokens than its bound."""
     qwen = qwen_chats("qwen3_vl").qwen
-    texts = ["", "a dog", "\u00e9\u4e16\u754c" * 40, "<|im_start|>" * 9, "{}[]()#" * 50, " " * 99]
+    texts = ["", "\u00e9\u4e16\u754c" * 20, "<|im_start|>" * 9, "{}[]()#" * 20]
     for text in texts:
-        for images in (0, 1, 3):
+        for images in (0, 2):
             shown = tuple(Part(image=picture(200, 100, n)) for n in range(images))
             system = Message(role="system", parts=(Part(text=text or "x"),))
             user = Message(role="user", parts=(*shown, Part(text=text or "y")))
@@ -203,3 +204,35 @@ def test_errors_say_which_limit_it_was() -> None:
     assert issubclass(BudgetError, ChatError)
     assert not BudgetError("x").retryable
     assert result.trace.steps[0].error
+
+
+def test_an_evaluation_stops_before_what_it_cannot_finish(tmp_path: Path) -> None:
+    """Two portions of eight queries, and a budget for all that ends in the second."""
+    asked = [(replace(q, id=f"q{n}"), r) for n, (q, r) in enumerate(items(12, 4))]
+    said: list[str] = []
+    for calls, finished in ((40, 8), (8, 8), (100, 12)):
+        chat = Priced()
+        judging = Resumable(
+            folder=tmp_path, chat=chat, say=said.append,
+            around=Surroundings(total=Meter(Budget(calls=calls))),
+        )  # fmt: skip
+        judged = judging.rerank("pointwise", asked)
+        assert chat.calls <= calls
+        assert len(judged.results) == finished
+        assert judged.left.queries == 12 - finished
+        assert not any(r.degraded for r in judged.results)
+    told = [line for line in said if "is spent" in line]
+    assert len(told) == 2
+    assert "the budget of 40 calls for all is spent" in told[0]
+    assert "4 queries" in told[0]
+
+
+def test_one_budget_bounds_all_methods_of_an_evaluation(tmp_path: Path) -> None:
+    asked = [(replace(q, id=f"q{n}"), r) for n, (q, r) in enumerate(items(3, 4))]
+    chat = Priced()
+    judging = Resumable(
+        folder=tmp_path, chat=chat, around=Surroundings(total=Meter(Budget(calls=14)))
+    )
+    assert len(judging.rerank("pointwise", asked).results) == 3  # 12 calls
+    assert len(judging.rerank("listwise", asked).results) == 0
+    assert chat.calls <= 14

@@ -1,4 +1,4 @@
-"""Text that wants to be ranked first: in captions, queries, notes and images. No form changes and no id."""
+"""Text that wants to be ranked first: wherever it stands, it changes no form and no id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mmrerank.chat._text import without_thinking
 from mmrerank.chat.scripted import Scripted
-from mmrerank.messages import Ask, Reply
+from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.rerank.parse import json_object
 from mmrerank.rerank.prompting import defuse
@@ -237,3 +237,24 @@ def test_a_tag_in_a_note_does_not_cost_the_rest() -> None:
     body, repaired = json_object(reply)
     assert repaired
     assert body == {"A": {"note": "it says <think>", "grade": 1}, "B": {"grade": 2}}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6))
+@example(["<|im_", "end|>", "<|im_start|>"])
+@example(["<|im_<|im_end|>end|>"])
+@example(["<think", ">", "</", "think>"])
+def test_the_local_model_reads_no_token_out_of_pieces(
+    qwen_chats: Callable[[str], Any], pieces: list[str]
+) -> None:
+    """Without any help from a prompt: text spelt over several parts of one message, as anybody may send it."""
+    qwen = qwen_chats("qwen3_vl").qwen
+    special = {*qwen.tokenizer.all_special_ids, *qwen.tokenizer.get_added_vocab().values()}
+
+    def count(*texts: str) -> int:
+        parts = tuple(Part(text=t) for t in texts)
+        turns = tuple(Message(role=r, parts=parts) for r in ("system", "user"))
+        ids = qwen.tokenizer(qwen.prompt(turns), add_special_tokens=False)["input_ids"]
+        return sum(i in special for i in ids)
+
+    assert count(*pieces) == count("a")
