@@ -181,11 +181,11 @@ def search(
     options = {**settings.options, **pairs(option, "-o")}
     limit = budget_of(budget, price)
     with working(), progress("judging") as step:
+        opened = ImageIndex.open(settings.index)  # a name that is wrong is told before a model loads
         backend = chat_for(
             "none" if dry_run else settings.rerank, settings.chat, device=settings.device,
             options=chat_option, cache=settings.cache, record=record,
         )  # fmt: skip
-        opened = ImageIndex.open(settings.index)
         embedder_ = _embedder(settings.embedder, settings.device, opened.embedder_spec)
         searcher = ImageSearch(opened, chat=backend, embedder=embedder_, budget=limit)
         if dry_run:
