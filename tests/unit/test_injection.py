@@ -247,14 +247,14 @@ def test_a_tag_in_a_note_does_not_cost_the_rest() -> None:
 def test_the_local_model_reads_no_token_out_of_pieces(
     qwen_chats: Callable[[str], Any], pieces: list[str]
 ) -> None:
-    """Without any help from a prompt: text spelt over several parts of one message, as anybody may send it."""
+    """Without any help from a prompt: tokens spelt over several parts of one message."""
     qwen = qwen_chats("qwen3_vl").qwen
     special = {*qwen.tokenizer.all_special_ids, *qwen.tokenizer.get_added_vocab().values()}
 
     def count(*texts: str) -> int:
         parts = tuple(Part(text=t) for t in texts)
         turns = tuple(Message(role=r, parts=parts) for r in ("system", "user"))
-        ids = qwen.tokenizer(qwen.prompt(turns), add_special_tokens=False)["input_ids"]
+        ids = qwen.encode(turns, image_tokens=64).ids.tolist()
         return sum(i in special for i in ids)
 
     assert count(*pieces) == count("a")
