@@ -186,19 +186,19 @@ def family(kind: str, folder: Path, candidates: int, dtype: str | None) -> list[
 
     # pointwise, a query with a reference image: half of each question is shared
     composed = Query(text="the same but at night", images=(photograph(512, 50),))
-    base = timed(lambda: one_by_one(point(composed, found[: candidates // 2])))
+    half = found[: max(2, candidates // 2)]
+    base = timed(lambda: one_by_one(point(composed, half)))
     ours.qwen.features.clear()
-    first = timed(lambda: answered(ours.reply(point(composed, found[: candidates // 2]))))
+    first = timed(lambda: answered(ours.reply(point(composed, half))))
     rows.append(
         Row(what="pointwise, image query: speed-up", value=base / first, unit="x", wanted=">= 2")
     )
 
     # verdicts with notes: text is generated, for every candidate at once
     parts = [Component(id="c1", kind="subject", text="dog")]
-    few = found[: max(2, candidates // 2)]
     asks = [
         replace(judgements.evaluate(QUERIES[0], parts, [c], image_tokens=TOKENS), max_tokens=70)
-        for c in few
+        for c in half
     ]
     base = timed(lambda: one_by_one(asks))
     ours.qwen.features.clear()

@@ -73,11 +73,13 @@ class Grammars:
                 self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
                 self._batch = xgrammar.BatchGrammarMatcher(max_threads=1)
                 self._spelling = info.decoded_vocab
-                special = {*info.special_token_ids, *self.stop}
-                single = {
-                    s: n for n, s in enumerate(self._spelling) if len(s) == 1 and n not in special
-                }
-                self.bytes = list(single.values())
+                special = {*info.special_token_ids, *self._tokenizer.all_special_ids}
+                self._never = frozenset(special - set(self.stop))
+                self.bytes = [
+                    n
+                    for n, spelling in enumerate(self._spelling)
+                    if len(spelling) == 1 and n not in self._never and n not in self.stop
+                ]
             if key not in self._compiled:
                 try:
                     grammar = self._compiler.compile_json_schema(

@@ -16,12 +16,13 @@ from mmrerank.chat import _read
 from mmrerank.chat._generate import Row, generate
 from mmrerank.chat._grammar import Grammars
 from mmrerank.chat._text import valid_json, without_thinking
+from mmrerank.chat._think import with_thoughts
 from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability
-from mmrerank.types import Usage
+from mmrerank.types import Image, Usage
 from mmrerank.vl import features, prefix
-from mmrerank.vl.features import FeatureStore
+from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.load import weights_digest
 from mmrerank.vl.prefix import Group, Prefixes, Start
 from mmrerank.vl.prompts import Encoded
@@ -32,6 +33,8 @@ BATCH = 32
 TOKENS = 16384
 PIXEL_BYTES = 1 << 30
 """Pixels that wait at once: what more images bring is prepared only after these were looked at."""
+AHEAD = 64
+"""Images that are prepared at once, in threads."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ class TransformersChat:
         if batch_size < 1 or batch_tokens < 1:
             raise UsageError("batch_size and batch_tokens must be at least 1")
         self.spec = f"transformers:{qwen.name}"
+        self.fingerprint = str(qwen.model.dtype)  # what else than the weights changes a reply
         self.capabilities: frozenset[Capability] = frozenset(
             {"generate", "choice_logprobs", "attention", "embed", "token_embeddings"}
         )
@@ -72,11 +76,14 @@ class TransformersChat:
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask, batched. Raises `UsageError` for choices that are not single tokens."""
+        return with_thoughts(asks, self._replies)
+
+    def _replies(self, asks: Sequence[Ask]) -> list[Reply]:
         replies: dict[int, Reply] = {}
         choices = [self._choices(ask) for ask in asks]
         waiting: list[_Job] = []
         pixels: dict[int, int] = {}
-        for place, ask in enumerate(asks):
+        for place, ask in self._prepared(asks):
             try:
                 job = self._job(place, ask, choices[place])
             except (InputError, OSError) as error:
@@ -94,6 +101,20 @@ class TransformersChat:
                     waiting, pixels = [], {}
         replies |= self._answer_all(waiting)
         return [replies[place] for place in range(len(asks))]
+
+    def _prepared(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Ask]]:
+        """Asks with their places, the pictures of the next few ready whenever one comes."""
+        ready: list[Picture] = []
+        until = 0
+        for place, ask in enumerate(asks):
+            if place == until:
+                images: list[tuple[Image, int]] = []
+                while until < len(asks) and len(images) < AHEAD:
+                    shown = [p.image for m in asks[until].messages for p in m.parts]
+                    images += [(i, asks[until].image_tokens) for i in shown if i is not None]
+                    until += 1
+                ready[:] = self.qwen.prompts.ahead(images)
+            yield place, ask
 
     def _job(self, place: int, ask: Ask, choices: tuple[int, ...]) -> _Job:
         start = time.perf_counter()
@@ -213,7 +234,10 @@ class TransformersChat:
         for job, row in zip(jobs, logits, strict=True):
             logprobs = torch.log_softmax(row[list(job.choices)], -1).tolist()
             named: dict[str, float] = dict(zip(job.ask.choices, logprobs, strict=True))
-            replies.append(Reply(logprobs=named, usage=Usage(output_tokens=1)))
+            among = torch.logsumexp(row[list(job.choices)], -1) - torch.logsumexp(row, -1)
+            replies.append(
+                Reply(logprobs=named, mass=float(among), usage=Usage(output_tokens=1))
+            )
         return replies
 
     def _read(self, jobs: Sequence[_Job], start: Start) -> list[Reply]:

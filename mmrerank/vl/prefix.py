@@ -76,9 +76,8 @@ class Prefixes:
         self._qwen, self._limit = qwen, limit
         self._kept: list[Prefix] = []  # the most recent last
         # layers with a sliding window forget the beginning
-        self.enabled = limit > 0 and all(
-            type(layer) is DynamicLayer for layer in qwen.new_cache().layers
-        )
+        self._whole = all(type(layer) is DynamicLayer for layer in qwen.new_cache().layers)
+        self.enabled = limit > 0 and self._whole
 
     def clear(self) -> None:
         """Forgets every beginning, to make room."""
@@ -101,7 +100,7 @@ class Prefixes:
                     rest.append(place)
             groups += [Group(places=tuple(own), start=found[own[0]]) for own in known.values()]
             if rest:
-                groups.append(Group(places=tuple(rest), shared=shared))
+                groups.append(Group(places=tuple(rest), shared=shared if len(rest) > 1 else 0))
         return groups
 
     def covering(self, prompt: Encoded, most: int) -> Start:
@@ -123,6 +122,8 @@ class Prefixes:
         """
         import torch
 
+        if not self._whole:
+            return NOTHING
         start = self.covering(prompt, length)
         if start.length < max(length - slack, min(length, 1)):
             cache = self.cache(start, rows=1)

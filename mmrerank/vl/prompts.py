@@ -6,8 +6,10 @@ It runs no layer of the model and holds no lock; several threads may encode at o
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -17,7 +19,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.errors import ModelError
+from mmrerank.errors import InputError, ModelError
 from mmrerank.images import decode
 from mmrerank.messages import Message, Role
 from mmrerank.types import Image
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 MAX_RATIO = 180
 """Longest side over shortest; qwen-vl-utils refuses 200. Longer strips are padded in grey."""
+MOST_THREADS = 8
 _STAND_IN = re.compile("\ue000(\\d+)\ue001")
 
 
@@ -241,6 +244,25 @@ class Prompts:
             made = self.prepare(decode(image), tokens, key=key)
         return self._alive.setdefault(key, made)
 
+    def ahead(self, images: Iterable[tuple[Image, int]]) -> list[Picture]:
+        """`picture` for each image and its tokens, in threads; `encode` finds them while this list is held.
+
+        An image that cannot be shown is left out: `encode` says why.
+        """
+
+        def one(wanted: tuple[Image, int]) -> Picture | None:
+            try:
+                return self.picture(*wanted)
+            except (InputError, OSError):
+                return None
+
+        workers = min(_cores(), MOST_THREADS)
+        distinct = list({(id(image), tokens): (image, tokens) for image, tokens in images}.values())
+        if workers < 2 or len(distinct) < 2:
+            return []
+        with ThreadPoolExecutor(workers) as pool:
+            return [p for p in pool.map(one, distinct) if p is not None]
+
     def prepare(self, image: PIL.Image.Image, tokens: int, *, key: str = "") -> Picture:
         """The pixels of a decoded RGB image, resized to within ``tokens`` visual tokens."""
         from qwen_vl_utils import process_vision_info
@@ -258,6 +280,12 @@ class Prompts:
         )
         made = self._processor.image_processor(images=sized, do_resize=False, return_tensors="pt")
         return Picture(key=key, grid=made["image_grid_thw"][0], pixels=made["pixel_values"])
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _runs(message: Message) -> Iterator[list[str] | None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
+import numpy as np
 import pytest
 import vllm_stand_in
 from tiny_qwen import FAMILIES
@@ -22,7 +23,7 @@ from mmrerank.chat.scripted import Scripted
 from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Chat
-from mmrerank.rerank import comparisons
+from mmrerank.rerank import comparisons, states
 from mmrerank.rerank import judgements as j
 from mmrerank.types import Candidate, Component, Image, Query
 
@@ -171,6 +172,44 @@ def test_a_reply_depends_on_its_ask_alone(
     for one, two in zip(chat.reply(asks), [chat.reply([a])[0] for a in asks], strict=True):
         assert one.text == two.text
         assert one.logprobs == pytest.approx(two.logprobs, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_states_are_of_the_shape_asked_for(
+    make: Callable[[str], Any], picture: Callable[..., Image], name: str
+) -> None:
+    chat = make(name)
+    query = Query(text="a red dog")
+    found = [Candidate(id=f"{n}.png", image=picture(90 + n, 80, n)) for n in range(3)]
+    made = [
+        states.attend(query, found),
+        states.embed_query(query),
+        states.embed_candidate(found[0], query),
+        states.tokens_of_query(query),
+        states.tokens_of_candidate(found[0], query),
+    ]
+    offered = [a for a in made if a.needs in chat.capabilities]
+    assert len(offered) == (5 if name.startswith("transformers") else len(offered))
+    replies = chat.reply(offered)
+    width = None
+    for question, reply in zip(offered, replies, strict=True):
+        assert reply.error is None
+        assert (reply.text, reply.logprobs) == ("", {})
+        assert all(s.dtype == np.float32 for s in reply.states)
+        if question.read == "attention":
+            read = states.read_attention(reply, question)
+            assert read is not None
+            assert len(read) == len(found)
+            assert all((a >= 0).all() for a in read)
+            continue
+        (state,) = reply.states
+        assert state.ndim == (1 if question.read == "embed" else 2)
+        assert np.linalg.norm(state, axis=-1) == pytest.approx(1, abs=1e-5)
+        width = width or state.shape[-1]
+        assert state.shape[-1] == width
+    for one, two in zip(replies, [chat.reply([a])[0] for a in offered], strict=True):
+        for a, b in zip(one.states, two.states, strict=True):
+            assert a == pytest.approx(b, abs=1e-5)
 
 
 def test_specs_are_kept_and_wrong_ones_explained(make: Callable[[str], Any]) -> None:

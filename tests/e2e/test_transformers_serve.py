@@ -95,6 +95,8 @@ def test_a_real_server(
     # the same weights and pixels, in this process: the same greedy text
     kind = "qwen2_5_vl" if "qwen2" in folder else "qwen3_vl"
     local = qwen_chats(kind).reply(asks)
+    # with the images and beginnings of the first time at hand, too
+    assert [r.text for r in qwen_chats(kind).reply(asks)] == [r.text for r in local]
     assert [plain(r.text) for r in replies] == [plain(r.text) for r in local]
     assert [r.usage.input_tokens for r in replies] == [r.usage.input_tokens for r in local]
     # it ignores logprobs with a 200: that must not count as a capability

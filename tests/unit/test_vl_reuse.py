@@ -159,6 +159,24 @@ def test_an_image_seen_again_is_not_looked_at_again(make: Any, images: list[Imag
     assert forgetful.looked == 2  # even then, once a call
 
 
+def test_pictures_are_prepared_in_threads_where_there_are_cores(
+    make: Any, plain: Any, images: list[Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asks = images_first(images, QUERIES, choices=("yes", "no")) + query_first(
+        images, choices=("yes", "no")
+    )
+    wanted = plain(asks)
+    chat = make()
+    monkeypatch.setattr("mmrerank.vl.prompts._cores", lambda: 4)
+    monkeypatch.setattr("mmrerank.chat.transformers.AHEAD", 3)
+    same(chat.reply(asks), wanted)
+    assert chat.looked == len(images)
+    gone = ask("What?", Image(data=b"no image"), images[0], choices=("yes", "no"))
+    one, two = chat.chat.reply([gone, asks[0]])
+    assert isinstance(one.error, ChatError)
+    assert two.error is None
+
+
 def test_the_store_of_features_is_bounded_and_forgets_the_oldest(
     make: Any, images: list[Image]
 ) -> None:
