@@ -235,9 +235,7 @@ class TransformersChat:
             logprobs = torch.log_softmax(row[list(job.choices)], -1).tolist()
             named: dict[str, float] = dict(zip(job.ask.choices, logprobs, strict=True))
             among = torch.logsumexp(row[list(job.choices)], -1) - torch.logsumexp(row, -1)
-            replies.append(
-                Reply(logprobs=named, mass=float(among), usage=Usage(output_tokens=1))
-            )
+            replies.append(Reply(logprobs=named, mass=float(among), usage=Usage(output_tokens=1)))
         return replies
 
     def _read(self, jobs: Sequence[_Job], start: Start) -> list[Reply]:

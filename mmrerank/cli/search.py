@@ -181,7 +181,8 @@ def search(
     options = {**settings.options, **pairs(option, "-o")}
     limit = budget_of(budget, price)
     with working(), progress("judging") as step:
-        opened = ImageIndex.open(settings.index)  # a name that is wrong is told before a model loads
+        # a name that is wrong is told before a model loads
+        opened = ImageIndex.open(settings.index)
         backend = chat_for(
             "none" if dry_run else settings.rerank, settings.chat, device=settings.device,
             options=chat_option, cache=settings.cache, record=record,

@@ -11,7 +11,8 @@ import pytest
 import test_vl_reuse as reuse
 
 from mmrerank import registry
-from mmrerank.messages import Ask
+from mmrerank.chat._think import ANSWER
+from mmrerank.messages import Ask, Message, Part
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.states import NOTHING, attend
 from mmrerank.rerank.strategies import first, icr
@@ -80,6 +81,33 @@ def test_first_is_the_order_of_the_letters(chat: reuse.Counted, ranking: Ranking
     plain = np.array(list(values.values()))
     assert told - told.max() == pytest.approx(plain - plain.max(), abs=1e-4)
     assert first.calls(len(ranking), first.Options()) == result.usage.calls == 1
+
+
+def test_thoughts_come_before_the_answer(chat: reuse.Counted, ranking: Ranking) -> None:
+    plain = comparisons.score(QUERY, ranking.candidates[0])
+    thinking = replace(comparisons.thinking(plain), max_tokens=12)
+    first_turn = replace(thinking, choices=(), think=False)
+    (thoughts,) = chat.reply([first_turn])
+    (reply,) = chat.reply([thinking])
+    assert reply.text == thoughts.text != ""
+    said = Message(role="assistant", parts=(Part(text=thoughts.text),))
+    asked = Message(role="user", parts=(Part(text=ANSWER),))
+    second_turn = replace(thinking, messages=(*thinking.messages, said, asked), think=False)
+    (answer,) = chat.reply([second_turn])
+    assert reply.logprobs == pytest.approx(answer.logprobs, abs=1e-5)
+    assert reply.usage.calls == 1
+    assert reply.usage.output_tokens > 1
+
+
+def test_the_share_of_all_tokens_is_told(chat: reuse.Counted, ranking: Ranking) -> None:
+    import torch
+
+    ask = comparisons.score(QUERY, ranking.candidates[0])
+    (reply,) = chat.reply([ask])
+    _, out = reuse.TestStates().run(reuse.Counted(chat.chat), ask)
+    logits = torch.log_softmax(out.logits[0, -1].float(), -1)
+    (yes,) = chat.qwen.tokenizer("yes", add_special_tokens=False)["input_ids"]
+    assert comparisons.read_alone(reply) == pytest.approx(float(logits[yes]), abs=1e-4)
 
 
 class Curt:
