@@ -31,6 +31,8 @@ from mmrerank.vl.qwen import QwenVL
 FORM = "transformers:PATH_OR_NAME"
 BATCH = 32
 TOKENS = 16384
+BEFORE = "<|im_start|>assistant\n"
+"""What stands before the first token of an answer in the chat templates of this family."""
 PIXEL_BYTES = 1 << 30
 """Pixels that wait at once: what more images bring is prepared only after these were looked at."""
 AHEAD = 64
@@ -73,6 +75,7 @@ class TransformersChat:
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self._grammars = Grammars(qwen.tokenizer, width=qwen.vocabulary, stop=qwen.stop_ids)
         self._prefixes = Prefixes(qwen, prefix_bytes)
+        self._labels: dict[str, int] = {}
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask, batched. Raises `UsageError` for choices that are not single tokens."""
@@ -136,11 +139,23 @@ class TransformersChat:
         return choices
 
     def _token(self, choice: str) -> int:
+        if choice not in self._labels:
+            self._labels[choice] = self._label(choice)
+        return self._labels[choice]
+
+    def _label(self, choice: str) -> int:
         ids: list[int] = self.qwen.tokenizer(choice, add_special_tokens=False)["input_ids"]
         if len(ids) != 1:
             raise UsageError(
                 f"the choice {choice!r} is {len(ids)} tokens of {self.qwen.name}; choices are single "
                 "tokens, such as one letter or one digit"
+            )
+        # a label that merges with what stands before it is never the next token
+        begun = self.qwen.tokenizer(f"{BEFORE}{choice}", add_special_tokens=False)["input_ids"]
+        if begun[-1] != ids[0]:
+            raise UsageError(
+                f"the choice {choice!r} merges with the beginning of an answer of {self.qwen.name}, so it is "
+                "never the next token; choices are bare letters or digits, without brackets or spaces"
             )
         return ids[0]
 

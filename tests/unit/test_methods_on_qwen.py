@@ -12,8 +12,10 @@ import test_vl_reuse as reuse
 
 from mmrerank import registry
 from mmrerank.chat._think import ANSWER
+from mmrerank.errors import UsageError
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.rerank import comparisons
+from mmrerank.rerank.replies import ALPHABET
 from mmrerank.rerank.states import NOTHING, attend
 from mmrerank.rerank.strategies import first, icr
 from mmrerank.reranker import Reranker
@@ -108,6 +110,19 @@ def test_the_share_of_all_tokens_is_told(chat: reuse.Counted, ranking: Ranking) 
     logits = torch.log_softmax(out.logits[0, -1].float(), -1)
     (yes,) = chat.qwen.tokenizer("yes", add_special_tokens=False)["input_ids"]
     assert comparisons.read_alone(reply) == pytest.approx(float(logits[yes]), abs=1e-4)
+
+
+def test_labels_are_what_the_vocabulary_says(chat: reuse.Counted) -> None:
+    """Letters and digits are tokens of their own, digits never merge; what is not a token is refused."""
+    tokenizer = chat.qwen.tokenizer
+    for label in (*ALPHABET, *comparisons.DIGITS, *comparisons.YES_NO):
+        assert len(tokenizer(label, add_special_tokens=False)["input_ids"]) == 1, label
+    for number in ("10", "12", "20"):
+        assert len(tokenizer(number, add_special_tokens=False)["input_ids"]) == 2
+    message = Message(role="user", parts=(Part(text="Which?"),))
+    for wrong in ("10", "Image A", "[A]"):
+        with pytest.raises(UsageError, match="single tokens"):
+            chat.chat.reply([Ask(messages=(message,), choices=("A", wrong))])
 
 
 class Curt:
