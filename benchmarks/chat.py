@@ -33,6 +33,7 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 from tiny_qwen import build
+from transformers.utils.logging import disable_progress_bar
 
 from mmrerank.chat._grammar import Grammars
 from mmrerank.chat.transformers import open as open_chat
@@ -346,6 +347,7 @@ def main() -> None:
     parser.add_argument("--dtype", help="default: what the backend chooses for the device")
     args = parser.parse_args()
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    disable_progress_bar()
     found: dict[str, list[Row]] = {"any model": [*grammar(), *driver()]}
     for kind in args.family or SIZES:
         with tempfile.TemporaryDirectory() as folder:

@@ -81,7 +81,7 @@ def _hidden(
         cache = prefixes.cache(start, len(prompts))
         states = qwen.hidden(qwen.collate(prompts, start.length), cache)
     prefixes.keep(prompts, start, cache)
-    return states.cpu()
+    return states
 
 
 def _asking(ask: Ask, prompt: Encoded) -> Words:
@@ -108,5 +108,6 @@ def _wanted(prompt: Encoded) -> list[tuple[int, int]]:
 def _unit(states: torch.Tensor) -> NDArray[np.float32]:
     import torch
 
-    unit: NDArray[np.float32] = torch.nn.functional.normalize(states.float(), dim=-1).numpy()
-    return unit
+    unit = torch.nn.functional.normalize(states.float(), dim=-1)
+    found: NDArray[np.float32] = unit.cpu().numpy()
+    return found

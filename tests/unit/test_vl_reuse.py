@@ -84,7 +84,7 @@ def ask(*parts: str | Image, **kw: Any) -> Ask:
 
 @pytest.fixture
 def images(picture: Picture) -> list[Image]:
-    return [picture(90 + 12 * n, 140 - 7 * n, seed=n) for n in range(6)]
+    return [picture(90 + 12 * n, 140 - 7 * n, seed=n) for n in range(5)]
 
 
 def query_first(
@@ -111,7 +111,7 @@ QUERIES = ("a red dog", "two blue cups on the table", "N/A", "the car under a gr
 READS = [
     {"choices": ("yes", "no")},
     {"max_tokens": 10},
-    {"schema": SCHEMA, "max_tokens": 80},
+    {"schema": SCHEMA, "max_tokens": 32},
     {"temperature": 1.0, "max_tokens": 8},
     {"read": "attention"},
     {"read": "embed"},
@@ -140,7 +140,7 @@ def test_replies_do_not_depend_on_batches_order_or_what_is_kept(
 
 def test_kinds_of_asks_may_be_mixed(make: Any, plain: Any, images: list[Image]) -> None:
     asks = [a for read in READS for a in query_first(images[:2], **read)]
-    asks += [a for read in READS for a in images_first(images[:2], QUERIES[:2], **read)]
+    asks += [a for read in READS[::2] for a in images_first(images[:2], QUERIES[:2], **read)]
     same(make().reply(asks), plain(asks))
 
 
