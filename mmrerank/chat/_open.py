@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mmrerank import registry
@@ -9,9 +10,21 @@ from mmrerank.ports import Chat
 
 _NEUTRAL = {
     *("api_key", "timeout", "max_retries", "concurrency", "backoff", "stream", "any_model"),
-    *("batch_size", "batch_tokens", "prefix_bytes", "feature_bytes", "feature_folder"),
+    *(
+        "batch_size",
+        "batch_tokens",
+        "prefix_bytes",
+        "feature_bytes",
+        "feature_folder",
+        "gpu_memory",
+    ),
 }
 """Options of backends that change how a reply is got, not what it says."""
+
+
+def deciding(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a backend's ``options`` that can change a reply."""
+    return {k: v for k, v in options.items() if v is not None and k not in _NEUTRAL}
 
 
 def open_chat(spec: str, **options: Any) -> Chat:
@@ -23,7 +36,7 @@ def open_chat(spec: str, **options: Any) -> Chat:
     card, found = registry.opened("chat", spec, options)
     chat: Any = found
     chat.spec = spec
-    chat.settings = {k: v for k, v in options.items() if v is not None and k not in _NEUTRAL}
+    chat.settings = deciding(options)
     if card.domain:
         chat.domain = card.domain
     opened: Chat = chat

@@ -18,6 +18,7 @@ from mmrerank.cli._options import (
     BudgetFlag,
     CacheFlag,
     ChatFlag,
+    ChatOptionsFlag,
     OptionsFlag,
     OutputFlag,
     PriceFlag,
@@ -106,6 +107,7 @@ def command(name: str) -> Callable[..., None]:
         ] = None,
         option: OptionsFlag = None,
         chat: ChatFlag = None,
+        chat_option: ChatOptionsFlag = None,
         candidates: Annotated[
             int | None,
             typer.Option(
@@ -167,7 +169,9 @@ def command(name: str) -> Callable[..., None]:
             shards=shards, embedder=embedder, images=images, rerank=rerank,
             options=pairs(option, "-o") or None, chat=chat, candidates=candidates, depth=depth, runs=runs,
         )  # fmt: skip
-        around = surroundings(cache, record, budget, total_budget, price)
+        around = surroundings(
+            cache, record, budget, total_budget, price, chat=recipe.chat, chat_option=chat_option
+        )
         own = {"gallery": recipe.gallery} if recipe.gallery else {}
         with working():
             place = Path(recipe.data)

@@ -110,7 +110,14 @@ def budget_of(text: str | None, price: str | None) -> Budget | None:
 
 
 def surroundings(
-    cache: str | None, record: Path | None, budget: str | None, total: str | None, price: str | None
+    cache: str | None,
+    record: Path | None,
+    budget: str | None,
+    total: str | None,
+    price: str | None,
+    *,
+    chat: str,
+    chat_option: Sequence[str] | None,
 ) -> Surroundings:
     """What stands around the model of an evaluation, out of the flags' texts. Raises `UsageError`."""
     from mmrerank.budget import Meter
@@ -124,6 +131,7 @@ def surroundings(
         ledger=default_ledger() or "",
         budget=budget_of(budget, price),
         total=None if whole is None else Meter(whole),
+        chat_options=_values(chat, pairs(chat_option, "--chat-option")),
     )
 
 
@@ -159,22 +167,26 @@ def opened(
     record: Path | None = None,
 ) -> Chat:
     """The backend for ``spec`` with what stands around it; arguments and errors as in `chat_for`."""
-    from mmrerank import catalog, registry
     from mmrerank.chat._around import around
     from mmrerank.chat._ledger import default_ledger
     from mmrerank.chat._open import open_chat
 
-    plugin = catalog.resolve("chat", spec).spec.partition(":")[0]
-    values: dict[str, Any] = {}
-    if plugin in registry.names("chat"):
-        known = inspect.signature(registry.load("chat", plugin).open).parameters
-        values = {
-            k: _typed(v, known[k].default if k in known else None, k) for k, v in given.items()
-        }
-        if device and "device" in known:
-            values.setdefault("device", device)
-    chat = open_chat(spec, **values)
+    chat = open_chat(spec, **_values(spec, given, device))
     return around(chat, cache=cache, record=record or "", ledger=default_ledger() or "")
+
+
+def _values(spec: str, given: Mapping[str, str], device: str = "") -> dict[str, Any]:
+    """A backend's options out of their texts, each of its own type; ``device`` where it takes one."""
+    from mmrerank import catalog, registry
+
+    plugin = catalog.resolve("chat", spec).spec.partition(":")[0]
+    if plugin not in registry.names("chat"):
+        return dict(given)
+    known = inspect.signature(registry.load("chat", plugin).open).parameters
+    values = {k: _typed(v, known[k].default if k in known else None, k) for k, v in given.items()}
+    if device and "device" in known:
+        values.setdefault("device", device)
+    return values
 
 
 def _typed(text: str, default: Any, name: str) -> Any:

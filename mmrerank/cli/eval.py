@@ -12,6 +12,7 @@ from mmrerank.cli._console import Output, emit, guarded, progress, say, table_co
 from mmrerank.cli._options import (
     BudgetFlag,
     CacheFlag,
+    ChatOptionsFlag,
     OutputFlag,
     PriceFlag,
     RecordFlag,
@@ -49,6 +50,7 @@ def demo(
     chat: Annotated[
         str, typer.Option("--chat", metavar="SPEC", help="The language model that judges.")
     ] = "bundled",
+    chat_option: ChatOptionsFlag = None,
     runs: Annotated[
         Path | None,
         typer.Option(
@@ -120,7 +122,9 @@ def demo(
     if picture is not None and picture.suffix not in (".svg", ".png"):
         raise UsageError(f"a picture is a .svg or .png file, not {picture.name!r}")
     cost = None if price is None else Price.parse(price)
-    around = surroundings(cache, record, budget, total_budget, price)
+    around = surroundings(
+        cache, record, budget, total_budget, price, chat=chat, chat_option=chat_option
+    )
     stage = ""
 
     def step(name: str, done: int, total: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from mmrerank import registry
 from mmrerank.budget import Budget, Meter
 from mmrerank.chat._around import around
-from mmrerank.chat._open import open_chat
+from mmrerank.chat._open import deciding, open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
 from mmrerank.evaluate.forecast import Forecast, Price, forecast
@@ -37,6 +37,7 @@ from mmrerank.types import Usage
 class Surroundings:
     """What stands around the model of an evaluation: files for its replies, and what may be spent.
 
+    ``chat_options`` are those with which the model is opened.
     ``budget`` bounds each query's ranking; when ``total`` is spent the evaluation stops, and goes on from
     there when it is started again.
     """
@@ -46,6 +47,7 @@ class Surroundings:
     ledger: Path | str = ""
     budget: Budget | None = None
     total: Meter | None = None
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
 
 
 Progress = Callable[[str, int, int], None]
@@ -93,8 +95,9 @@ class Resumable:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """The language model's spec and digest, which takes reading its weights."""
-        return chat_identity(self.chat)
+        """The language model's spec and digest, which takes reading its weights, and what else decides."""
+        options = deciding(self.around.chat_options)
+        return {**chat_identity(self.chat), **({"options": options} if options else {})}
 
     def rerank(
         self,
@@ -173,7 +176,9 @@ class Resumable:
         """The method over the model, which is opened for the first one that asks any."""
         set_ = self.around
         if registry.load("strategy", method).NEEDS:
-            chat = open_chat(self.chat) if isinstance(self.chat, str) else self.chat
+            chat = self.chat
+            if isinstance(chat, str):
+                chat = open_chat(chat, **set_.chat_options)
             self.chat = around(chat, cache=set_.cache, record=set_.record, ledger=set_.ledger)
         return Reranker(
             method,

@@ -236,3 +236,18 @@ def test_one_budget_bounds_all_methods_of_an_evaluation(tmp_path: Path) -> None:
     assert len(judging.rerank("pointwise", asked).results) == 3  # 12 calls
     assert len(judging.rerank("listwise", asked).results) == 0
     assert chat.calls <= 14
+
+
+def test_options_of_the_model_are_part_of_what_was_done(tmp_path: Path) -> None:
+    asked = [(replace(q, id=f"q{n}"), r) for n, (q, r) in enumerate(items(2, 3))]
+
+    def judging(**options: Any) -> Resumable:
+        around = Surroundings(chat_options=options)
+        return Resumable(folder=tmp_path, chat="openai:m@http://127.0.0.1:9/v1", around=around)
+
+    options = {"max_retries": 0, "backoff": 0.0, "thinking": 5}
+    assert all(r.degraded for r in judging(**options).rerank("listwise", asked).results)
+    assert judging(**options).identity["options"] == {"thinking": 5}
+    judging(**options, timeout=3.0).rerank("listwise", asked)  # the same work
+    with pytest.raises(UsageError, match="thinking was 5 and is 6"):
+        judging(**{**options, "thinking": 6}).rerank("listwise", asked)
