@@ -190,18 +190,21 @@ class ReplyStore:
                 raise
 
     def _prepare(self, db: sqlite3.Connection) -> None:
-        application = db.execute("PRAGMA application_id").fetchone()[0]
-        if application == 0 and db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
-            db.execute("PRAGMA journal_mode=WAL")
+        if _application(db) != APPLICATION:
+            # looked at again where nobody else writes: two may make the file at once
             db.execute("BEGIN IMMEDIATE")
-            db.execute(_TABLE)
-            db.execute(f"PRAGMA user_version={FORMAT}")
-            db.execute(f"PRAGMA application_id={APPLICATION}")
+            tables = db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if _application(db) == 0 and tables == 0:
+                db.execute(_TABLE)
+                db.execute(f"PRAGMA user_version={FORMAT}")
+                db.execute(f"PRAGMA application_id={APPLICATION}")
             db.execute("COMMIT")
-        elif application != APPLICATION:
-            raise InputError(
-                f"{self.path} is a SQLite file, but no cache; give --cache another file"
-            )
+            if _application(db) != APPLICATION:
+                raise InputError(
+                    f"{self.path} is a SQLite file, but no cache; give --cache another file"
+                )
+        if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+            db.execute("PRAGMA journal_mode=WAL")
         version = db.execute("PRAGMA user_version").fetchone()[0]
         if version != FORMAT:
             raise InputError(
@@ -319,6 +322,11 @@ class Cached(Around):
                 self._content.clear()
             self._content[place] = hashlib.sha256(image.read()).hexdigest()
         return Part(image=Image(path=image.path, sha256=self._content[place]))
+
+
+def _application(db: sqlite3.Connection) -> int:
+    found: int = db.execute("PRAGMA application_id").fetchone()[0]
+    return found
 
 
 def _checksum(key: bytes, body: bytes, states: bytes | None) -> bytes:

@@ -255,10 +255,15 @@ class TestDamage:
             Cached(Counting(), tmp_path / "file" / "c.sqlite")
 
 
-def _write(path: Path, worker: int, errors: Any) -> None:
+def _write(path: Path, worker: int, errors: Any, barrier: Any) -> None:
     """What each of eight processes does: all ask the same and something of their own."""
     inner = Counting()
     try:
+        for n in range(20):  # made by all of them at once
+            barrier.wait(120)
+            made = ReplyStore(path.with_name(f"{n}.sqlite"))
+            assert made.info().replies == 0
+            made.close()
         cached = Cached(inner, path)
         for n in range(ROUNDS):
             questions = [ask(f"shared {n}"), ask(f"own {worker} {n}")]
@@ -272,7 +277,8 @@ def test_eight_processes_share_it(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     context = multiprocessing.get_context("spawn")
     errors = context.Queue()
-    workers = [context.Process(target=_write, args=(path, n, errors)) for n in range(8)]
+    barrier = context.Barrier(8)
+    workers = [context.Process(target=_write, args=(path, n, errors, barrier)) for n in range(8)]
     for worker in workers:
         worker.start()
     for worker in workers:
