@@ -29,6 +29,8 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("cotrr", {"mode": "single"}),
     ("cotrr", {"order": "sum", "group_size": 3}),
     ("cotrr", {"deconstruct": False, "evaluate": False}),
+    ("cotrr", {"order": "sum", "beta": 2, "top": 5}),
+    ("cotrr", {"alpha": 0.5}),
     ("pointwise", {"formula": "yes", "think": True}),
     ("pointwise", {"alpha": 0.5, "beta": 2}),
     ("pointwise", {"weight": 0.5}),

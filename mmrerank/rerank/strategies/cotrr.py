@@ -8,7 +8,7 @@ Unlike the released code, a failed judgement never loses an image: it keeps its 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -17,6 +17,7 @@ from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value, keep_slots, verdict_sum
 from mmrerank.rerank.replies import Reading
+from mmrerank.rerank.thrift import Thrift, scored
 from mmrerank.types import Assessment, Candidate, Component, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate",)
@@ -33,7 +34,9 @@ class Options:
     out (ablations: evaluate the query as a whole / order by looking, without verdicts; in ``single``
     mode, leaving either out asks for the order alone).
     ``group_size`` images stand in one evaluation question. ``order_images`` shows the images again when
-    ordering. ``image_tokens`` bounds the visual tokens per image.
+    ordering. ``alpha`` (1 keeps all) and ``beta`` (0 never stops) leave out evaluations as in
+    `mmrerank.rerank.thrift.Thrift`, by the mean of the verdicts; what was not evaluated keeps its place
+    behind the rest. ``image_tokens`` bounds the visual tokens per image.
     """
 
     mode: Literal["staged", "single"] = "staged"
@@ -42,6 +45,9 @@ class Options:
     evaluate: bool = True
     group_size: int = 1
     order_images: bool = False
+    alpha: float = 1.0
+    beta: int = 0
+    top: int = 10
     image_tokens: int = 256
 
     def __post_init__(self) -> None:
@@ -49,10 +55,18 @@ class Options:
             raise ValueError("group_size must be at least 1")
         if self.order == "sum" and (self.mode == "single" or not self.evaluate):
             raise ValueError("order=sum needs mode=staged and evaluate=true: it sums verdicts")
+        Thrift(alpha=self.alpha, beta=self.beta, top=self.top)
+        if self.thrifty and (self.mode == "single" or not self.evaluate or self.group_size > 1):
+            raise ValueError("alpha and beta need mode=staged, evaluate=true and group_size=1")
+
+    @property
+    def thrifty(self) -> bool:
+        """Whether some evaluations may be left out."""
+        return self.alpha < 1 or self.beta > 0
 
 
 def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates."""
+    """Questions for ``k`` candidates; an upper bound where evaluations may be left out."""
     if k < 2:
         return 0
     if options.mode == "single":
@@ -63,7 +77,7 @@ def calls(k: int, options: Options) -> int:
 
 def settles(k: int, options: Options) -> int:
     """How many of the first places are in the model's order."""
-    return k
+    return 0 if options.thrifty else k
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
@@ -103,7 +117,26 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
         components = read.components or components
 
     assessments: dict[str, Assessment] = {}
-    if options.evaluate:
+    if options.thrifty:
+        thrift = Thrift(alpha=options.alpha, beta=options.beta, top=options.top)
+
+        def scoring(
+            group: Sequence[Candidate],
+        ) -> Generator[list[Ask], list[Reply], list[float | None]]:
+            nonlocal repairs
+            asks = [
+                judgements.evaluate(query, components, [c], image_tokens=options.image_tokens)
+                for c in group
+            ]
+            replies = yield asks
+            for read in _evaluations(asks, replies):
+                repairs += read.repairs
+                assessments.update(read.assessments)
+            told = [assessments.get(c.id) for c in group]
+            return [None if a is None else verdict_sum(a) for a in told]
+
+        yield from scored(ranking, thrift, scoring)
+    elif options.evaluate:
         asks = [
             judgements.evaluate(query, components, group, image_tokens=options.image_tokens)
             for group in _groups(ranking, options.group_size)
