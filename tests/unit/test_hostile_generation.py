@@ -103,10 +103,8 @@ def test_every_reply_is_whole_and_every_order_a_permutation(
         assert reply.finish == "stop"
         body = json.loads(reply.text)
         longest = max(longest, reply.usage.output_tokens / question.max_tokens)
-        if (
-            question.kind == "deconstruct"
-        ):  # a part without words is valid, and is left out and counted
-            assert body["components"]
+        if question.kind == "deconstruct":
+            assert body["components"]  # a part without words is valid, and is left out and counted
             continue
         found = read(reply, question)
         assert found.status == "ok", (question.kind, body)
