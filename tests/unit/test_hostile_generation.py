@@ -88,7 +88,7 @@ def _one(prompts: Any) -> Any:
     [
         ("noise", 60),
         pytest.param("noise", 1000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
-        pytest.param("random weights", 200, marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
+        pytest.param("random weights", 100, marks=[pytest.mark.slow, pytest.mark.timeout(3000)]),
     ],
     indirect=["hostile"],
 )
@@ -102,6 +102,10 @@ def test_every_reply_is_whole_and_every_order_a_permutation(
         assert reply.error is None
         assert reply.finish == "stop"
         body = json.loads(reply.text)
+        longest = max(longest, reply.usage.output_tokens / question.max_tokens)
+        if question.kind == "deconstruct":
+            assert body["components"]  # a part without words is valid, and is left out and counted
+            continue
         found = read(reply, question)
         assert found.status == "ok", (question.kind, body)
         assert found.repairs == Repairs()
@@ -109,7 +113,6 @@ def test_every_reply_is_whole_and_every_order_a_permutation(
             assert sorted(found.order) == sorted(question.shown)
         elif question.kind == "evaluate":
             assert set(found.assessments) == set(question.shown)
-        longest = max(longest, reply.usage.output_tokens / question.max_tokens)
     assert 0.8 < longest <= 1  # some of them did run out
     assert capfd.readouterr().err == ""  # xgrammar warns there about tokens it must not be asked
 
