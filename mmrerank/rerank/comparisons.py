@@ -36,6 +36,10 @@ DIGITS = tuple("0123456789")
 """Marks are single digits: 10 would be two tokens of Qwen's vocabulary and begin like 1."""
 
 
+SENTENCES = 320
+"""Tokens for the few sentences that may be thought before one answer."""
+
+
 def thinking(ask: Ask, think: bool = True) -> Ask:
     """``ask`` with the instruction to reason first; as it is without ``think``."""
     if not think:
@@ -43,7 +47,9 @@ def thinking(ask: Ask, think: bool = True) -> Ask:
     *before, last = ask.messages
     (more,) = render("think")
     spoken = replace(last, parts=(*last.parts, Part(text="\n"), *more.parts))
-    return replace(ask, messages=(*before, spoken), think=bool(ask.choices))
+    if not ask.choices:
+        return replace(ask, messages=(*before, spoken))
+    return replace(ask, messages=(*before, spoken), think=True, max_tokens=SENTENCES)
 
 
 def _about_one(
@@ -168,7 +174,7 @@ def choose(query: Query, candidates: Sequence[Candidate], *, image_tokens: int =
     return Ask(
         messages=render("choose", query=query, candidates=shown(candidates)),
         schema=object_of({"thought": TEXT, "best": best}),
-        max_tokens=1024,
+        max_tokens=SENTENCES + 20,
         image_tokens=image_tokens,
         kind="choose",
         query=query,
