@@ -149,8 +149,11 @@ def test_each_class_of_failure_has_its_code(
 def test_list_names_what_there_is() -> None:
     told = data("list")
     assert list(told) == [
-        "methods", "chats", "embedders", "models", "stores", "corpora", "metrics", "benchmarks",
+        "methods", "chats", "embedders", "models", "servers", "stores", "corpora", "metrics",
+        "benchmarks",
     ]  # fmt: skip
+    calls = {m["name"]: m["calls"] for m in told["methods"]}
+    assert (calls["pointwise"], calls["first"], calls["tsprank"], calls["none"]) == (20, 1, 380, 0)
     cotrr = next(m for m in told["methods"] if m["name"] == "cotrr")
     assert {
         "name": "mode",
