@@ -62,6 +62,7 @@ MORE: list[tuple[str, dict[str, Any]]] = [
     ("vote", {"method": "grouprank", "votes": 2}),
     ("plan", {"write": True}),
     ("feedback", {"rounds": 2, "found": 3}),
+    ("feedback", {"judge": "verdicts"}),
 ]
 METHODS = [*((m, {}) for m in registry.names("strategy")), *MORE]
 NAMES = [f"{m}-{'-'.join(f'{k}={v}' for k, v in o.items()) or 'defaults'}" for m, o in METHODS]

@@ -1,23 +1,33 @@
 """Feedback: the model's scores move the query's vector, and the index is searched again.
 
 FIRST's second half: what the model likes among the first candidates says where others like it lie. Images
-found beyond the first candidates are judged too and join the order. ``judge=first`` asks no model: the head
-of the first stage is believed instead (Rocchio's pseudo-relevance feedback), the baseline to compare with.
-Without an index to search it orders what it was given.
+found beyond the first candidates are judged too and join the order. ``judge=verdicts`` judges as CoTRR does,
+part by part; ``judge=first`` asks no model: the head of the first stage is believed instead (Rocchio's
+pseudo-relevance feedback), the baseline to compare with. Without an index to search it orders what it was
+given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from mmrerank.messages import Ask, Retrieve
+from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.ports import Capability, Judging, Outcome
-from mmrerank.rerank import comparisons
-from mmrerank.rerank.aggregate import by_value
+from mmrerank.rerank import comparisons, judgements
+from mmrerank.rerank.aggregate import by_value, verdict_sum
+from mmrerank.rerank.strategies.cotrr import whole_query
 from mmrerank.rerank.strategies.judge import soft
-from mmrerank.types import Assessment, Candidate, Explanation, Query, Ranking, Repairs
+from mmrerank.types import (
+    Assessment,
+    Candidate,
+    Component,
+    Explanation,
+    Query,
+    Ranking,
+    Repairs,
+)
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs", "retrieve")
 FAMILY = "feedback"
@@ -26,7 +36,8 @@ PAPER = "FIRST, relevance feedback (arXiv 2406.15657); Rocchio (1971)"
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """``found``: new images at most in each of ``rounds``. ``judge``: whose word moves the vector.
+    """``found``: new images at most in each of ``rounds``. ``judge``: whose word moves the vector (the
+    ``model``'s yes or no, its ``verdicts`` on the parts, or the ``first`` stage's).
 
     The vector moves by ``move`` towards liked images and by ``away`` from disliked ones, the query itself
     counting 1; with ``judge=first`` the first ``believed`` of the first stage are liked. ``image_tokens``
@@ -35,7 +46,7 @@ class Options:
 
     found: int = 20
     rounds: int = 1
-    judge: Literal["model", "first"] = "model"
+    judge: Literal["model", "verdicts", "first"] = "model"
     move: float = 1.0
     away: float = 0.25
     believed: int = 3
@@ -49,18 +60,22 @@ class Options:
 
 
 def needs(options: Options) -> tuple[Capability, ...]:
-    """The first stage's word takes no model."""
-    return NEEDS if options.judge == "model" else ("retrieve",)
+    """Verdicts are written; the first stage's word takes no model."""
+    if options.judge == "first":
+        return ("retrieve",)
+    return NEEDS if options.judge == "model" else ("generate", "retrieve")
 
 
 def calls(k: int, options: Options) -> int:
     """The most questions to the model: ``k`` candidates and whatever is found."""
-    return 0 if k < 2 or options.judge == "first" else k + options.found * options.rounds
+    if k < 2 or options.judge == "first":
+        return 0
+    return (options.judge == "verdicts") + k + options.found * options.rounds
 
 
 def settles(k: int, options: Options) -> int:
     """How many of the first places are in the model's order."""
-    return k if options.judge == "model" else 0
+    return 0 if options.judge == "first" else k
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
@@ -70,17 +85,21 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     if options.judge == "first":
         return (yield from _believed(query, ranking, options))
     scores: dict[str, float] = {}
-    failed = 0
+    told: dict[str, Assessment] = {}
+    repairs = Repairs()
+    components: tuple[Component, ...] = ()
+    if options.judge == "verdicts":
+        (reply,) = yield [judgements.deconstruct(query, image_tokens=options.image_tokens)]
+        apart = judgements.read_deconstruct(reply)
+        repairs += apart.repairs
+        components = apart.components or whole_query(query)
     everything = list(ranking.candidates)
     new: Sequence[Candidate] = everything
     for turn in range(options.rounds + 1):
-        asks = [comparisons.score(query, c, image_tokens=options.image_tokens) for c in new]
-        replies = yield asks
-        for candidate, reply in zip(new, replies, strict=True):
-            value = soft(reply)
-            failed += value is None
-            if value is not None:
-                scores[candidate.id] = value
+        values, said, mended = yield from _judged(query, components, new, options)
+        scores |= values
+        told |= said
+        repairs += mended
         if turn == options.rounds or not scores or not options.found:
             break
         search = Retrieve(
@@ -101,14 +120,36 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments={
-                i: Assessment(reason=f"judged to match with {v:.0%}") for i, v in scores.items()
-            },
-            reason="ordered by P(yes)"
+            components=components,
+            assessments=told,
+            reason=("ordered by the verdicts" if components else "ordered by P(yes)")
             + (f"; {added} found by searching again" if added else "; nothing new was found"),
         ),
-        repairs=Repairs(failed=failed),
+        repairs=repairs,
     )
+
+
+def _judged(
+    query: Query,
+    components: tuple[Component, ...],
+    group: Sequence[Candidate],
+    options: Options,
+) -> Generator[list[Ask], list[Reply], tuple[dict[str, float], dict[str, Assessment], Repairs]]:
+    """How well each image fits, 0 to 1, by id, what was said of it, and what had to be mended."""
+    tokens = options.image_tokens
+    if components:
+        asks = [judgements.evaluate(query, components, [c], image_tokens=tokens) for c in group]
+        replies = yield asks
+        read = [judgements.read_evaluate(r, a) for a, r in zip(asks, replies, strict=True)]
+        told = {i: a for r in read for i, a in r.assessments.items()}
+        values = {i: v for i, a in told.items() if (v := verdict_sum(a)) is not None}
+        return values, told, sum((r.repairs for r in read), Repairs())
+    asks = [comparisons.score(query, c, image_tokens=tokens) for c in group]
+    replies = yield asks
+    chances = {c.id: soft(r) for c, r in zip(group, replies, strict=True)}
+    values = {i: p for i, p in chances.items() if p is not None}
+    told = {i: Assessment(reason=f"judged to match with {p:.0%}") for i, p in values.items()}
+    return values, told, Repairs(failed=len(group) - len(values))
 
 
 def _toward(scores: dict[str, float], options: Options) -> dict[str, float]:
