@@ -50,7 +50,8 @@ class VlmRecipe:
     ``vision_rate`` is the vision tower's share of the learning rate once it has been trained on its own:
     0 keeps it as it is.
     At 1 the first noisy gradients of the language model undo what it knew (`configs/train/RUNS.md`).
-    ``verdict_weight`` is how much a verdict counts among the tokens of a reply.
+    ``count_weight`` is how much a verdict, a digit or a letter counts among the other tokens of a reply;
+    ``glance_weight`` that of the side loss on what each image shows of a search (`vlm_glance`).
     """
 
     seed: int = 1
@@ -66,7 +67,8 @@ class VlmRecipe:
     workers: int = 0
     processes: int = 1
     vision_rate: float = 0.0
-    verdict_weight: float = 1.0
+    count_weight: float = 1.0
+    glance_weight: float = 0.0
     scenes: int = 16000
     vocabulary: int = 1100
     checkpoint_minutes: float = 5.0
@@ -263,7 +265,8 @@ def _train_language(
                     batch.to(device),
                     encoder,
                     looks,
-                    verdict_weight=recipe.verdict_weight,
+                    count_weight=recipe.count_weight,
+                    glance_weight=recipe.glance_weight,
                 )
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]

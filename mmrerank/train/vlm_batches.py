@@ -7,8 +7,10 @@ where the model runs.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -16,8 +18,10 @@ import torch
 from numpy.typing import NDArray
 
 from mmrerank.demo.world import Scene
+from mmrerank.train.eyes import shown as covered
 from mmrerank.train.pool import Pool, small
 from mmrerank.train.vlm_data import Example, Exercises
+from mmrerank.train.vlm_glance import WORDS, named
 from mmrerank.train.vlm_model import VlmShape
 
 
@@ -25,7 +29,13 @@ from mmrerank.train.vlm_model import VlmShape
 class Batch:
     """Right-padded rows: ``ids``, ``labels`` (B, L; -100 where no loss), ``positions`` (3, B, L).
 
-    ``verdicts`` (B, L) is true where a label is a verdict: few tokens, which all the others are there for.
+    ``counts`` (B, L) is true where a label is what its reply is there for (`vlm_data.COUNTS`): few tokens.
+
+    ``ends`` (n, 2): row and column of the tokens that close those images (or rows of text) of which
+    ``fits`` (n, words) says how far they show what is asked for, ``places`` (n,) which of several they are.
+
+    ``marks`` (images, tokens, 2): how far what each visual token shows is wanted and unwanted, NaN where
+    nothing is asked (`vlm_glance.named`).
 
     ``pixels``: uint8 ``(n, side, side, 3)`` of all images in order; ``grids``: ``(n, 3)``; ``known``:
     ``(n,)``, an image's number in the pool, or -1 for one drawn for an exercise.
@@ -34,8 +44,12 @@ class Batch:
     ids: torch.Tensor
     mask: torch.Tensor
     labels: torch.Tensor
-    verdicts: torch.Tensor
+    counts: torch.Tensor
     positions: torch.Tensor
+    ends: torch.Tensor
+    places: torch.Tensor
+    fits: torch.Tensor
+    marks: torch.Tensor | None
     pixels: torch.Tensor | None
     grids: torch.Tensor | None
     known: torch.Tensor | None
@@ -49,6 +63,19 @@ class Batch:
             if isinstance(v, torch.Tensor)
         }
         return replace(self, **moved)
+
+
+# an image, or a row that says what was found in one
+_CLOSING = re.compile(r"<\|vision_end\|>|(?<=\n)Image \w: grade.*\n")
+
+# where a reply is about to score the image of a letter
+_SCORED = re.compile(r'"\w":(?=\d)')
+
+End = tuple[int, int, tuple[float, ...]]
+"""A token's column, which of several images it belongs to (else -1), and `vlm_glance.fit` of it."""
+
+Row = tuple[list[int], list[int], list[bool], Example]
+"""Ids, labels, what counts, and the exercise behind them."""
 
 
 class Encoder:
@@ -67,6 +94,7 @@ class Encoder:
         self.mean = torch.tensor(images.image_mean)
         self.std = torch.tensor(images.image_std)
         self.grid = shape.side // shape.patch
+        self.known: dict[int, NDArray[np.int64]] = {}
 
     def text(self, example: Example) -> str:
         """The prompt as the chat template renders it, visual tokens spelt out."""
@@ -79,23 +107,67 @@ class Encoder:
         )
         return "".join(turns) + "<|im_start|>assistant\n"
 
-    def encode(self, example: Example) -> tuple[list[int], list[int]]:
-        """Token ids of prompt and reply, and their labels: -100 where nothing is to be learnt."""
-        ids = self._tokens(self.text(example))
+    def encode(self, example: Example) -> tuple[list[int], list[int], list[bool]]:
+        """Token ids of prompt and reply, their labels (-100: nothing to learn), and which of them count."""
+        ids, _ = self._tokens(self.text(example))
         labels = [-100] * len(ids)
-        rest = example.reply + "<|im_end|>"
+        counts = [False] * len(ids)
+        rest, at = example.reply + "<|im_end|>", 0
+        pieces = []
         for given in example.given:
             told, _, rest = rest.partition(given)
-            for text, learnt in ((told, True), (given, False)):
-                tokens = self._tokens(text)
-                ids += tokens
-                labels += tokens if learnt else [-100] * len(tokens)
-        tokens = self._tokens(rest)
-        return ids + tokens, labels + tokens
+            pieces += [(told, True), (given, False)]
+        for text, learnt in (*pieces, (rest, True)):
+            tokens, starts = self._tokens(text)
+            ids += tokens
+            labels += tokens if learnt else [-100] * len(tokens)
+            counts += [any(a <= at + n < b for a, b in example.counts) for n in starts]
+            at += len(text)
+        return ids, labels, counts
 
-    def _tokens(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+    def ends(self, example: Example) -> list[End]:
+        """Where ``example`` is to know how far an image fits, or which image it is about to score."""
+        fits, text = example.fits, self.text(example)
+        if not fits:
+            return []
+        closed = self._after(text, _CLOSING)[-len(fits) :]
+        found = [
+            (c, n if len(fits) > 1 else -1, fit)
+            for n, (c, fit) in enumerate(zip(closed, fits, strict=True))
+        ]
+        start = len(self._tokens(text)[0])
+        scored = self._after(example.reply, _SCORED)
+        return found + [(start + c, n, (nan,) * len(WORDS)) for n, c in enumerate(scored)]
+
+    def marks(self, example: Example) -> list[NDArray[np.float32]]:
+        """What each visual token of each image of ``example`` is to know of the things that are named."""
+        found = []
+        for n, picture in enumerate(example.scenes):
+            scene = self.pool.scenes[picture] if isinstance(picture, int) else picture
+            asked = bool(example.nouns) and n >= len(example.scenes) - len(example.fits)
+            covering = self._covering(picture) if asked else np.zeros(self.visual, np.int64)
+            found.append(named(example.nouns, scene, covering))
+        return found
+
+    def _covering(self, picture: int | Scene) -> NDArray[np.int64]:
+        if isinstance(picture, Scene):
+            return covered(picture, self.grid // 2)
+        if picture not in self.known:
+            self.known[picture] = covered(self.pool.scenes[picture], self.grid // 2)
+        return self.known[picture]
+
+    def _after(self, text: str, pattern: re.Pattern[str]) -> list[int]:
+        """The tokens with which the matches of ``pattern`` end."""
+        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ends = np.array([b for _, b in spans["offset_mapping"]])
+        return [int(np.searchsorted(ends, m.end())) for m in pattern.finditer(text)]
+
+    def _tokens(self, text: str) -> tuple[list[int], list[int]]:
+        """Ids, and where in ``text`` each token's word begins."""
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        # a token may begin with the space before its word
+        starts = [a + (text[a : a + 1] == " " and b - a > 1) for a, b in found["offset_mapping"]]
+        return found["input_ids"], starts
 
     def picture(self, scene: int | Scene) -> NDArray[np.uint8]:
         """The pixels of a pool scene, or of a scene drawn for one example."""
@@ -114,21 +186,21 @@ class Encoder:
         )  # a still is two equal frames
         return frames.reshape(n * g * g, -1)
 
-    def collate(self, rows: list[tuple[list[int], list[int], Example]]) -> Batch:
+    def collate(self, rows: list[Row]) -> Batch:
         """Right-padded tensors of some encoded examples."""
-        length = max(len(ids) for ids, _, _ in rows)
-        pad = self.tokenizer.pad_token_id
-        key, quote = self.tokenizer.convert_tokens_to_ids(["verdict", '":"'])
-        ids = torch.full((len(rows), length), pad)
+        length = max(len(row[0]) for row in rows)
+        ids = torch.full((len(rows), length), self.tokenizer.pad_token_id)
         labels = torch.full((len(rows), length), -100)
+        counts = torch.zeros(len(rows), length, dtype=torch.bool)
         mask = torch.zeros(len(rows), length, dtype=torch.long)
-        for n, (tokens, learnt, _) in enumerate(rows):
+        for n, (tokens, learnt, heavy, _) in enumerate(rows):
             ids[n, : len(tokens)] = torch.tensor(tokens)
             labels[n, : len(tokens)] = torch.tensor(learnt)
+            counts[n, : len(tokens)] = torch.tensor(heavy)
             mask[n, : len(tokens)] = 1
-        verdicts = torch.zeros_like(labels, dtype=torch.bool)
-        verdicts[:, 2:] = (labels[:, :-2] == key) & (labels[:, 1:-1] == quote)
-        scenes = [s for _, _, e in rows for s in e.scenes]
+        ends = [(n, *end) for n, row in enumerate(rows) for end in self.ends(row[3])]
+        marks = [m for *_, e in rows for m in self.marks(e)]
+        scenes = [s for *_, e in rows for s in e.scenes]
         shown = [self.picture(s) for s in scenes]
         grids = torch.tensor([[1, self.grid, self.grid]]).repeat(len(shown), 1) if shown else None
         positions, _ = self.rope_index(
@@ -141,14 +213,18 @@ class Encoder:
             ids=ids,
             mask=mask,
             labels=labels,
-            verdicts=verdicts,
+            counts=counts,
             positions=positions,
+            ends=torch.tensor([e[:2] for e in ends], dtype=torch.long).reshape(-1, 2),
+            places=torch.tensor([e[2] for e in ends], dtype=torch.long),
+            fits=torch.tensor([e[3] for e in ends]).reshape(-1, len(WORDS)),
+            marks=torch.from_numpy(np.stack(marks)) if marks else None,
             pixels=torch.from_numpy(np.stack(shown)) if shown else None,
             grids=grids,
             known=torch.tensor([s if isinstance(s, int) else -1 for s in scenes])
             if scenes
             else None,
-            tasks=tuple(e.task for _, _, e in rows),
+            tasks=tuple(e.task for *_, e in rows),
         )
 
 
@@ -156,16 +232,16 @@ def batches(exercises: Exercises, encoder: Encoder, tokens: int) -> Iterator[Bat
     """Endless batches of at most ``tokens`` padded tokens, rows of like length together."""
     rng = exercises.rng
     while True:
-        rows = []
+        rows: list[Row] = []
         for example in (exercises.draw() for _ in range(512)):
             rows.append((*encoder.encode(example), example))
         # rows of one task share their instructions, which are then computed once
-        rows.sort(key=lambda r: (r[2].task, len(r[0])))
-        groups: list[list[Any]] = [[]]
+        rows.sort(key=lambda r: (r[3].task, len(r[0])))
+        groups: list[list[Row]] = [[]]
         for row in rows:
             last = groups[-1]
             full = last and len(row[0]) * (len(last) + 1) > tokens
-            if full or (last and last[-1][2].task != row[2].task):
+            if full or (last and last[-1][3].task != row[3].task):
                 groups.append([])
             groups[-1].append(row)
         for index in rng.permutation(len(groups)):

@@ -8,6 +8,7 @@ JSON in the schemas' key order. Truth comes from `mmrerank.demo.facts`.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from mmrerank.demo.facts import (
+    CountFact,
     ExclusionFact,
     Fact,
     Judgement,
     Noun,
+    RelationFact,
     SubjectFact,
     Verdict,
     grade_verdicts,
@@ -37,13 +40,23 @@ from mmrerank.demo.world import (
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.train.vlm_facts import sample_facts
+from mmrerank.train.vlm_glance import fit, nouns_of, quality, whole
 from mmrerank.train.vlm_notes import note, seen
 from mmrerank.types import VERDICTS, Assessment, Candidate, Component, Image, Query
 from mmrerank.types import Verdict as VerdictValue
 
 LIST_PROMPT = "List what the image shows."
 TELL_PROMPT = "Say of each part what the image shows of it, then give a verdict."
-WORTH: Mapping[str, float] = {"met": 1.0, "partly": 0.5, "missed": 0.0, "cannot_tell": 0.0}
+# what a reply is there for, by task: each match's first group counts more than the words around it
+COUNTS: Mapping[str, re.Pattern[str]] = {
+    "tell": re.compile(r"(?<=: )([^;]+)(?=;|$)"),
+    "evaluate": re.compile(r'"verdict":"(\w+)|"note":"[^:"]*: ([^"]*)'),
+    "order": re.compile(r'(?<=":)(\d)|(?<="reason":")(\w)'),
+    "score": re.compile(r"(yes|no)"),
+    "prefer": re.compile(r"(\w)"),
+    "pick": re.compile(r"(\w)"),
+    "grade": re.compile(r'"grade":(\d+)'),
+}
 # many parts a picture: what a picture costs is paid once for all of them
 _MOST_PARTS = 5
 
@@ -52,7 +65,9 @@ _MOST_PARTS = 5
 class Example:
     """One exercise: an ask, the reply it should get, and the scenes behind its images, in order.
 
-    ``given`` are pieces of the reply, in order, that stand there without having to be learnt.
+    ``given`` are pieces of the reply, in order, that stand there without having to be learnt. ``fits``
+    say of the last images, or of rows of text in their place, how far each shows what is asked for;
+    ``nouns`` are what is asked for there, with whether it is unwanted.
     """
 
     task: str
@@ -60,20 +75,31 @@ class Example:
     reply: str
     scenes: tuple[int | Scene, ...]
     given: tuple[str, ...] = ()
+    fits: tuple[tuple[float, ...], ...] = ()
+    nouns: tuple[tuple[Noun, bool], ...] = ()
+
+    @property
+    def counts(self) -> tuple[tuple[int, int], ...]:
+        """Where in the reply the words are that it is there for."""
+        pattern = COUNTS.get(self.task)
+        return (
+            tuple(m.span(m.lastindex or 0) for m in pattern.finditer(self.reply)) if pattern else ()
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
     query: Query
+    facts: tuple[Fact, ...]
     reference: tuple[Scene, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """A scene of the pool, what each fact of a query finds in it, and how well it fits, 0 to 1."""
+    """A scene of the pool, the verdict on it of each fact of a query, and how well it fits, 0 to 1."""
 
     scene: int
-    judged: tuple[Judgement, ...]
+    verdicts: tuple[Verdict, ...]
     quality: float
 
 
@@ -111,6 +137,10 @@ class Exercises:
         self.tasks = sorted(mix)
         weights = np.array([mix[t] for t in self.tasks], float)
         self.weights = weights / weights.sum()
+        self.showing: dict[str, list[int]] = {k: [] for k in KINDS}
+        for n, scene in enumerate(scenes):
+            for kind in {t.kind for t in scene.things}:
+                self.showing[kind].append(n)
 
     def draw(self) -> Example:
         """The next example."""
@@ -157,7 +187,9 @@ class Exercises:
         }
         body["grade"] = grade_verdicts(verdicts)
         shown = (*((reference,) if reference else ()), n)
-        return _example(ask, {"A": body}, shown)
+        return _example(
+            ask, {"A": body}, shown, fits=(fit(facts, verdicts),), nouns=nouns_of(facts)
+        )
 
     def _deconstruct(self) -> Example:
         scene = self.scenes[self._scene()]
@@ -173,10 +205,13 @@ class Exercises:
 
     def _order(self) -> Example:
         scene = self.scenes[self._scene()]
-        query, facts, reference = self._question(scene, most=4)
-        count = int(self.rng.integers(2, 21)) if self.rng.random() < 0.6 else 20
+        query, facts, reference = self._question(scene, most=5)
+        # a few images are learnt from faster, twenty are what is asked
+        turn = self.rng.random()
+        count = int(self.rng.integers(2, 7 if turn < 0.5 else 21)) if turn < 0.8 else 20
         notes = [self._notes(f, scene) for f in facts]
         components = components_of(facts)
+        brief = self.rng.random() < 0.5  # without notes a sequence holds twice as many rows
         rows: dict[str, Assessment] = {}
         qualities: list[float] = []
         verdict_rows: list[list[Verdict]] = []
@@ -190,12 +225,12 @@ class Exercises:
             rows[str(n)] = Assessment(
                 grade=grade,
                 verdicts=tuple(
-                    VerdictValue(component=c.id, verdict=j.verdict, note=j.note)
+                    VerdictValue(component=c.id, verdict=j.verdict, note="" if brief else j.note)
                     for c, j in zip(components, judged, strict=True)
                 ),
             )
             verdict_rows.append(verdicts)
-            qualities.append(sum(WORTH[v] for v in verdicts) / len(verdicts))
+            qualities.append(quality(verdicts))
         ask = judgements.order(query, components, [_candidate(str(n)) for n in range(count)], rows)
         best = int(np.argmax(qualities))
         met = verdict_rows[best].count("met")
@@ -206,18 +241,24 @@ class Exercises:
             else f"{label} comes closest: {met} of {len(facts)} parts met"
         )
         scores = {n: round(99 * q) for n, q in zip(ask.labels, qualities, strict=True)}
-        return _example(
-            ask, {"reason": reason, "scores": scores}, (reference,) if reference else ()
-        )
+        body = {"reason": reason, "scores": scores}
+        fits = tuple(whole(v) for v in verdict_rows)
+        return _example(ask, body, (reference,) if reference else (), fits=fits)
 
     def _score(self) -> Example:
-        n = self._scene()
-        scene = self.scenes[n]
-        query, facts, reference = self._question(scene, easy=self.rng.random() < 0.5)
+        if self.rng.random() < 0.3:
+            n = self._scene()
+            query, facts, reference = self._question(self.scenes[n], easy=self.rng.random() < 0.3)
+            row = self._row(n, facts)
+        else:
+            asked, (row,) = self._compared(1)
+            query, facts = asked.query, asked.facts
+            reference = asked.reference[0] if asked.reference else None
         ask = comparisons.score(query, _candidate("0"))
-        met = all(f.judge(scene).verdict == "met" for f in facts)
-        shown = (*((reference,) if reference else ()), n)
-        return replace(_example(ask, None, shown), reply="yes" if met else "no")
+        shown = (*((reference,) if reference else ()), row.scene)
+        fits = (fit(facts, row.verdicts),)
+        made = _example(ask, None, shown, fits=fits, nouns=nouns_of(facts))
+        return replace(made, reply="yes" if row.quality == 1 else "no")
 
     def _prefer(self) -> Example:
         asked, rows = self._compared(2)
@@ -225,67 +266,105 @@ class Exercises:
         return self._best(ask, asked, rows)
 
     def _pick(self) -> Example:
-        asked, rows = self._compared(int(self.rng.integers(3, 6)))
+        few = self.rng.random() < 0.8
+        asked, rows = self._compared(
+            int(self.rng.integers(3, 6) if few else self.rng.integers(6, 21))
+        )
         ask = comparisons.pick(asked.query, [_candidate(str(n)) for n in range(len(rows))])
         return self._best(ask, asked, rows)
 
     def _grade(self) -> Example:
-        asked, rows = self._compared(int(self.rng.integers(2, 5)))
+        few = self.rng.random() < 0.6
+        asked, rows = self._compared(
+            int(self.rng.integers(2, 6) if few else self.rng.integers(6, 11)), tied=True
+        )
         ask = comparisons.grade(asked.query, [_candidate(str(n)) for n in range(len(rows))])
         body = {
             label: {
-                "note": ", ".join(dict.fromkeys(j.note for j in row.judged)),
+                "note": "; ".join(note(f, self.scenes[row.scene]) for f in asked.facts),
                 "grade": round(comparisons.TOP_MARK * row.quality),
             }
             for label, row in zip(ask.labels, rows, strict=True)
         }
-        return _example(ask, body, (*asked.reference, *(r.scene for r in rows)))
+        return self._about(ask, body, asked, rows)
 
     def _look(self) -> Example:
         """Ordering by looking: `order` with the images and without verdicts."""
-        asked, rows = self._compared(int(self.rng.integers(2, 6)))
+        few = self.rng.random() < 0.5
+        asked, rows = self._compared(
+            int(self.rng.integers(2, 6) if few else self.rng.integers(6, 21)), tied=True
+        )
         candidates = [_candidate(str(n)) for n in range(len(rows))]
         ask = judgements.order(asked.query, (), candidates, {}, show_images=True)
         best = max(range(len(rows)), key=lambda n: rows[n].quality)
-        shown = ", ".join(dict.fromkeys(j.note for j in rows[best].judged))
+        shown = ", ".join(seen(f, self.scenes[rows[best].scene]) for f in asked.facts)
         scores = {n: round(99 * r.quality) for n, r in zip(ask.labels, rows, strict=True)}
         body = {"reason": f"{ask.labels[best]} shows {shown}", "scores": scores}
-        return _example(ask, body, (*asked.reference, *(r.scene for r in rows)))
+        return self._about(ask, body, asked, rows)
 
     # --- parts of a task ----------------------------------------------------------------------------
 
-    def _compared(self, count: int) -> tuple[_Asked, list[_Row]]:
-        """A query and ``count`` scenes in any order, one of which fits better than every other."""
+    def _compared(self, count: int, *, tied: bool = False) -> tuple[_Asked, list[_Row]]:
+        """A query and ``count`` scenes in any order; unless ``tied``, one fits better than every other.
+
+        Mostly scenes with things that the query names, as a first stage finds them, and often the one that
+        the query was made for. No more than half of a small pool.
+        """
+        count = min(count, max(1, len(self.scenes) // 2))
         while True:
             shown = self._scene()
             demo = sample_query(self.rng, self.split, self.scenes[shown], category=self._category())
             near = sorted(
-                (self._row(n, demo.facts) for n in {self._scene() for _ in range(12)} - {shown}),
+                (self._row(n, demo.facts) for n in self._near(demo.facts, 2 * count + 4) - {shown}),
                 key=lambda r: -r.quality,
             )
             # the closest others make it hard, chance ones keep it honest
-            rest = [
-                near.pop(0 if self.rng.random() < 0.5 else int(self.rng.integers(len(near))))
-                for _ in range(count - 1)
-            ]
-            rows = [self._row(shown, demo.facts), *rest]
-            if all(r.quality < rows[0].quality for r in rest):
+            meant = self.rng.random() < (0.4 if count == 1 else 0.7)
+            rows = [self._row(shown, demo.facts)] if meant else []
+            while len(rows) < count and near:
+                close = self.rng.random() < 0.5
+                rows.append(near.pop(0 if close else int(self.rng.integers(len(near)))))
+            if len(rows) < count:
+                continue
+            best = max(r.quality for r in rows)
+            if tied or sum(r.quality == best for r in rows) == 1:
                 break
         order = self.rng.permutation(count)
         reference = () if demo.reference is None else (demo.reference,)
-        asked = _Asked(query=as_query(demo), reference=reference)
+        asked = _Asked(query=as_query(demo), facts=demo.facts, reference=reference)
         return asked, [rows[int(n)] for n in order]
 
+    def _near(self, facts: Sequence[Fact], count: int) -> set[int]:
+        """Up to ``count`` scenes, two thirds of them with a thing that ``facts`` name."""
+        named: list[str] = []
+        for fact in facts:
+            match fact:
+                case SubjectFact(noun=noun) | CountFact(noun=noun):
+                    named.append(noun.kind)
+                case RelationFact(one=one, other=other):
+                    named += [one.kind, other.kind]
+        found: set[int] = set()
+        for _ in range(count):
+            showing = self.showing[pick(self.rng, named)] if named else []
+            if showing and self.rng.random() < 0.67:
+                found.add(showing[int(self.rng.integers(len(showing)))])
+            else:
+                found.add(self._scene())
+        return found
+
     def _row(self, scene: int, facts: Sequence[Fact]) -> _Row:
-        judged = tuple(f.judge(self.scenes[scene]) for f in facts)
-        worth = sum(WORTH[j.verdict] for j in judged) / len(judged)
-        return _Row(scene=scene, judged=judged, quality=worth)
+        verdicts = tuple(f.judge(self.scenes[scene]).verdict for f in facts)
+        return _Row(scene=scene, verdicts=verdicts, quality=quality(verdicts))
+
+    def _best(self, ask: Ask, asked: _Asked, rows: Sequence[_Row]) -> Example:
+        best = max(range(len(rows)), key=lambda n: rows[n].quality)
+        return replace(self._about(ask, None, asked, rows), reply=ask.labels[best])
 
     @staticmethod
-    def _best(ask: Ask, asked: _Asked, rows: Sequence[_Row]) -> Example:
-        best = max(range(len(rows)), key=lambda n: rows[n].quality)
+    def _about(ask: Ask, body: Any, asked: _Asked, rows: Sequence[_Row]) -> Example:
         shown: tuple[int | Scene, ...] = (*asked.reference, *(r.scene for r in rows))
-        return replace(_example(ask, None, shown), reply=ask.labels[best])
+        fits = tuple(fit(asked.facts, r.verdicts) for r in rows)
+        return _example(ask, body, shown, fits=fits, nouns=nouns_of(asked.facts))
 
     def _scene(self) -> int:
         return int(self.rng.integers(len(self.scenes)))
@@ -339,5 +418,19 @@ def _candidate(name: str) -> Candidate:
     return Candidate(id=name, image=Image(data=b"candidate"))
 
 
-def _example(ask: Ask, body: Any, scenes: tuple[int | Scene, ...]) -> Example:
-    return Example(task=ask.kind, messages=ask.messages, reply=compact(body), scenes=scenes)
+def _example(
+    ask: Ask,
+    body: Any,
+    scenes: tuple[int | Scene, ...],
+    *,
+    fits: tuple[tuple[float, ...], ...] = (),
+    nouns: tuple[tuple[Noun, bool], ...] = (),
+) -> Example:
+    return Example(
+        task=ask.kind,
+        messages=ask.messages,
+        reply=compact(body),
+        scenes=scenes,
+        fits=fits,
+        nouns=nouns,
+    )

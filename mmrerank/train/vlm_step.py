@@ -8,6 +8,7 @@ import torch
 from torch.nn import functional
 
 from mmrerank.train.vlm_batches import Batch, Encoder
+from mmrerank.train.vlm_glance import glance_loss, named_loss, words_of
 
 
 def batch_vision(model: Any) -> None:
@@ -45,11 +46,12 @@ def batch_vision(model: Any) -> None:
 
 
 def shared(batch: Batch, image_id: int) -> int:
-    """How many leading tokens all rows have in common, before any image or reply."""
+    """How many leading tokens all rows have in common, before any image, reply or end that must tell."""
     same = (batch.ids == batch.ids[:1]).all(0) & (batch.ids != image_id).all(0)
     # the token before a reply must run with the row: it predicts the reply's first token
     silent = torch.ones_like(same)
     silent[:-1] = (batch.labels[:, 1:] == -100).all(0)
+    silent[batch.ends[:, 1]] = False
     return int((same & silent).long().cumprod(0).sum())
 
 
@@ -79,11 +81,13 @@ def loss_of(
     encoder: Encoder,
     looks: torch.Tensor | None = None,
     *,
-    verdict_weight: float = 1.0,
+    count_weight: float = 1.0,
+    glance_weight: float = 0.0,
 ) -> torch.Tensor:
     """Mean next-token loss over reply tokens; logits are made only where there is a label.
 
-    A verdict counts ``verdict_weight`` times as much as any other token.
+    What a reply is there for counts ``count_weight`` times as much as any other token. To that comes
+    ``glance_weight`` of the side loss on how far each image shows what is asked for (`vlm_glance`).
 
     What all rows begin with (the instructions) runs once, and its keys and values are repeated: the same
     loss and gradients as running it in every row, at about half the cost. With ``looks`` (`look_once`)
@@ -111,19 +115,35 @@ def loss_of(
         cache.batch_repeat_interleave(len(batch.ids))
     else:
         first = 0
+    glance = glance_weight > 0 and len(batch.ends) > 0
     out = model.model(
         inputs_embeds=words[:, first:],
         attention_mask=batch.mask,
         position_ids=positions[:, :, first:],
         past_key_values=cache,
         use_cache=cache is not None,
+        output_hidden_states=glance,
     )
     targets = batch.labels[:, first + 1 :]
     chosen = targets != -100
     logits = model.lm_head(out.last_hidden_state[:, :-1][chosen])
     each = functional.cross_entropy(logits.float(), targets[chosen], reduction="none")
-    weights = 1.0 + (verdict_weight - 1.0) * batch.verdicts[:, first + 1 :][chosen].float()
-    return (each * weights).sum() / weights.sum()
+    weights = 1.0 + (count_weight - 1.0) * batch.counts[:, first + 1 :][chosen].float()
+    loss = (each * weights).sum() / weights.sum()
+    if glance:
+        known = words_of(model, encoder.tokenizer)
+        for states in out.hidden_states[-3:-1]:  # after the last layers but two and but one
+            told = states[batch.ends[:, 0], batch.ends[:, 1] - first]
+            side = glance_loss(told, batch.fits, batch.places, known)
+            loss = loss + 0.5 * glance_weight * side
+        if batch.marks is not None:
+            # early, for the ends of the images to gather
+            earlier = out.hidden_states[-3:][0]
+            tokens = earlier[batch.ids[:, first:] == image_id]
+            marks = batch.marks.flatten(0, 1)
+            if not marks.isnan().all():
+                loss = loss + glance_weight * named_loss(tokens, marks, known)
+    return loss
 
 
 def _seen(model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None) -> torch.Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mmrerank.config import read_yaml
+from mmrerank.demo.facts import Noun, PlaceFact, SubjectFact
 from mmrerank.demo.world import cell, sample_scene, stream
 from mmrerank.errors import InputError, UsageError
 from mmrerank.messages import Message, Part
@@ -23,6 +24,7 @@ from mmrerank.train.tokens import chat_tokenizer
 from mmrerank.train.vlm_batches import Encoder, batches, supply
 from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_facts import sample_facts
+from mmrerank.train.vlm_glance import LABELS, WORDS, fit
 from mmrerank.train.vlm_model import VlmShape, build
 from mmrerank.train.vlm_notes import note
 from mmrerank.train.vlm_step import batch_vision, look_once, loss_of, shared
@@ -217,6 +219,65 @@ def test_shared_instructions_change_neither_loss_nor_gradient(world: tuple, monk
             found.append((loss.item(), model.model.language_model.embed_tokens.weight.grad.clone()))
         assert found[0][0] == pytest.approx(found[1][0], abs=1e-5)
         assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
+
+
+def test_the_side_loss_changes_with_shared_instructions_as_little(  # type: ignore[no-untyped-def]
+    world: tuple,  # type: ignore[type-arg]
+    monkeypatch,
+) -> None:
+    from mmrerank.train import vlm_step
+
+    _, exercises, encoder, (model, _) = world
+    source = batches(exercises, encoder, 900)
+    for _ in range(6):
+        batch = next(source)
+        found = []
+        for length in (shared(batch, encoder.image_id), 0):
+            monkeypatch.setattr(vlm_step, "shared", lambda b, i, n=length: n)
+            found.append(loss_of(model, batch, encoder, glance_weight=1.0).item())
+        assert found[0] == pytest.approx(found[1], abs=1e-4)
+
+
+def test_a_verdict_a_digit_and_a_letter_count_more(world: tuple) -> None:  # type: ignore[type-arg]
+    _, exercises, encoder, _ = world
+    found: dict[str, set[str]] = {}
+    for example in (exercises.draw() for _ in range(200)):
+        ids, learnt, counts = encoder.encode(example)
+        assert len(ids) == len(learnt) == len(counts)
+        said = [i for i, heavy in zip(ids, counts, strict=True) if heavy]
+        found.setdefault(example.task, set()).update(encoder.tokenizer.convert_ids_to_tokens(said))
+    assert {"met", "partly", "missed"} <= found["evaluate"]
+    assert found["order"] <= {*"0123456789", *"ABCDEFGHIJKLMNOPQRST"}
+    assert found["grade"] <= set("0123456789")
+    assert found["score"] == {"yes", "no"}
+    assert found["pick"] <= set("ABCDEFGHIJKLMNOPQRST")
+
+
+def test_a_glance_stands_where_an_image_or_its_row_ends(world: tuple) -> None:  # type: ignore[type-arg]
+    _, exercises, encoder, _ = world
+    for example in (exercises.draw() for _ in range(200)):
+        ids, _, _ = encoder.encode(example)
+        ends = encoder.ends(example)
+        told = [encoder.tokenizer.convert_ids_to_tokens(ids[column]) for column, _, _ in ends]
+        closing, scored = told[: len(example.fits)], told[len(example.fits) :]
+        images = {t for t in closing if t == "<|vision_end|>"}
+        assert images == set(closing) or all(t.endswith("Ċ") for t in closing)
+        assert len(scored) in (0, len(example.fits))
+        assert all(t.endswith(":") for t in scored)
+        letters = [ids[column - 1] for column, _, _ in ends[len(closing) :]]
+        names = encoder.tokenizer.convert_ids_to_tokens(letters)
+        assert [LABELS.index(n) for n in names] == [place for _, place, _ in ends[len(closing) :]]
+
+
+def test_what_an_image_shows_of_a_search_by_kind_of_part() -> None:
+    boat, bird = (SubjectFact(noun=Noun(kind=k)) for k in ("boat", "bird"))
+    facts = (boat, bird, PlaceFact(place="beach"))
+    told = dict(zip(WORDS, fit(facts, ("met", "partly", "missed")), strict=True))
+    assert told["subject"] == 0.75
+    assert told["environment"] == 0
+    assert np.isnan(told["count"])
+    assert told["grade"] == 0.5
+    assert told["every"] == 0
 
 
 def test_batches_made_in_other_processes_are_whole_and_differ(world: tuple) -> None:  # type: ignore[type-arg]
