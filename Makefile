@@ -14,7 +14,7 @@ help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 demo: $(STAMP) ## find, rerank and explain on the bundled picture book
-	$(BIN)/mmrerank demo -o order=sum
+	$(BIN)/mmrerank demo
 
 app: $(STAMP) ## the web page, on the bundled picture book
 	$(BIN)/mmrerank app
