@@ -9,6 +9,7 @@ guarantees each appears once; reasoning stands before the verdict it leads to.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -214,6 +215,17 @@ def order(
     return thinking(ask, think > 0)
 
 
+def in_ids(reason: str, ids: Mapping[str, str]) -> str:
+    """``reason`` with labels as the ids they stand for: whoever reads it has never seen the labels.
+
+    ``Image C`` anywhere, and a label that opens the sentence before a verb; a lone letter elsewhere is left,
+    since it may be a word.
+    """
+    known = "|".join(map(re.escape, sorted(ids, key=len, reverse=True)))
+    form = rf"\b[Ii]mage ({known})\b|^({known})(?= (?:fits|comes|shows|is|has|matches|meets)\b)"
+    return re.sub(form, lambda m: ids[m[1] or m[2]], reason) if ids else reason
+
+
 def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:
     """An order out of ``answer``: scores by label, or a list or text of labels, best first."""
     labels, repairs = labels_in_order(answer, ask.labels)
@@ -224,7 +236,7 @@ def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:
     return reading(
         "repaired" if mended else "ok",
         order=tuple(ids[n] for n in labels),
-        reason=reason,
+        reason=in_ids(reason, ids),
         order_repairs=repairs,
     )
 

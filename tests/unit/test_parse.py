@@ -137,3 +137,14 @@ def test_one_unreadable_verdict_is_cannot_tell() -> None:
     told = read.assessments["i0"]
     assert [v.verdict for v in told.verdicts] == ["met", "cannot_tell"]
     assert told.grade is None
+
+
+def test_a_reason_speaks_of_images_by_their_ids() -> None:
+    from mmrerank.rerank.judgements import in_ids
+
+    ids = {"A": "dog.png", "B": "cat.png"}
+    assert in_ids("A fits best: every part is met", ids) == "dog.png fits best: every part is met"
+    assert in_ids("Image B shows it, image A does not", ids) == "cat.png shows it, dog.png does not"
+    # a letter may be a word, and a label that was not given out is none
+    for left in ("A red boat", "best is the boat of plan B", "C fits best", "", "a is small"):
+        assert in_ids(left, ids) == left
