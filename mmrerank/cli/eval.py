@@ -214,30 +214,35 @@ def _show(body: dict[str, Any]) -> None:
         f"{body['queries']} queries over {body['scenes']} pictures, world {body['seed']}; "
         f"the first {body['candidates']} candidates are reranked"
     )
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     for name in _COLUMNS:
-        table.add_column(name, justify="left" if name in ("method", "") else "right")
+        table.add_column(
+            name, justify="left" if name in ("method", "than none") else "right", no_wrap=True
+        )
     table.add_row("(random)", *_bound(body["random"]))
     for name, row in body["methods"].items():
         table.add_row(
             name,
             f"{row['nDCG@10']:.3f}",
             "" if name == "none" else _gain(row),
+            "" if name == "none" else _against_none(row),
             f"{row['P@1']:.3f}",
             f"{row['R@20']:.3f}",
             f"{row['usage']['calls']:,}",
-            f"{row['usage']['input_tokens']:,}",
-            f"{row['usage']['output_tokens']:,}",
+            f"{row['usage']['input_tokens'] / 1000:,.0f}k",
+            f"{row['usage']['output_tokens'] / 1000:,.0f}k",
             f"{row['usage']['seconds']:,.0f}",
-            str(row["failed"]),
-            str(row["repaired"]),
-            "" if name == "none" else _against_none(row),
+            f"{row['failed']}/{row['repaired']}",
         )
     if body["sum_of_verdicts"]:
         row = body["sum_of_verdicts"]
-        table.add_row("(sum of verdicts)", f"{row['nDCG@10']:.3f}", _gain(row), f"{row['P@1']:.3f}")
+        table.add_row(
+            "(sum of verdicts)", f"{row['nDCG@10']:.3f}", _gain(row), _against_none(row),
+            f"{row['P@1']:.3f}",
+        )  # fmt: skip
     table.add_row("(ceiling)", *_bound(body["ceiling"]))
     console.print(table)
+    console.print("calls, tokens and seconds are those of all queries together", style="dim")
     for name, row in body["methods"].items():
         if row["queries_degraded"]:
             console.print(
@@ -260,14 +265,14 @@ def _show(body: dict[str, Any]) -> None:
 
 
 _COLUMNS = (
-    "method", "nDCG@10", "gain, 95% interval", "P@1", "R@20", "calls", "tokens in", "out", "seconds",
-    "failed", "repaired", "",
+    "method", "nDCG@10", "gain, 95% interval", "than none", "P@1", "R@20", "calls", "in", "out", "s",
+    "fail/rep",
 )  # fmt: skip
 
 
 def _against_none(row: dict[str, Any]) -> str:
     low, high = row["gain"]["nDCG@10"]["ci"]
-    return "beats none" if low > 0 else "worse than none" if high < 0 else "not told from none"
+    return "better" if low > 0 else "worse" if high < 0 else "unclear"
 
 
 def _gain(row: dict[str, Any]) -> str:
@@ -275,8 +280,8 @@ def _gain(row: dict[str, Any]) -> str:
     return f"{gain['value']:+.3f} [{gain['ci'][0]:+.3f}, {gain['ci'][1]:+.3f}]"
 
 
-def _bound(row: dict[str, float]) -> tuple[str, str, str]:
-    return f"{row['nDCG@10']:.3f}", "", f"{row['P@1']:.3f}"
+def _bound(row: dict[str, float]) -> tuple[str, str, str, str]:
+    return f"{row['nDCG@10']:.3f}", "", "", f"{row['P@1']:.3f}"
 
 
 def _share(value: float | None) -> str:
