@@ -116,15 +116,13 @@ class Retrieve(Ask):
     """A question to the first stage instead of the model: which images lie nearest?
 
     The index is searched with the vector of ``query``, or, where ``toward`` is given, with
-    ``norm(keep * query + sum of weight * image)`` over the images it names (Rocchio). At most ``k`` images
-    come back in `Reply.found`; ``within`` restricts the search to some ids.
+    ``norm(query + sum of weight * image)`` over the images it names (Rocchio). At most ``k`` images come
+    back in `Reply.found`.
     """
 
     messages: tuple[Message, ...] = ()
     k: int = 20
     toward: Mapping[str, float] = field(default_factory=dict)
-    keep: float = 1.0
-    within: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.query is None:

@@ -92,14 +92,11 @@ class ImageSearch:
         queries = [r.query for r in requests if r.query is not None]
         found: list[tuple[Candidate, ...]] = []
         for request, vector in zip(requests, self.embedder.embed_queries(queries), strict=True):
-            moved = request.keep * vector.astype(np.float64)
+            moved = vector.astype(np.float64)
             if request.toward:
                 weights = np.array(list(request.toward.values()))
                 moved += weights @ self.index.vectors(list(request.toward)).astype(np.float64)
-            wanted = set(request.within)
-            most = request.k if not wanted else len(self.index)
-            near = self.index.candidates(moved.astype(np.float32), most)
-            found.append(tuple(c for c in near if not wanted or c.id in wanted)[: request.k])
+            found.append(self.index.candidates(moved.astype(np.float32), request.k))
         return found
 
     def search(

@@ -91,7 +91,7 @@ def _line(ask: Ask, reply: Reply) -> dict[str, Any]:
     return {
         "digest": digest,
         "kind": ask.kind,
-        "prompt": "\n\n".join(f"{m.role}: {m.text}" for m in ask.messages),
+        "prompt": ask.told,
         "reply": to_plain(reply),
         **({"states": base64.b64encode(states).decode()} if states else {}),
     }

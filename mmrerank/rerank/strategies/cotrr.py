@@ -16,9 +16,9 @@ from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value, keep_slots, verdict_sum
-from mmrerank.rerank.replies import Reading
+from mmrerank.rerank.parts import evaluated, taken_apart, whole_query
 from mmrerank.rerank.thrift import Thrift, scored
-from mmrerank.types import Assessment, Candidate, Component, Explanation, Query, Ranking, Repairs
+from mmrerank.types import Assessment, Candidate, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate",)
 FAMILY = "listwise"
@@ -110,41 +110,30 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
     repairs = Repairs()
     components = whole_query(query)
     if options.deconstruct:
-        (reply,) = yield [judgements.deconstruct(query, image_tokens=options.image_tokens)]
-        read = judgements.read_deconstruct(reply)
-        repairs += read.repairs
+        parts, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
         # without components the query itself is the one thing to check
-        components = read.components or components
+        components = parts or components
 
     assessments: dict[str, Assessment] = {}
-    if options.thrifty:
+
+    def scoring(
+        group: Sequence[Candidate],
+    ) -> Generator[list[Ask], list[Reply], list[float | None]]:
+        nonlocal repairs
+        told, mended = yield from evaluated(
+            query,
+            components,
+            group,
+            group_size=options.group_size,
+            image_tokens=options.image_tokens,
+        )
+        repairs += mended
+        assessments.update(told)
+        return [verdict_sum(told[c.id]) if c.id in told else None for c in group]
+
+    if options.evaluate:
         thrift = Thrift(alpha=options.alpha, beta=options.beta, top=options.top)
-
-        def scoring(
-            group: Sequence[Candidate],
-        ) -> Generator[list[Ask], list[Reply], list[float | None]]:
-            nonlocal repairs
-            asks = [
-                judgements.evaluate(query, components, [c], image_tokens=options.image_tokens)
-                for c in group
-            ]
-            replies = yield asks
-            for read in _evaluations(asks, replies):
-                repairs += read.repairs
-                assessments.update(read.assessments)
-            told = [assessments.get(c.id) for c in group]
-            return [None if a is None else verdict_sum(a) for a in told]
-
         yield from scored(ranking, thrift, scoring)
-    elif options.evaluate:
-        asks = [
-            judgements.evaluate(query, components, group, image_tokens=options.image_tokens)
-            for group in _groups(ranking, options.group_size)
-        ]
-        replies = yield asks
-        for read in _evaluations(asks, replies):
-            repairs += read.repairs
-            assessments.update(read.assessments)
 
     explanation = Explanation(components=components, assessments=assessments)
     if options.order == "sum":
@@ -176,22 +165,3 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
         explanation=Explanation(components=components, assessments=assessments, reason=read.reason),
         repairs=repairs + read.repairs,
     )
-
-
-def whole_query(query: Query) -> tuple[Component, ...]:
-    """The query as one component, plus its exclusions: what is checked when it is not taken apart."""
-    text = query.words or "shows what the reference image shows"
-    kinds: list[tuple[Literal["subject", "exclusion"], str]] = [("subject", text)]
-    kinds += [("exclusion", f"no {word}") for word in query.exclude]
-    return tuple(
-        Component(id=f"c{n}", kind=kind, text=words)
-        for n, (kind, words) in enumerate(kinds, start=1)
-    )
-
-
-def _groups(ranking: Ranking, size: int) -> list[Sequence[Candidate]]:
-    return [ranking.candidates[i : i + size] for i in range(0, len(ranking), size)]
-
-
-def _evaluations(asks: list[Ask], replies: list[Reply]) -> list[Reading]:
-    return [judgements.read_evaluate(r, a) for a, r in zip(asks, replies, strict=True)]

@@ -15,9 +15,9 @@ from typing import Literal
 
 from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.ports import Capability, Judging, Outcome
-from mmrerank.rerank import comparisons, judgements
+from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value, verdict_sum
-from mmrerank.rerank.strategies.cotrr import whole_query
+from mmrerank.rerank.parts import evaluated, taken_apart, whole_query
 from mmrerank.rerank.strategies.judge import soft
 from mmrerank.types import (
     Assessment,
@@ -89,10 +89,8 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     repairs = Repairs()
     components: tuple[Component, ...] = ()
     if options.judge == "verdicts":
-        (reply,) = yield [judgements.deconstruct(query, image_tokens=options.image_tokens)]
-        apart = judgements.read_deconstruct(reply)
-        repairs += apart.repairs
-        components = apart.components or whole_query(query)
+        parts, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
+        components = parts or whole_query(query)
     everything = list(ranking.candidates)
     new: Sequence[Candidate] = everything
     for turn in range(options.rounds + 1):
@@ -138,12 +136,9 @@ def _judged(
     """How well each image fits, 0 to 1, by id, what was said of it, and what had to be mended."""
     tokens = options.image_tokens
     if components:
-        asks = [judgements.evaluate(query, components, [c], image_tokens=tokens) for c in group]
-        replies = yield asks
-        read = [judgements.read_evaluate(r, a) for a, r in zip(asks, replies, strict=True)]
-        told = {i: a for r in read for i, a in r.assessments.items()}
+        told, repairs = yield from evaluated(query, components, group, image_tokens=tokens)
         values = {i: v for i, a in told.items() if (v := verdict_sum(a)) is not None}
-        return values, told, sum((r.repairs for r in read), Repairs())
+        return values, told, repairs
     asks = [comparisons.score(query, c, image_tokens=tokens) for c in group]
     replies = yield asks
     chances = {c.id: soft(r) for c, r in zip(group, replies, strict=True)}

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value
+from mmrerank.rerank.parts import taken_apart, whole_query
 from mmrerank.rerank.states import Matrix, read_tokens, tokens_of_candidate, tokens_of_text
-from mmrerank.rerank.strategies.cotrr import whole_query
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate", "token_embeddings")
@@ -68,10 +68,8 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     repairs = Repairs()
     components = whole_query(query)
     if options.deconstruct:
-        (reply,) = yield [judgements.deconstruct(query, image_tokens=options.image_tokens)]
-        read = judgements.read_deconstruct(reply)
-        repairs += read.repairs
-        components = read.components or components
+        parts, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
+        components = parts or components
     # what must not appear has no view to be near to; it is told, and left to other methods
     views = [c for c in components if not c.excluded] or list(components)[:1]
     replies = yield [

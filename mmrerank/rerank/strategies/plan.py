@@ -14,10 +14,10 @@ from itertools import combinations
 
 from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.ports import Capability, Judging, Outcome
-from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value, rrf
 from mmrerank.rerank.comparisons import read_score, score
 from mmrerank.rerank.parse import as_text, json_object
+from mmrerank.rerank.parts import taken_apart
 from mmrerank.rerank.prompting import render
 from mmrerank.rerank.replies import TEXT, labels_for, object_of
 from mmrerank.types import Assessment, Candidate, Component, Explanation, Query, Ranking, Repairs
@@ -59,10 +59,8 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Plans, searches, judges; one candidate or none is returned without a question."""
     if len(ranking) < 2:
         return Outcome(ranking=ranking)
-    (reply,) = yield [judgements.deconstruct(query, image_tokens=options.image_tokens)]
-    read = judgements.read_deconstruct(reply)
-    repairs = read.repairs
-    captions = plans_of(read.components, options.plans)
+    components, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
+    captions = plans_of(components, options.plans)
     if options.write and captions:
         captions, mended = yield from _written(query, captions)
         repairs += mended
@@ -76,7 +74,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            components=read.components,
+            components=components,
             assessments={
                 i: Assessment(reason=f"yes/no margin {v:+.2f}") for i, v in values.items()
             },
