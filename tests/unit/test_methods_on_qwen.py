@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-import test_vl_reuse as reuse
+from counted_qwen import Counted, plain_run
+from tiny_qwen import FAMILIES
 
 from mmrerank import registry
 from mmrerank.chat._think import ANSWER
@@ -24,9 +25,9 @@ from mmrerank.types import Candidate, Image, Query, Ranking
 QUERY = Query(text="a red dog near the blue house")
 
 
-@pytest.fixture(params=reuse.FAMILIES)
-def chat(request: pytest.FixtureRequest, qwen_chats: Callable[[str], Any]) -> reuse.Counted:
-    return reuse.Counted(qwen_chats(request.param))
+@pytest.fixture(params=FAMILIES)
+def chat(request: pytest.FixtureRequest, qwen_chats: Callable[[str], Any]) -> Counted:
+    return Counted(qwen_chats(request.param))
 
 
 @pytest.fixture
@@ -37,18 +38,18 @@ def ranking(picture: Callable[..., Image]) -> Ranking:
     )
 
 
-def eager(chat: reuse.Counted, ask: Ask) -> list[Any]:
+def eager(chat: Counted, ask: Ask) -> list[Any]:
     """Attention of each image's tokens from the last words, out of one eager run over everything."""
     import torch
 
-    prompt, out = reuse.TestStates().run(chat, ask)
+    prompt, out = plain_run(chat, ask)
     asking = prompt.words[-1]
     total = torch.stack(out.attentions).sum((0, 2))[0]
     paid = total[asking.start : asking.end].mean(0).numpy()
     return [paid[a:b] for a, b in prompt.spans]
 
 
-def test_icr_is_the_difference_of_two_full_runs(chat: reuse.Counted, ranking: Ranking) -> None:
+def test_icr_is_the_difference_of_two_full_runs(chat: Counted, ranking: Ranking) -> None:
     judging = icr.rank(QUERY, ranking, icr.Options())
     asks = next(judging)
     replies = chat.reply(asks)
@@ -57,7 +58,7 @@ def test_icr_is_the_difference_of_two_full_runs(chat: reuse.Counted, ranking: Ra
     with pytest.raises(StopIteration) as end:
         judging.send(replies)
     group = ranking.candidates[::-1]
-    by_hand = reuse.Counted(chat.chat)
+    by_hand = Counted(chat.chat)
     searched = eager(by_hand, attend(QUERY, group))
     empty = eager(by_hand, attend(NOTHING, group))
     wanted = {c.id: s - e for c, s, e in zip(group, searched, empty, strict=True)}
@@ -67,12 +68,12 @@ def test_icr_is_the_difference_of_two_full_runs(chat: reuse.Counted, ranking: Ra
     assert end.value.value.ranking.ids == tuple(sorted(values, key=lambda i: -values[i]))
 
 
-def test_first_is_the_order_of_the_letters(chat: reuse.Counted, ranking: Ranking) -> None:
+def test_first_is_the_order_of_the_letters(chat: Counted, ranking: Ranking) -> None:
     import torch
 
     result = Reranker("first", chat.chat).rank(QUERY, ranking)
     ask = comparisons.pick(QUERY, ranking.candidates)
-    _, out = reuse.TestStates().run(reuse.Counted(chat.chat), ask)
+    _, out = plain_run(Counted(chat.chat), ask)
     logits = torch.log_softmax(out.logits[0, -1].float(), -1)
     ids = [chat.qwen.tokenizer(n, add_special_tokens=False)["input_ids"] for n in ask.labels]
     assert all(len(i) == 1 for i in ids)
@@ -85,7 +86,7 @@ def test_first_is_the_order_of_the_letters(chat: reuse.Counted, ranking: Ranking
     assert first.calls(len(ranking), first.Options()) == result.usage.calls == 1
 
 
-def test_thoughts_come_before_the_answer(chat: reuse.Counted, ranking: Ranking) -> None:
+def test_thoughts_come_before_the_answer(chat: Counted, ranking: Ranking) -> None:
     plain = comparisons.score(QUERY, ranking.candidates[0])
     thinking = replace(comparisons.thinking(plain), max_tokens=12)
     first_turn = replace(thinking, choices=(), think=False)
@@ -101,18 +102,18 @@ def test_thoughts_come_before_the_answer(chat: reuse.Counted, ranking: Ranking) 
     assert reply.usage.output_tokens > 1
 
 
-def test_the_share_of_all_tokens_is_told(chat: reuse.Counted, ranking: Ranking) -> None:
+def test_the_share_of_all_tokens_is_told(chat: Counted, ranking: Ranking) -> None:
     import torch
 
     ask = comparisons.score(QUERY, ranking.candidates[0])
     (reply,) = chat.reply([ask])
-    _, out = reuse.TestStates().run(reuse.Counted(chat.chat), ask)
+    _, out = plain_run(Counted(chat.chat), ask)
     logits = torch.log_softmax(out.logits[0, -1].float(), -1)
     (yes,) = chat.qwen.tokenizer("yes", add_special_tokens=False)["input_ids"]
     assert comparisons.read_alone(reply) == pytest.approx(float(logits[yes]), abs=1e-4)
 
 
-def test_labels_are_what_the_vocabulary_says(chat: reuse.Counted) -> None:
+def test_labels_are_what_the_vocabulary_says(chat: Counted) -> None:
     """Letters and digits are tokens of their own, digits never merge; what is not a token is refused."""
     tokenizer = chat.qwen.tokenizer
     for label in (*ALPHABET, *comparisons.DIGITS, *comparisons.YES_NO):
@@ -137,9 +138,7 @@ class Curt:
 
 
 @pytest.mark.parametrize("method", registry.names("strategy"))
-def test_every_method_runs_on_a_real_model(
-    chat: reuse.Counted, ranking: Ranking, method: str
-) -> None:
+def test_every_method_runs_on_a_real_model(chat: Counted, ranking: Ranking, method: str) -> None:
     some = Ranking(ranking.candidates[:4])
     result = Reranker(method, Curt(chat.chat)).rank(QUERY, some)
     assert sorted(h.id for h in result) == sorted(some.ids)

@@ -9,18 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from counted_qwen import Counted, plain_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_qwen import FAMILIES
 
-from mmrerank.chat.transformers import TransformersChat
 from mmrerank.errors import ChatError
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.types import Image
 from mmrerank.vl import prefix
 from mmrerank.vl.features import FeatureStore
-from mmrerank.vl.load import Checkpoint
-from mmrerank.vl.qwen import QwenVL
 
 Picture = Callable[..., Image]
 SCHEMA = {
@@ -29,36 +27,6 @@ SCHEMA = {
     "required": ["note", "grade"],
     "additionalProperties": False,
 }
-
-
-class Counted:
-    """A chat of its own over the shared tiny weights, and what its model was made to do."""
-
-    def __init__(self, shared: Any, **options: Any) -> None:
-        q = shared.qwen
-        checkpoint = Checkpoint(name=q.name, family=q.family, model=q.model, processor=q.processor)
-        store = options.pop("features", None) or FeatureStore(options.pop("feature_bytes", 1 << 30))
-        self.qwen = QwenVL(checkpoint, store)
-        self.chat = TransformersChat(self.qwen, **options)
-        self.looked = self.tokens = self.passes = 0
-        inputs, look = self.qwen._inputs, self.qwen._look
-
-        def counted(batch: Any, cache: Any) -> Any:
-            self.tokens += batch.ids.numel()
-            self.passes += 1
-            return inputs(batch, cache)
-
-        def counted_look(pictures: Any) -> None:
-            self.looked += len(pictures)
-            look(pictures)
-
-        self.qwen._inputs, self.qwen._look = counted, counted_look  # type: ignore[method-assign]
-
-    def reply(self, asks: list[Ask]) -> Any:
-        self.looked = self.tokens = self.passes = 0
-        replies = self.chat.reply(asks)
-        assert [r.error for r in replies] == [None] * len(asks)
-        return replies
 
 
 @pytest.fixture(params=FAMILIES)
@@ -294,35 +262,13 @@ def test_after_a_failure_the_answer_is_the_same(
 class TestStates:
     """Attention and hidden states are those of one plain run over the whole prompt."""
 
-    def run(self, chat: Counted, question: Ask) -> tuple[Any, Any]:
-        """The prompt and the output of an eager run over it, from its pixels."""
-        import torch
-
-        qwen = chat.qwen
-        qwen.features.clear()
-        prompt = qwen.prompts.encode(
-            question.messages, image_tokens=question.image_tokens, words=True
-        )
-        inputs = {
-            "input_ids": prompt.ids[None],
-            "mm_token_type_ids": (prompt.ids == qwen.image_id).int()[None],
-        }
-        if prompt.pictures:
-            inputs["pixel_values"] = torch.cat([p.pixels for p in prompt.pictures])  # type: ignore[misc]
-            inputs["image_grid_thw"] = torch.stack([p.grid for p in prompt.pictures])
-        qwen.model.set_attn_implementation("eager")
-        with torch.inference_mode():
-            out = qwen.model(**inputs, output_attentions=True, output_hidden_states=True)
-        qwen.model.set_attn_implementation("sdpa")
-        return prompt, out
-
     def test_attention(self, make: Any, images: list[Image]) -> None:
         import torch
 
         asks = images_first(images[:3], ("a red dog", "N/A"), read="attention")
         chat = make()
         for question, reply in zip(asks, make().reply(asks), strict=True):
-            prompt, out = self.run(chat, question)
+            prompt, out = plain_run(chat, question)
             query = question.messages[-1].parts[-1].text
             ids = prompt.ids[prompt.words[-1].start : prompt.words[-1].end]
             assert chat.qwen.tokenizer.decode(ids).strip() == query
@@ -357,7 +303,7 @@ class TestStates:
         chat = make()
         asks = [*query_first(images[:2], read="embed"), ask("only words", read="embed")]
         for question, reply in zip(asks, make().reply(asks), strict=True):
-            _, out = self.run(chat, question)
+            _, out = plain_run(chat, question)
             last = out.hidden_states[-1][0, -1]
             (vector,) = reply.states
             assert vector == pytest.approx((last / last.norm()).numpy(), abs=1e-5)
@@ -371,7 +317,7 @@ class TestStates:
         ]
         replies = make().reply(asks)
         for question, reply in zip(asks, replies, strict=True):
-            prompt, out = self.run(chat, question)
+            prompt, out = plain_run(chat, question)
             spans = prompt.spans or [(w.start, w.end) for w in prompt.words if w.role == "user"]
             rows = np.concatenate([out.hidden_states[-1][0, a:b].numpy() for a, b in spans])
             (states,) = reply.states
