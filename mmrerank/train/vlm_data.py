@@ -16,12 +16,10 @@ from typing import Any
 import numpy as np
 
 from mmrerank.demo.facts import (
-    CountFact,
     ExclusionFact,
     Fact,
     Judgement,
     Noun,
-    RelationFact,
     SubjectFact,
     Verdict,
     grade_verdicts,
@@ -336,13 +334,7 @@ class Exercises:
 
     def _near(self, facts: Sequence[Fact], count: int) -> set[int]:
         """Up to ``count`` scenes, two thirds of them with a thing that ``facts`` name."""
-        named: list[str] = []
-        for fact in facts:
-            match fact:
-                case SubjectFact(noun=noun) | CountFact(noun=noun):
-                    named.append(noun.kind)
-                case RelationFact(one=one, other=other):
-                    named += [one.kind, other.kind]
+        named = [noun.kind for noun, unwanted in nouns_of(facts) if not unwanted]
         found: set[int] = set()
         for _ in range(count):
             showing = self.showing[pick(self.rng, named)] if named else []
