@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmrerank.cli._console import Output, emit, guarded, progress, table_console, working
 from mmrerank.cli._options import OptionsFlag, OutputFlag, pairs
 from mmrerank.errors import DEGRADED_EXIT_CODE
+
+if TYPE_CHECKING:
+    from mmrerank.demo.run import Shown
 
 EXAMPLE = """mmrerank demo
 mmrerank demo export ./book --seed 7 --scenes 500 --queries 40"""
@@ -81,11 +84,7 @@ def demo(
                 "searches": [
                     {
                         **s.result.to_dict(),
-                        "full_matches": {
-                            "before": s.full_before,
-                            "after": s.full_after,
-                            "in_all": s.full_in_all,
-                        },
+                        "full_matches": _counted(s),
                     }
                     for s in done.shown
                 ],
@@ -95,6 +94,18 @@ def demo(
         show(done, table_console())
     if any(s.result.degraded for s in done.shown):
         raise typer.Exit(DEGRADED_EXIT_CODE)
+
+
+def _counted(shown: Shown) -> dict[str, int | bool | None]:
+    """Pictures that show everything asked for, before and after; None where that is not known."""
+    known = shown.full_in_all is not None
+    return {
+        "before": sum(shown.before) if known else None,
+        "after": sum(shown.after) if known else None,
+        "in_all": shown.full_in_all,
+        "first_before": any(shown.before[:1]) if known else None,
+        "first_after": any(shown.after[:1]) if known else None,
+    }
 
 
 @guarded

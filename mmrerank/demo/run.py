@@ -1,8 +1,8 @@
 """The main job on the bundled defaults: draw the picture book, index it, search, rerank, explain.
 
 Everything goes through the public search object, as for any folder of pictures. The model is asked anew
-each time. The truth of the scenes is used for one thing only: to count, for the person watching, how many
-of the first ten pictures show all that was asked, before and after.
+each time. The truth of the scenes is used for one thing only: to tell the person watching which of the
+first ten pictures show all that was asked, before and after.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One search of the demo; ``full_before`` and ``full_after`` count full matches among the first ten.
+    """One search of the demo; ``before`` and ``after`` say of each of its places whether all is shown there.
 
-    Both are None for a text of the user's own, whose truth nobody knows.
+    They are empty, and ``full_in_all`` None, for a text of the user's own, whose truth nobody knows.
     """
 
     result: SearchResult
-    full_before: int | None = None
-    full_after: int | None = None
+    before: tuple[bool, ...] = ()
+    after: tuple[bool, ...] = ()
     full_in_all: int | None = None
 
 
@@ -140,9 +140,11 @@ def run_demo(
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(page(results, title="mmrerank on the picture book"), "utf-8")
     clock.lap("report")
-    shown = [_shown(r, q, book, truth) for r, q in zip(results, asked, strict=True)] or [
-        Shown(result=r) for r in results
-    ]
+    shown = (
+        [_shown(r, q, book, truth) for r, q in zip(results, asked, strict=True)]
+        if asked
+        else [Shown(result=r) for r in results]
+    )
     return DemoRun(
         shown=tuple(shown), index=index_path(index), report=target.resolve(), seconds=clock.laps
     )
@@ -152,8 +154,8 @@ def _shown(result: SearchResult, query: DemoQuery, book: World, truth: Truth) ->
     grades = dict(zip(book.names, truth.grades(query.facts).tolist(), strict=True))
     return Shown(
         result=result,
-        full_before=sum(grades[h.id] == 3 for h in result.first),
-        full_after=sum(grades[h.id] == 3 for h in result.hits),
+        before=tuple(grades[h.id] == 3 for h in result.first),
+        after=tuple(grades[h.id] == 3 for h in result.hits),
         full_in_all=sum(g == 3 for g in grades.values()),
     )
 

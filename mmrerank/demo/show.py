@@ -11,19 +11,20 @@ from mmrerank.types import Hit
 
 SIGNS = {"met": "✓", "partly": "◐", "missed": "✗", "cannot_tell": "?"}
 
+_PLACES = {1: "in first place", 3: "in the first three", 10: "in the first ten"}
+
 
 def show(run: DemoRun, console: Console) -> None:
     """Prints every search of ``run``, then where the report lies."""
     for shown in run.shown:
         _search(shown, console)
-    told = [s for s in run.shown if s.full_after is not None and s.full_in_all]
+    told = [s for s in run.shown if s.full_in_all]
     if told:
-        before = sum(s.full_before or 0 for s in told)
-        after = sum(s.full_after or 0 for s in told)
-        console.print(
-            f"Pictures that show everything asked for, among the first ten of {len(told)} searches: "
-            f"{before} before, {after} after reranking."
-        )
+        console.print(f"Pictures that show everything asked for, over {len(told)} searches:")
+        for places, words in _PLACES.items():
+            before = sum(sum(s.before[:places]) for s in told)
+            after = sum(sum(s.after[:places]) for s in told)
+            console.print(f"  {words:<20} {before:>2} before, {after:>2} after reranking")
     for name, seconds in run.seconds.items():
         console.print(f"{name:<18} {seconds:6.1f} s", style="dim")
     console.print(f"Report with pictures: {run.report}", soft_wrap=True)
@@ -50,10 +51,10 @@ def _search(shown: Shown, console: Console) -> None:
     console.print(table)
     if result.explanation.reason:
         console.print(f"  {result.explanation.reason}", style="italic", markup=False)
-    if shown.full_after is not None:
+    if shown.full_in_all is not None:
         console.print(
-            f"  Show everything asked for: {shown.full_before} of the ten before, "
-            f"{shown.full_after} after ({shown.full_in_all} in the whole book)"
+            f"  Show everything asked for: {sum(shown.before)} of the ten before, "
+            f"{sum(shown.after)} after ({shown.full_in_all} in the whole book)"
         )
     for warning in result.warnings:
         console.print(f"  warning: {warning}", style="yellow", markup=False)
