@@ -21,7 +21,9 @@ from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability
 from mmrerank.types import Image, Usage
+from mmrerank.vl import feature_folder as on_disk
 from mmrerank.vl import features, prefix
+from mmrerank.vl.feature_folder import FeatureFolder
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.load import weights_digest
 from mmrerank.vl.prefix import Group, Prefixes, Start
@@ -291,19 +293,24 @@ def open(
     prefix_bytes: int = prefix.BYTES,
     feature_bytes: int = features.BYTES,
     feature_folder: Path | str | None = None,
+    feature_folder_bytes: int = on_disk.BYTES,
 ) -> TransformersChat:
     """Loads ``PATH_OR_NAME``.
 
     ``device`` and ``dtype`` as in `mmrerank.vl.load.load`; ``batch_size`` rows and ``batch_tokens``
     padded prompt tokens bound a batch. ``prefix_bytes`` and ``feature_bytes`` bound what is kept of prompts'
     beginnings (on the device) and of images (in main memory); 0 keeps nothing. ``feature_folder`` keeps
-    images' features on disk too. Raises `ModelError` when there is no such model.
+    images' features on disk too, at most ``feature_folder_bytes``, the least recently used deleted first.
+    Raises `ModelError` when there is no such model.
     """
-    folder = None if feature_folder is None else Path(feature_folder).expanduser()
-    store = FeatureStore(feature_bytes, folder=folder)
+    store = FeatureStore(feature_bytes)
     qwen = QwenVL.load(rest, device=device, dtype=dtype, features=store)
-    if folder is not None:
-        store.owner = f"{weights_digest(rest)} {qwen.model.dtype}"
+    if feature_folder is not None:
+        store.folder = FeatureFolder(
+            Path(feature_folder).expanduser(),
+            owner=f"{weights_digest(rest)} {qwen.model.dtype}",
+            limit=feature_folder_bytes,
+        )
     return TransformersChat(
         qwen, batch_size=batch_size, batch_tokens=batch_tokens, prefix_bytes=prefix_bytes
     )

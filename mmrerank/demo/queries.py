@@ -251,7 +251,7 @@ def _with_unknown(rng: np.random.Generator, split: Split, query: DemoQuery) -> D
     """``query`` with a word from outside the world in place of its first subject."""
     if query.turns or query.reference or not isinstance(query.facts[0], SubjectFact):
         return query
-    word = pick(rng, words.EVALUATION if split == "evaluation" else words.TRAINING)
+    word = words.outside(rng, split)
     facts = (UnknownFact(word=word), *query.facts[1:])
     text = say(rng, facts, choose_phrasing(rng, query.category, split))
     return DemoQuery(category=query.category, text=text, facts=facts)

@@ -18,18 +18,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from mmrerank.demo.world import COLOURS, COLUMNS, KINDS, PLACES, ROWS, SIZES, WEATHERS, stream
-from mmrerank.train.eyes import train_eyes
+from mmrerank.demo.world import stream
 from mmrerank.train.log import Log, Progress
-from mmrerank.train.pacing import best_device, share_done
+from mmrerank.train.pacing import best_device, has_bfloat16, share_done
 from mmrerank.train.pool import Pool, make_pool
 from mmrerank.train.tokens import chat_tokenizer
 from mmrerank.train.vlm_batches import Encoder, supply
 from mmrerank.train.vlm_data import Exercises
+from mmrerank.train.vlm_eyes import open_eyes
 from mmrerank.train.vlm_model import VlmShape, build, save
-from mmrerank.train.vlm_step import batch_vision, look, look_once, loss_of
+from mmrerank.train.vlm_step import batch_vision, look_once, loss_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +49,7 @@ class VlmRecipe:
     ``vision_rate`` is the vision tower's share of the learning rate once it has been trained on its own:
     0 keeps it as it is.
     At 1 the first noisy gradients of the language model undo what it knew (`configs/train/RUNS.md`).
+    ``bfloat16`` is used where the machine computes in it, and float32 elsewhere.
     ``count_weight`` is how much a verdict, a digit or a letter counts among the other tokens of a reply;
     ``glance_weight`` that of the side loss on what each image shows of a search (`vlm_glance`).
     """
@@ -75,15 +75,10 @@ class VlmRecipe:
     eyes_steps: int = 500
     eyes_batch: int = 64
     eyes_learning_rate: float = 1.5e-3
+    words_steps: int = 200
+    words_learning_rate: float = 1e-3
     shape: Mapping[str, Any] = field(default_factory=dict)
     phases: tuple[Mapping[str, Any], ...] = ()
-
-
-def anchors(model: Any, tokenizer: Any) -> dict[str, torch.Tensor]:
-    """The model's embeddings of the world's words (of their first token, as they stand in a sentence)."""
-    table = model.get_input_embeddings().weight.detach()
-    words = (*KINDS, *COLOURS, *SIZES, *ROWS, *COLUMNS, *PLACES, *WEATHERS)
-    return {w: table[tokenizer(f" {w}", add_special_tokens=False)["input_ids"][0]] for w in words}
 
 
 def rate(step: int, done: float, recipe: VlmRecipe) -> float:
@@ -161,30 +156,17 @@ def _open_eyes(recipe: VlmRecipe, out: Path, steps: int, progress: Progress | No
     model.to(device)
     batch_vision(model)
     if recipe.eyes_steps:
-        looks = Log(out / "eyes", columns=("step", "loss", "kinds_right"))
-
-        def report(step: int, loss: float, right: float) -> None:
-            looks.add(step, round(loss, 4), round(right, 4))
-            if progress:
-                progress(step, recipe.eyes_steps)
-
-        def glance(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-            tokens = look(model, encoder, torch.from_numpy(pool.pixels[chosen]).to(device))
-            return tokens, tokens.mean(1)
-
-        train_eyes(
-            glance,
-            model.model.visual.parameters(),
-            pool,
-            width=shape.hidden,
-            cells=encoder.grid // 2,
+        open_eyes(
+            model,
+            encoder,
+            out / "eyes",
             steps=min(recipe.eyes_steps, 10 * steps),
+            words_steps=min(recipe.words_steps, 10 * steps),
             batch=recipe.eyes_batch,
             learning_rate=recipe.eyes_learning_rate,
+            words_learning_rate=recipe.words_learning_rate,
             seed=recipe.seed,
-            report=report,
-            positions=True,
-            anchors=anchors(model, tokenizer),
+            progress=progress,
         )
         save(model, processor, out / "eyes" / "model")
     _checkpoint(out, model, processor, None, 0, 0.0, 0)
@@ -215,8 +197,9 @@ def _train_language(
     device = best_device()
     model.to(device)
     batch_vision(model)
-    looks = None if recipe.vision_rate > 0 else look_once(model, encoder)
-    if device.type == "cpu":
+    looks = None if recipe.vision_rate > 0 else look_once(model, encoder, out / "pool").to(device)
+    half = recipe.bfloat16 and has_bfloat16(device)
+    if device.type == "cpu" and half:
         # measured on short rows: half again as many exercises a second as the fused attention
         model.set_attn_implementation("eager")
     vision = set(model.model.visual.parameters())
@@ -259,7 +242,7 @@ def _train_language(
             share = rate(step, done, recipe)
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate * share * group["share"]
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bfloat16):
+            with torch.autocast(device.type, torch.bfloat16, enabled=half):
                 loss = loss_of(
                     model,
                     batch.to(device),

@@ -3,7 +3,8 @@
 Language modelling alone takes long to open a small model's eyes. Here each visual token says, through
 linear heads, which kind, colour and size of thing covers it, and all tokens together say place and weather.
 With ``positions`` each token also says in which row and column it is: the tower's own positions are relative
-ones, and a language model as short as ours tells columns apart too badly by its rotary embedding alone.
+ones, and a language model as short as ours tells columns apart too badly by its rotary embedding alone. It
+says both as one, too: of two things, two rows and two columns do not tell which column goes with which row.
 With `anchors` the heads are the language model's own embeddings of those words, so that a token that shows a
 red boat looks to it like the words "red" and "boat" laid over each other. The tower goes on into the
 language model's training; throw-away heads are dropped.
@@ -23,6 +24,7 @@ from mmrerank.demo.world import COLOURS, COLUMNS, KINDS, PLACES, ROWS, SIZES, WE
 from mmrerank.train.pool import Pool
 
 _GAIN = 10.0  # so that holding a word's embedding once is enough to be sure of the word
+_CELLS = tuple(f"{row} {column}" for row in ROWS for column in COLUMNS)
 _COVER = 0.95  # of a thing's radius: how far from its middle a token still counts as showing it
 
 
@@ -52,7 +54,7 @@ def labels(scene: Scene, cells: int) -> NDArray[np.int64]:
 
 
 def positions_of(scene: Scene, cells: int) -> NDArray[np.int64]:
-    """Row and column, of three each, of each of ``cells x cells`` tokens, ``(cells^2, 2)``.
+    """Row and column, of three each, and the two as one of nine, of each token, ``(cells^2, 3)``.
 
     A token that shows a thing says where the thing is, which may reach over its neighbour's line.
     """
@@ -60,7 +62,8 @@ def positions_of(scene: Scene, cells: int) -> NDArray[np.int64]:
     own = np.array([cell(x, y) for y in middle for x in middle], np.int64)
     things = np.array([(0, 0), *(cell(t.x, t.y) for t in scene.things)], np.int64)
     covering = shown(scene, cells)
-    return np.where(covering[:, None] > 0, things[covering], own)
+    found = np.where(covering[:, None] > 0, things[covering], own)
+    return np.column_stack([found, found @ (len(COLUMNS), 1)])
 
 
 Look = Callable[[NDArray[np.int64]], tuple[torch.Tensor, torch.Tensor]]
@@ -96,7 +99,8 @@ def train_eyes(
         _head(width, v, anchors, nothing=True) for v in (KINDS, COLOURS, SIZES)
     ).to(device)
     where = nn.ModuleList(
-        _head(width, v, anchors) for v in ((ROWS, COLUMNS) if positions else ())
+        _head(width, v, a)
+        for v, a in (((ROWS, anchors), (COLUMNS, anchors), (_CELLS, None)) if positions else ())
     ).to(device)
     whole = nn.ModuleList(_head(width, v, anchors) for v in (PLACES, WEATHERS)).to(device)
     bags = nn.Linear(width, len(KINDS) * len(COLOURS)).to(device)

@@ -20,19 +20,24 @@ from numpy.typing import NDArray
 from mmrerank.demo.world import Scene
 from mmrerank.train.eyes import shown as covered
 from mmrerank.train.pool import Pool, small
-from mmrerank.train.vlm_data import Example, Exercises
+from mmrerank.train.vlm_data import Exercises
+from mmrerank.train.vlm_example import Example
 from mmrerank.train.vlm_glance import WORDS, named
 from mmrerank.train.vlm_model import VlmShape
+from mmrerank.train.vlm_named import WORDS as NAMED
 
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
     """Right-padded rows: ``ids``, ``labels`` (B, L; -100 where no loss), ``positions`` (3, B, L).
 
-    ``counts`` (B, L) is true where a label is what its reply is there for (`vlm_data.COUNTS`): few tokens.
+    ``counts`` (B, L) is true where a label is what its reply is there for (`vlm_example.COUNTS`): few tokens.
 
     ``ends`` (n, 2): row and column of the tokens that close those images (or rows of text) of which
     ``fits`` (n, words) says how far they show what is asked for, ``places`` (n,) which of several they are.
+
+    ``things`` (n, 2): row and column of the words for things in replies, ``seen`` (n, words) what the
+    picture shows of each (`vlm_named`).
 
     ``marks`` (images, tokens, 2): how far what each visual token shows is wanted and unwanted, NaN where
     nothing is asked (`vlm_glance.named`).
@@ -49,6 +54,8 @@ class Batch:
     ends: torch.Tensor
     places: torch.Tensor
     fits: torch.Tensor
+    things: torch.Tensor
+    seen: torch.Tensor
     marks: torch.Tensor | None
     pixels: torch.Tensor | None
     grids: torch.Tensor | None
@@ -112,12 +119,8 @@ class Encoder:
         ids, _ = self._tokens(self.text(example))
         labels = [-100] * len(ids)
         counts = [False] * len(ids)
-        rest, at = example.reply + "<|im_end|>", 0
-        pieces = []
-        for given in example.given:
-            told, _, rest = rest.partition(given)
-            pieces += [(told, True), (given, False)]
-        for text, learnt in (*pieces, (rest, True)):
+        at = 0
+        for text, learnt in _pieces(example):
             tokens, starts = self._tokens(text)
             ids += tokens
             labels += tokens if learnt else [-100] * len(tokens)
@@ -138,6 +141,24 @@ class Encoder:
         start = len(self._tokens(text)[0])
         scored = self._after(example.reply, _SCORED)
         return found + [(start + c, n, (nan,) * len(WORDS)) for n, c in enumerate(scored)]
+
+    def named(self, example: Example) -> list[tuple[int, tuple[float, ...]]]:
+        """The tokens with which the words for things in the reply end, and what is shown of each."""
+        left = list(example.named)
+        found: list[tuple[int, tuple[float, ...]]] = []
+        column = len(self._tokens(self.text(example))[0]) if left else 0
+        at = 0
+        for text, _ in _pieces(example):
+            if not left:
+                break
+            spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            ends = [b for _, b in spans["offset_mapping"]]
+            while left and left[0][0] <= at + len(text):
+                end, seen = left.pop(0)
+                found.append((column + int(np.searchsorted(ends, end - at)), seen))
+            column += len(ends)
+            at += len(text)
+        return found
 
     def marks(self, example: Example) -> list[NDArray[np.float32]]:
         """What each visual token of each image of ``example`` is to know of the things that are named."""
@@ -199,6 +220,7 @@ class Encoder:
             counts[n, : len(tokens)] = torch.tensor(heavy)
             mask[n, : len(tokens)] = 1
         ends = [(n, *end) for n, row in enumerate(rows) for end in self.ends(row[3])]
+        things = [(n, *thing) for n, row in enumerate(rows) for thing in self.named(row[3])]
         marks = [m for *_, e in rows for m in self.marks(e)]
         scenes = [s for *_, e in rows for s in e.scenes]
         shown = [self.picture(s) for s in scenes]
@@ -218,6 +240,8 @@ class Encoder:
             ends=torch.tensor([e[:2] for e in ends], dtype=torch.long).reshape(-1, 2),
             places=torch.tensor([e[2] for e in ends], dtype=torch.long),
             fits=torch.tensor([e[3] for e in ends]).reshape(-1, len(WORDS)),
+            things=torch.tensor([t[:2] for t in things], dtype=torch.long).reshape(-1, 2),
+            seen=torch.tensor([t[2] for t in things]).reshape(-1, len(NAMED)),
             marks=torch.from_numpy(np.stack(marks)) if marks else None,
             pixels=torch.from_numpy(np.stack(shown)) if shown else None,
             grids=grids,
@@ -226,6 +250,16 @@ class Encoder:
             else None,
             tasks=tuple(e.task for *_, e in rows),
         )
+
+
+def _pieces(example: Example) -> list[tuple[str, bool]]:
+    """The reply and its end, cut where what is given begins and ends, and whether each has to be learnt."""
+    rest = example.reply + "<|im_end|>"
+    pieces: list[tuple[str, bool]] = []
+    for given in example.given:
+        told, _, rest = rest.partition(given)
+        pieces += [(told, True), (given, False)]
+    return [*pieces, (rest, True)]
 
 
 def batches(exercises: Exercises, encoder: Encoder, tokens: int) -> Iterator[Batch]:

@@ -1,14 +1,13 @@
 """What the bundled multimodal model practises on: real asks about picture-book scenes, with true replies.
 
 Every prompt is rendered by `mmrerank.rerank.judgements` and `comparisons`, the same code that asks any other
-model; only the auxiliary task (listing what a picture shows) has a prompt of its own. Replies are compact
-JSON in the schemas' key order. Truth comes from `mmrerank.demo.facts`.
+model; only the exercises of `vlm_looks` have prompts of their own. Replies are compact JSON in the schemas'
+key order. Truth comes from `mmrerank.demo.facts`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,62 +26,25 @@ from mmrerank.demo.facts import (
 from mmrerank.demo.queries import DemoQuery, excluded_word, sample_query
 from mmrerank.demo.wording import choose_phrasing, say
 from mmrerank.demo.world import (
-    COLUMNS,
     KINDS,
-    ROWS,
     Scene,
     Split,
-    cell,
     pick,
 )
-from mmrerank.messages import Ask, Message, Part
+from mmrerank.messages import Ask
 from mmrerank.rerank import comparisons, judgements
-from mmrerank.train.vlm_facts import sample_facts
+from mmrerank.train.vlm_example import Example
+from mmrerank.train.vlm_facts import sample_facts, sample_nouns
 from mmrerank.train.vlm_glance import fit, nouns_of, quality, whole
+from mmrerank.train.vlm_looks import find, list_all, tell
+from mmrerank.train.vlm_named import Named, named_in
 from mmrerank.train.vlm_notes import note, seen
 from mmrerank.types import VERDICTS, Assessment, Candidate, Component, Image, Query
 from mmrerank.types import Verdict as VerdictValue
 
-LIST_PROMPT = "List what the image shows."
-TELL_PROMPT = "Say of each part what the image shows of it, then give a verdict."
-# what a reply is there for, by task: each match's first group counts more than the words around it
-COUNTS: Mapping[str, re.Pattern[str]] = {
-    "tell": re.compile(r"(?<=: )([^;]+)(?=;|$)"),
-    "evaluate": re.compile(r'"verdict":"(\w+)|"note":"[^:"]*: ([^"]*)'),
-    "order": re.compile(r'(?<=":)(\d)|(?<="reason":")(\w)'),
-    "score": re.compile(r"(yes|no)"),
-    "prefer": re.compile(r"(\w)"),
-    "pick": re.compile(r"(\w)"),
-    "grade": re.compile(r'"grade":(\d+)'),
-}
 # many parts a picture: what a picture costs is paid once for all of them
 _MOST_PARTS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """One exercise: an ask, the reply it should get, and the scenes behind its images, in order.
-
-    ``given`` are pieces of the reply, in order, that stand there without having to be learnt. ``fits``
-    say of the last images, or of rows of text in their place, how far each shows what is asked for;
-    ``nouns`` are what is asked for there, with whether it is unwanted.
-    """
-
-    task: str
-    messages: tuple[Message, ...]
-    reply: str
-    scenes: tuple[int | Scene, ...]
-    given: tuple[str, ...] = ()
-    fits: tuple[tuple[float, ...], ...] = ()
-    nouns: tuple[tuple[Noun, bool], ...] = ()
-
-    @property
-    def counts(self) -> tuple[tuple[int, int], ...]:
-        """Where in the reply the words are that it is there for."""
-        pattern = COUNTS.get(self.task)
-        return (
-            tuple(m.span(m.lastindex or 0) for m in pattern.finditer(self.reply)) if pattern else ()
-        )
+_MOST_PLACES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,27 +112,18 @@ class Exercises:
 
     def _list(self) -> Example:
         n = self._scene()
-        messages = (
-            Message(role="system", parts=(Part(text="You judge images for a search engine."),)),
-            Message(role="user", parts=(Part(text=LIST_PROMPT), Part(image=Image(data=b"0")))),
-        )
-        return Example(task="list", messages=messages, reply=listing(self.scenes[n]), scenes=(n,))
+        return list_all(self.scenes[n], n)
 
     def _tell(self) -> Example:
-        """Notes and verdicts and little else: many looks at a picture for what one costs in `evaluate`."""
         n = self._scene()
         scene = self.scenes[n]
         drawn = (sample_facts(self.rng, self.split, scene, _MOST_PARTS) for _ in range(2))
         facts = list(dict.fromkeys(f for some in drawn for f in some))
-        facts = [facts[int(i)] for i in self.rng.permutation(len(facts))]
-        asked = tuple(f"{'; ' if i else ''}{f.text}:" for i, f in enumerate(facts))
-        told = [f" {seen(f, scene)}, {f.judge(scene).verdict}" for f in facts]
-        messages = (
-            Message(role="system", parts=(Part(text="You judge images for a search engine."),)),
-            Message(role="user", parts=(Part(text=TELL_PROMPT), Part(image=Image(data=b"0")))),
-        )
-        reply = "".join(a + t for a, t in zip(asked, told, strict=True))
-        return Example(task="tell", messages=messages, reply=reply, scenes=(n,), given=asked)
+        return tell(scene, n, [facts[int(i)] for i in self.rng.permutation(len(facts))])
+
+    def _find(self) -> Example:
+        n = self._scene()
+        return find(self.scenes[n], n, sample_nouns(self.rng, self.scenes[n], _MOST_PLACES))
 
     def _evaluate(self) -> Example:
         n = self._scene()
@@ -185,9 +138,16 @@ class Exercises:
         }
         body["grade"] = grade_verdicts(verdicts)
         shown = (*((reference,) if reference else ()), n)
-        return _example(
+        made = _example(
             ask, {"A": body}, shown, fits=(fit(facts, verdicts),), nouns=nouns_of(facts)
         )
+        named: list[Named] = []
+        for component, fact in zip(components, facts, strict=True):
+            key = f'"{component.id}":{{"note":"'
+            start = made.reply.index(key) + len(key)
+            nouns = [noun for noun, _ in nouns_of([fact])]
+            named += named_in(fact.text, nouns, scene, start)
+        return replace(made, named=tuple(named))
 
     def _deconstruct(self) -> Example:
         scene = self.scenes[self._scene()]
@@ -393,17 +353,6 @@ class Exercises:
         good = self.rng.random() < level
         verdict = order[0] if good else order[int(self.rng.integers(len(order)))]
         return pick(self.rng, kinds[verdict])
-
-
-def listing(scene: Scene) -> str:
-    """Place, weather and every thing by where it is, in reading order."""
-    things = sorted(scene.things, key=lambda t: (cell(t.x, t.y), t.inside is not None))
-    told = []
-    for thing in things:
-        row, column = cell(thing.x, thing.y)
-        where = "inside" if thing.inside is not None else f"{ROWS[row]} {COLUMNS[column]}"
-        told.append(f"{where} {thing.size} {thing.colour} {thing.kind}")
-    return f"{scene.place}, {scene.weather}; " + ", ".join(told)
 
 
 def _candidate(name: str) -> Candidate:

@@ -49,8 +49,7 @@ def sample_facts(
     while len(facts) < count:
         turn = rng.random()
         if turn < 0.04:
-            vocabulary = words.EVALUATION if split == "evaluation" else words.TRAINING
-            facts[UnknownFact(word=pick(rng, vocabulary))] = None
+            facts[UnknownFact(word=words.outside(rng, split))] = None
             continue
         if turn < 0.16:
             inner = _exclusion(rng, scene)
@@ -77,6 +76,20 @@ def sample_facts(
         ExclusionFact,
     )
     return tuple(sorted(kept.values(), key=lambda f: rank.index(type(f))))
+
+
+def sample_nouns(rng: np.random.Generator, scene: Scene, count: int) -> tuple[Noun, ...]:
+    """Up to ``count`` nouns for things of ``scene``, with and without colour and size, a quarter changed."""
+    nouns: dict[Noun, None] = {}
+    for _ in range(count):
+        group = pick(rng, scene.groups)
+        noun = Noun(
+            kind=group.kind,
+            colour=group.colour if rng.random() < 0.6 else None,
+            size=group.size if rng.random() < 0.15 else None,
+        )
+        nouns[_other(rng, noun, scene) if rng.random() < 0.25 else noun] = None
+    return tuple(nouns)
 
 
 def _exclusion(rng: np.random.Generator, scene: Scene) -> ExclusionFact:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from mmrerank.train.pool import Pool
 from mmrerank.train.vlm_batches import Batch, Encoder
 from mmrerank.train.vlm_glance import glance_loss, named_loss, words_of
+from mmrerank.train.vlm_named import named_words, naming_loss
 
 
 def batch_vision(model: Any) -> None:
@@ -64,15 +70,35 @@ def look(model: Any, encoder: Encoder, pictures: torch.Tensor) -> torch.Tensor:
     return torch.stack(tuple(seen.pooler_output))
 
 
-def look_once(model: Any, encoder: Encoder) -> torch.Tensor:
-    """`look` at the whole pool, ``(n, tokens, width)``, half precision: for a tower that learns no more."""
+def look_once(model: Any, encoder: Encoder, folder: Path | None = None) -> torch.Tensor:
+    """`look` at the whole pool, ``(n, tokens, width)``, half precision: for a tower that learns no more.
+
+    Kept in ``folder``, under the names of the tower's weights and of the pool, for a run that goes on and
+    for the other processes of this one.
+    """
+    file = folder and folder / f"looks-{_name_of(model, encoder.pool)}.npy"
+    if file and file.exists():
+        return torch.from_numpy(np.load(file))
     device = next(model.parameters()).device
     with torch.inference_mode():
         parts = [
             look(model, encoder, torch.from_numpy(encoder.pool.pixels[n : n + 256]).to(device))
             for n in range(0, len(encoder.pool), 256)
         ]
-    return torch.cat([p.half() for p in parts])
+    looks = torch.cat([p.half() for p in parts])
+    if file:
+        new = file.with_suffix(f".{os.getpid()}")
+        with new.open("wb") as sink:
+            np.save(sink, looks.cpu().numpy())
+        new.replace(file)
+    return looks
+
+
+def _name_of(model: Any, pool: Pool) -> str:
+    digest = hashlib.sha256(f"{len(pool)} {pool.scenes[0].id} {pool.scenes[-1].id}".encode())
+    for weight in model.model.visual.state_dict().values():
+        digest.update(weight.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def loss_of(
@@ -116,13 +142,14 @@ def loss_of(
     else:
         first = 0
     glance = glance_weight > 0 and len(batch.ends) > 0
+    naming = glance_weight > 0 and len(batch.things) > 0
     out = model.model(
         inputs_embeds=words[:, first:],
         attention_mask=batch.mask,
         position_ids=positions[:, :, first:],
         past_key_values=cache,
         use_cache=cache is not None,
-        output_hidden_states=glance,
+        output_hidden_states=glance or naming,
     )
     targets = batch.labels[:, first + 1 :]
     chosen = targets != -100
@@ -143,6 +170,12 @@ def loss_of(
             marks = batch.marks.flatten(0, 1)
             if not marks.isnan().all():
                 loss = loss + glance_weight * named_loss(tokens, marks, known)
+    if naming:
+        # as early as two layers can have looked, for the layers after them to use
+        told = out.hidden_states[-3:][0][batch.things[:, 0], batch.things[:, 1] - first]
+        loss = loss + glance_weight * naming_loss(
+            told, batch.seen, named_words(model, encoder.tokenizer)
+        )
     return loss
 
 

@@ -5,13 +5,12 @@ Holds pixels until they are looked at and features afterwards. It runs no model 
 
 from __future__ import annotations
 
-import hashlib
-import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from mmrerank.vl.feature_folder import FeatureFolder
 
 if TYPE_CHECKING:
     import torch
@@ -54,14 +53,12 @@ class Picture:
 class FeatureStore:
     """Features by key, least recently used first out. Safe in threads.
 
-    ``limit`` bounds the bytes in memory; 0 keeps nothing. ``folder``, if given, keeps every image's features
-    on disk as well, in files of their own that are never deleted here; ``owner`` names the model, so that
-    another model's files are not read.
+    ``limit`` bounds the bytes in memory; 0 keeps nothing. ``folder``, if given, keeps images' features on
+    disk as well.
     """
 
-    def __init__(self, limit: int = BYTES, *, folder: Path | None = None, owner: str = "") -> None:
-        self.owner = owner
-        self._limit, self._folder = limit, folder
+    def __init__(self, limit: int = BYTES, *, folder: FeatureFolder | None = None) -> None:
+        self._limit, self.folder = limit, folder
         self._kept: OrderedDict[str, Features] = OrderedDict()
         self._size = 0
         self._lock = threading.Lock()
@@ -72,16 +69,17 @@ class FeatureStore:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        found = self._read(key)
-        if found is not None:
+        found = self.folder and _whole(self.folder.get(key))
+        if found:
             self._keep(key, found)
-        return found
+        return found or None
 
     def put(self, key: str, features: Features) -> None:
         """Keeps ``features``, unless they are larger than everything that may be kept."""
         self._keep(key, features)
-        if self._folder is not None:
-            self._write(self._folder, key, features)
+        if self.folder:
+            deep = {f"deep.{n}": t for n, t in enumerate(features.deep)}
+            self.folder.put(key, {"grid": features.grid, "pooled": features.pooled, **deep})
 
     def clear(self) -> None:
         """Forgets what is in memory."""
@@ -99,29 +97,11 @@ class FeatureStore:
                 _, old = self._kept.popitem(last=False)
                 self._size -= old.size
 
-    def _path(self, folder: Path, key: str) -> Path:
-        named = hashlib.sha256(f"{self.owner}\0{key}".encode()).hexdigest()
-        return folder / f"{named}.safetensors"
 
-    def _read(self, key: str) -> Features | None:
-        if self._folder is None:
-            return None
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            found: dict[str, Any] = load_file(self._path(self._folder, key))
-            deep = tuple(found[f"deep.{n}"] for n in range(len(found) - 2))
-            return Features(grid=found["grid"], pooled=found["pooled"], deep=deep)
-        except (OSError, SafetensorError, KeyError):  # absent or damaged: looked at again
-            return None
-
-    def _write(self, folder: Path, key: str, features: Features) -> None:
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(folder, key)
-        part = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-        deep = {f"deep.{n}": t for n, t in enumerate(features.deep)}
-        save_file({"grid": features.grid, "pooled": features.pooled, **deep}, part)
-        part.replace(path)
+def _whole(found: dict[str, Any] | None) -> Features | None:
+    """Tensors from disk as features; None where some are missing."""
+    names = {"grid", "pooled", *(f"deep.{n}" for n in range(len(found or {}) - 2))}
+    if found is None or set(found) != names:
+        return None
+    deep = tuple(found[f"deep.{n}"] for n in range(len(found) - 2))
+    return Features(grid=found["grid"], pooled=found["pooled"], deep=deep)

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from mmrerank.config import read_yaml
-from mmrerank.demo.facts import Noun, PlaceFact, SubjectFact
-from mmrerank.demo.world import cell, sample_scene, stream
+from mmrerank.demo.facts import Noun, PlaceFact, SubjectFact, plural_of
+from mmrerank.demo.world import COLUMNS, KINDS, ROWS, Thing, cell, sample_scene, stream
 from mmrerank.errors import InputError, UsageError
 from mmrerank.messages import Message, Part
 from mmrerank.rerank import prompting
@@ -26,6 +26,7 @@ from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_facts import sample_facts
 from mmrerank.train.vlm_glance import LABELS, WORDS, fit
 from mmrerank.train.vlm_model import VlmShape, build
+from mmrerank.train.vlm_named import WORDS as SHOWN
 from mmrerank.train.vlm_notes import note
 from mmrerank.train.vlm_step import batch_vision, look_once, loss_of, shared
 from mmrerank.types import Candidate, Image, Query
@@ -33,7 +34,7 @@ from mmrerank.types import Candidate, Image, Query
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ("deconstruct", "evaluate", "order", "score", "prefer", "pick", "grade")
 MIX = {"list": 1, "evaluate": 2, "deconstruct": 1, "order": 1, "score": 1,
-       "prefer": 1, "pick": 1, "grade": 1, "look": 1}  # fmt: skip
+       "prefer": 1, "pick": 1, "grade": 1, "look": 1, "tell": 1, "find": 1}  # fmt: skip
 SMALL_VLM = """model: vlm
 steps: 3
 batch_tokens: 1200
@@ -41,6 +42,7 @@ scenes: 24
 vocabulary: 1100
 eyes_steps: 2
 eyes_batch: 4
+words_steps: 2
 warmup: 1
 shape: {side: 48, vision_hidden: 32, vision_layers: 1, vision_heads: 1, hidden: 64, layers: 1, heads: 2,
         intermediate: 64}
@@ -115,9 +117,13 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
 
 def test_pictures_seen_once_give_the_same_loss(
     world: tuple,  # type: ignore[type-arg]
+    tmp_path: Path,
 ) -> None:
     _, exercises, encoder, (model, _) = world
-    looks = look_once(model, encoder).float()
+    looks = look_once(model, encoder, tmp_path).float()
+    kept = list(tmp_path.iterdir())
+    assert torch.equal(looks, look_once(model, encoder, tmp_path).float())
+    assert list(tmp_path.iterdir()) == kept  # read, and not written again
     source = batches(exercises, encoder, 1500)
     for _ in range(6):
         batch = next(source)
@@ -178,7 +184,7 @@ def test_the_shipped_model_was_trained_on_todays_prompts(name: str) -> None:
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pool, Exercises, Encoder, object]:
     pool = make_pool(tmp_path_factory.mktemp("pool"), "train", seed=1, count=30, side=96)
     exercises = Exercises(pool.scenes, stream("train", 3), "train", MIX)
-    texts = [t for _ in range(300) for t in _texts(exercises.draw())]
+    texts = [t for _ in range(800) for t in _texts(exercises.draw())]
     tokenizer = chat_tokenizer(texts, 800)
     torch.manual_seed(0)
     model, processor = build(VlmShape(layers=1, vision_layers=1), tokenizer)
@@ -269,6 +275,36 @@ def test_a_glance_stands_where_an_image_or_its_row_ends(world: tuple) -> None:  
         assert [LABELS.index(n) for n in names] == [place for _, place, _ in ends[len(closing) :]]
 
 
+def test_where_a_thing_is_named_its_word_is_asked_what_is_shown_of_it(world: tuple) -> None:  # type: ignore[type-arg]
+    pool, exercises, encoder, _ = world
+    tasks: set[str] = set()
+    for example in (exercises.draw() for _ in range(150)):
+        if not example.named:
+            continue
+        tasks.add(example.task)
+        ids, _, _ = encoder.encode(example)
+        scene = pool.scenes[example.scenes[-1]]
+        for (end, truth), (column, seen) in zip(example.named, encoder.named(example), strict=True):
+            assert seen == truth
+            before = encoder.tokenizer.decode(ids[: column + 1])
+            assert example.reply[:end].endswith(before[before.rindex("assistant\n") + 10 :])
+            # the word stands in the reply, singular or plural, and what is asked of it is in the scene
+            word = example.reply[:end].split()[-1]
+            kind = next(k for k in KINDS if word in (k, plural_of(k)))
+            things = [t for t in scene.things if t.kind == kind]
+            told = {w for w, v in zip(SHOWN, seen, strict=True) if v == 1.0}
+            assert (told == {"no"}) == (not things)
+            assert told <= {"no"} | {w for t in things for w in (t.colour, t.size)} | {
+                w for t in things for w in _where(t)
+            }
+    assert tasks == {"tell", "find", "evaluate"}
+
+
+def _where(thing: Thing) -> tuple[str, str]:
+    row, column = cell(thing.x, thing.y)
+    return ROWS[row], COLUMNS[column]
+
+
 def test_what_an_image_shows_of_a_search_by_kind_of_part() -> None:
     boat, bird = (SubjectFact(noun=Noun(kind=k)) for k in ("boat", "bird"))
     facts = (boat, bird, PlaceFact(place="beach"))
@@ -327,7 +363,8 @@ def test_every_token_that_shows_a_thing_says_where_the_thing_is() -> None:
         where, covering = positions_of(scene, 6), shown(scene, 6)
         for number, thing in enumerate(scene.things, start=1):
             for token in np.flatnonzero(covering == number):
-                assert tuple(where[token]) == cell(thing.x, thing.y)
+                row, column = cell(thing.x, thing.y)
+                assert tuple(where[token]) == (row, column, 3 * row + column)
 
 
 def test_a_verdict_follows_from_its_note_alone() -> None:

@@ -18,6 +18,7 @@ from mmrerank.errors import ChatError
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.types import Image
 from mmrerank.vl import prefix
+from mmrerank.vl.feature_folder import FeatureFolder
 from mmrerank.vl.features import FeatureStore
 
 Picture = Callable[..., Image]
@@ -166,18 +167,21 @@ def test_features_on_disk_serve_the_next_process(
     make: Any, plain: Any, images: list[Image], tmp_path: Path
 ) -> None:
     asks = query_first(images, choices=("yes", "no"))
-    make(features=FeatureStore(folder=tmp_path, owner="this model")).reply(asks)
-    again = make(features=FeatureStore(folder=tmp_path, owner="this model"))
+    make(features=FeatureStore(folder=FeatureFolder(tmp_path, owner="this model"))).reply(asks)
+    again = make(features=FeatureStore(folder=FeatureFolder(tmp_path, owner="this model")))
     same(again.reply(asks), plain(asks))
     assert again.looked == 0
-    other = make(features=FeatureStore(folder=tmp_path, owner="another model"))
+    other = make(features=FeatureStore(folder=FeatureFolder(tmp_path, owner="another model")))
     other.reply(asks)
     assert other.looked == len(images)
     for file in tmp_path.iterdir():
         file.write_bytes(file.read_bytes()[:50])
-    damaged = make(features=FeatureStore(folder=tmp_path, owner="this model"))
+    damaged = make(features=FeatureStore(folder=FeatureFolder(tmp_path, owner="this model")))
     same(damaged.reply(asks), plain(asks))
     assert damaged.looked == len(images)
+    mended = make(features=FeatureStore(folder=FeatureFolder(tmp_path, owner="this model")))
+    same(mended.reply(asks), plain(asks))
+    assert mended.looked == 0
 
 
 def test_instructions_and_query_are_read_once(make: Any, images: list[Image]) -> None:
