@@ -19,7 +19,7 @@ from mmrerank.evaluate.metrics import split_names
 from mmrerank.types import Usage
 
 if TYPE_CHECKING:
-    from mmrerank.evaluate.compare import Comparison
+    from mmrerank.evaluate.comparison import Comparison
     from mmrerank.evaluate.runs import Qrels
     from mmrerank.evaluate.scores import Scores
 

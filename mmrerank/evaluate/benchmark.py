@@ -21,7 +21,7 @@ import yaml
 from mmrerank import config, registry
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluate.files import parse_json, read_bytes
-from mmrerank.evaluate.metrics import LIST_TIES, Listed, hit
+from mmrerank.evaluate.list_metrics import LIST_TIES, Listed, hit
 from mmrerank.evaluate.runs import Qrels, Ranked, Run
 from mmrerank.evaluate.scores import Measured, Scores
 from mmrerank.evaluate.scoring import quoted, read_any, unknown_queries

@@ -1,227 +1,24 @@
 """Runs compared over the same queries: differences, how sure they are, and what can be called different.
 
-Intervals are percentile bootstrap intervals over queries (Efron 1979; for retrieval, Sakai 2006, SIGIR). A
-verdict is the randomisation test's, corrected for all comparisons made (`significance`). A query without a
-value counts, on either side, as its metric's ``absent`` value: nothing, or the worst. No metric is computed
-and nothing is printed or drawn here.
+Intervals are those of `intervals`. A verdict is the randomisation test's, corrected for all comparisons made
+(`significance`). A query without a value counts, on either side, as its metric's ``absent`` value: nothing,
+or the worst. No metric is computed and nothing is printed or drawn here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations
-from typing import Any, Literal
-
-import numpy as np
 
 from mmrerank.errors import InputError, UsageError
+from mmrerank.evaluate.comparison import SEEN, Comparison, Difference, Group, RunValue, Verdict
+from mmrerank.evaluate.intervals import interval_of_parts
 from mmrerank.evaluate.scores import Measured, Scores
 from mmrerank.evaluate.significance import DRAWS, holm, randomisation
 
-RESAMPLES = 10_000
 MOST_DRAWS = 1_000_000
-SEEN = "seen"
-"""The grouping that `compare` makes of ``seen``; its groups are ``seen`` and ``novel``."""
-Verdict = Literal["better", "worse", "not different"]
-_CELLS = 2_000_000  # places drawn at once: 16 MB of int64
-
-
-def interval(
-    values: Sequence[float], *, seed: int = 0, level: float = 0.95, resamples: int = RESAMPLES
-) -> tuple[float, float]:
-    """The percentile interval of the mean of ``values``. Raises `ValueError` without any."""
-    return _interval([values], seed=seed, level=level, resamples=resamples)
-
-
-def paired(
-    one: Mapping[str, float], other: Mapping[str, float], *, seed: int = 0
-) -> tuple[float, tuple[float, float]]:
-    """The mean of ``one - other`` over their queries, and its interval.
-
-    Raises `ValueError` when the two do not have the same queries.
-    """
-    if one.keys() != other.keys():
-        raise ValueError("a paired comparison needs the same queries on both sides")
-    differences = [one[q] - other[q] for q in one]
-    return sum(differences) / len(differences), interval(differences, seed=seed)
-
-
-def _interval(
-    parts: Sequence[Sequence[float]], *, seed: int, level: float, resamples: int = RESAMPLES
-) -> tuple[float, float]:
-    """The interval of the mean over parts of their means; queries are drawn within their part."""
-    rng = np.random.default_rng(seed)
-    means = np.zeros(resamples)
-    for part in parts:
-        data = np.asarray(part, float)
-        if not len(data):
-            raise ValueError("an interval needs at least one value")
-        rows = max(1, _CELLS // len(data))
-        for start in range(0, resamples, rows):
-            shape = (min(rows, resamples - start), len(data))
-            means[start : start + rows] += data[rng.integers(len(data), size=shape)].mean(1)
-    low, high = np.quantile(means / len(parts), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunValue:
-    """One run under one metric. ``by_query`` has every expected query, absent ones filled in.
-
-    ``missing`` is how many were filled in; ``value_scored`` is the mean without them.
-    """
-
-    metric: str
-    run: str
-    value: float
-    value_scored: float
-    missing: int
-    by_query: Mapping[str, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data; values by query are left out."""
-        return {
-            "metric": self.metric,
-            "run": self.run,
-            "value": self.value,
-            "value_scored": self.value_scored,
-            "missing": self.missing,
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """``run`` minus ``baseline`` under one metric: how large, how sure, and what it may be called.
-
-    ``interval`` is not corrected for many comparisons; ``p_corrected`` is, and decides the verdict.
-    ``wins``, ``losses`` and ``ties`` count queries on which ``run`` is better, worse and equal.
-    """
-
-    metric: str
-    run: str
-    baseline: str
-    value: float
-    interval: tuple[float, float]
-    p: float
-    p_corrected: float
-    verdict: Verdict
-    wins: int
-    losses: int
-    ties: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
-        return {
-            "metric": self.metric,
-            "run": self.run,
-            "baseline": self.baseline,
-            "difference": self.value,
-            "interval": list(self.interval),
-            "p": self.p,
-            "p_corrected": self.p_corrected,
-            "verdict": self.verdict,
-            "queries": {"better": self.wins, "worse": self.losses, "equal": self.ties},
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """One run under one metric on the queries of one category, or on the seen or the novel ones.
-
-    ``difference`` is against the baseline (0 for the baseline itself), ``interval`` is its own. Groups are
-    described, not tested.
-    """
-
-    grouping: str
-    name: str
-    metric: str
-    run: str
-    queries: int
-    value: float
-    difference: float
-    interval: tuple[float, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
-        return {
-            "grouping": self.grouping,
-            "group": self.name,
-            "metric": self.metric,
-            "run": self.run,
-            "queries": self.queries,
-            "value": self.value,
-            "difference": self.difference,
-            "interval": list(self.interval),
-        }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """Everything that was compared. ``lower_is_better`` names the metrics of which that holds.
-
-    ``differences`` are against ``baseline`` first; with all pairs, the other pairs follow. ``queries`` is
-    how many count, the most under any metric. ``draws`` are the randomisation test's.
-    """
-
-    runs: Sequence[str]
-    metrics: Sequence[str]
-    baseline: str
-    values: Sequence[RunValue]
-    differences: Sequence[Difference]
-    groups: Sequence[Group]
-    lower_is_better: frozenset[str]
-    queries: int
-    level: float
-    seed: int
-    draws: int
-    warnings: Sequence[str] = ()
-
-    @property
-    def challengers(self) -> tuple[str, ...]:
-        """The runs that are not the baseline."""
-        return tuple(r for r in self.runs if r != self.baseline)
-
-    @property
-    def groupings(self) -> tuple[str, ...]:
-        """The names of the breakdowns there are."""
-        return tuple(dict.fromkeys(g.grouping for g in self.groups))
-
-    def value(self, metric: str, run: str) -> RunValue:
-        """The run's values under the metric."""
-        return next(v for v in self.values if (v.metric, v.run) == (metric, run))
-
-    def difference(self, metric: str, run: str) -> Difference | None:
-        """The run's difference from the baseline; None for the baseline itself."""
-        wanted = (metric, run, self.baseline)
-        found = (d for d in self.differences if (d.metric, d.run, d.baseline) == wanted)
-        return next(found, None)
-
-    def gains(self, metric: str, run: str) -> dict[str, float]:
-        """By query, how much better ``run`` is than the baseline: positive is better, whatever the metric."""
-        base = self.value(metric, self.baseline).by_query
-        sign = -1 if metric in self.lower_is_better else 1
-        return {q: sign * (v - base[q]) for q, v in self.value(metric, run).by_query.items()}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON; fractions, not percentages."""
-        return {
-            "baseline": self.baseline,
-            "runs": list(self.runs),
-            "metrics": list(self.metrics),
-            "lower_is_better": [m for m in self.metrics if m in self.lower_is_better],
-            "queries": self.queries,
-            "level": self.level,
-            "seed": self.seed,
-            "draws": self.draws,
-            "correction": "holm",
-            "comparisons": len(self.differences),
-            "values": [v.to_dict() for v in self.values],
-            "differences": [d.to_dict() for d in self.differences],
-            "groups": [g.to_dict() for g in self.groups],
-            "warnings": list(self.warnings),
-        }
 
 
 def compare(
@@ -372,7 +169,9 @@ def _difference(
         run=run.run,
         baseline=base.run,
         value=run.value - base.value,
-        interval=_interval([[gaps[u] for u in part] for part in parts], seed=seed, level=1 - level),
+        interval=interval_of_parts(
+            [[gaps[u] for u in part] for part in parts], seed=seed, level=1 - level
+        ),
         p=randomisation([g * weights[u] for u, g in gaps.items()], draws=draws, seed=seed),
         p_corrected=1.0,
         verdict="not different",
@@ -427,7 +226,9 @@ def _groups(
                     queries=len(asked),
                     value=math.fsum(one.by_query[q] for q in asked) / len(asked),
                     difference=math.fsum(gaps) / len(gaps),
-                    interval=(0.0, 0.0) if same else _interval([gaps], seed=seed, level=1 - level),
+                    interval=(0.0, 0.0)
+                    if same
+                    else interval_of_parts([gaps], seed=seed, level=1 - level),
                 )
             )
     return found

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-from mmrerank.evaluate.compare import SEEN, Comparison, Difference
+from mmrerank.evaluate.comparison import SEEN, Comparison, Difference
 from mmrerank.evaluate.tables import Cell, Mark, Table
 from mmrerank.types import Usage
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from mmrerank.evaluate.compare import Comparison
+from mmrerank.evaluate.comparison import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)

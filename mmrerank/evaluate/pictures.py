@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from mmrerank.errors import MissingExtraError, UsageError
-from mmrerank.evaluate.compare import Comparison, Verdict
+from mmrerank.evaluate.comparison import Comparison, Verdict
 from mmrerank.evaluate.comparison_tables import by, heading
 from mmrerank.evaluate.tables import one_line
 from mmrerank.types import Usage

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.compare import Comparison
+from mmrerank.evaluate.comparison import Comparison
 from mmrerank.evaluate.comparison_tables import (
     cost_table,
     differences_table,

@@ -17,8 +17,8 @@ _TEXT = {
         "`mmrerank.demo`, with the prompts of `mmrerank.rerank.prompts`.",
         "Knows the picture book's things, colours, places and weathers and nothing else. Its order follows "
         "its verdicts. Asked by looking alone (score, prefer, pick, grade, or order with images), it is "
-        "not clearly better than the first stage. It was not trained on `single`. On photographs its answers "
-        "mean nothing.",
+        "little better than the first stage or no better. It was not trained on `single`. On photographs its "
+        "answers mean nothing.",
     ),
     "clip": (
         "Picture-book dual encoder",

@@ -51,7 +51,8 @@ class VlmRecipe:
     At 1 the first noisy gradients of the language model undo what it knew (`configs/train/RUNS.md`).
     ``bfloat16`` is used where the machine computes in it, and float32 elsewhere.
     ``count_weight`` is how much a verdict, a digit or a letter counts among the other tokens of a reply;
-    ``glance_weight`` that of the side loss on what each image shows of a search (`vlm_glance`).
+    ``glance_weight`` that of the side losses on what each image shows of a search (`vlm_glance`) and of each
+    thing that is named after it (`vlm_named`).
     """
 
     seed: int = 1

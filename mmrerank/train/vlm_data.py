@@ -25,12 +25,7 @@ from mmrerank.demo.facts import (
 )
 from mmrerank.demo.queries import DemoQuery, excluded_word, sample_query
 from mmrerank.demo.wording import choose_phrasing, say
-from mmrerank.demo.world import (
-    KINDS,
-    Scene,
-    Split,
-    pick,
-)
+from mmrerank.demo.world import KINDS, Scene, Split, pick
 from mmrerank.messages import Ask
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.train.vlm_example import Example

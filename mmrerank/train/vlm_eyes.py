@@ -14,14 +14,15 @@ from mmrerank.train.eyes import train_eyes
 from mmrerank.train.eyes_words import Sayings, fit_last_layer, train_words
 from mmrerank.train.log import Log, Progress
 from mmrerank.train.vlm_batches import Encoder
+from mmrerank.train.vlm_model import embeddings_of
 from mmrerank.train.vlm_step import look
 
 
 def anchors(model: Any, tokenizer: Any) -> dict[str, torch.Tensor]:
     """The model's embeddings of the world's words (of their first token, as they stand in a sentence)."""
-    table = model.get_input_embeddings().weight.detach()
     words = (*KINDS, *COLOURS, *SIZES, *ROWS, *COLUMNS, *PLACES, *WEATHERS)
-    return {w: table[tokenizer(f" {w}", add_special_tokens=False)["input_ids"][0]] for w in words}
+    known = embeddings_of(model, tokenizer, [f" {w}" for w in words])
+    return dict(zip(words, known, strict=True))
 
 
 def open_eyes(

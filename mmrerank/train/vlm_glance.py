@@ -31,6 +31,7 @@ from mmrerank.demo.facts import (
 )
 from mmrerank.demo.world import Scene
 from mmrerank.rerank.replies import ALPHABET
+from mmrerank.train.vlm_model import embeddings_of
 
 WORTH: dict[Verdict, float] = {"met": 1.0, "partly": 0.5, "missed": 0.0, "cannot_tell": 0.0}
 PARTS = ("subject", "count", "detail", "environment", "ambience", "exclusion")
@@ -120,9 +121,6 @@ def named_loss(told: torch.Tensor, wanted: torch.Tensor, words: torch.Tensor) ->
 
 
 def words_of(model: Any, tokenizer: Any) -> torch.Tensor:
-    """The embeddings of `WORDS` and of the letters as replies have them; they do not learn from this."""
-    texts = (*(f" {w}" for w in WORDS), *LABELS)
-    ids = [tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in texts]
-    table = model.get_input_embeddings().weight
-    known: torch.Tensor = table[torch.tensor(ids, device=table.device)].detach().clone()
+    """The embeddings of `WORDS` and of the letters as replies have them."""
+    known: torch.Tensor = embeddings_of(model, tokenizer, (*(f" {w}" for w in WORDS), *LABELS))
     return known

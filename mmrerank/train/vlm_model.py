@@ -5,6 +5,7 @@ Small enough to ship and to train on one processor core, and in every other resp
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,12 @@ def build(shape: VlmShape, tokenizer: Any) -> tuple[Any, Any]:
         chat_template=CHAT_TEMPLATE,
     )
     return model, processor
+
+
+def embeddings_of(model: Any, tokenizer: Any, texts: Sequence[str]) -> Any:
+    """The model's embeddings of the first token of each text, ``(n, width)``, cut off from learning."""
+    ids = [tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in texts]
+    return model.get_input_embeddings().weight[ids].detach().clone()
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:

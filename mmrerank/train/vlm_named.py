@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from mmrerank.demo.facts import Noun, plural_of
 from mmrerank.demo.world import COLOURS, COLUMNS, ROWS, SIZES, Scene, cell
+from mmrerank.train.vlm_model import embeddings_of
 
 WORDS = ("no", *COLOURS, *SIZES, *ROWS, *COLUMNS)
 _GAIN = 10.0
@@ -53,10 +54,8 @@ def named_in(text: str, nouns: Sequence[Noun], scene: Scene, start: int = 0) -> 
 
 
 def named_words(model: Any, tokenizer: Any) -> torch.Tensor:
-    """The model's embeddings of `WORDS`, ``(words, width)``; they do not learn from this."""
-    ids = [tokenizer(f" {w}", add_special_tokens=False)["input_ids"][0] for w in WORDS]
-    table = model.get_input_embeddings().weight
-    known: torch.Tensor = table[torch.tensor(ids, device=table.device)].detach().clone()
+    """The embeddings of `WORDS`, ``(words, width)``."""
+    known: torch.Tensor = embeddings_of(model, tokenizer, [f" {w}" for w in WORDS])
     return known
 
 

@@ -171,7 +171,7 @@ def loss_of(
             if not marks.isnan().all():
                 loss = loss + glance_weight * named_loss(tokens, marks, known)
     if naming:
-        # as early as two layers can have looked, for the layers after them to use
+        # two layers before the last, so that these can use what was seen
         told = out.hidden_states[-3:][0][batch.things[:, 0], batch.things[:, 1] - first]
         loss = loss + glance_weight * naming_loss(
             told, batch.seen, named_words(model, encoder.tokenizer)

@@ -12,10 +12,7 @@ import threading
 import warnings
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 BYTES = 32 << 30
 """Disk for features by default: about 16,000 images of 256 tokens for a 7B Qwen2.5-VL."""
@@ -44,10 +41,7 @@ class FeatureFolder:
         try:
             found: dict[str, Any] = load_file(path)
             os.utime(path)  # used just now
-        except OSError:  # absent
-            return None
-        except SafetensorError:
-            path.unlink(missing_ok=True)
+        except (OSError, SafetensorError):  # absent or damaged: looked at again
             return None
         return found
 
@@ -58,7 +52,7 @@ class FeatureFolder:
 
         path = self._path(key)
         part = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}")
-        if self._closed or path.exists():
+        if self._closed:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -68,14 +62,19 @@ class FeatureFolder:
                 part.unlink()
                 return
             part.replace(path)
+            self._count(size)
         except (OSError, SafetensorError) as error:
             with suppress(OSError):
                 part.unlink()
             self._closed = True
             warnings.warn(f"{self._folder}: {error}; no more features are kept there", stacklevel=2)
-            return
+
+    def _count(self, size: int) -> None:
         with self._lock:
-            self._size = self._all() if self._size is None else self._size + size
+            if self._size is None:
+                self._size = sum(n for _, n, _ in self._files())
+            else:
+                self._size += size
             if self._size > self._limit:
                 self._clear()
 
@@ -94,9 +93,6 @@ class FeatureFolder:
                     continue
                 found.append((known.st_mtime, known.st_size, entry.path))
         return found
-
-    def _all(self) -> int:
-        return sum(size for _, size, _ in self._files())
 
     def _clear(self) -> None:
         files = sorted(self._files())  # others may have written and deleted too

@@ -69,15 +69,15 @@ class FeatureStore:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        found = self.folder and _whole(self.folder.get(key))
-        if found:
+        found = _whole(self.folder.get(key)) if self.folder is not None else None
+        if found is not None:
             self._keep(key, found)
-        return found or None
+        return found
 
     def put(self, key: str, features: Features) -> None:
         """Keeps ``features``, unless they are larger than everything that may be kept."""
         self._keep(key, features)
-        if self.folder:
+        if self.folder is not None:
             deep = {f"deep.{n}": t for n, t in enumerate(features.deep)}
             self.folder.put(key, {"grid": features.grid, "pooled": features.pooled, **deep})
 

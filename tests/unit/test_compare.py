@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mmrerank.errors import InputError, UsageError
-from mmrerank.evaluate.compare import Comparison, Difference, compare, interval, paired
+from mmrerank.evaluate.compare import compare
+from mmrerank.evaluate.comparison import Comparison, Difference
+from mmrerank.evaluate.intervals import interval, paired
 from mmrerank.evaluate.scores import Measured, Scores
 from mmrerank.evaluate.significance import holm, randomisation
 

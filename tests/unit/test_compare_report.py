@@ -21,7 +21,8 @@ from rich.console import Console
 
 from mmrerank.errors import InputError, MissingExtraError, UsageError
 from mmrerank.evaluate import pictures
-from mmrerank.evaluate.compare import Comparison, compare
+from mmrerank.evaluate.compare import compare
+from mmrerank.evaluate.comparison import Comparison
 from mmrerank.evaluate.comparison_tables import (
     cost_table,
     differences_table,

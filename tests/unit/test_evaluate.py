@@ -18,7 +18,7 @@ from mmrerank.demo.queries import Truth, make_queries, make_unmatched
 from mmrerank.demo.world import stream
 from mmrerank.errors import UsageError
 from mmrerank.evaluate.benchmarks.demo import METRICS, UNMATCHED, evaluate_demo
-from mmrerank.evaluate.compare import interval, paired
+from mmrerank.evaluate.intervals import interval, paired
 from mmrerank.evaluate.metrics import by_query, in_order, mean
 from mmrerank.evaluate.runs import Run, read_qrels, read_run
 

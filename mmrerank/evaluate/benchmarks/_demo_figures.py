@@ -21,7 +21,7 @@ from mmrerank.demo.facts import (
 )
 from mmrerank.demo.queries import DemoQuery
 from mmrerank.demo.world import Scene, is_seen
-from mmrerank.evaluate.compare import interval, paired
+from mmrerank.evaluate.intervals import interval, paired
 from mmrerank.evaluate.metrics import by_query, in_order, mean
 from mmrerank.evaluate.runs import Run, Scored
 from mmrerank.rerank.aggregate import by_value, verdict_sum

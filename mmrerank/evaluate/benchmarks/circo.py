@@ -25,7 +25,8 @@ from mmrerank.evaluate.benchmark import (
     renamed,
 )
 from mmrerank.evaluate.files import Unique, json_rows, read_json, rows_of
-from mmrerank.evaluate.metrics import LIST_TIES, Listed, ap_min, hit, in_order
+from mmrerank.evaluate.list_metrics import LIST_TIES, Listed, ap_min, hit
+from mmrerank.evaluate.metrics import in_order
 from mmrerank.evaluate.runs import Ranked, Run
 from mmrerank.evaluate.scores import Measured
 from mmrerank.evaluate.scoring import unknown_queries

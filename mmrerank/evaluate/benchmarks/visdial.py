@@ -17,7 +17,7 @@ from typing import Literal
 
 from mmrerank.evaluate.benchmark import Answer, Asked, Task, count_warnings, find, one_run
 from mmrerank.evaluate.files import json_names, json_rows
-from mmrerank.evaluate.metrics import LIST_TIES
+from mmrerank.evaluate.list_metrics import LIST_TIES
 from mmrerank.evaluate.scores import Measured
 
 NAME = "visdial"

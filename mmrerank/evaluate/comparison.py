@@ -1,0 +1,169 @@
+"""What a comparison of runs found: values, differences, groups of queries. `compare` makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+SEEN = "seen"
+"""The grouping that `compare` makes of ``seen``; its groups are ``seen`` and ``novel``."""
+Verdict = Literal["better", "worse", "not different"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunValue:
+    """One run under one metric. ``by_query`` has every expected query, absent ones filled in.
+
+    ``missing`` is how many were filled in; ``value_scored`` is the mean without them.
+    """
+
+    metric: str
+    run: str
+    value: float
+    value_scored: float
+    missing: int
+    by_query: Mapping[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; values by query are left out."""
+        return {
+            "metric": self.metric,
+            "run": self.run,
+            "value": self.value,
+            "value_scored": self.value_scored,
+            "missing": self.missing,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """``run`` minus ``baseline`` under one metric: how large, how sure, and what it may be called.
+
+    ``interval`` is not corrected for many comparisons; ``p_corrected`` is, and decides the verdict.
+    ``wins``, ``losses`` and ``ties`` count queries on which ``run`` is better, worse and equal.
+    """
+
+    metric: str
+    run: str
+    baseline: str
+    value: float
+    interval: tuple[float, float]
+    p: float
+    p_corrected: float
+    verdict: Verdict
+    wins: int
+    losses: int
+    ties: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return {
+            "metric": self.metric,
+            "run": self.run,
+            "baseline": self.baseline,
+            "difference": self.value,
+            "interval": list(self.interval),
+            "p": self.p,
+            "p_corrected": self.p_corrected,
+            "verdict": self.verdict,
+            "queries": {"better": self.wins, "worse": self.losses, "equal": self.ties},
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """One run under one metric on the queries of one category, or on the seen or the novel ones.
+
+    ``difference`` is against the baseline (0 for the baseline itself), ``interval`` is its own. Groups are
+    described, not tested.
+    """
+
+    grouping: str
+    name: str
+    metric: str
+    run: str
+    queries: int
+    value: float
+    difference: float
+    interval: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return {
+            "grouping": self.grouping,
+            "group": self.name,
+            "metric": self.metric,
+            "run": self.run,
+            "queries": self.queries,
+            "value": self.value,
+            "difference": self.difference,
+            "interval": list(self.interval),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Everything that was compared. ``lower_is_better`` names the metrics of which that holds.
+
+    ``differences`` are against ``baseline`` first; with all pairs, the other pairs follow. ``queries`` is
+    how many count, the most under any metric. ``draws`` are the randomisation test's.
+    """
+
+    runs: Sequence[str]
+    metrics: Sequence[str]
+    baseline: str
+    values: Sequence[RunValue]
+    differences: Sequence[Difference]
+    groups: Sequence[Group]
+    lower_is_better: frozenset[str]
+    queries: int
+    level: float
+    seed: int
+    draws: int
+    warnings: Sequence[str] = ()
+
+    @property
+    def challengers(self) -> tuple[str, ...]:
+        """The runs that are not the baseline."""
+        return tuple(r for r in self.runs if r != self.baseline)
+
+    @property
+    def groupings(self) -> tuple[str, ...]:
+        """The names of the breakdowns there are."""
+        return tuple(dict.fromkeys(g.grouping for g in self.groups))
+
+    def value(self, metric: str, run: str) -> RunValue:
+        """The run's values under the metric."""
+        return next(v for v in self.values if (v.metric, v.run) == (metric, run))
+
+    def difference(self, metric: str, run: str) -> Difference | None:
+        """The run's difference from the baseline; None for the baseline itself."""
+        wanted = (metric, run, self.baseline)
+        found = (d for d in self.differences if (d.metric, d.run, d.baseline) == wanted)
+        return next(found, None)
+
+    def gains(self, metric: str, run: str) -> dict[str, float]:
+        """By query, how much better ``run`` is than the baseline: positive is better, whatever the metric."""
+        base = self.value(metric, self.baseline).by_query
+        sign = -1 if metric in self.lower_is_better else 1
+        return {q: sign * (v - base[q]) for q, v in self.value(metric, run).by_query.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON; fractions, not percentages."""
+        return {
+            "baseline": self.baseline,
+            "runs": list(self.runs),
+            "metrics": list(self.metrics),
+            "lower_is_better": [m for m in self.metrics if m in self.lower_is_better],
+            "queries": self.queries,
+            "level": self.level,
+            "seed": self.seed,
+            "draws": self.draws,
+            "correction": "holm",
+            "comparisons": len(self.differences),
+            "values": [v.to_dict() for v in self.values],
+            "differences": [d.to_dict() for d in self.differences],
+            "groups": [g.to_dict() for g in self.groups],
+            "warnings": list(self.warnings),
+        }
