@@ -5,7 +5,8 @@ needed on its way. A language model this narrow finds "dog" among such tokens by
 hundred, and its notes stay imprecise however long it practises. So each token is made the sum of the words
 for what it shows (kind, colour, size, row and column, both as one of nine, place, weather) and little else:
 first in closed form, by least squares for the tower's last layer, then by gradient for the whole tower. The
-words are unit vectors, without what all of them have in common.
+words are unit vectors, without what all of them have in common. Kinds of thing, the hardest to see, are also
+asked for by name: a token is to be nearer to its own kind than to any other.
 """
 
 from __future__ import annotations
@@ -19,11 +20,14 @@ from torch import nn
 from torch.nn import functional
 
 from mmrerank.demo.world import COLOURS, COLUMNS, KINDS, PLACES, ROWS, SIZES, WEATHERS, Scene
-from mmrerank.train.eyes import labels, positions_of
+from mmrerank.train.eyes import labels, positions_of, shown
 from mmrerank.train.pool import Pool
 
 _SETTING = 0.7  # how loud place and weather are, which every token of a picture says
-_EMPTY = 0.25  # how much a token that shows nothing counts
+# how much a token counts by what it shows: what is inside another is seldom, small and half covered
+_EMPTY, _SMALL, _INSIDE = 0.25, 2.0, 6.0
+_KINDS = 0.3  # how much telling kinds apart counts beside being near the sum of words
+_GAIN = 10.0
 
 
 class Sayings:
@@ -39,8 +43,10 @@ class Sayings:
         cells = torch.randn(9, units.shape[1], generator=torch.Generator().manual_seed(5))
         self.cells = functional.normalize(cells - cells @ basis @ basis.T, dim=1)
 
-    def of(self, scenes: Sequence[Scene], cells: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The tokens of ``scenes``, ``(n, cells^2, width)``, and whether each shows a thing."""
+    def of(
+        self, scenes: Sequence[Scene], cells: int
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The tokens of ``scenes``, ``(n, cells^2, width)``, how much each counts, and its kind (0: none)."""
         things = torch.from_numpy(np.stack([labels(s, cells) for s in scenes]))
         stands = torch.from_numpy(np.stack([positions_of(s, cells) for s in scenes]))
         kinds, colours, sizes, rows, columns, places, weathers = self.tables
@@ -49,7 +55,21 @@ class Sayings:
             said = said + functional.pad(table, (0, 0, 1, 0))[things[..., n]]  # 0 is nothing
         place = places[[PLACES.index(s.place) for s in scenes]]
         weather = weathers[[WEATHERS.index(s.weather) for s in scenes]]
-        return said + _SETTING * (place + weather)[:, None], things[..., 0] > 0
+        weights = torch.stack([_weights(s, cells) for s in scenes])
+        return said + _SETTING * (place + weather)[:, None], weights, things[..., 0]
+
+    def kinds_told(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits ``(..., kinds)`` of what ``tokens`` say, by what each kind's word has to itself."""
+        own = self.tables[0] - self.tables[0].mean(0)
+        return _GAIN * tokens.float() @ own.T.to(tokens.device)
+
+
+def _weights(scene: Scene, cells: int) -> torch.Tensor:
+    of_things = [
+        _INSIDE if t.inside is not None else _SMALL if t.size == "small" else 1.0
+        for t in scene.things
+    ]
+    return torch.tensor([_EMPTY, *of_things])[torch.from_numpy(shown(scene, cells))]
 
 
 Look = Callable[[NDArray[np.int64]], torch.Tensor]
@@ -67,10 +87,10 @@ def fit_last_layer(
         for n in range(0, count, 128):
             look(np.arange(n, min(n + 128, count)))
     hook.remove()
-    said, shows = sayings.of(pool.scenes[:count], cells)
+    said, weights, _ = sayings.of(pool.scenes[:count], cells)
     given = torch.cat(kept).flatten(0, -2).double()
     given = torch.cat([given, torch.ones(len(given), 1, dtype=torch.float64)], 1)
-    weighted = given * torch.where(shows.flatten(), 1.0, _EMPTY).double()[:, None]
+    weighted = given * weights.flatten().double()[:, None]
     square = weighted.T @ given
     square += 1e-3 * square.diagonal().mean() * torch.eye(len(square), dtype=torch.float64)
     solved = torch.linalg.solve(square, weighted.T @ said.flatten(0, 1).double())
@@ -90,9 +110,9 @@ def train_words(
     batch: int,
     learning_rate: float,
     seed: int,
-    report: Callable[[int, float], None],
+    report: Callable[[int, float, float], None],
 ) -> None:
-    """Trains the parameters ``tower`` in place; ``report`` gets (step, mean squared distance)."""
+    """Trains the parameters ``tower`` in place; ``report`` gets (step, squared distance, kinds right)."""
     rng = np.random.default_rng(seed)
     tower = list(tower)
     optimizer = torch.optim.AdamW(tower, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
@@ -101,14 +121,19 @@ def train_words(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * share
         chosen = rng.integers(len(pool), size=batch)
-        said, shows = sayings.of([pool.scenes[int(n)] for n in chosen], cells)
+        scenes = [pool.scenes[int(n)] for n in chosen]
         tokens = look(chosen)
-        weight = torch.where(shows, 1.0, _EMPTY).to(tokens.device)
-        far = (tokens.float() - said.to(tokens.device)).square().sum(-1)
-        loss = (far * weight).sum() / weight.sum()
+        said, weight, kinds = (t.to(tokens.device) for t in sayings.of(scenes, cells))
+        far = (tokens.float() - said).square().sum(-1)
+        there = kinds > 0
+        told = sayings.kinds_told(tokens[there])
+        named = functional.cross_entropy(told, kinds[there] - 1, reduction="none")
+        near = (far * weight).sum() / weight.sum()
+        loss = near + _KINDS * (named * weight[there]).sum() / weight[there].sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(tower, 1.0)
         optimizer.step()
         if step % 10 == 9:
-            report(step + 1, float(loss.detach()))
+            right = told.argmax(-1) == kinds[there] - 1
+            report(step + 1, float(near.detach()), float(right.float().mean()))

@@ -36,8 +36,8 @@ class Batch:
     ``ends`` (n, 2): row and column of the tokens that close those images (or rows of text) of which
     ``fits`` (n, words) says how far they show what is asked for, ``places`` (n,) which of several they are.
 
-    ``things`` (n, 2): row and column of the words for things in replies, ``seen`` (n, words) what the
-    picture shows of each (`vlm_named`).
+    ``things`` (n, 2): row and column of words for things, ``seen`` (n, words) what the picture shows of
+    each (`vlm_named`).
 
     ``marks`` (images, tokens, 2): how far what each visual token shows is wanted and unwanted, NaN where
     nothing is asked (`vlm_glance.named`).
@@ -78,6 +78,8 @@ _CLOSING = re.compile(r"<\|vision_end\|>|(?<=\n)Image \w: grade.*\n")
 # where a reply is about to score the image of a letter
 _SCORED = re.compile(r'"\w":(?=\d)')
 
+_END, _TURN = "<|im_end|>\n", "<|im_start|>assistant\n"
+
 End = tuple[int, int, tuple[float, ...]]
 """A token's column, which of several images it belongs to (else -1), and `vlm_glance.fit` of it."""
 
@@ -109,10 +111,10 @@ class Encoder:
         turns = (
             f"<|im_start|>{m.role}\n"
             + "".join(image if p.text is None else p.text for p in m.parts)
-            + "<|im_end|>\n"
+            + _END
             for m in example.messages
         )
-        return "".join(turns) + "<|im_start|>assistant\n"
+        return "".join(turns) + _TURN
 
     def encode(self, example: Example) -> tuple[list[int], list[int], list[bool]]:
         """Token ids of prompt and reply, their labels (-100: nothing to learn), and which of them count."""
@@ -143,16 +145,20 @@ class Encoder:
         return found + [(start + c, n, (nan,) * len(WORDS)) for n, c in enumerate(scored)]
 
     def named(self, example: Example) -> list[tuple[int, tuple[float, ...]]]:
-        """The tokens with which the words for things in the reply end, and what is shown of each."""
+        """The tokens that end words for things, where these are asked about, and what is shown of each."""
         left = list(example.named)
         found: list[tuple[int, tuple[float, ...]]] = []
+        if example.again:
+            text = self.text(example)
+            last = text.removesuffix(_END + _TURN).rindex(example.messages[-1].parts[-1].text or "")
+            ends = self._closes(text)
+            found += [(int(np.searchsorted(ends, last + at)), seen) for at, seen in example.again]
         column = len(self._tokens(self.text(example))[0]) if left else 0
         at = 0
         for text, _ in _pieces(example):
             if not left:
                 break
-            spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-            ends = [b for _, b in spans["offset_mapping"]]
+            ends = self._closes(text)
             while left and left[0][0] <= at + len(text):
                 end, seen = left.pop(0)
                 found.append((column + int(np.searchsorted(ends, end - at)), seen))
@@ -179,9 +185,13 @@ class Encoder:
 
     def _after(self, text: str, pattern: re.Pattern[str]) -> list[int]:
         """The tokens with which the matches of ``pattern`` end."""
-        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        ends = np.array([b for _, b in spans["offset_mapping"]])
+        ends = self._closes(text)
         return [int(np.searchsorted(ends, m.end())) for m in pattern.finditer(text)]
+
+    def _closes(self, text: str) -> list[int]:
+        """Where in ``text`` each token ends."""
+        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return [b for _, b in spans["offset_mapping"]]
 
     def _tokens(self, text: str) -> tuple[list[int], list[int]]:
         """Ids, and where in ``text`` each token's word begins."""

@@ -29,9 +29,9 @@ from mmrerank.demo.world import KINDS, Scene, Split, pick
 from mmrerank.messages import Ask
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.train.vlm_example import Example
-from mmrerank.train.vlm_facts import sample_facts, sample_nouns
+from mmrerank.train.vlm_facts import sample_facts, sample_nouns, say_bare
 from mmrerank.train.vlm_glance import fit, nouns_of, quality, whole
-from mmrerank.train.vlm_looks import find, list_all, tell
+from mmrerank.train.vlm_looks import find, list_all, name, tell
 from mmrerank.train.vlm_named import Named, named_in
 from mmrerank.train.vlm_notes import note, seen
 from mmrerank.types import VERDICTS, Assessment, Candidate, Component, Image, Query
@@ -40,6 +40,7 @@ from mmrerank.types import Verdict as VerdictValue
 # many parts a picture: what a picture costs is paid once for all of them
 _MOST_PARTS = 5
 _MOST_PLACES = 10
+_MOST_NAMES = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,6 +121,11 @@ class Exercises:
         n = self._scene()
         return find(self.scenes[n], n, sample_nouns(self.rng, self.scenes[n], _MOST_PLACES))
 
+    def _name(self) -> Example:
+        n = self._scene()
+        nouns = sample_nouns(self.rng, self.scenes[n], _MOST_NAMES, changed=0.5)
+        return name(self.scenes[n], n, [say_bare(self.rng, noun) for noun in nouns])
+
     def _evaluate(self) -> Example:
         n = self._scene()
         scene = self.scenes[n]
@@ -136,13 +142,7 @@ class Exercises:
         made = _example(
             ask, {"A": body}, shown, fits=(fit(facts, verdicts),), nouns=nouns_of(facts)
         )
-        named: list[Named] = []
-        for component, fact in zip(components, facts, strict=True):
-            key = f'"{component.id}":{{"note":"'
-            start = made.reply.index(key) + len(key)
-            nouns = [noun for noun, _ in nouns_of([fact])]
-            named += named_in(fact.text, nouns, scene, start)
-        return replace(made, named=tuple(named))
+        return replace(made, named=named_in(made.reply, scene))
 
     def _deconstruct(self) -> Example:
         scene = self.scenes[self._scene()]
@@ -211,7 +211,9 @@ class Exercises:
         shown = (*((reference,) if reference else ()), row.scene)
         fits = (fit(facts, row.verdicts),)
         made = _example(ask, None, shown, fits=fits, nouns=nouns_of(facts))
-        return replace(made, reply="yes" if row.quality == 1 else "no")
+        said = ask.messages[-1].parts[-1].text or ""
+        again = () if reference else named_in(said, self.scenes[row.scene])
+        return replace(made, reply="yes" if row.quality == 1 else "no", again=again)
 
     def _prefer(self) -> Example:
         asked, rows = self._compared(2)
@@ -239,7 +241,14 @@ class Exercises:
             }
             for label, row in zip(ask.labels, rows, strict=True)
         }
-        return self._about(ask, body, asked, rows)
+        made = self._about(ask, body, asked, rows)
+        named: list[Named] = []
+        for label, row in zip(ask.labels, rows, strict=True):
+            told = compact(body[label])
+            named += named_in(
+                told, self.scenes[row.scene], made.reply.index(f'"{label}":{told}') + len(label) + 3
+            )
+        return replace(made, named=tuple(named))
 
     def _look(self) -> Example:
         """Ordering by looking: `order` with the images and without verdicts."""

@@ -31,7 +31,7 @@ class Example:
     ``given`` are pieces of the reply, in order, that stand there without having to be learnt. ``fits``
     say of the last images, or of rows of text in their place, how far each shows what is asked for;
     ``nouns`` are what is asked for there, with whether it is unwanted. ``named`` are the words for things
-    in the reply, with what the picture shows of them.
+    in the reply, with what the picture shows of them, ``again`` those in the last part of the prompt.
     """
 
     task: str
@@ -42,6 +42,7 @@ class Example:
     fits: tuple[tuple[float, ...], ...] = ()
     nouns: tuple[tuple[Noun, bool], ...] = ()
     named: tuple[Named, ...] = ()
+    again: tuple[Named, ...] = ()
 
     @property
     def counts(self) -> tuple[tuple[int, int], ...]:

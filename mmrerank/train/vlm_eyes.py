@@ -44,7 +44,7 @@ def open_eyes(
     tower = model.model.visual
     words = anchors(model, encoder.tokenizer)
     seen = Log(out, columns=("step", "loss", "kinds_right"))
-    said = Log(out / "words", columns=("step", "loss"))
+    said = Log(out / "words", columns=("step", "loss", "kinds_right"))
 
     def done(step: int) -> None:
         if progress:
@@ -54,8 +54,8 @@ def open_eyes(
         seen.add(step, round(loss, 4), round(right, 4))
         done(step)
 
-    def report_said(step: int, loss: float) -> None:
-        said.add(step, round(loss, 4))
+    def report_said(step: int, loss: float, right: float) -> None:
+        said.add(step, round(loss, 4), round(right, 4))
         done(steps + step)
 
     def tokens(chosen: NDArray[np.int64]) -> torch.Tensor:

@@ -78,8 +78,10 @@ def sample_facts(
     return tuple(sorted(kept.values(), key=lambda f: rank.index(type(f))))
 
 
-def sample_nouns(rng: np.random.Generator, scene: Scene, count: int) -> tuple[Noun, ...]:
-    """Up to ``count`` nouns for things of ``scene``, with and without colour and size, a quarter changed."""
+def sample_nouns(
+    rng: np.random.Generator, scene: Scene, count: int, *, changed: float = 0.25
+) -> tuple[Noun, ...]:
+    """Up to ``count`` nouns for things of ``scene``, with and without colour and size, some ``changed``."""
     nouns: dict[Noun, None] = {}
     for _ in range(count):
         group = pick(rng, scene.groups)
@@ -88,8 +90,19 @@ def sample_nouns(rng: np.random.Generator, scene: Scene, count: int) -> tuple[No
             colour=group.colour if rng.random() < 0.6 else None,
             size=group.size if rng.random() < 0.15 else None,
         )
-        nouns[_other(rng, noun, scene) if rng.random() < 0.25 else noun] = None
+        nouns[_other(rng, noun, scene) if rng.random() < changed else noun] = None
     return tuple(nouns)
+
+
+def say_bare(rng: np.random.Generator, noun: Noun) -> str:
+    """``noun`` as searches, parts and notes have it: bare, with an article, or as more than one."""
+    turn = rng.random()
+    if turn < 0.4:
+        return noun.bare
+    if turn < 0.7:
+        return noun.text
+    number = pick(rng, ("no", "one", "two", "three", "four"))
+    return f"{number} {noun.bare if number == 'one' else noun.plural}"
 
 
 def _exclusion(rng: np.random.Generator, scene: Scene) -> ExclusionFact:

@@ -1,7 +1,8 @@
 """Exercises that no strategy asks: many looks at one picture for what one costs in a judgement.
 
 `tell` is notes and verdicts and little else, `find` where things are, which numbers and relations are noted
-by, `list` everything there is.
+by, `name` only the words for things, each of which is to know what is shown of it (`vlm_named`), `list`
+everything there is.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from mmrerank.demo.facts import CountFact, Fact, Noun
 from mmrerank.demo.world import COLUMNS, ROWS, Scene, cell
 from mmrerank.messages import Message, Part
 from mmrerank.train.vlm_example import Example
-from mmrerank.train.vlm_glance import nouns_of
-from mmrerank.train.vlm_named import Named, named_in
+from mmrerank.train.vlm_named import named_in
 from mmrerank.train.vlm_notes import seen
 from mmrerank.types import Image
 
 LIST_PROMPT = "List what the image shows."
 FIND_PROMPT = "Say of each thing where the image shows it."
+NAME_PROMPT = "Look each thing up in the image."
 TELL_PROMPT = "Say of each part what the image shows of it, then give a verdict."
 
 
@@ -31,15 +32,27 @@ def list_all(scene: Scene, number: int) -> Example:
 def tell(scene: Scene, number: int, facts: Sequence[Fact]) -> Example:
     """Of each of ``facts`` what is seen and the verdict."""
     told = [f"{seen(f, scene)}, {f.judge(scene).verdict}" for f in facts]
-    nouns = [[noun for noun, _ in nouns_of([f])] for f in facts]
-    return _one_by_one("tell", TELL_PROMPT, number, scene, [f.text for f in facts], told, nouns)
+    return _one_by_one("tell", TELL_PROMPT, number, scene, [f.text for f in facts], told)
 
 
 def find(scene: Scene, number: int, nouns: Sequence[Noun]) -> Example:
     """Of each of ``nouns`` where it is and how many there are."""
     told = [seen(CountFact(noun=noun, count=1), scene) for noun in nouns]
     asked = [noun.bare for noun in nouns]
-    return _one_by_one("find", FIND_PROMPT, number, scene, asked, told, [[n] for n in nouns])
+    return _one_by_one("find", FIND_PROMPT, number, scene, asked, told)
+
+
+def name(scene: Scene, number: int, said: Sequence[str]) -> Example:
+    """Nouns as they are ``said``, and nothing to reply: looks at the picture side by side."""
+    reply = "; ".join(said)
+    return Example(
+        task="name",
+        messages=_shown(NAME_PROMPT),
+        reply=reply,
+        scenes=(number,),
+        given=(reply,),
+        named=named_in(reply, scene),
+    )
 
 
 def listing(scene: Scene) -> str:
@@ -68,20 +81,15 @@ def _one_by_one(
     scene: Scene,
     asked: Sequence[str],
     told: Sequence[str],
-    nouns: Sequence[Sequence[Noun]],
 ) -> Example:
     """``asked: told; asked: told``, of which only what is told has to be learnt."""
     given = tuple(f"{'; ' if i else ''}{a}:" for i, a in enumerate(asked))
-    reply = ""
-    named: list[Named] = []
-    for ask, tell, things in zip(given, told, nouns, strict=True):
-        named += named_in(ask, things, scene, len(reply))
-        reply += f"{ask} {tell}"
+    reply = "".join(f"{ask} {tell}" for ask, tell in zip(given, told, strict=True))
     return Example(
         task=task,
         messages=_shown(prompt),
         reply=reply,
         scenes=(number,),
         given=given,
-        named=tuple(named),
+        named=named_in(reply, scene),
     )

@@ -4,28 +4,34 @@
 look at the picture, from a place where the thing is no longer named. So the look was taken in the last layer
 only, by half of the attention, and was right for four words in five. Here the word "boat" itself, where the
 look is easiest, is asked after the third layer from the end for the colours, sizes, rows and columns of the
-boats there are, or whether there are none; the words after it have only to copy. A side loss like
-`vlm_glance`: how much of the vector is each of the model's own words.
+boats there are and their number, or whether there are none; the words after it have only to copy. Likewise
+where a prompt says the search again after its picture ("Asked for"), for the yes or no that follows. A side
+loss like `vlm_glance`: how much of the vector is each of the model's own words.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 
-from mmrerank.demo.facts import Noun, plural_of
-from mmrerank.demo.world import COLOURS, COLUMNS, ROWS, SIZES, Scene, cell
+from mmrerank.demo.facts import NUMBERS, Noun, plural_of
+from mmrerank.demo.wording import SIZE_WORDS
+from mmrerank.demo.world import COLOURS, COLUMNS, KINDS, MAX_COUNT, ROWS, SIZES, Scene, cell
 from mmrerank.train.vlm_model import embeddings_of
 
-WORDS = ("no", *COLOURS, *SIZES, *ROWS, *COLUMNS)
+WORDS = ("no", *COLOURS, *SIZES, *ROWS, *COLUMNS, "inside", *NUMBERS[1 : 1 + MAX_COUNT])
 _GAIN = 10.0
+_KIND = {word: kind for kind in KINDS for word in (kind, plural_of(kind))}
+_SIZE = {word: size for size, words in SIZE_WORDS.items() for word in words}
+_NOUN = re.compile(
+    rf"\b(?:({'|'.join(_SIZE)}) )?(?:({'|'.join(COLOURS)}) )?({'|'.join(_KIND)})\b(?! that is)"
+)
 
 Named = tuple[int, tuple[float, ...]]
-"""Where in a reply the word for a thing ends, and how far each of `WORDS` is true of it."""
+"""Where in a text the word for a thing ends, and how far each of `WORDS` is true of it."""
 
 
 def shown_of(noun: Noun, scene: Scene) -> tuple[float, ...]:
@@ -37,19 +43,23 @@ def shown_of(noun: Noun, scene: Scene) -> tuple[float, ...]:
         row, column = cell(thing.x, thing.y)
         for word in (thing.colour, thing.size, ROWS[row], COLUMNS[column]):
             held[word] = 1.0
+        if thing.inside is not None:
+            held["inside"] = 1.0
+    if things:
+        held[NUMBERS[len(things)]] = 1.0
     return tuple(held.get(word, 0.0) for word in WORDS)
 
 
-def named_in(text: str, nouns: Sequence[Noun], scene: Scene, start: int = 0) -> tuple[Named, ...]:
-    """Where ``nouns`` stand in ``text``, in their order, which itself begins at ``start`` of a reply."""
-    found: list[Named] = []
-    at = 0
-    for noun in nouns:
-        match = re.compile(rf"\b({noun.kind}|{plural_of(noun.kind)})\b").search(text, at)
-        if match is None:
-            raise ValueError(f"{text!r} does not name {noun.text}")
-        at = match.end()
-        found.append((start + at, shown_of(noun, scene)))
+def named_in(text: str, scene: Scene, start: int = 0) -> tuple[Named, ...]:
+    """The words for things in ``text``, which itself begins at ``start`` of a longer one.
+
+    "a boat that is red" is left out: its colour is not known yet where the boat is named.
+    """
+    found = []
+    for match in _NOUN.finditer(text):
+        size, colour, word = match.groups()
+        noun = Noun(kind=_KIND[word], colour=colour, size=_SIZE.get(size))
+        found.append((start + match.end(), shown_of(noun, scene)))
     return tuple(found)
 
 

@@ -52,12 +52,13 @@ def batch_vision(model: Any) -> None:
 
 
 def shared(batch: Batch, image_id: int) -> int:
-    """How many leading tokens all rows have in common, before any image, reply or end that must tell."""
+    """How many leading tokens all rows share, before any image, reply, end or word that must tell."""
     same = (batch.ids == batch.ids[:1]).all(0) & (batch.ids != image_id).all(0)
     # the token before a reply must run with the row: it predicts the reply's first token
     silent = torch.ones_like(same)
     silent[:-1] = (batch.labels[:, 1:] == -100).all(0)
     silent[batch.ends[:, 1]] = False
+    silent[batch.things[:, 1]] = False
     return int((same & silent).long().cumprod(0).sum())
 
 

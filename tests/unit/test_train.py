@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mmrerank.config import read_yaml
-from mmrerank.demo.facts import Noun, PlaceFact, SubjectFact, plural_of
+from mmrerank.demo.facts import NUMBERS, Noun, PlaceFact, SubjectFact, plural_of
 from mmrerank.demo.world import COLUMNS, KINDS, ROWS, Thing, cell, sample_scene, stream
 from mmrerank.errors import InputError, UsageError
 from mmrerank.messages import Message, Part
@@ -34,7 +34,8 @@ from mmrerank.types import Candidate, Image, Query
 ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = ("deconstruct", "evaluate", "order", "score", "prefer", "pick", "grade")
 MIX = {"list": 1, "evaluate": 2, "deconstruct": 1, "order": 1, "score": 1,
-       "prefer": 1, "pick": 1, "grade": 1, "look": 1, "tell": 1, "find": 1}  # fmt: skip
+       "prefer": 1, "pick": 1, "grade": 1, "look": 1, "tell": 1, "find": 1,
+       "name": 1}  # fmt: skip
 SMALL_VLM = """model: vlm
 steps: 3
 batch_tokens: 1200
@@ -185,7 +186,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pool, Exercises, En
     pool = make_pool(tmp_path_factory.mktemp("pool"), "train", seed=1, count=30, side=96)
     exercises = Exercises(pool.scenes, stream("train", 3), "train", MIX)
     texts = [t for _ in range(800) for t in _texts(exercises.draw())]
-    tokenizer = chat_tokenizer(texts, 800)
+    tokenizer = chat_tokenizer(texts, 900)
     torch.manual_seed(0)
     model, processor = build(VlmShape(layers=1, vision_layers=1), tokenizer)
     encoder = Encoder(tokenizer, processor, VlmShape(), pool, model)
@@ -279,25 +280,43 @@ def test_where_a_thing_is_named_its_word_is_asked_what_is_shown_of_it(world: tup
     pool, exercises, encoder, _ = world
     tasks: set[str] = set()
     for example in (exercises.draw() for _ in range(150)):
-        if not example.named:
+        if not example.named and not example.again:
             continue
         tasks.add(example.task)
         ids, _, _ = encoder.encode(example)
-        scene = pool.scenes[example.scenes[-1]]
-        for (end, truth), (column, seen) in zip(example.named, encoder.named(example), strict=True):
+        scenes = [pool.scenes[n] for n in example.scenes if isinstance(n, int)]
+        last = example.messages[-1].parts[-1].text or ""
+        ends = [
+            *((last, end) for end, _ in example.again),
+            *((example.reply, end) for end, _ in example.named),
+        ]
+        asked = [*example.again, *example.named]
+        for (text, end), (_, truth), (column, seen) in zip(
+            ends, asked, encoder.named(example), strict=True
+        ):
             assert seen == truth
             before = encoder.tokenizer.decode(ids[: column + 1])
-            assert example.reply[:end].endswith(before[before.rindex("assistant\n") + 10 :])
-            # the word stands in the reply, singular or plural, and what is asked of it is in the scene
-            word = example.reply[:end].split()[-1]
+            assert before.endswith(text[:end])
+            # the word stands there, singular or plural, and what is asked of it is in the scene
+            word = text[:end].split()[-1].split('"')[-1]
             kind = next(k for k in KINDS if word in (k, plural_of(k)))
-            things = [t for t in scene.things if t.kind == kind]
             told = {w for w, v in zip(SHOWN, seen, strict=True) if v == 1.0}
-            assert (told == {"no"}) == (not things)
-            assert told <= {"no"} | {w for t in things for w in (t.colour, t.size)} | {
-                w for t in things for w in _where(t)
-            }
-    assert tasks == {"tell", "find", "evaluate"}
+            shown = [
+                [t for t in scene.things if t.kind == kind]
+                # a reply that grades names things of one image after the other
+                for scene in (scenes if example.task == "grade" else scenes[-1:])
+            ]
+            assert any(
+                (told == {"no"}) == (not things) and told <= _told(things) for things in shown
+            )
+    assert tasks == {"tell", "find", "name", "evaluate", "score", "grade"}
+
+
+def _told(things: list) -> set[str]:  # type: ignore[type-arg]
+    """All that may be told of ``things``, of which some may be meant."""
+    words = {w for t in things for w in (t.colour, t.size, *_where(t))}
+    inside = {"inside"} if any(t.inside is not None for t in things) else set()
+    return words | inside | {"no"} | set(NUMBERS[1 : 1 + len(things)])
 
 
 def _where(thing: Thing) -> tuple[str, str]:

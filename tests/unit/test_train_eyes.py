@@ -44,12 +44,23 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 def test_a_token_is_the_sum_of_the_words_for_what_it_shows(sayings: Sayings) -> None:
     rng = stream("train", 4)
     scenes = [sample_scene(rng, "train") for _ in range(30)]
-    said, shows = sayings.of(scenes, 6)
+    said, weights, named = sayings.of(scenes, 6)
+    assert (
+        sayings.kinds_told(said)[named > 0].argmax(-1) == named[named > 0] - 1
+    ).float().mean() > 0.9
     kinds, colours, _, rows, columns, *_ = sayings.tables
     right = []
-    for scene, tokens, there in zip(scenes, said, shows, strict=True):
+    for scene, tokens, counts, kind in zip(scenes, said, weights, named, strict=True):
         covering = shown(scene, 6)
-        assert (there.numpy() == (covering > 0)).all()
+        assert [0, *(1 + KINDS.index(t.kind) for t in scene.things)] == [
+            int(kind[covering == n][0]) if (covering == n).any() else 0
+            for n in range(1 + len(scene.things))
+        ]
+        for n, thing in enumerate(scene.things, start=1):
+            # what is seldom, small and half covered counts more than what is large, and that than nothing
+            weight = 6.0 if thing.inside is not None else 2.0 if thing.size == "small" else 1.0
+            assert (counts[covering == n] == weight).all()
+        assert (counts[covering == 0] == 0.25).all()
         for token, number in enumerate(covering):
             if number:
                 thing = scene.things[number - 1]
@@ -77,10 +88,10 @@ def test_least_squares_and_then_training_bring_the_tokens_to_their_words(
         return tower(cut)
 
     def distance() -> float:
-        said, shows = sayings.of(pool.scenes, 6)
+        said, weights, _ = sayings.of(pool.scenes, 6)
         with torch.no_grad():
             far = (look(np.arange(len(pool))) - said).square().sum(-1)
-        return float((far * torch.where(shows, 1.0, 0.25)).sum())
+        return float((far * weights).sum())
 
     before, kept = distance(), first.weight.clone()
     fit_last_layer(look, last, pool, sayings, cells=6)
@@ -94,7 +105,7 @@ def test_least_squares_and_then_training_bring_the_tokens_to_their_words(
             fit_last_layer(look, last, pool, sayings, cells=6)
     steps: list[int] = []
     train_words(look, tower.parameters(), pool, sayings, cells=6, steps=200, batch=20,
-                learning_rate=2e-3, seed=1, report=lambda step, _: steps.append(step))  # fmt: skip
+                learning_rate=2e-3, seed=1, report=lambda step, *_: steps.append(step))  # fmt: skip
     assert distance() < 0.98 * fitted
     assert steps == list(range(10, 201, 10))
 
