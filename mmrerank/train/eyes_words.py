@@ -3,10 +3,11 @@
 After `eyes` alone a token holds everything, but in a twentieth of its length: the rest is whatever the tower
 needed on its way. A language model this narrow finds "dog" among such tokens by a match of a few parts in a
 hundred, and its notes stay imprecise however long it practises. So each token is made the sum of the words
-for what it shows (kind, colour, size, row and column, both as one of nine, place, weather) and little else:
-first in closed form, by least squares for the tower's last layer, then by gradient for the whole tower. The
-words are unit vectors, without what all of them have in common. Kinds of thing, the hardest to see, are also
-asked for by name: a token is to be nearer to its own kind than to any other.
+for what it shows (kind, colour, size, row and column, both as one of nine, place, weather) and little else,
+and where nothing stands of place and weather alone: first in closed form, by least squares for the tower's
+last layer, then by gradient for the whole tower. The words are unit vectors, without what all of them have
+in common. Kinds of thing, the hardest to see, are also asked for by name: a token is to be nearer to its own
+kind than to any other.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ class Sayings:
         stands = torch.from_numpy(np.stack([positions_of(s, cells) for s in scenes]))
         kinds, colours, sizes, rows, columns, places, weathers = self.tables
         said = rows[stands[..., 0]] + columns[stands[..., 1]] + self.cells[stands[..., 2]]
+        # where nothing stands there is nothing to look up, and a look that strays there learns nothing wrong
+        said = said * (things[..., :1] > 0)
         for n, table in enumerate((kinds, colours, sizes)):
             said = said + functional.pad(table, (0, 0, 1, 0))[things[..., n]]  # 0 is nothing
         place = places[[PLACES.index(s.place) for s in scenes]]
