@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 
 from mmrerank.demo.facts import (
+    CountFact,
     ExclusionFact,
     Fact,
     Judgement,
     Noun,
+    RelationFact,
     SubjectFact,
     Verdict,
     grade_verdicts,
@@ -145,8 +147,7 @@ class Exercises:
         return replace(made, named=named_in(made.reply, scene))
 
     def _deconstruct(self) -> Example:
-        scene = self.scenes[self._scene()]
-        demo = sample_query(self.rng, self.split, scene, category=self._category(), unknown=0.06)
+        demo = self._seldom() if self.rng.random() < 0.4 else self._any()
         facts = demo.facts
         exclude: tuple[str, ...] = ()
         if demo.category != "composed" and self.rng.random() < 0.12:
@@ -155,6 +156,19 @@ class Exercises:
         ask = judgements.deconstruct(as_query(demo, exclude=exclude))
         body = {"components": [{"kind": f.kind, "text": f.text} for f in facts]}
         return _example(ask, body, (demo.reference,) if demo.reference else ())
+
+    def _any(self) -> DemoQuery:
+        scene = self.scenes[self._scene()]
+        return sample_query(self.rng, self.split, scene, category=self._category(), unknown=0.06)
+
+    def _seldom(self) -> DemoQuery:
+        """A search with a part that few searches have, and that is therefore easily got wrong."""
+        while True:
+            category = pick(self.rng, ("exclusion", "exclusion", "relation", "count"))
+            scene = self.scenes[self._scene()]
+            demo = sample_query(self.rng, self.split, scene, category=category)
+            if any(_is_seldom(f) for f in demo.facts):
+                return demo
 
     def _order(self) -> Example:
         scene = self.scenes[self._scene()]
@@ -357,6 +371,14 @@ class Exercises:
         good = self.rng.random() < level
         verdict = order[0] if good else order[int(self.rng.integers(len(order)))]
         return pick(self.rng, kinds[verdict])
+
+
+def _is_seldom(fact: Fact) -> bool:
+    if isinstance(fact, ExclusionFact):
+        return not isinstance(fact.absent, SubjectFact)  # "not in the rain"
+    if isinstance(fact, CountFact):
+        return fact.count > 2
+    return isinstance(fact, RelationFact) and fact.relation == "inside"
 
 
 def _candidate(name: str) -> Candidate:

@@ -396,6 +396,16 @@ def test_a_verdict_follows_from_its_note_alone() -> None:
             assert found.setdefault(note(fact, scene), verdict) == verdict, note(fact, scene)
 
 
+def test_what_searches_seldom_ask_for_is_practised_as_often_as_the_rest() -> None:
+    rng = stream("train", 11)
+    pool = [sample_scene(rng, "train") for _ in range(60)]
+    exercises = Exercises(pool, stream("train", 12), "train", {"deconstruct": 1.0})
+    replies = [exercises.draw().reply for _ in range(300)]
+    seldom = ('"exclusion","text":"not ', " inside ", '"text":"three ', '"text":"four ')
+    assert sum(any(words in reply for words in seldom) for reply in replies) > 120
+    assert all(any(words in reply for reply in replies) for words in seldom)
+
+
 def _texts(example: object) -> list[str]:
     messages: tuple[Message, ...] = example.messages  # type: ignore[attr-defined]
     return ["".join(p.text or "" for p in m.parts) for m in messages] + [example.reply]  # type: ignore[attr-defined]
