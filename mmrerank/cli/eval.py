@@ -39,6 +39,15 @@ def demo(
     queries: Annotated[
         int, typer.Option("--queries", metavar="N", min=1, help="How many queries are asked.")
     ] = 200,
+    candidates: Annotated[
+        int,
+        typer.Option(
+            "--candidates",
+            metavar="N",
+            min=1,
+            help="How many of the embedding order are reranked.",
+        ),
+    ] = 20,
     methods: Annotated[
         str,
         typer.Option(
@@ -139,10 +148,14 @@ def demo(
             seed=seed,
             scenes=scenes,
             queries=queries,
+            candidates=candidates,
             methods=[m.strip() for m in methods.split(",") if m.strip()],
             chat=chat,
             runs=runs,
-            journals=runs or journal_folder(seed=seed, scenes=scenes, queries=queries, chat=chat),
+            journals=runs
+            or journal_folder(
+                seed=seed, scenes=scenes, queries=queries, candidates=candidates, chat=chat
+            ),
             fresh=fresh,
             retry_failed=retry_failed,
             stop_after=forecast,

@@ -138,7 +138,8 @@ def test_the_command_prints_figures(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # journals go below the working directory
     arguments = ["eval", "demo", "--scenes", "420", "--queries", "7", "--methods", "none"]
-    for extra in ([], ["--output", "json"]):
+    runs = tmp_path / "runs-of-30"
+    for extra in ([], ["--output", "json", "--candidates", "30", "--runs", str(runs)]):
         with pytest.raises(SystemExit) as end:
             cli([*arguments, *extra], prog_name="mmrerank")
         assert end.value.code == 0
@@ -146,8 +147,11 @@ def test_the_command_prints_figures(
         if extra:
             body = json.loads(shown)
             assert body["verdicts"] is None
+            assert body["candidates"] == 30
+            rows = read_run(runs / "none.trec").rows
+            assert {len(row) for row in rows.values()} == {30}
             assert body["methods"]["none"]["usage"]["calls"] == 0
             assert set(body["methods"]["none"]["by_category"]) >= {"binding", "composed"}
         else:
             assert "(ceiling)" in shown
-            assert "world 0" in shown
+            assert "world 0; the first 20 candidates" in shown

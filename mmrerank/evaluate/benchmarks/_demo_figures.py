@@ -34,7 +34,7 @@ METRICS = {
     "P@1": "P(rel=3)@1",
     "R@20": "R(rel=3)@20",
 }
-"""R@20 is the share of all fully matching pictures of the world: only methods that search again change it."""
+"""R@20 is the share of all fully matching pictures of the world: no order of the first 20 changes it."""
 _SHUFFLES = 20
 
 

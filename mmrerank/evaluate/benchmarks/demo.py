@@ -86,6 +86,7 @@ def evaluate_demo(
     seed: int = 0,
     scenes: int = 2000,
     queries: int = 200,
+    candidates: int = CANDIDATES,
     methods: Sequence[str] = ("none", "cotrr"),
     chat: str | Chat = "bundled",
     runs: Path | None = None,
@@ -100,11 +101,11 @@ def evaluate_demo(
 ) -> dict[str, Any]:
     """Draws the world of ``seed``, searches it with every method and returns the figures as plain data.
 
-    ``methods`` are named as in `mmrerank.evaluate.methods`; ``all`` is every one. ``none`` is always among
-    them, since the others are compared with it. Finished queries are kept
-    in ``journals`` (default: ``runs``, or else nowhere) and are not judged again when the same call is
-    made after a kill; the figures are those of one uninterrupted run. ``fresh`` starts over,
-    ``retry_failed`` judges queries again of which a judgement failed.
+    The first ``candidates`` of the embedding order are reranked. ``methods`` are named as in
+    `mmrerank.evaluate.methods`; ``all`` is every one. ``none`` is always among them, since the others are
+    compared with it. Finished queries are kept in ``journals`` (default: ``runs``, or else nowhere) and are
+    not judged again when the same call is made after a kill; the figures are those of one uninterrupted
+    run. ``fresh`` starts over, ``retry_failed`` judges queries again of which a judgement failed.
 
     With ``runs``, also writes ``METHOD.trec``, ``METHOD.raw.jsonl`` (scores as they were),
     ``METHOD.jsonl`` (components and verdicts), ``METHOD.json`` (provenance) and ``qrels.txt`` there.
@@ -121,7 +122,7 @@ def evaluate_demo(
         judging = Resumable(
             folder=journals or runs or folder / "journals",
             chat=chat,
-            work={"benchmark": "demo", "seed": seed, "scenes": scenes, "candidates": CANDIDATES},
+            work={"benchmark": "demo", "seed": seed, "scenes": scenes, "candidates": candidates},
             fresh=fresh,
             retry_failed=retry_failed,
             limit=stop_after,
@@ -132,7 +133,7 @@ def evaluate_demo(
         )
         book = _prepare(folder, seed, scenes, queries, progress)
         judging.retriever = book.search
-        asked = _first_stage(book, book.queries)
+        asked = _first_stage(book, book.queries, candidates)
         told = {
             label: judging.rerank(m.name, asked, options=m.given, part=m.part)
             for label, m in wanted.items()
@@ -141,7 +142,7 @@ def evaluate_demo(
         judged = next((label for label in order if _judges(wanted[label], asked[0])), None)
         without = None
         if judged:
-            unmatched = _first_stage(book, book.unmatched)
+            unmatched = _first_stage(book, book.unmatched, candidates)
             m = wanted[judged]
             part = f"{m.part}.no-match" if m.part else "no-match"
             without = judging.rerank(m.name, unmatched, options=m.given, part=part)
@@ -149,7 +150,7 @@ def evaluate_demo(
             "seed": seed,
             "scenes": scenes,
             "queries": len(book.queries),
-            "candidates": CANDIDATES,
+            "candidates": candidates,
             "chat": chat if isinstance(chat, str) else chat.spec,
         }
         lists = [*told.values(), *([without] if without else [])]
@@ -192,12 +193,14 @@ def evaluate_demo(
         }
 
 
-def journal_folder(*, seed: int, scenes: int, queries: int, chat: str) -> Path:
+def journal_folder(
+    *, seed: int, scenes: int, queries: int, chat: str, candidates: int = CANDIDATES
+) -> Path:
     """Where the command keeps journals: ``runs/eval/demo-XXXXXXXX``, another one for other work.
 
     Other weights, prompts or code are other work too: an update begins a folder instead of failing.
     """
-    work = [seed, scenes, queries, CANDIDATES, chat_identity(chat), prompt_digests(), code_digest()]
+    work = [seed, scenes, queries, candidates, chat_identity(chat), prompt_digests(), code_digest()]
     digest = hashlib.sha256(json.dumps(work).encode()).hexdigest()
     return Path("runs") / "eval" / f"demo-{digest[:8]}"
 
@@ -245,12 +248,12 @@ def _query(query: DemoQuery, world: World) -> Query:
     return Query(id=query.id, text=query.text, turns=query.turns, images=images)
 
 
-def _first_stage(book: Book, queries: Sequence[Query]) -> list[Item]:
+def _first_stage(book: Book, queries: Sequence[Query], candidates: int) -> list[Item]:
     """Each query with its candidates, in portions, so that what a model keeps in memory stays small."""
     found: list[Item] = []
     for start in range(0, len(queries), PORTION):
         part = queries[start : start + PORTION]
-        found += zip(part, book.search.first_stage(part, CANDIDATES), strict=True)
+        found += zip(part, book.search.first_stage(part, candidates), strict=True)
     return found
 
 
