@@ -95,6 +95,7 @@ class Exercises:
         self.tasks = sorted(mix)
         weights = np.array([mix[t] for t in self.tasks], float)
         self.weights = weights / weights.sum()
+        self.alone = [n for n, scene in enumerate(scenes) if len(scene.groups) == 1]
         self.showing: dict[str, list[int]] = {k: [] for k in KINDS}
         for n, scene in enumerate(scenes):
             for kind in {t.kind for t in scene.things}:
@@ -129,9 +130,15 @@ class Exercises:
         return name(self.scenes[n], n, [say_bare(self.rng, noun) for noun in nouns])
 
     def _evaluate(self) -> Example:
-        n = self._scene()
+        if self.rng.random() < 0.2:
+            # the reference shows what the image may not: parts are looked up in the image alone
+            asked, (row,) = self._compared(1, category="composed")
+            n, query, facts = row.scene, asked.query, asked.facts
+            reference = asked.reference[0] if asked.reference else None
+        else:
+            n = self._scene()
+            query, facts, reference = self._question(self.scenes[n], most=_MOST_PARTS)
         scene = self.scenes[n]
-        query, facts, reference = self._question(scene, most=_MOST_PARTS)
         components = components_of(facts)
         ask = judgements.evaluate(query, components, [_candidate("0")])
         verdicts = [f.judge(scene).verdict for f in facts]
@@ -158,8 +165,7 @@ class Exercises:
         return _example(ask, body, (demo.reference,) if demo.reference else ())
 
     def _any(self) -> DemoQuery:
-        scene = self.scenes[self._scene()]
-        return sample_query(self.rng, self.split, scene, category=self._category(), unknown=0.06)
+        return self._meant(self._category(), unknown=0.06)[1]
 
     def _seldom(self) -> DemoQuery:
         """A search with a part that few searches have, and that is therefore easily got wrong."""
@@ -280,7 +286,9 @@ class Exercises:
 
     # --- parts of a task ----------------------------------------------------------------------------
 
-    def _compared(self, count: int, *, tied: bool = False) -> tuple[_Asked, list[_Row]]:
+    def _compared(
+        self, count: int, *, tied: bool = False, category: str | None = None
+    ) -> tuple[_Asked, list[_Row]]:
         """A query and ``count`` scenes in any order; unless ``tied``, one fits better than every other.
 
         Mostly scenes with things that the query names, as a first stage finds them, and often the one that
@@ -288,8 +296,7 @@ class Exercises:
         """
         count = min(count, max(1, len(self.scenes) // 2))
         while True:
-            shown = self._scene()
-            demo = sample_query(self.rng, self.split, self.scenes[shown], category=self._category())
+            shown, demo = self._meant(self._category() if category is None else category)
             near = sorted(
                 (self._row(n, demo.facts) for n in self._near(demo.facts, 2 * count + 4) - {shown}),
                 key=lambda r: -r.quality,
@@ -341,7 +348,15 @@ class Exercises:
 
     def _category(self) -> str:
         turn = self.rng.random()
-        return "composed" if turn < 0.12 else "dialogue" if turn < 0.25 else ""
+        return "composed" if turn < 0.16 else "dialogue" if turn < 0.29 else ""
+
+    def _meant(self, category: str, *, unknown: float = 0.0) -> tuple[int, DemoQuery]:
+        """A scene of the pool and a search of ``category`` ("": any) that it fully meets."""
+        # only scenes with things of one sort can be composed from a reference
+        alone = self.alone if category == "composed" else []
+        n = alone[int(self.rng.integers(len(alone)))] if alone else self._scene()
+        scene = self.scenes[n]
+        return n, sample_query(self.rng, self.split, scene, category=category, unknown=unknown)
 
     def _question(
         self, scene: Scene, *, easy: bool = False, most: int = 6
@@ -351,8 +366,13 @@ class Exercises:
         At most ``most`` facts; with ``easy`` all of them are true.
         """
         if easy or self.rng.random() < 0.3:
-            other = scene if easy or self.rng.random() < 0.5 else self.scenes[self._scene()]
-            demo = sample_query(self.rng, self.split, other, category=self._category())
+            category = self._category()
+            own = easy or self.rng.random() < 0.5
+            demo = (
+                sample_query(self.rng, self.split, scene, category=category)
+                if own
+                else self._meant(category)[1]
+            )
             return as_query(demo), demo.facts, demo.reference
         facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, most + 1)))
         text = say(self.rng, facts, choose_phrasing(self.rng, "binding", self.split))

@@ -21,6 +21,7 @@ from mmrerank.demo.facts import (
 )
 from mmrerank.demo.world import (
     COLOURS,
+    CONTAINERS,
     KINDS,
     PLACES,
     RELATIONS,
@@ -61,6 +62,11 @@ def sample_facts(
         if kind not in by_type:
             continue
         fact = pick(rng, by_type[kind])
+        if isinstance(fact, RelationFact):
+            # and so are relations: few scenes have one thing inside another
+            related = [f for f in by_type[kind] if isinstance(f, RelationFact)]
+            relation = pick(rng, sorted({f.relation for f in related}))
+            fact = pick(rng, [f for f in related if f.relation == relation])
         facts[fact if rng.random() < 0.4 else _changed(rng, fact, scene)] = None
     # one place and one weather at most: "at the beach in the forest" is no search
     kept: dict[type | Fact, Fact] = {}
@@ -135,6 +141,8 @@ def _changed(rng: np.random.Generator, fact: Fact, scene: Scene) -> Fact:
                 return RelationFact(one=other, relation=relation, other=one)
             if turn < 0.55:
                 changed = pick(rng, [r for r in RELATIONS if r != relation])
+                if relation != "inside" and other.kind in CONTAINERS and rng.random() < 0.5:
+                    changed = "inside"
                 return RelationFact(one=one, relation=changed, other=other)
             if turn < 0.8:
                 return RelationFact(one=_other(rng, one, scene), relation=relation, other=other)

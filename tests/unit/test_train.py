@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from mmrerank.config import read_yaml
 from mmrerank.demo.facts import NUMBERS, Noun, PlaceFact, SubjectFact, plural_of
-from mmrerank.demo.world import COLUMNS, KINDS, ROWS, Thing, cell, sample_scene, stream
+from mmrerank.demo.world import COLUMNS, KINDS, ROWS, Scene, Thing, cell, sample_scene, stream
 from mmrerank.errors import InputError, UsageError
 from mmrerank.messages import Message, Part
 from mmrerank.rerank import prompting
@@ -23,6 +24,7 @@ from mmrerank.train.run import train
 from mmrerank.train.tokens import chat_tokenizer
 from mmrerank.train.vlm_batches import Encoder, batches, supply
 from mmrerank.train.vlm_data import Exercises
+from mmrerank.train.vlm_example import Example
 from mmrerank.train.vlm_facts import sample_facts
 from mmrerank.train.vlm_glance import LABELS, WORDS, fit
 from mmrerank.train.vlm_model import VlmShape, build
@@ -404,6 +406,29 @@ def test_what_searches_seldom_ask_for_is_practised_as_often_as_the_rest() -> Non
     seldom = ('"exclusion","text":"not ', " inside ", '"text":"three ', '"text":"four ')
     assert sum(any(words in reply for words in seldom) for reply in replies) > 120
     assert all(any(words in reply for reply in replies) for words in seldom)
+
+
+def test_images_are_judged_beside_references_that_show_what_they_do_not() -> None:
+    rng = stream("train", 21)
+    pool = [sample_scene(rng, "train") for _ in range(200)]
+    for task, least in (("evaluate", 0.12), ("score", 0.08), ("deconstruct", 0.06)):
+        exercises = Exercises(pool, stream("train", 22), "train", {task: 1.0})
+        drawn = [exercises.draw() for _ in range(300)]
+        beside = [e for e in drawn if e.scenes and not isinstance(e.scenes[0], int)]
+        assert len(beside) > least * len(drawn), task
+        if task == "evaluate":
+            told = [json.loads(e.reply)["A"] for e in beside]
+            verdicts = [v["verdict"] for t in told for v in t.values() if isinstance(v, dict)]
+            assert all(0.1 < verdicts.count(v) / len(verdicts) < 0.8 for v in ("met", "missed"))
+            misled = [e for e in beside if _shows_what_is_missed(e, pool)]
+            assert len(misled) > 0.1 * len(beside)
+
+
+def _shows_what_is_missed(example: Example, pool: list[Scene]) -> bool:
+    reference, image = example.scenes
+    assert isinstance(reference, Scene)
+    assert isinstance(image, int)
+    return any(n.found(reference) and not n.found(pool[image]) for n, _ in example.nouns)
 
 
 def _texts(example: object) -> list[str]:
