@@ -241,7 +241,7 @@ class Exercises:
         return self._best(ask, asked, rows)
 
     def _pick(self) -> Example:
-        few = self.rng.random() < 0.8
+        few = self.rng.random() < 0.5
         asked, rows = self._compared(
             int(self.rng.integers(3, 6) if few else self.rng.integers(6, 21))
         )
