@@ -43,6 +43,8 @@ from mmrerank.types import Verdict as VerdictValue
 _MOST_PARTS = 5
 _MOST_PLACES = 10
 _MOST_NAMES = 24
+# a picture that shows all of a search is drawn 7 times as often as one that shows half of it
+_SHARPNESS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,11 +244,16 @@ class Exercises:
 
     def _pick(self) -> Example:
         few = self.rng.random() < 0.5
-        asked, rows = self._compared(
-            int(self.rng.integers(3, 6) if few else self.rng.integers(6, 21))
-        )
+        count = int(self.rng.integers(3, 6) if few else self.rng.integers(6, 21))
+        asked, rows = self._compared(count, tied=not few)
         ask = comparisons.pick(asked.query, [_candidate(str(n)) for n in range(len(rows))])
-        return self._best(ask, asked, rows)
+        if few:
+            return self._best(ask, asked, rows)
+        # the letters' probabilities are to be an order: drawn with ListNet's (Cao et al., ICML 2007), the
+        # letters teach in the mean what its loss teaches
+        worth = np.exp(_SHARPNESS * np.array([row.quality for row in rows]))
+        drawn = int(self.rng.choice(len(rows), p=worth / worth.sum()))
+        return replace(self._about(ask, None, asked, rows), reply=ask.labels[drawn])
 
     def _grade(self) -> Example:
         few = self.rng.random() < 0.6

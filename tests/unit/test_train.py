@@ -424,6 +424,26 @@ def test_images_are_judged_beside_references_that_show_what_they_do_not() -> Non
             assert len(misled) > 0.1 * len(beside)
 
 
+def test_one_letter_for_many_images_is_drawn_by_how_well_each_fits() -> None:
+    rng = stream("train", 31)
+    pool = [sample_scene(rng, "train") for _ in range(200)]
+    exercises = Exercises(pool, stream("train", 32), "train", {"pick": 1.0})
+    best: dict[bool, list[bool]] = {True: [], False: []}
+    chance: list[float] = []
+    above: list[bool] = []
+    for example in (exercises.draw() for _ in range(300)):
+        worth = [fit[WORDS.index("grade")] for fit in example.fits]
+        chosen = worth[LABELS.index(example.reply)]
+        best[len(worth) > 5].append(chosen == max(worth))
+        if len(worth) > 5:
+            chance.append(worth.count(max(worth)) / len(worth))
+        if chosen < max(worth) and min(worth) < max(w for w in worth if w < max(worth)):
+            above.append(chosen > min(worth))
+    assert all(best[False])
+    assert 2 * sum(chance) < sum(best[True]) < len(chance)
+    assert sum(above) > len(above) / 2  # what comes second is drawn more often than what comes last
+
+
 def _shows_what_is_missed(example: Example, pool: list[Scene]) -> bool:
     reference, image = example.scenes
     assert isinstance(reference, Scene)
