@@ -16,9 +16,9 @@ _TEXT = {
         "A Qwen2.5-VL of about 3.5 million parameters, trained from nothing on scenes drawn by "
         "`mmrerank.demo`, with the prompts of `mmrerank.rerank.prompts`.",
         "Knows the picture book's things, colours, places and weathers and nothing else. Its order follows "
-        "its verdicts, but the sentence it puts before that order is wrong for one search in three. Asked by "
-        "looking alone (score, prefer, pick, grade, or order with images), it gains less. It was not trained "
-        "on `single`. On photographs its answers mean nothing.",
+        "its verdicts, but the sentence it puts before that order is often wrong. Asked by looking alone "
+        "(score, prefer, pick, grade, or order with images), it gains less. It was not trained on `single`. "
+        "On photographs its answers mean nothing.",
     ),
     "clip": (
         "Picture-book dual encoder",
