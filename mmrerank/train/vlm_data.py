@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mmrerank.demo.facts import (
-    CountFact,
     ExclusionFact,
     Fact,
     Judgement,
     Noun,
-    RelationFact,
     SubjectFact,
     Verdict,
     grade_verdicts,
 )
-from mmrerank.demo.queries import DemoQuery, excluded_word, sample_query
-from mmrerank.demo.wording import choose_phrasing, say
+from mmrerank.demo.queries import excluded_word
 from mmrerank.demo.world import KINDS, Scene, Split, pick
 from mmrerank.messages import Ask
 from mmrerank.rerank import comparisons, judgements
@@ -36,7 +33,8 @@ from mmrerank.train.vlm_glance import fit, nouns_of, quality, whole
 from mmrerank.train.vlm_looks import find, list_all, name, tell
 from mmrerank.train.vlm_named import Named, named_in
 from mmrerank.train.vlm_notes import note, seen
-from mmrerank.types import VERDICTS, Assessment, Candidate, Component, Image, Query
+from mmrerank.train.vlm_searches import Asked, Row, Searches, as_query
+from mmrerank.types import VERDICTS, Assessment, Candidate, Component, Image
 from mmrerank.types import Verdict as VerdictValue
 
 # many parts a picture: what a picture costs is paid once for all of them
@@ -45,22 +43,6 @@ _MOST_PLACES = 10
 _MOST_NAMES = 24
 # a picture that shows all of a search is drawn 7 times as often as one that shows half of it
 _SHARPNESS = 4.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Asked:
-    query: Query
-    facts: tuple[Fact, ...]
-    reference: tuple[Scene, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A scene of the pool, the verdict on it of each fact of a query, and how well it fits, 0 to 1."""
-
-    scene: int
-    verdicts: tuple[Verdict, ...]
-    quality: float
 
 
 def compact(value: Any) -> str:
@@ -75,13 +57,7 @@ def components_of(facts: Sequence[Fact]) -> tuple[Component, ...]:
     )
 
 
-def as_query(query: DemoQuery, *, exclude: tuple[str, ...] = ()) -> Query:
-    """A demo query as users would hand it in; the reference image is left as a marker."""
-    images = () if query.reference is None else (Image(data=b"reference"),)
-    return Query(text=query.text, turns=query.turns, images=images, exclude=exclude)
-
-
-class Exercises:
+class Exercises(Searches):
     """An endless, seeded supply of examples over a pool of scenes."""
 
     def __init__(
@@ -91,17 +67,10 @@ class Exercises:
         split: Split,
         mix: Mapping[str, float],
     ) -> None:
-        self.scenes = scenes
-        self.rng = rng
-        self.split = split
+        super().__init__(scenes, rng, split)
         self.tasks = sorted(mix)
         weights = np.array([mix[t] for t in self.tasks], float)
         self.weights = weights / weights.sum()
-        self.alone = [n for n, scene in enumerate(scenes) if len(scene.groups) == 1]
-        self.showing: dict[str, list[int]] = {k: [] for k in KINDS}
-        for n, scene in enumerate(scenes):
-            for kind in {t.kind for t in scene.things}:
-                self.showing[kind].append(n)
 
     def draw(self) -> Example:
         """The next example."""
@@ -112,34 +81,33 @@ class Exercises:
     # --- tasks --------------------------------------------------------------------------------------
 
     def _list(self) -> Example:
-        n = self._scene()
+        n = self.scene()
         return list_all(self.scenes[n], n)
 
     def _tell(self) -> Example:
-        n = self._scene()
+        n = self.scene()
         scene = self.scenes[n]
         drawn = (sample_facts(self.rng, self.split, scene, _MOST_PARTS) for _ in range(2))
         facts = list(dict.fromkeys(f for some in drawn for f in some))
         return tell(scene, n, [facts[int(i)] for i in self.rng.permutation(len(facts))])
 
     def _find(self) -> Example:
-        n = self._scene()
+        n = self.scene()
         return find(self.scenes[n], n, sample_nouns(self.rng, self.scenes[n], _MOST_PLACES))
 
     def _name(self) -> Example:
-        n = self._scene()
+        n = self.scene()
         nouns = sample_nouns(self.rng, self.scenes[n], _MOST_NAMES, changed=0.5)
         return name(self.scenes[n], n, [say_bare(self.rng, noun) for noun in nouns])
 
     def _evaluate(self) -> Example:
         if self.rng.random() < 0.2:
             # the reference shows what the image may not: parts are looked up in the image alone
-            asked, (row,) = self._compared(1, category="composed")
-            n, query, facts = row.scene, asked.query, asked.facts
-            reference = asked.reference[0] if asked.reference else None
+            asked, (row,) = self.compared(1, category="composed")
+            n, query, facts, reference = row.scene, asked.query, asked.facts, asked.reference
         else:
-            n = self._scene()
-            query, facts, reference = self._question(self.scenes[n], most=_MOST_PARTS)
+            n = self.scene()
+            query, facts, reference = self.question(self.scenes[n], most=_MOST_PARTS)
         scene = self.scenes[n]
         components = components_of(facts)
         ask = judgements.evaluate(query, components, [_candidate("0")])
@@ -156,7 +124,7 @@ class Exercises:
         return replace(made, named=named_in(made.reply, scene))
 
     def _deconstruct(self) -> Example:
-        demo = self._seldom() if self.rng.random() < 0.4 else self._any()
+        demo = self.seldom() if self.rng.random() < 0.4 else self.search()
         facts = demo.facts
         exclude: tuple[str, ...] = ()
         if demo.category != "composed" and self.rng.random() < 0.12:
@@ -166,21 +134,9 @@ class Exercises:
         body = {"components": [{"kind": f.kind, "text": f.text} for f in facts]}
         return _example(ask, body, (demo.reference,) if demo.reference else ())
 
-    def _any(self) -> DemoQuery:
-        return self._meant(self._category(), unknown=0.06)[1]
-
-    def _seldom(self) -> DemoQuery:
-        """A search with a part that few searches have, and that is therefore easily got wrong."""
-        while True:
-            category = pick(self.rng, ("exclusion", "exclusion", "relation", "count"))
-            scene = self.scenes[self._scene()]
-            demo = sample_query(self.rng, self.split, scene, category=category)
-            if any(_is_seldom(f) for f in demo.facts):
-                return demo
-
     def _order(self) -> Example:
-        scene = self.scenes[self._scene()]
-        query, facts, reference = self._question(scene, most=5)
+        scene = self.scenes[self.scene()]
+        query, facts, reference = self.question(scene, most=5)
         # a few images are learnt from faster, twenty are what is asked
         turn = self.rng.random()
         count = int(self.rng.integers(2, 7 if turn < 0.5 else 21)) if turn < 0.8 else 20
@@ -222,13 +178,12 @@ class Exercises:
 
     def _score(self) -> Example:
         if self.rng.random() < 0.3:
-            n = self._scene()
-            query, facts, reference = self._question(self.scenes[n], easy=self.rng.random() < 0.3)
-            row = self._row(n, facts)
+            n = self.scene()
+            query, facts, reference = self.question(self.scenes[n], easy=self.rng.random() < 0.3)
+            row = self.row(n, facts)
         else:
-            asked, (row,) = self._compared(1)
-            query, facts = asked.query, asked.facts
-            reference = asked.reference[0] if asked.reference else None
+            asked, (row,) = self.compared(1)
+            query, facts, reference = asked.query, asked.facts, asked.reference
         ask = comparisons.score(query, _candidate("0"))
         shown = (*((reference,) if reference else ()), row.scene)
         fits = (fit(facts, row.verdicts),)
@@ -238,14 +193,14 @@ class Exercises:
         return replace(made, reply="yes" if row.quality == 1 else "no", again=again)
 
     def _prefer(self) -> Example:
-        asked, rows = self._compared(2)
+        asked, rows = self.compared(2)
         ask = comparisons.prefer(asked.query, _candidate("0"), _candidate("1"))
         return self._best(ask, asked, rows)
 
     def _pick(self) -> Example:
         few = self.rng.random() < 0.5
         count = int(self.rng.integers(3, 6) if few else self.rng.integers(6, 21))
-        asked, rows = self._compared(count, tied=not few)
+        asked, rows = self.compared(count, tied=not few)
         ask = comparisons.pick(asked.query, [_candidate(str(n)) for n in range(len(rows))])
         if few:
             return self._best(ask, asked, rows)
@@ -257,7 +212,7 @@ class Exercises:
 
     def _grade(self) -> Example:
         few = self.rng.random() < 0.6
-        asked, rows = self._compared(
+        asked, rows = self.compared(
             int(self.rng.integers(2, 6) if few else self.rng.integers(6, 11)), tied=True
         )
         ask = comparisons.grade(asked.query, [_candidate(str(n)) for n in range(len(rows))])
@@ -280,7 +235,7 @@ class Exercises:
     def _look(self) -> Example:
         """Ordering by looking: `order` with the images and without verdicts."""
         few = self.rng.random() < 0.5
-        asked, rows = self._compared(
+        asked, rows = self.compared(
             int(self.rng.integers(2, 6) if few else self.rng.integers(6, 21)), tied=True
         )
         candidates = [_candidate(str(n)) for n in range(len(rows))]
@@ -293,102 +248,23 @@ class Exercises:
 
     # --- parts of a task ----------------------------------------------------------------------------
 
-    def _compared(
-        self, count: int, *, tied: bool = False, category: str | None = None
-    ) -> tuple[_Asked, list[_Row]]:
-        """A query and ``count`` scenes in any order; unless ``tied``, one fits better than every other.
-
-        Mostly scenes with things that the query names, as a first stage finds them, and often the one that
-        the query was made for. No more than half of a small pool.
-        """
-        count = min(count, max(1, len(self.scenes) // 2))
-        while True:
-            shown, demo = self._meant(self._category() if category is None else category)
-            near = sorted(
-                (self._row(n, demo.facts) for n in self._near(demo.facts, 2 * count + 4) - {shown}),
-                key=lambda r: -r.quality,
-            )
-            # the closest others make it hard, chance ones keep it honest
-            meant = self.rng.random() < (0.4 if count == 1 else 0.7)
-            rows = [self._row(shown, demo.facts)] if meant else []
-            while len(rows) < count and near:
-                close = self.rng.random() < 0.5
-                rows.append(near.pop(0 if close else int(self.rng.integers(len(near)))))
-            if len(rows) < count:
-                continue
-            best = max(r.quality for r in rows)
-            if tied or sum(r.quality == best for r in rows) == 1:
-                break
-        order = self.rng.permutation(count)
-        reference = () if demo.reference is None else (demo.reference,)
-        asked = _Asked(query=as_query(demo), facts=demo.facts, reference=reference)
-        return asked, [rows[int(n)] for n in order]
-
-    def _near(self, facts: Sequence[Fact], count: int) -> set[int]:
-        """Up to ``count`` scenes, two thirds of them with a thing that ``facts`` name."""
-        named = [noun.kind for noun, unwanted in nouns_of(facts) if not unwanted]
-        found: set[int] = set()
-        for _ in range(count):
-            showing = self.showing[pick(self.rng, named)] if named else []
-            if showing and self.rng.random() < 0.67:
-                found.add(showing[int(self.rng.integers(len(showing)))])
-            else:
-                found.add(self._scene())
-        return found
-
-    def _row(self, scene: int, facts: Sequence[Fact]) -> _Row:
-        verdicts = tuple(f.judge(self.scenes[scene]).verdict for f in facts)
-        return _Row(scene=scene, verdicts=verdicts, quality=quality(verdicts))
-
-    def _best(self, ask: Ask, asked: _Asked, rows: Sequence[_Row]) -> Example:
+    def _best(self, ask: Ask, asked: Asked, rows: Sequence[Row]) -> Example:
         best = max(range(len(rows)), key=lambda n: rows[n].quality)
         return replace(self._about(ask, None, asked, rows), reply=ask.labels[best])
 
     @staticmethod
-    def _about(ask: Ask, body: Any, asked: _Asked, rows: Sequence[_Row]) -> Example:
-        shown: tuple[int | Scene, ...] = (*asked.reference, *(r.scene for r in rows))
+    def _about(ask: Ask, body: Any, asked: Asked, rows: Sequence[Row]) -> Example:
+        shown: tuple[int | Scene, ...] = (
+            *((asked.reference,) if asked.reference else ()),
+            *(r.scene for r in rows),
+        )
         fits = tuple(fit(asked.facts, r.verdicts) for r in rows)
         return _example(ask, body, shown, fits=fits, nouns=nouns_of(asked.facts))
-
-    def _scene(self) -> int:
-        return int(self.rng.integers(len(self.scenes)))
-
-    def _category(self) -> str:
-        turn = self.rng.random()
-        return "composed" if turn < 0.16 else "dialogue" if turn < 0.29 else ""
-
-    def _meant(self, category: str, *, unknown: float = 0.0) -> tuple[int, DemoQuery]:
-        """A scene of the pool and a search of ``category`` ("": any) that it fully meets."""
-        # only scenes with things of one sort can be composed from a reference
-        alone = self.alone if category == "composed" else []
-        n = alone[int(self.rng.integers(len(alone)))] if alone else self._scene()
-        scene = self.scenes[n]
-        return n, sample_query(self.rng, self.split, scene, category=category, unknown=unknown)
-
-    def _question(
-        self, scene: Scene, *, easy: bool = False, most: int = 6
-    ) -> tuple[Query, tuple[Fact, ...], Scene | None]:
-        """A query about ``scene`` with its facts, some true of it and some not, and its reference.
-
-        At most ``most`` facts; with ``easy`` all of them are true.
-        """
-        if easy or self.rng.random() < 0.3:
-            category = self._category()
-            own = easy or self.rng.random() < 0.5
-            demo = (
-                sample_query(self.rng, self.split, scene, category=category)
-                if own
-                else self._meant(category)[1]
-            )
-            return as_query(demo), demo.facts, demo.reference
-        facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, most + 1)))
-        text = say(self.rng, facts, choose_phrasing(self.rng, "binding", self.split))
-        return Query(text=text), facts, None
 
     def _notes(self, fact: Fact, scene: Scene) -> dict[Verdict, list[Judgement]]:
         """Judgements of ``fact`` over some scenes by verdict: what a column of a matrix looks like."""
         found: dict[Verdict, list[Judgement]] = {}
-        for other in (scene, *(self.scenes[self._scene()] for _ in range(25))):
+        for other in (scene, *(self.scenes[self.scene()] for _ in range(25))):
             judged = Judgement(verdict=fact.judge(other).verdict, note=note(fact, other))
             found.setdefault(judged.verdict, []).append(judged)
         return found
@@ -398,14 +274,6 @@ class Exercises:
         good = self.rng.random() < level
         verdict = order[0] if good else order[int(self.rng.integers(len(order)))]
         return pick(self.rng, kinds[verdict])
-
-
-def _is_seldom(fact: Fact) -> bool:
-    if isinstance(fact, ExclusionFact):
-        return not isinstance(fact.absent, SubjectFact)  # "not in the rain"
-    if isinstance(fact, CountFact):
-        return fact.count > 2
-    return isinstance(fact, RelationFact) and fact.relation == "inside"
 
 
 def _candidate(name: str) -> Candidate:

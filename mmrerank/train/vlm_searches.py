@@ -1,0 +1,158 @@
+"""What somebody could ask about a pool of scenes, with its truth, and scenes to compare by it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mmrerank.demo.facts import CountFact, ExclusionFact, Fact, RelationFact, SubjectFact, Verdict
+from mmrerank.demo.queries import DemoQuery, sample_query
+from mmrerank.demo.wording import choose_phrasing, say
+from mmrerank.demo.world import KINDS, Scene, Split, pick
+from mmrerank.train.vlm_facts import sample_facts
+from mmrerank.train.vlm_glance import nouns_of, quality
+from mmrerank.types import Image, Query
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A query, the facts that it asks for, and the scene behind its reference image if it has one."""
+
+    query: Query
+    facts: tuple[Fact, ...]
+    reference: Scene | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A scene of the pool, the verdict on it of each fact of a query, and how well it fits, 0 to 1."""
+
+    scene: int
+    verdicts: tuple[Verdict, ...]
+    quality: float
+
+
+def as_query(query: DemoQuery, *, exclude: tuple[str, ...] = ()) -> Query:
+    """A demo query as users would hand it in; the reference image is left as a marker."""
+    images = () if query.reference is None else (Image(data=b"reference"),)
+    return Query(text=query.text, turns=query.turns, images=images, exclude=exclude)
+
+
+class Searches:
+    """An endless, seeded supply of searches about a pool of scenes."""
+
+    def __init__(self, scenes: Sequence[Scene], rng: np.random.Generator, split: Split) -> None:
+        self.scenes = scenes
+        self.rng = rng
+        self.split = split
+        self.alone = [n for n, scene in enumerate(scenes) if len(scene.groups) == 1]
+        self.showing: dict[str, list[int]] = {k: [] for k in KINDS}
+        for n, scene in enumerate(scenes):
+            for kind in {t.kind for t in scene.things}:
+                self.showing[kind].append(n)
+
+    def search(self) -> DemoQuery:
+        """Any search, once in a while for something from outside the world."""
+        return self.meant(self._category(), unknown=0.06)[1]
+
+    def seldom(self) -> DemoQuery:
+        """A search with a part that few searches have, and that is therefore easily got wrong."""
+        while True:
+            category = pick(self.rng, ("exclusion", "exclusion", "relation", "count"))
+            scene = self.scenes[self.scene()]
+            demo = sample_query(self.rng, self.split, scene, category=category)
+            if any(_is_seldom(f) for f in demo.facts):
+                return demo
+
+    def compared(
+        self, count: int, *, tied: bool = False, category: str | None = None
+    ) -> tuple[Asked, list[Row]]:
+        """A query and ``count`` scenes in any order; unless ``tied``, one fits better than every other.
+
+        Mostly scenes with things that the query names, as a first stage finds them, and often the one that
+        the query was made for. No more than half of a small pool.
+        """
+        count = min(count, max(1, len(self.scenes) // 2))
+        while True:
+            shown, demo = self.meant(self._category() if category is None else category)
+            near = sorted(
+                (self.row(n, demo.facts) for n in self._near(demo.facts, 2 * count + 4) - {shown}),
+                key=lambda r: -r.quality,
+            )
+            # the closest others make it hard, chance ones keep it honest
+            meant = self.rng.random() < (0.4 if count == 1 else 0.7)
+            rows = [self.row(shown, demo.facts)] if meant else []
+            while len(rows) < count and near:
+                close = self.rng.random() < 0.5
+                rows.append(near.pop(0 if close else int(self.rng.integers(len(near)))))
+            if len(rows) < count:
+                continue
+            best = max(r.quality for r in rows)
+            if tied or sum(r.quality == best for r in rows) == 1:
+                break
+        order = self.rng.permutation(count)
+        asked = Asked(query=as_query(demo), facts=demo.facts, reference=demo.reference)
+        return asked, [rows[int(n)] for n in order]
+
+    def _near(self, facts: Sequence[Fact], count: int) -> set[int]:
+        """Up to ``count`` scenes, two thirds of them with a thing that ``facts`` name."""
+        named = [noun.kind for noun, unwanted in nouns_of(facts) if not unwanted]
+        found: set[int] = set()
+        for _ in range(count):
+            showing = self.showing[pick(self.rng, named)] if named else []
+            if showing and self.rng.random() < 0.67:
+                found.add(showing[int(self.rng.integers(len(showing)))])
+            else:
+                found.add(self.scene())
+        return found
+
+    def row(self, scene: int, facts: Sequence[Fact]) -> Row:
+        """How scene number ``scene`` fares by ``facts``."""
+        verdicts = tuple(f.judge(self.scenes[scene]).verdict for f in facts)
+        return Row(scene=scene, verdicts=verdicts, quality=quality(verdicts))
+
+    def scene(self) -> int:
+        """The number of some scene of the pool."""
+        return int(self.rng.integers(len(self.scenes)))
+
+    def _category(self) -> str:
+        turn = self.rng.random()
+        return "composed" if turn < 0.16 else "dialogue" if turn < 0.29 else ""
+
+    def meant(self, category: str, *, unknown: float = 0.0) -> tuple[int, DemoQuery]:
+        """A scene of the pool and a search of ``category`` ("": any) that it fully meets."""
+        # only scenes with things of one sort can be composed from a reference
+        alone = self.alone if category == "composed" else []
+        n = alone[int(self.rng.integers(len(alone)))] if alone else self.scene()
+        scene = self.scenes[n]
+        return n, sample_query(self.rng, self.split, scene, category=category, unknown=unknown)
+
+    def question(
+        self, scene: Scene, *, easy: bool = False, most: int = 6
+    ) -> tuple[Query, tuple[Fact, ...], Scene | None]:
+        """A query about ``scene`` with its facts, some true of it and some not, and its reference.
+
+        At most ``most`` facts; with ``easy`` all of them are true.
+        """
+        if easy or self.rng.random() < 0.3:
+            category = self._category()
+            own = easy or self.rng.random() < 0.5
+            demo = (
+                sample_query(self.rng, self.split, scene, category=category)
+                if own
+                else self.meant(category)[1]
+            )
+            return as_query(demo), demo.facts, demo.reference
+        facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, most + 1)))
+        text = say(self.rng, facts, choose_phrasing(self.rng, "binding", self.split))
+        return Query(text=text), facts, None
+
+
+def _is_seldom(fact: Fact) -> bool:
+    if isinstance(fact, ExclusionFact):
+        return not isinstance(fact.absent, SubjectFact)  # "not in the rain"
+    if isinstance(fact, CountFact):
+        return fact.count > 2
+    return isinstance(fact, RelationFact) and fact.relation == "inside"

@@ -1,0 +1,89 @@
+"""What the bundled multimodal model practises on is true, and as often as people ask for it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+from mmrerank.demo.facts import Noun, PlaceFact, SubjectFact
+from mmrerank.demo.world import Scene, sample_scene, stream
+from mmrerank.train.vlm_data import Exercises
+from mmrerank.train.vlm_example import Example
+from mmrerank.train.vlm_facts import sample_facts
+from mmrerank.train.vlm_glance import LABELS, WORDS, fit
+from mmrerank.train.vlm_notes import note
+
+
+def test_what_an_image_shows_of_a_search_by_kind_of_part() -> None:
+    boat, bird = (SubjectFact(noun=Noun(kind=k)) for k in ("boat", "bird"))
+    facts = (boat, bird, PlaceFact(place="beach"))
+    told = dict(zip(WORDS, fit(facts, ("met", "partly", "missed")), strict=True))
+    assert told["subject"] == 0.75
+    assert told["environment"] == 0
+    assert np.isnan(told["count"])
+    assert told["grade"] == 0.5
+    assert told["every"] == 0
+
+
+def test_a_verdict_follows_from_its_note_alone() -> None:
+    rng = stream("validation", 8)
+    found: dict[str, str] = {}
+    for _ in range(1500):
+        scene = sample_scene(rng, "evaluation")
+        for fact in sample_facts(rng, "train", scene, 6):
+            verdict = fact.judge(scene).verdict
+            assert found.setdefault(note(fact, scene), verdict) == verdict, note(fact, scene)
+
+
+def test_what_searches_seldom_ask_for_is_practised_as_often_as_the_rest() -> None:
+    rng = stream("train", 11)
+    pool = [sample_scene(rng, "train") for _ in range(60)]
+    exercises = Exercises(pool, stream("train", 12), "train", {"deconstruct": 1.0})
+    replies = [exercises.draw().reply for _ in range(300)]
+    seldom = ('"exclusion","text":"not ', " inside ", '"text":"three ', '"text":"four ')
+    assert sum(any(words in reply for words in seldom) for reply in replies) > 120
+    assert all(any(words in reply for reply in replies) for words in seldom)
+
+
+def test_images_are_judged_beside_references_that_show_what_they_do_not() -> None:
+    rng = stream("train", 21)
+    pool = [sample_scene(rng, "train") for _ in range(200)]
+    for task, least in (("evaluate", 0.12), ("score", 0.08), ("deconstruct", 0.06)):
+        exercises = Exercises(pool, stream("train", 22), "train", {task: 1.0})
+        drawn = [exercises.draw() for _ in range(300)]
+        beside = [e for e in drawn if e.scenes and not isinstance(e.scenes[0], int)]
+        assert len(beside) > least * len(drawn), task
+        if task == "evaluate":
+            told = [json.loads(e.reply)["A"] for e in beside]
+            verdicts = [v["verdict"] for t in told for v in t.values() if isinstance(v, dict)]
+            assert all(0.1 < verdicts.count(v) / len(verdicts) < 0.8 for v in ("met", "missed"))
+            misled = [e for e in beside if _shows_what_is_missed(e, pool)]
+            assert len(misled) > 0.1 * len(beside)
+
+
+def test_one_letter_for_many_images_is_drawn_by_how_well_each_fits() -> None:
+    rng = stream("train", 31)
+    pool = [sample_scene(rng, "train") for _ in range(200)]
+    exercises = Exercises(pool, stream("train", 32), "train", {"pick": 1.0})
+    best: dict[bool, list[bool]] = {True: [], False: []}
+    chance: list[float] = []
+    above: list[bool] = []
+    for example in (exercises.draw() for _ in range(300)):
+        worth = [fit[WORDS.index("grade")] for fit in example.fits]
+        chosen = worth[LABELS.index(example.reply)]
+        best[len(worth) > 5].append(chosen == max(worth))
+        if len(worth) > 5:
+            chance.append(worth.count(max(worth)) / len(worth))
+        if chosen < max(worth) and min(worth) < max(w for w in worth if w < max(worth)):
+            above.append(chosen > min(worth))
+    assert all(best[False])
+    assert 2 * sum(chance) < sum(best[True]) < len(chance)
+    assert sum(above) > len(above) / 2  # what comes second is drawn more often than what comes last
+
+
+def _shows_what_is_missed(example: Example, pool: list[Scene]) -> bool:
+    reference, image = example.scenes
+    assert isinstance(reference, Scene)
+    assert isinstance(image, int)
+    return any(n.found(reference) and not n.found(pool[image]) for n, _ in example.nouns)
