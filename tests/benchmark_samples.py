@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mmrerank.evaluate.scores import Scores
 
 Lists = dict[str, list[str]]
 
@@ -328,3 +330,19 @@ MAKERS = {
     "folder": folder,
     "mrb": mrb,
 }
+
+
+def figures(scores: Scores) -> dict[str, float]:
+    return {n: m.value for n, m in scores.metrics.items()}
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
+
+
+def recall(
+    lists: Lists, right: dict[str, list[str]], k: int, only: Callable[[str], bool] = lambda q: True
+) -> float:
+    return mean(
+        [float(bool(set(lists.get(q, [])[:k]) & set(r))) for q, r in right.items() if only(q)]
+    )
