@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from mmrerank.demo.facts import CountFact, Fact, Noun, PlaceFact, SubjectFact, WeatherFact, related
+from mmrerank.demo.queries import sample_query
 from mmrerank.demo.wording import choose_phrasing, say
 from mmrerank.demo.world import Scene, Split, pick
 
+_SEARCHES = ("binding", "count", "relation", "relation", "exclusion", "exclusion", "setting")
 
-def caption(rng: np.random.Generator, scene: Scene, split: Split) -> str:
-    """One true caption. Some say everything, some only a part, as searches do."""
-    whole = rng.random() < 0.4
+
+@dataclass(frozen=True, kw_only=True)
+class Caption:
+    """What is said of a scene, and the facts it says: all of them are met there."""
+
+    text: str
+    facts: tuple[Fact, ...]
+
+
+def caption(rng: np.random.Generator, scene: Scene, split: Split) -> Caption:
+    """One true caption. Most are searches that the scene meets; some say everything, some a part.
+
+    Only searches say what is *not* there and which thing is small. A dual encoder that never read such
+    captions ranks "a beach without dogs" as it ranks "a beach with dogs".
+    """
+    turn = rng.random()
+    if turn < 0.6:
+        query = sample_query(rng, split, scene, category=pick(rng, _SEARCHES))
+        return Caption(text=query.text, facts=query.facts)
+    whole = turn < 0.76
     facts: list[Fact] = []
     groups = [scene.groups[int(i)] for i in rng.permutation(len(scene.groups))]
     for group in groups if whole else groups[: int(rng.integers(1, len(groups) + 1))]:
@@ -26,4 +47,4 @@ def caption(rng: np.random.Generator, scene: Scene, split: Split) -> str:
         facts.append(PlaceFact(place=scene.place))
     if whole or rng.random() < 0.5:
         facts.append(WeatherFact(weather=scene.weather))
-    return say(rng, facts, choose_phrasing(rng, "caption", split))
+    return Caption(text=say(rng, facts, choose_phrasing(rng, "caption", split)), facts=tuple(facts))

@@ -1,7 +1,8 @@
 """Trains the bundled dual encoder: an open_clip model of about a million parameters, from nothing.
 
-Contrastive loss between pictures and their captions. It is the first stage: quick and approximate. The
-checkpoint that is kept is the one with the best validation recall, and nothing about reranking enters.
+Contrastive loss between pictures and captions (`clip_batches`). It is the first stage: quick and
+approximate. The checkpoint that is kept is the one with the best validation recall, and nothing about
+reranking enters.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mmrerank.demo.caption import caption
 from mmrerank.demo.queries import Truth, make_queries
 from mmrerank.demo.world import stream
+from mmrerank.errors import UsageError
+from mmrerank.train.clip_batches import blocks_of, choose, contrastive_loss, truth_of
 from mmrerank.train.eyes import train_eyes
 from mmrerank.train.log import Log, Progress
-from mmrerank.train.pacing import best_device, share_done
+from mmrerank.train.pacing import best_device, has_bfloat16, share_done
 from mmrerank.train.pool import Pool, make_pool
 from mmrerank.train.tokens import text_tokenizer
 
@@ -42,6 +47,7 @@ class ClipRecipe:
     learning_rate: float = 1.5e-3
     warmup: int = 60
     weight_decay: float = 0.05
+    bfloat16: bool = False  # where the machine computes in it
     scenes: int = 16000
     validation_scenes: int = 2000
     vocabulary: int = 400
@@ -50,6 +56,14 @@ class ClipRecipe:
     eyes_batch: int = 96
     eyes_learning_rate: float = 1.5e-3
     shape: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` for a batch that no pool of so many scenes can fill."""
+        if self.batch > self.scenes:
+            raise UsageError(
+                f"batch: {self.batch} different scenes cannot be drawn from scenes: {self.scenes}; "
+                "lower batch or raise scenes"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +131,7 @@ def train_clip(
     if resume and state_file.exists():
         state = torch.load(state_file, weights_only=True, map_location="cpu")
     if state is None:
-        texts = [caption(rng, s, "train") for s in pool.scenes[:8000]]
+        texts = [caption(rng, s, "train").text for s in pool.scenes[:8000]]
         tokenizer = text_tokenizer(texts, recipe.vocabulary, shape.context)
     else:
         from transformers import AutoTokenizer
@@ -144,8 +158,9 @@ def train_clip(
         looks = Log(out / "eyes", columns=("step", "loss", "kinds_right"))
 
         def look(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-            pooled, tokens = model.visual(tensor(pool.pixels[chosen]).to(device))
-            return tokens, pooled
+            with _precision(device, recipe.bfloat16):
+                pooled, tokens = model.visual(tensor(pool.pixels[chosen]).to(device))
+            return tokens.float(), pooled.float()
 
         def report(at: int, loss: float, right: float) -> None:
             looks.add(at, round(loss, 4), round(right, 4))
@@ -168,25 +183,23 @@ def train_clip(
         )
         model.visual.output_tokens = False
     figures: dict[str, float] = {}
+    blocks = blocks_of(pool.scenes)
     done = share_done(step, steps, spent, recipe.minutes)
     while done < 1:
-        chosen = rng.choice(len(pool), recipe.batch, replace=False)
-        captions = [caption(rng, pool.scenes[int(i)], "train") for i in chosen]
+        chosen = choose(rng, blocks, recipe.batch)
+        scenes = [pool.scenes[int(i)] for i in chosen]
+        captions = [caption(rng, scene, "train") for scene in scenes]
+        truth = torch.from_numpy(truth_of([c.facts for c in captions], scenes)).to(device)
         share = min(1.0, (step + 1) / recipe.warmup) * 0.5 * (1 + np.cos(np.pi * done))
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * share
         model.train()
-        images = functional.normalize(
-            model.encode_image(tensor(pool.pixels[chosen]).to(device)), dim=-1
-        )
-        words = functional.normalize(
-            model.encode_text(ids(tokenizer, captions, shape).to(device)), dim=-1
-        )
-        logits = model.logit_scale.exp().clamp(max=100) * words @ images.T
-        target = torch.arange(recipe.batch, device=device)
-        loss = (
-            functional.cross_entropy(logits, target) + functional.cross_entropy(logits.T, target)
-        ) / 2
+        with _precision(device, recipe.bfloat16):
+            images = model.encode_image(tensor(pool.pixels[chosen]).to(device))
+            words = model.encode_text(ids(tokenizer, [c.text for c in captions], shape).to(device))
+        images = functional.normalize(images.float(), dim=-1)
+        words = functional.normalize(words.float(), dim=-1)
+        loss = contrastive_loss(model.logit_scale.exp().clamp(max=100) * words @ images.T, truth)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -222,6 +235,20 @@ def train_clip(
         **figures,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+@contextmanager
+def _precision(device: torch.device, bfloat16: bool) -> Iterator[None]:
+    """bfloat16 where it is wanted and there is any.
+
+    Its fused attention on processors is slow backward: with plain products a step takes half the time.
+    """
+    half = bfloat16 and has_bfloat16(device)
+    with ExitStack() as stack:
+        if half and device.type == "cpu":
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(torch.autocast(device.type, torch.bfloat16, enabled=half))
+        yield
 
 
 def tensor(pixels: Any) -> torch.Tensor:

@@ -57,7 +57,7 @@ def sample_facts(
             facts[inner] = None
             continue
         # kinds of fact are drawn evenly, or relations would crowd out the rest
-        kind = pick(rng, (SubjectFact, SubjectFact, CountFact, RelationFact, RelationFact,
+        kind = pick(rng, (SubjectFact, SubjectFact, CountFact, CountFact, RelationFact, RelationFact,
                                PlaceFact, WeatherFact))  # fmt: skip
         if kind not in by_type:
             continue
@@ -67,6 +67,11 @@ def sample_facts(
             related = [f for f in by_type[kind] if isinstance(f, RelationFact)]
             relation = pick(rng, sorted({f.relation for f in related}))
             fact = pick(rng, [f for f in related if f.relation == relation])
+        if isinstance(fact, CountFact):
+            # and numbers: most things stand alone, and one is counted at a glance
+            counts = [f for f in by_type[kind] if isinstance(f, CountFact)]
+            number = pick(rng, sorted({f.count for f in counts}))
+            fact = pick(rng, [f for f in counts if f.count == number])
         facts[fact if rng.random() < 0.4 else _changed(rng, fact, scene)] = None
     # one place and one weather at most: "at the beach in the forest" is no search
     kept: dict[type | Fact, Fact] = {}
@@ -112,10 +117,11 @@ def say_bare(rng: np.random.Generator, noun: Noun) -> str:
 
 
 def _exclusion(rng: np.random.Generator, scene: Scene) -> ExclusionFact:
+    # places and weathers often: beside another place or weather in the same search they are mixed up
     turn = rng.random()
-    if turn < 0.1:
+    if turn < 0.25:
         return ExclusionFact(absent=PlaceFact(place=pick(rng, PLACES)))
-    if turn < 0.2:
+    if turn < 0.5:
         return ExclusionFact(absent=WeatherFact(weather=pick(rng, WEATHERS)))
     group = pick(rng, scene.groups)
     kind = group.kind if rng.random() < 0.5 else pick(rng, KINDS)

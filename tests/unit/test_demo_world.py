@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -147,14 +148,15 @@ def test_words_from_outside() -> None:
     assert UnknownFact(word="cello").judge(scene).verdict == "cannot_tell"
 
 
-def test_captions_only_name_what_is_there() -> None:
+def test_captions_are_true_and_worded_like_searches() -> None:
     rng = stream("train", 2)
-    for scene in scenes("train", 60):
-        text = caption(rng, scene, "train")
-        assert text == text.lower()
-        kinds = {g.kind for g in scene.groups}
-        for absent in ("umbrella", "bicycle", "balloon", "tent"):
-            assert absent in kinds or absent not in text
+    said = [(scene, caption(rng, scene, "train")) for scene in scenes("train", 300)]
+    assert all(grade(c.facts, scene) == 3 for scene, c in said)
+    assert all(c.text == c.text.lower() for _, c in said)
+    kinds = Counter(fact.kind for _, c in said for fact in c.facts)
+    assert all(kinds[kind] > 30 for kind in ("subject", "count", "detail", "exclusion"))
+    sizes = {f.noun.size for _, c in said for f in c.facts if isinstance(f, SubjectFact)}
+    assert sizes == {None, "small", "large"}
 
 
 def test_a_noun_with_two_colours_is_not_confused() -> None:

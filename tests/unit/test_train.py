@@ -49,18 +49,6 @@ phases:
   - {share: 0.5, mix: {list: 1, deconstruct: 1}}
   - {share: 0.5, mix: {evaluate: 2, order: 1, score: 1}}
 """
-SMALL_CLIP = """model: clip
-steps: 2
-batch: 8
-warmup: 1
-scenes: 24
-validation_scenes: 1200
-vocabulary: 300
-evaluate_every: 2
-eyes_steps: 2
-eyes_batch: 4
-shape: {side: 32, patch: 16, width: 32, layers: 1, text_layers: 1, context: 24, dim: 32}
-"""
 
 
 def recipe(folder: Path, text: str) -> Path:
@@ -129,28 +117,6 @@ def test_pictures_seen_once_give_the_same_loss(
         with torch.no_grad():
             one, other = loss_of(model, batch, encoder), loss_of(model, batch, encoder, looks)
         assert torch.allclose(one, other, rtol=2e-3)  # kept in half precision
-
-
-def test_the_dual_encoder_recipe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from PIL import Image as Pillow
-
-    from mmrerank.embed._open import open_embedder
-    from mmrerank.train import demo_clip
-
-    original = demo_clip.make_queries
-    monkeypatch.setattr(
-        demo_clip,
-        "make_queries",
-        lambda scenes, n, *a, **k: original(scenes, 10, *a, min_match=1, **k),
-    )
-    out = tmp_path / "out"
-    done = train(recipe(tmp_path, SMALL_CLIP), out=out)
-    assert 0 <= done["recall@20"] <= 1
-    embedder = open_embedder(f"open_clip:local-dir:{out / 'model'}")
-    images = embedder.embed_images([Pillow.new("RGB", (50, 40), "red")])
-    queries = embedder.embed_queries([Query(text="a red boat")])
-    assert images.shape == queries.shape == (1, 32)
-    assert np.allclose(np.linalg.norm(images, axis=1), 1, atol=1e-5)
 
 
 def test_a_wrong_recipe_is_refused(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 
-from mmrerank.demo.facts import Noun, PlaceFact, SubjectFact
+from mmrerank.demo.facts import CountFact, ExclusionFact, Noun, PlaceFact, SubjectFact
 from mmrerank.demo.world import Scene, sample_scene, stream
 from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_example import Example
@@ -44,6 +44,21 @@ def test_what_searches_seldom_ask_for_is_practised_as_often_as_the_rest() -> Non
     seldom = ('"exclusion","text":"not ', " inside ", '"text":"three ', '"text":"four ')
     assert sum(any(words in reply for words in seldom) for reply in replies) > 120
     assert all(any(words in reply for reply in replies) for words in seldom)
+
+
+def test_one_weather_beside_another_that_is_not_wanted_and_numbers_are_practised() -> None:
+    rng = stream("train", 13)
+    drawn = [sample_facts(rng, "train", sample_scene(rng, "train"), 5) for _ in range(600)]
+    beside = 0
+    for facts in drawn:
+        unwanted = [f.absent for f in facts if isinstance(f, ExclusionFact)]
+        kinds = {type(f) for f in facts}
+        beside += any(not isinstance(a, SubjectFact) and type(a) in kinds for a in unwanted)
+    assert beside > 50
+    counts = [f.count for facts in drawn for f in facts if isinstance(f, CountFact)]
+    things = [f for facts in drawn for f in facts if isinstance(f, SubjectFact)]
+    assert len(counts) > 0.8 * len(things)
+    assert all(counts.count(n) > 0.1 * len(counts) for n in (1, 2, 3, 4))
 
 
 def test_images_are_judged_beside_references_that_show_what_they_do_not() -> None:
