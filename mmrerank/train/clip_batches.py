@@ -17,18 +17,15 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from mmrerank.demo.facts import Fact, PlaceFact, WeatherFact
-from mmrerank.demo.world import KINDS, Scene
+from mmrerank.demo.world import Scene
+from mmrerank.train.pool import by_kind
 
 BLOCK = 32  # scenes that share a kind of thing
 
 
 def blocks_of(scenes: Sequence[Scene]) -> list[NDArray[np.int64]]:
     """For every kind of thing the indices of the scenes that show it; kinds that none shows are left out."""
-    shown: dict[str, list[int]] = {kind: [] for kind in KINDS}
-    for index, scene in enumerate(scenes):
-        for kind in {thing.kind for thing in scene.things}:
-            shown[kind].append(index)
-    return [np.array(found) for found in shown.values() if found]
+    return [np.array(found) for found in by_kind(scenes).values() if found]
 
 
 def choose(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mmrerank.demo.draw import render
-from mmrerank.demo.world import Scene, Split, sample_scene, stream
+from mmrerank.demo.world import KINDS, Scene, Split, sample_scene, stream
 
 DRAWN = 384  # pixels, the side of a picture as users see it
 _WORTH_PROCESSES = 1000  # scenes; a script that draws more than these needs its `__main__` guard
@@ -35,6 +35,15 @@ class Pool:
 
     def __len__(self) -> int:
         return len(self.scenes)
+
+
+def by_kind(scenes: Sequence[Scene]) -> dict[str, list[int]]:
+    """The numbers of the scenes that show each kind of thing, in order; none for a kind nowhere shown."""
+    shown: dict[str, list[int]] = {kind: [] for kind in KINDS}
+    for number, scene in enumerate(scenes):
+        for kind in {thing.kind for thing in scene.things}:
+            shown[kind].append(number)
+    return shown
 
 
 def small(scene: Scene, side: int) -> NDArray[np.uint8]:

@@ -10,7 +10,8 @@ import numpy as np
 from mmrerank.demo.facts import CountFact, ExclusionFact, Fact, RelationFact, SubjectFact, Verdict
 from mmrerank.demo.queries import DemoQuery, sample_query
 from mmrerank.demo.wording import choose_phrasing, say
-from mmrerank.demo.world import KINDS, Scene, Split, pick
+from mmrerank.demo.world import Scene, Split, pick
+from mmrerank.train.pool import by_kind
 from mmrerank.train.vlm_facts import sample_facts
 from mmrerank.train.vlm_glance import nouns_of, quality
 from mmrerank.types import Image, Query
@@ -48,10 +49,7 @@ class Searches:
         self.rng = rng
         self.split = split
         self.alone = [n for n, scene in enumerate(scenes) if len(scene.groups) == 1]
-        self.showing: dict[str, list[int]] = {k: [] for k in KINDS}
-        for n, scene in enumerate(scenes):
-            for kind in {t.kind for t in scene.things}:
-                self.showing[kind].append(n)
+        self.showing = by_kind(scenes)
 
     def search(self) -> DemoQuery:
         """Any search, once in a while for something from outside the world."""
