@@ -109,11 +109,13 @@ def train_vlm(
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Runs ``recipe`` for ``steps`` steps into ``out``; ``out/model`` always holds the last checkpoint."""
+    # drawn before any helper starts: only the first process may start painters of its own
+    pool = _pool(recipe, out, progress)
     if not (resume and (out / "state.pt").exists()):
-        _open_eyes(recipe, out, steps, progress)
+        _open_eyes(recipe, out, pool, steps, progress)
     alone = recipe.processes == 1 or best_device().type == "cuda"
     if alone:
-        return _train_language(recipe, out, steps, progress=progress)
+        return _train_language(recipe, out, steps, pool=pool, progress=progress)
     meeting = out / "meeting"
     meeting.unlink(missing_ok=True)
     context = multiprocessing.get_context("spawn")
@@ -129,7 +131,7 @@ def train_vlm(
     for helper in helpers:
         helper.start()
     try:
-        return _train_language(recipe, out, steps, meeting=meeting, progress=progress)
+        return _train_language(recipe, out, steps, pool=pool, meeting=meeting, progress=progress)
     finally:
         for helper in helpers:
             helper.join(30)
@@ -144,11 +146,12 @@ def _pool(recipe: VlmRecipe, out: Path, progress: Progress | None = None) -> Poo
     )
 
 
-def _open_eyes(recipe: VlmRecipe, out: Path, steps: int, progress: Progress | None) -> None:
+def _open_eyes(
+    recipe: VlmRecipe, out: Path, pool: Pool, steps: int, progress: Progress | None
+) -> None:
     """A new model whose vision tower has been trained, as the checkpoint of step 0."""
     torch.manual_seed(recipe.seed)
     shape = VlmShape(**recipe.shape)
-    pool = _pool(recipe, out, progress)
     phases = tuple(Phase(**p) for p in recipe.phases)
     tokenizer = chat_tokenizer(corpus(pool, phases, recipe.seed), recipe.vocabulary)
     model, processor = build(shape, tokenizer)
@@ -178,6 +181,7 @@ def _train_language(
     out: Path,
     steps: int,
     *,
+    pool: Pool | None = None,
     rank: int = 0,
     meeting: Path | None = None,
     progress: Progress | None = None,
@@ -189,7 +193,7 @@ def _train_language(
         torch.set_num_threads(1)
     shape = VlmShape(**recipe.shape)
     phases = tuple(Phase(**p) for p in recipe.phases)
-    pool = _pool(recipe, out)
+    pool = pool or _pool(recipe, out)
     state = torch.load(out / "state.pt", weights_only=True, map_location="cpu")
     processor = AutoProcessor.from_pretrained(out / "model")
     model, _ = build(shape, processor.tokenizer)

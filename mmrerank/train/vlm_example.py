@@ -13,6 +13,7 @@ from mmrerank.train.vlm_named import Named
 
 # what a reply is there for, by task: each match's first group counts more than the words around it
 COUNTS: Mapping[str, re.Pattern[str]] = {
+    "deconstruct": re.compile(r'"text":"([^"]*)'),
     "find": re.compile(r"(?<=: )([^;]+)(?=;|$)"),
     "tell": re.compile(r"(?<=: )([^;]+)(?=;|$)"),
     "evaluate": re.compile(r'"verdict":"(\w+)|"note":"[^:"]*: ([^"]*)'),

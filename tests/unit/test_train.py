@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
     assert set(reply.logprobs) == {"yes", "no"}
 
 
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
+def test_two_processes_train_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, out = (
         recipe(tmp_path, SMALL_VLM.replace("steps: 3", "steps: 4\nprocesses: 2")),
         tmp_path / "out",
@@ -100,6 +101,15 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert not (out / "meeting").exists()
     rows = (out / "log.csv").read_text("utf-8").splitlines()
     assert len(rows) == 5  # one process keeps the books
+    # scenes that were thrown away are drawn again before a second process starts, which cannot draw many
+    shutil.rmtree(out / "pool")
+
+    def stop(method: str) -> None:
+        raise RuntimeError(f"{method}: {len(list((out / 'pool').glob('*.jsonl')))} pools")
+
+    monkeypatch.setattr("mmrerank.train.demo_vlm.multiprocessing.get_context", stop)
+    with pytest.raises(RuntimeError, match="spawn: 1 pools"):
+        train(file, out=out, steps=5, resume=True)
 
 
 def test_pictures_seen_once_give_the_same_loss(
