@@ -3,8 +3,10 @@
 The promise: a question is sent only while the most that it can cost still fits. So calls never pass their
 limit, and tokens and money do not either unless the model counts more tokens than `bound` allows a question
 (another tokenizer's idea of an image, a template of its own); then by that difference of the questions that
-were under way. No question is sent after the seconds are over; one under way is given up where the backend
-can do that, and otherwise ends.
+were under way. A call is a question: tries after a failure are none of their own, and neither is the second
+asking, in words, of a server that turns out to ignore a schema; the tokens of that one count, and may pass a
+limit. No question is sent after the seconds are over; one under way is given up where the backend can do
+that, and otherwise ends.
 """
 
 from __future__ import annotations

@@ -55,11 +55,15 @@ def address(rest: str) -> Address:
             f"openai:{shown} is not {FORM}; BASE_URL begins with http:// or https://, "
             f"and servers with a name are {', '.join(known)}"
         )
-    if found and "@" in split.netloc:
-        raise UsageError(f"an address holds no password: put the key of {model} into its variable")
-    server = known.get(name) or catalog.Server(name="", url=url, key="OPENAI_API_KEY")
+    if "@" in split.netloc:
+        where = "an address" if found else "OPENAI_BASE_URL"
+        raise UsageError(f"{where} holds no password: put the key of {model} into its variable")
+    elsewhere = catalog.Server(name="", url=url, key="OPENAI_API_KEY")
+    server = known.get(name) or elsewhere
     # the OpenAI protocol elsewhere is older than OpenAI's own field
     there = split.hostname == urlsplit(server.url).hostname
+    if name == "openai" and not there:
+        server = elsewhere
     return Address(
         model=model, url=url, server=server, limit=server.limit if there else "max_tokens"
     )

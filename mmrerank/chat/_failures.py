@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 from mmrerank.errors import ChatError
 
@@ -13,12 +14,19 @@ FATAL = (401, 403, 404)
 """Answers that concern every question: the key, the right to use the model, its name or the address."""
 
 
+_SHOWN = 300  # characters of what a server said
+
+
 class Refused(ChatError):
     """The server wants nothing to do with any ask: a wrong key or model."""
 
 
 class Complaint(ChatError):
-    """The server does not take this request as it is (400 or 422)."""
+    """The server does not take this request as it is (400 or 422). ``whole`` is all that it said."""
+
+    def __init__(self, message: str, whole: str) -> None:
+        super().__init__(message)
+        self.whole = whole
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +40,8 @@ class Failure:
 def understood(error: Exception, *, where: str, said: str, timeout: float, key: str) -> Failure:
     """What ``error`` of the SDK or of asyncio means.
 
-    ``where`` names model and host, ``said`` is the error's text without secrets, ``key`` the variable that
-    holds the server's key.
+    ``where`` names model and host, ``said`` is `told` without secrets, ``key`` the variable that holds the
+    server's key.
     """
     import openai
 
@@ -42,8 +50,19 @@ def understood(error: Exception, *, where: str, said: str, timeout: float, key: 
     if isinstance(error, ChatError):
         return Failure(error=error)
     if isinstance(error, openai.APIStatusError):
-        code = error.status_code
-        if code in FATAL:
+        code, whole, said = error.status_code, said, said[:_SHOWN]
+        if code < 400:
+            elsewhere = urlsplit(error.response.headers.get("location", ""))
+            there = f"{elsewhere.scheme}://{elsewhere.netloc.rpartition('@')[2]}{elsewhere.path}"
+            return Failure(
+                error=Refused(
+                    f"{where} answered {code} and points to {there}; name the base URL that answers itself"
+                )
+            )
+        if code == 403 and "logprob" in whole.casefold():
+            # of OpenAI's reasoning models: it concerns questions with choices alone
+            return Failure(error=Complaint(f"{where} answered {code}: {said}", whole))
+        if code in FATAL or (code == 400 and "api key" in whole.casefold()):
             hint = (
                 "check the model's name and that the base URL ends as the server wants, often in /v1"
                 if code == 404
@@ -51,7 +70,7 @@ def understood(error: Exception, *, where: str, said: str, timeout: float, key: 
             )
             return Failure(error=Refused(f"{where} answered {code}; {hint}"))
         if code in (400, 422):
-            return Failure(error=Complaint(f"{where} answered {code}: {said}"))
+            return Failure(error=Complaint(f"{where} answered {code}: {said}", whole))
         again = code in (408, 409, 429) or code >= 500
         return Failure(
             error=ChatError(f"{where} answered {code}: {said}", retryable=again),
@@ -64,7 +83,29 @@ def understood(error: Exception, *, where: str, said: str, timeout: float, key: 
         cause = type(error.__cause__ or error).__name__
         gone = ChatError(f"{where} cannot be reached, or hung up ({cause})", retryable=True)
         return Failure(error=gone)
-    return Failure(error=ChatError(f"{where}: {type(error).__name__}: {said}"))
+    return Failure(error=ChatError(f"{where}: {type(error).__name__}: {said[:_SHOWN]}"))
+
+
+def told(error: Any) -> str:
+    """What a server said, in whichever shape, on one line: the body of an exception, or a body itself."""
+    said = _message(getattr(error, "body", None)) or _message(error) or str(error)
+    return " ".join(said.split())
+
+
+def _message(body: Any) -> str:
+    """``{"error": {"message": ...}}`` and its relatives (Gemini's list, FastAPI's detail, a plain text)."""
+    if isinstance(body, str):
+        return "" if body.lstrip().startswith("<") else body  # a page for people
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(_message, body[:5])))
+    if not isinstance(body, dict):
+        return ""
+    found = next(
+        (m for name in ("message", "error", "detail", "msg") if (m := _message(body.get(name)))), ""
+    )
+    parameter = body.get("param")
+    named = found and isinstance(parameter, str) and parameter not in found
+    return f"{found} ({parameter})" if named else found
 
 
 def retry_after(headers: Any) -> float | None:

@@ -1,14 +1,25 @@
-"""The OpenAI SDK as this package uses it: a client on one event loop, foreign fields, and the end of it."""
+"""The OpenAI SDK as this package uses it: a client on one event loop, foreign fields, and the end of it.
+
+The client goes where it is told and nowhere else (no redirect is followed: the next host would get images and
+headers), reads no more of a response than makes sense, and leaves headers of OpenAI's own at home.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
+
+LARGEST = 8 * 2**20
+"""Bytes of a response that are read; a chat completion is a few thousand."""
+LARGEST_ERROR = 2**16
+"""Bytes that are read of a response that says what went wrong."""
 
 _KNOWN = {
     *(
@@ -43,13 +54,50 @@ async def connected(base_url: str, api_key: str, timeout: float) -> AsyncOpenAI:
     """A client of the running loop; ``timeout`` in seconds. Tries are counted and spaced elsewhere."""
     import openai
 
-    return openai.AsyncOpenAI(base_url=base_url, api_key=api_key, timeout=timeout, max_retries=0)
+    web = openai.DefaultAsyncHttpxClient(
+        timeout=timeout, follow_redirects=False, event_hooks={"response": [_shorten]}
+    )
+    client = openai.AsyncOpenAI(
+        base_url=base_url, api_key=api_key, timeout=timeout, max_retries=0, http_client=web
+    )
+    host = urlsplit(base_url).hostname or ""
+    if not f".{host}".endswith(".openai.com"):
+        # the SDK reads these from the environment, for whatever server
+        client.organization = client.project = None
+        client._custom_headers = {}
+    return client
+
+
+async def _shorten(response: Any) -> None:
+    """Ends the body of ``response`` where nobody would read on; error pages are read whole by the SDK."""
+    # by name: depending on its version, the SDK's HTTP library is httpx or httpx2
+    web: Any = sys.modules[type(response).__module__.partition(".")[0]]
+    whole = response.stream
+
+    class Beginning(web.AsyncByteStream):  # type: ignore[misc] # a class of a module found at run time
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            # one byte more than may be, so that who reads it knows
+            left = LARGEST_ERROR if response.status_code >= 300 else LARGEST + 1
+            async for piece in whole:
+                yield piece[:left]
+                left -= len(piece)
+                if left <= 0:
+                    break
+
+        async def aclose(self) -> None:
+            await whole.aclose()
+
+    response.stream = Beginning()
 
 
 def stop(loop: asyncio.AbstractEventLoop, thread: threading.Thread, client: AsyncOpenAI) -> None:
-    """Closes the client's connections, then the loop and the thread that runs it."""
+    """Gives up what is under way, closes the client's connections, then the loop and its thread."""
 
     async def end() -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         await client.close()
         await loop.shutdown_default_executor()
 

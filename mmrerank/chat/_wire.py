@@ -23,6 +23,8 @@ TOP = 20
 """Alternatives asked for with a log-probability question: the most that OpenAI and vLLM give by default."""
 FEW = 5
 """What is asked for where that is too many."""
+CALMER = {"none": "minimal", "minimal": "low"}
+"""The next reasoning_effort where a model knows no lower one."""
 LOSSLESS = 256 * 256
 """Pixels up to which an image is sent as PNG; larger ones go as JPEG of quality 90."""
 
@@ -57,6 +59,9 @@ class Dialect:
             return replace(self, top=FEW)
         if self.stream and "stream_options" in complaint and self.usage:
             return replace(self, usage=False)
+        effort = CALMER.get(self.quiet.get("reasoning_effort", ""))
+        if effort and "reasoning_effort" in complaint and "value" in complaint.casefold():
+            return replace(self, quiet={**self.quiet, "reasoning_effort": effort})
         # what no standard knows goes first, then what the standard knows and some servers do not
         if "structured_outputs" in request:
             return replace(self, chooses=False)
@@ -91,15 +96,18 @@ def body(ask: Ask, model: str, dialect: Dialect, *, thinking: int = 0) -> dict[s
             request["structured_outputs"] = {"choice": list(ask.choices)}
         return {**request, "logprobs": True, "top_logprobs": dialect.top}
     if ask.schema is not None and dialect.told:
-        shape = json.dumps(ask.schema, default=list)
-        text = (
-            f"Answer with one JSON object that follows this JSON schema, and nothing else: {shape}"
-        )
+        text = in_words(ask.schema)
         messages.append({"role": "user", "content": [{"type": "text", "text": text}]})
     if ask.schema is not None and dialect.schema:
         form = {"name": "reply", "strict": True, "schema": ask.schema}
         request["response_format"] = {"type": "json_schema", "json_schema": form}
     return request
+
+
+def in_words(schema: Mapping[str, Any]) -> str:
+    """``schema`` as a prompt tells it to a server that does not hold a model to it."""
+    shape = json.dumps(schema, default=list)
+    return f"Answer with one JSON object that follows this JSON schema, and nothing else: {shape}"
 
 
 def conversation(ask: Ask) -> list[dict[str, Any]]:
@@ -152,9 +160,10 @@ def reading(ask: Ask, payload: bytes) -> Reply:
     cut = _at(choice, "finish_reason") == "length"
     text = without_thinking(_text(message.get("content")))
     if not text.strip():
-        thought = message.get("reasoning_content") or message.get("reasoning")
+        thought = _thoughts(response)
         why = "only reasoning" if thought else "no text"
-        hint = f"; raise max_tokens above {ask.max_tokens}" if cut else ""
+        room = "give it room to think with --chat-option thinking=4096" if thought else "raise it"
+        hint = f" within max_tokens ({ask.max_tokens}); {room}" if cut else ""
         return _useless(f"the model gave {why}{hint}", usage)
     return Reply(text=text, usage=usage, finish="length" if cut else "stop")
 
@@ -194,10 +203,29 @@ def notes(payload: bytes) -> Notes:
         return Notes()
     choices = _at(response, "choices")
     message = _at(choices[0] if isinstance(choices, list) and choices else None, "message")
-    told = (_at(message, "reasoning_content"), _at(message, "reasoning"))
     cached = _count(_at(response, "usage", "prompt_tokens_details", "cached_tokens"))
     inline = "<think>" in _text(_at(message, "content"))
-    return Notes(cached_tokens=cached, thought=inline or any(told))
+    return Notes(cached_tokens=cached, thought=inline or _thoughts(response))
+
+
+def _thoughts(response: Any) -> bool:
+    """Whether a response holds thoughts apart from its text, or was charged for some."""
+    choices = _at(response, "choices")
+    message = _at(choices[0] if isinstance(choices, list) and choices else None, "message")
+    counted = _count(_at(response, "usage", "completion_tokens_details", "reasoning_tokens"))
+    return bool(_at(message, "reasoning_content") or _at(message, "reasoning") or counted)
+
+
+def trouble(payload: bytes) -> tuple[Any, int] | None:
+    """What a response with a good status, or a stream that had begun, tells of an error; and its code."""
+    try:
+        response = json.loads(payload)
+    except (ValueError, RecursionError):
+        return None
+    error = _at(response, "error")
+    if not error or _at(response, "choices"):
+        return None
+    return error, _count(_at(error, "code"))
 
 
 def _bare(name: str) -> str:

@@ -8,6 +8,7 @@ comes from the server's own variable (``OPENAI_API_KEY`` for ``openai:``) and is
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import random
 import re
@@ -15,54 +16,39 @@ import threading
 import time
 import weakref
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from mmrerank.budget import PER_MESSAGE, bound
 from mmrerank.chat._address import address
-from mmrerank.chat._failures import Complaint, Refused, understood
-from mmrerank.chat._sdk import arguments, connected, stop
+from mmrerank.chat._failures import Complaint, Failure, Refused, told, understood
+from mmrerank.chat._limits import Limits as Limits
+from mmrerank.chat._sdk import LARGEST, arguments, connected, stop
 from mmrerank.chat._stream import assembled
 from mmrerank.chat._think import with_thoughts
-from mmrerank.chat._wire import Dialect, answered_as, body, notes, off_schema, reading
+from mmrerank.chat._wire import (
+    Dialect,
+    answered_as,
+    body,
+    in_words,
+    notes,
+    off_schema,
+    reading,
+    trouble,
+)
 from mmrerank.errors import BudgetError, ChatError, InputError, ReplyError, UsageError
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.ports import Capability
 from mmrerank.types import Usage
 
 FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
-LARGEST = 8 * 2**20
-"""Bytes of a response that are read; a chat completion is a few thousand."""
 LONGEST_WAIT = 60.0
-"""Seconds waited at most between two tries, whatever Retry-After says."""
+"""Seconds waited at most between two tries; a server that asks for more is given up."""
 LONGEST_STREAM = 10
 """A stream may last so many times the timeout, which then bounds its silences only."""
 _MOST_IMAGES = re.compile(r"(?i)at most (\d+) image")
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How a server is treated. ``timeout`` and ``backoff`` (the first pause, which doubles) are seconds.
-
-    ``thinking`` is how many tokens a reasoning model may think before a text; 0 asks it not to. ``key`` is
-    the variable that holds the server's key. With ``any_model`` the name under which a server answers is
-    not held against the one that was asked for.
-    """
-
-    timeout: float = 120.0
-    max_retries: int = 4
-    concurrency: int = 8
-    backoff: float = 0.5
-    thinking: int = 0
-    any_model: bool = False
-    key: str = "OPENAI_API_KEY"
-
-    def __post_init__(self) -> None:
-        if self.timeout <= 0 or self.max_retries < 0 or self.concurrency < 1 or self.thinking < 0:
-            raise UsageError(
-                "timeout and concurrency must be positive, max_retries and thinking 0 or more"
-            )
 
 
 class OpenAIChat:
@@ -155,6 +141,15 @@ class OpenAIChat:
         share = Usage(seconds=(time.perf_counter() - start) / len(asks))
         return [replace(r, usage=r.usage + share) for r in replies]
 
+    def bound(self, ask: Ask) -> Usage:
+        """The most that ``ask`` is taken to cost: `budget.bound`, with thoughts and a schema in words."""
+        most = bound(ask)
+        if ask.schema is not None and not ask.choices and self.dialect.told:
+            words = len(in_words(ask.schema).encode()) + PER_MESSAGE
+            most += Usage(input_tokens=words)
+        thinks = not ask.choices or ask.think
+        return most + Usage(output_tokens=self.limits.thinking if thinks else 0)
+
     def cancel(self) -> None:
         """Gives up every question under way; the calls that wait for them end with an error."""
 
@@ -190,6 +185,8 @@ class OpenAIChat:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            raise ChatError(f"{self._where()} was given up while it was asked") from None
         except BaseException:
             future.cancel()
             raise
@@ -236,12 +233,12 @@ class OpenAIChat:
         if reply.error is None:
             self._answered = True
         else:
-            reply.error.args = (self._clean(reply.error),)  # it may quote what the server said
+            reply.error.args = (self._clean(str(reply.error)),)  # it may quote what the server said
         return replace(reply, usage=reply.usage + usage)
 
     async def _ask(self, ask: Ask) -> Reply:
         """One answer, in the plainest dialect that it takes; the dialect that worked is remembered."""
-        dialect = self.dialect
+        known = dialect = self.dialect
         spent = Usage()
         while True:
             request = await asyncio.to_thread(
@@ -250,14 +247,19 @@ class OpenAIChat:
             try:
                 payload = await self._send(request)
             except Complaint as complaint:
-                if most := _MOST_IMAGES.search(str(complaint)):
+                if most := _MOST_IMAGES.search(complaint.whole):
                     self.most_images = int(most[1])
                     raise ChatError(self._too_many_images()) from None
-                plainer = dialect.plainer(str(complaint), request)
+                plainer = dialect.plainer(complaint.whole, request)
                 if plainer is None:
-                    raise
+                    return Reply(error=complaint, finish="error", usage=spent)
                 dialect = plainer
                 continue
+            except ChatError as error:
+                if isinstance(error, Refused):
+                    raise
+                # an answer before this one has been paid for
+                return Reply(error=error, finish="error", usage=spent)
             if not self.limits.any_model and (other := answered_as(payload, self.model)):
                 raise Refused(
                     f"{self._where()} answered as {other!r}; name that model, or take it with "
@@ -267,8 +269,8 @@ class OpenAIChat:
             self.cached_tokens += seen.cached_tokens
             self.thought = self.thought or seen.thought
             reply = reading(ask, payload)
-            reply = replace(reply, usage=reply.usage + spent)
-            self.dialect = dialect
+            if dialect != known:  # what another question has learnt meanwhile stays
+                self.dialect = known = dialect
             # a server that ignores response_format answers 200 and prose: tell it in words, once
             if (
                 ask.schema is not None
@@ -279,7 +281,7 @@ class OpenAIChat:
             ):
                 dialect, spent = replace(dialect, told=True), reply.usage
                 continue
-            return reply
+            return replace(reply, usage=reply.usage + spent)
 
     async def _send(self, request: dict[str, Any]) -> bytes:
         """The response's bytes, after at most ``max_retries`` more tries where the failure may pass."""
@@ -290,10 +292,13 @@ class OpenAIChat:
                 failure = self._understood(error)
                 if not failure.error.retryable or tried == self.limits.max_retries:
                     raise failure.error from None  # the original may quote the request's headers
-            wait = failure.wait
-            if wait is None:
-                wait = self.limits.backoff * 2**tried * random.uniform(0.5, 1.0)
-            await asyncio.sleep(min(wait, LONGEST_WAIT))
+            wait = failure.wait or 0.0
+            if wait > LONGEST_WAIT:
+                said = f"{failure.error}; it asks to wait {wait:,.0f} s"
+                raise ChatError(said, retryable=True) from None
+            # on top of what the server asks for, or all who were told the same come back together
+            pause = self.limits.backoff * 2**tried * random.uniform(0.5, 1.0)
+            await asyncio.sleep(wait + min(pause, LONGEST_WAIT))
         raise AssertionError("the last try returns or raises")
 
     async def _post(self, request: dict[str, Any]) -> bytes:
@@ -313,13 +318,18 @@ class OpenAIChat:
         whole = assembled(bytes(received)) if stream else bytes(received)
         if whole is None:
             raise ChatError(f"{self._where()} broke its stream off", retryable=True)
+        if (found := trouble(whole)) is not None:
+            error, code = found
+            said = self._clean(told(error))[:300]
+            again = code in (408, 429) or code >= 500
+            raise ChatError(f"{self._where()} answered with an error: {said}", retryable=again)
         return whole.replace(self._key.encode(), b"***") if len(self._key) >= 8 else whole
 
-    def _understood(self, error: Exception) -> Any:
+    def _understood(self, error: Exception) -> Failure:
         return understood(
             error,
             where=self._where(),
-            said=self._clean(error),
+            said=self._clean(told(error)),
             timeout=self.limits.timeout,
             key=self.limits.key,
         )
@@ -335,10 +345,9 @@ class OpenAIChat:
     def _where(self) -> str:
         return f"{self.model} at {self.host}"
 
-    def _clean(self, error: Exception) -> str:
-        said = " ".join(str(error).split())
+    def _clean(self, said: str) -> str:
         # a placeholder such as EMPTY is no secret, and a word that messages may hold
-        return (said.replace(self._key, "***") if len(self._key) >= 8 else said)[:300]
+        return said.replace(self._key, "***") if len(self._key) >= 8 else said
 
 
 def open(

@@ -217,7 +217,7 @@ def _within(chat: Chat | None, rows: list[tuple[Ask, tuple[Meter, ...]]]) -> lis
     if chat is not None and (known := getattr(chat, "known", None)) is not None:
         replies = {n: r for n, r in enumerate(known(asks)) if r is not None}  # these cost nothing
     waiting = [n for n in range(len(rows)) if n not in replies]
-    most = [bound(ask) for ask in asks]
+    most = [getattr(chat, "bound", bound)(ask) for ask in asks]
     while waiting:
         sent: list[int] = []
         why: dict[int, tuple[Meter, str]] = {}
@@ -238,7 +238,14 @@ def _within(chat: Chat | None, rows: list[tuple[Ask, tuple[Meter, ...]]]) -> lis
                 replies[n] = Reply(error=spent, finish="error")
             break
         left = [s for n in sent for m in rows[n][1] if (s := m.seconds_left()) is not None]
-        answers = _reply(chat, [asks[n] for n in sent], min(left, default=None))
+        try:
+            answers = _reply(chat, [asks[n] for n in sent], min(left, default=None))
+        except BaseException:
+            # who shares a meter would wait for ever for what is set aside
+            for n in sent:
+                for meter in rows[n][1]:
+                    meter.settle(most[n], Usage())
+            raise
         for n, reply in zip(sent, answers, strict=True):
             used = reply.usage
             if reply.error is None and used.calls and not used.input_tokens + used.output_tokens:

@@ -17,7 +17,9 @@ COUNTS: Mapping[str, re.Pattern[str]] = {
     "find": re.compile(r"(?<=: )([^;]+)(?=;|$)"),
     "tell": re.compile(r"(?<=: )([^;]+)(?=;|$)"),
     "evaluate": re.compile(r'"verdict":"(\w+)|"note":"[^:"]*: ([^"]*)'),
-    "order": re.compile(r'(?<=":)(\d)|(?<="reason":")(\w)'),
+    "order": re.compile(
+        r'(?<=":)(\d)|(?<="reason":")(\w)|(?<="reason":"\w )(\w+)|(?<=closest: )(\d)'
+    ),
     "score": re.compile(r"(yes|no)"),
     "prefer": re.compile(r"(\w)"),
     "pick": re.compile(r"(\w)"),

@@ -38,9 +38,13 @@ class StubServer:
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
         self.script: list[Any] = [completion()]
         self.answer: Callable[[dict[str, Any]], Any] | None = None
+        self.later: Callable[[dict[str, Any]], Any] | None = (
+            None  # asked while others may be answered
+        )
         self.delay = 0.0
         self.under_way = self.most_under_way = 0
         stub, lock = self, threading.Lock()
@@ -55,6 +59,7 @@ class StubServer:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 with lock:
                     stub.requests.append(body | {"_key": self.headers["authorization"]})
+                    stub.headers.append(dict(self.headers))
                     stub.times.append(time.monotonic())
                     stub.under_way += 1
                     stub.most_under_way = max(stub.most_under_way, stub.under_way)
@@ -67,6 +72,8 @@ class StubServer:
                         else script[0]
                     )
                 try:
+                    if stub.later:
+                        answer = stub.later(body)
                     time.sleep(stub.delay)
                     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                         self.write(answer)
