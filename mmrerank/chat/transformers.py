@@ -26,7 +26,7 @@ from mmrerank.vl import features, prefix
 from mmrerank.vl.feature_folder import FeatureFolder
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.load import weights_digest
-from mmrerank.vl.prefix import Group, Prefixes, Start
+from mmrerank.vl.prefix import NOTHING, Group, Prefixes, Start
 from mmrerank.vl.prompts import Encoded
 from mmrerank.vl.qwen import QwenVL
 
@@ -87,23 +87,21 @@ class TransformersChat:
         replies: dict[int, Reply] = {}
         choices = [self._choices(ask) for ask in asks]
         waiting: list[_Job] = []
-        pixels: dict[int, int] = {}
+        held: dict[int, int] = {}  # bytes of pixels or features, by picture
         for place, ask in self._prepared(asks):
             try:
                 job = self._job(place, ask, choices[place])
-            except (InputError, OSError) as error:
+            except (InputError, OSError, ValueError) as error:
                 why = ChatError(f"an image of the question cannot be shown: {error}")
                 replies[place] = _failed(why)
             except ChatError as error:
                 replies[place] = _failed(error)
             else:
                 waiting.append(job)
-                pixels |= {
-                    id(p): p.pixels.nbytes for p in job.prompt.pictures if p.pixels is not None
-                }
-                if sum(pixels.values()) > PIXEL_BYTES:
+                held |= {id(p): p.size for p in job.prompt.pictures}
+                if sum(held.values()) > PIXEL_BYTES:
                     replies |= self._answer_all(waiting)
-                    waiting, pixels = [], {}
+                    waiting, held = [], {}
         replies |= self._answer_all(waiting)
         return [replies[place] for place in range(len(asks))]
 
@@ -193,6 +191,7 @@ class TransformersChat:
             "choice_logprobs": self._choose,
         }.get(jobs[0].ask.needs, self._read)
         began = time.perf_counter()
+        why = ""
         try:
             with self.qwen.lock:
                 start = group.start
@@ -204,11 +203,15 @@ class TransformersChat:
         except (
             Exception
         ) as error:  # out of memory above all, but nothing may take down the other asks
+            why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        if why:
+            # only now: while the error lives, so does all that did not fit
+            alone = len(jobs) == 1 and not group.shared and not group.start.length
+            start, group = NOTHING, Group(places=(0,))
             self._free()
-            if len(jobs) > 1 or group.shared or group.start.length:
-                return [r for job in jobs for r in self._answer([job], Group(places=(0,)))]
-            why = " ".join(str(error).split())[:300]
-            return [_failed(ChatError(f"{self.spec} failed: {type(error).__name__}: {why}"))]
+            if alone:
+                return [_failed(ChatError(f"{self.spec} failed: {why}"))]
+            return [r for job in jobs for r in self._answer([job], group)]
         share = (time.perf_counter() - began) / len(jobs)
         return [
             replace(r, usage=r.usage + _used(j, seconds=share + j.seconds))
@@ -308,7 +311,7 @@ def open(
     if feature_folder is not None:
         store.folder = FeatureFolder(
             Path(feature_folder).expanduser(),
-            owner=f"{weights_digest(rest)} {qwen.model.dtype}",
+            owner=f"{weights_digest(rest)} {qwen.model.dtype} {qwen.eyes}",
             limit=feature_folder_bytes,
         )
     return TransformersChat(

@@ -23,10 +23,8 @@ from mmrerank.types import Query
 from mmrerank.vl.llava import MODEL_TYPES as LLAVA
 from mmrerank.vl.llava import Llava
 from mmrerank.vl.load import HEADLESS, Checkpoint, load, weights_digest
+from mmrerank.vl.prompts import PIXELS_VERSION
 from mmrerank.vl.qwen import QwenVL
-
-PIXELS_VERSION = 1
-"""Raised when decoding or resizing starts to give other pixels for the same file."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,7 +124,7 @@ class Exercises(Searches):
         return replace(made, named=named_in(made.reply, scene))
 
     def _deconstruct(self) -> Example:
-        demo = self.seldom() if self.rng.random() < 0.4 else self.search()
+        demo = self.seldom() if self.rng.random() < 0.5 else self.search()
         facts = demo.facts
         exclude: tuple[str, ...] = ()
         if demo.category != "composed" and self.rng.random() < 0.12:

@@ -56,12 +56,12 @@ class Searches:
         return self.meant(self._category(), unknown=0.06)[1]
 
     def seldom(self) -> DemoQuery:
-        """A search with a part that few searches have, and that is therefore easily got wrong."""
+        """A search with a part that few searches have or, naming two things, is easily got wrong."""
+        category = pick(self.rng, ("exclusion", "exclusion", "relation", "count", "binding"))
         while True:
-            category = pick(self.rng, ("exclusion", "exclusion", "relation", "count"))
             scene = self.scenes[self.scene()]
             demo = sample_query(self.rng, self.split, scene, category=category)
-            if any(_is_seldom(f) for f in demo.facts):
+            if demo.category == "binding" or any(_is_seldom(f) for f in demo.facts):
                 return demo
 
     def compared(

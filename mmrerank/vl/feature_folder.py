@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 import warnings
 from contextlib import suppress
@@ -16,13 +17,15 @@ from typing import Any
 
 BYTES = 32 << 30
 """Disk for features by default: about 16,000 images of 256 tokens for a 7B Qwen2.5-VL."""
+_OURS = re.compile(r"[0-9a-f]{64}\.(safetensors|\d+\.\d+)")  # whole, and being written
 _TIDY = 0.9  # of the limit is left after a clearing, so that not every file clears
 
 
 class FeatureFolder:
     """One file an image, the least recently used deleted first once all are larger than ``limit`` bytes.
 
-    ``owner`` names the model, so that another model's files are not read. Safe in threads and processes.
+    ``owner`` names the model, so that another model's files are not read. Files that are not of this class
+    are neither counted nor touched. Safe in threads and processes.
     """
 
     def __init__(self, folder: Path, *, owner: str = "", limit: int = BYTES) -> None:
@@ -87,6 +90,8 @@ class FeatureFolder:
         found = []
         with os.scandir(self._folder) as entries:
             for entry in entries:
+                if not _OURS.fullmatch(entry.name):
+                    continue
                 try:
                     known = entry.stat()
                 except FileNotFoundError:

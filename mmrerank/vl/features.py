@@ -49,6 +49,13 @@ class Picture:
     pixels: torch.Tensor | None = None
     features: Features | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds, of pixels or of features."""
+        # read once each: another thread may be looking at it
+        pixels, features = self.pixels, self.features
+        return pixels.nbytes if pixels is not None else features.size if features is not None else 0
+
 
 class FeatureStore:
     """Features by key, least recently used first out. Safe in threads.

@@ -154,10 +154,20 @@ def _load(
         )
     if getattr(processor, "chat_template", None) is None:
         raise ModelError(f"{name} has no chat template; give an instruction-tuned checkpoint")
-    if target is not None:
-        model = model.to(device=target, dtype=_dtype(model, target, dtype))
-    elif dtype is not None:
-        model = model.to(dtype=getattr(torch, dtype))
+    # the scales of quantised weights are for the numbers that they came as
+    quantised = bool(getattr(model, "is_quantized", False))
+    if quantised and dtype is not None:
+        raise ModelError(f"{name} is quantised and keeps its own numbers; leave dtype out")
+    try:
+        if target is not None and not quantised:
+            model = model.to(device=target, dtype=_dtype(model, target, dtype))
+        elif target is not None and model.device != target:
+            model = model.to(device=target)
+        elif dtype is not None:
+            model = model.to(dtype=getattr(torch, dtype))
+    except (ValueError, RuntimeError) as error:  # no such device, or not enough memory on it
+        text = " ".join(str(error).split())[:300]
+        raise ModelError(f"{name} cannot be put on {target}: {text}") from error
     _use_flash_attention(model)
     return Checkpoint(name=name, family=config.model_type, model=model.eval(), processor=processor)
 

@@ -6,6 +6,7 @@ It runs no layer of the model and holds no lock; several threads may encode at o
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     import PIL.Image
     import torch
 
+PIXELS_VERSION = 1
+"""Raised when decoding or resizing starts to give other pixels for the same file."""
 MAX_RATIO = 180
 """Longest side over shortest; qwen-vl-utils refuses 200. Longer strips are padded in grey."""
 MOST_THREADS = 8
@@ -253,7 +256,7 @@ class Prompts:
         def one(wanted: tuple[Image, int]) -> Picture | None:
             try:
                 return self.picture(*wanted)
-            except (InputError, OSError):
+            except (InputError, OSError, ValueError):
                 return None
 
         workers = min(_cores(), MOST_THREADS)
@@ -265,21 +268,31 @@ class Prompts:
 
     def prepare(self, image: PIL.Image.Image, tokens: int, *, key: str = "") -> Picture:
         """The pixels of a decoded RGB image, resized to within ``tokens`` visual tokens."""
-        from qwen_vl_utils import process_vision_info
+        from qwen_vl_utils import process_vision_info, smart_resize
 
         most = max(min(tokens * self.pixels_per_token, self.max_pixels), self.pixels_per_token)
-        strip = min(MAX_RATIO, most // self.pixels_per_token)
-        shown = {
-            "type": "image",
-            "image": _widen(image, strip),
-            "min_pixels": min(self.min_pixels, most),
-            "max_pixels": most,
-        }
+        allowed = most // self.pixels_per_token
+        picture, least = _widen(image, min(MAX_RATIO, allowed)), min(self.min_pixels, most)
+        side = math.isqrt(self.pixels_per_token)
+        high, wide = smart_resize(
+            picture.height, picture.width, side, min_pixels=least, max_pixels=most
+        )
+        if not 0 < high * wide <= most:
+            # it rounds a strip down to nothing, and what is small up to more than is allowed
+            picture, least = picture.resize(_within(picture.size, side, allowed)), 0
+        shown = {"type": "image", "image": picture, "min_pixels": least, "max_pixels": most}
         sized, _ = process_vision_info(
             [{"role": "user", "content": [shown]}], image_patch_size=self.patch
         )
         made = self._processor.image_processor(images=sized, do_resize=False, return_tensors="pt")
         return Picture(key=key, grid=made["image_grid_thw"][0], pixels=made["pixel_values"])
+
+
+def _within(size: tuple[int, int], side: int, tokens: int) -> tuple[int, int]:
+    """The largest size of about the shape of ``size`` in whole squares of ``side``, at most ``tokens``."""
+    scale = math.sqrt(tokens / (size[0] * size[1]))
+    wide, high = (max(1, math.floor(length * scale)) for length in size)
+    return side * min(wide, tokens), side * min(high, tokens)
 
 
 def _cores() -> int:

@@ -7,6 +7,8 @@ at once.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from mmrerank.messages import Message
 from mmrerank.vl.features import Features, FeatureStore, Picture
 from mmrerank.vl.load import Checkpoint
 from mmrerank.vl.load import load as load_checkpoint
-from mmrerank.vl.prompts import Encoded, Prompts
+from mmrerank.vl.prompts import PIXELS_VERSION, Encoded, Prompts
 
 if TYPE_CHECKING:
     import torch
@@ -68,6 +70,16 @@ class QwenVL:
     ) -> QwenVL:
         """Loads a folder or hub name; arguments and errors as in `mmrerank.vl.load.load`."""
         return cls(load_checkpoint(name, device=device, dtype=dtype), features)
+
+    @cached_property
+    def eyes(self) -> str:
+        """A digest of what, beside the weights, changes an image's features: preparation and vision tower."""
+        said = [
+            PIXELS_VERSION,
+            self.processor.image_processor.to_dict(),
+            self.model.config.vision_config.to_dict(),
+        ]
+        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def vocabulary(self) -> int:
@@ -149,8 +161,7 @@ class QwenVL:
     def forward(self, batch: Batch, cache: Any = None) -> torch.Tensor:
         """Logits (B, vocabulary) float32 at each row's last prompt token; fills ``cache`` if given."""
         out = self.model(**self._inputs(batch, cache), logits_to_keep=1)
-        logits: torch.Tensor = out.logits[:, -1].float()
-        return logits
+        return _sound(out.logits[:, -1].float())
 
     def hidden(self, batch: Batch, cache: Any = None) -> torch.Tensor:
         """The last layer's normed states (B, L, width) float32; fills ``cache`` if given."""
@@ -212,11 +223,19 @@ class QwenVL:
             use_cache=True,
             logits_to_keep=1,
         )
-        logits: torch.Tensor = out.logits[:, -1].float()
-        return logits
+        return _sound(out.logits[:, -1].float())
 
     def new_cache(self) -> Any:
         """An empty key-value cache for `forward`, `hidden` and `step`."""
         from transformers import DynamicCache
 
         return DynamicCache(config=self.model.config.get_text_config())
+
+
+def _sound(logits: torch.Tensor) -> torch.Tensor:
+    """``logits``, or an `ArithmeticError` where a row says nothing: a grammar would make words of it."""
+    if not logits.amax(-1).isfinite().all():
+        raise ArithmeticError(
+            "the model's numbers overflowed, or its weights are damaged; try dtype=bfloat16 or float32"
+        )
+    return logits

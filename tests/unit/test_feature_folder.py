@@ -44,6 +44,24 @@ def test_the_least_recently_used_go_first(tmp_path: Path) -> None:
     assert other.get("k7") is not None
 
 
+def test_files_of_other_people_are_left_alone(tmp_path: Path) -> None:
+    FeatureFolder(tmp_path / "one").put("k", tensors(0))
+    one = size(tmp_path / "one")
+    home = tmp_path / "photos"
+    (home / "summer").mkdir(parents=True)
+    theirs = [home / name for name in ("a.jpg", "notes.safetensors", "summer/b.jpg")]
+    for file in theirs:
+        file.write_bytes(b"x" * 10 * one)
+        os.utime(file, (1, 1))  # older than anything
+    folder = FeatureFolder(home, limit=2 * one)
+    for n in range(4):
+        folder.put(f"k{n}", tensors(n))
+    assert all(file.stat().st_size == 10 * one for file in theirs)
+    assert folder.get("k3") is not None  # and theirs do not count
+    ours = [f for f in home.iterdir() if f.is_file() and f not in theirs]
+    assert 1 <= len(ours) <= 2
+
+
 def test_what_is_larger_than_the_folder_is_not_kept(tmp_path: Path) -> None:
     folder = FeatureFolder(tmp_path, limit=100)
     folder.put("k", tensors(1))
