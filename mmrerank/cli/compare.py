@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from mmrerank.evaluate.runs import Qrels
     from mmrerank.evaluate.scores import Scores
 
-EXAMPLE = """mmrerank eval demo --runs out --methods none,cotrr
-mmrerank compare out/none.trec out/cotrr.trec --qrels out/qrels.txt --html compared.html
+EXAMPLE = """mmrerank demo export book --seed 5 --scenes 2000 --queries 49
+mmrerank eval demo --seed 5 --scenes 2000 --queries 49 --runs out --methods none,cotrr
+mmrerank compare out/none.trec out/cotrr.trec --benchmark demo --data book --images book/images --html c.html
 mmrerank compare old=a/run.trec new=b/run.trec --qrels qrels.txt --format latex
 mmrerank compare a.trec b.trec --benchmark circo --data DATA/circo"""
 _SUFFIXES = (".trec", ".run", ".txt")

@@ -38,7 +38,9 @@ def demo(
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option("--seed", metavar="N", show_default=False, help="Which pictures are drawn."),
+        typer.Option(
+            "--seed", metavar="N", min=0, show_default=False, help="Which pictures are drawn."
+        ),
     ] = None,
     queries: Annotated[
         list[str] | None,
@@ -113,7 +115,9 @@ def export(
     directory: Annotated[
         Path, typer.Argument(metavar="DIR", help="A folder that is new or empty.")
     ],
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Which world is drawn.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Which world is drawn.")
+    ] = 0,
     scenes: Annotated[
         int, typer.Option("--scenes", metavar="N", min=1, help="How many pictures.")
     ] = 200,

@@ -31,7 +31,8 @@ group = typer.Typer(
 @guarded
 def demo(
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", help="Which world; any is new to the models.")
+        int,
+        typer.Option("--seed", metavar="N", min=0, help="Which world; any is new to the models."),
     ] = 0,
     scenes: Annotated[
         int, typer.Option("--scenes", metavar="N", min=1, help="How many pictures are drawn.")
@@ -120,7 +121,8 @@ def demo(
     """Measure methods on a new picture-book world with graded truth.
 
     Finished queries are kept in journals (below ./runs/eval, or in the folder of --runs): after a kill, the
-    same command goes on from there and gives the figures of one uninterrupted run.
+    same command goes on from there and gives the figures of one uninterrupted run. Where a method judges
+    images, it is also asked 50 searches that nothing meets; the last line says what these cost.
     """
     from mmrerank.evaluate.benchmarks.demo import evaluate_demo, journal_folder
     from mmrerank.evaluate.forecast import Price
@@ -273,7 +275,8 @@ def _show(body: dict[str, Any]) -> None:
         console.print(kinds)
     if body["no_match"]:
         console.print(
-            f"tells 'nothing matches' right: {body['no_match']['balanced_accuracy']:.3f} (balanced)"
+            f"tells 'nothing matches' right: {body['no_match']['balanced_accuracy']:.3f} (balanced; "
+            f"{body['no_match']['usage']['calls']:,} calls more)"
         )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmrerank.demo.world import Scene, sample_scene, stream
 from mmrerank.errors import InputError, UsageError
 
 SIZE = 384  # pixels
+_OWN = re.compile(r"[0-9a-f]{8}\.(png|part)")  # pictures of another world, and half a picture
 Progress = Callable[[int, int], None]
 
 
@@ -59,6 +61,12 @@ def draw_world(folder: Path, *, seed: int, scenes: int, progress: Progress | Non
     names = tuple(name_of(seed, n) for n in range(scenes))
     book = World(folder=folder, scenes=drawn, names=names)
     book.images.mkdir(parents=True, exist_ok=True)
+    strays = {p for p in book.images.iterdir() if p.name not in set(names)}
+    if foreign := sorted(p.name for p in strays if not _OWN.fullmatch(p.name)):
+        raise InputError(
+            f"{book.images} holds what no picture book is made of, such as {foreign[0]}; it is left as it "
+            "is: choose another name for the index"
+        )
     for n, (scene, name) in enumerate(zip(drawn, names, strict=True)):
         target = book.images / name
         if not target.exists():
@@ -68,8 +76,8 @@ def draw_world(folder: Path, *, seed: int, scenes: int, progress: Progress | Non
             part.replace(target)
         if progress:
             progress(n + 1, scenes)
-    for stray in set(book.images.iterdir()) - {book.images / n for n in names}:
-        stray.unlink()
+    for stray in strays:
+        stray.unlink(missing_ok=True)
     return book
 
 
@@ -83,11 +91,22 @@ def export(
 ) -> World:
     """Writes a world with ``queries`` searches and their graded truth into a new or empty ``directory``.
 
-    Raises `InputError` when the folder holds something, `UsageError` when there are too few scenes for the
-    queries (each needs 3 to 60 fully matching ones).
+    Raises `InputError` when the folder holds something or cannot be written, `UsageError` when there are too
+    few scenes for the queries (each needs 3 to 60 fully matching ones).
     """
-    if directory.exists() and any(directory.iterdir()):
-        raise InputError(f"{directory} is not empty; give a new or an empty folder")
+    try:
+        if directory.exists() and any(directory.iterdir()):
+            raise InputError(f"{directory} is not empty; give a new or an empty folder")
+        return _export(directory, seed, scenes, queries, progress)
+    except OSError as error:
+        raise InputError(
+            f"{directory} cannot be written ({error.strerror}); give a new or an empty folder"
+        ) from error
+
+
+def _export(
+    directory: Path, seed: int, scenes: int, queries: int, progress: Progress | None
+) -> World:
     drawn = evaluation_scenes(seed, scenes)
     truth = Truth(drawn)
     rng = stream("evaluation", seed + 1_000_003)

@@ -8,7 +8,8 @@ first ten pictures show all that was asked, before and after.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mmrerank.demo.export import World, draw_world
 from mmrerank.demo.queries import DemoQuery, Truth, make_queries, make_unmatched
 from mmrerank.demo.world import stream
 from mmrerank.embed._open import open_embedder
+from mmrerank.errors import InputError, UsageError
 from mmrerank.index import manifest
 from mmrerank.index.build import is_index
 from mmrerank.index.index import ImageIndex, index_path
@@ -119,8 +121,16 @@ def run_demo(
     progress: Progress | None = None,
     report: Path | None = None,
 ) -> DemoRun:
-    """Runs the demo; ``queries`` are the user's own texts instead of the examples."""
+    """Runs the demo; ``queries`` are the user's own texts instead of the examples.
+
+    Raises `UsageError` for an empty query, `InputError` when the report cannot be written.
+    """
     clock = _Clock()
+    if not all(q.strip() for q in queries):
+        raise UsageError("a search needs words; --query is empty")
+    target = report or Path("reports") / f"{Path(index).name}.html"
+    with _writing(target):  # before any work is done for it
+        target.parent.mkdir(parents=True, exist_ok=True)
     book = prepare_demo(index, scenes=scenes, seed=seed, progress=progress)
     clock.lap("draw and index")
     truth = Truth(book.scenes)
@@ -136,9 +146,8 @@ def run_demo(
         progress=_stage(progress, "judging"),
     )
     clock.lap("search and rerank")
-    target = report or Path("reports") / f"{Path(index).name}.html"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(page(results, title="mmrerank on the picture book"), "utf-8")
+    with _writing(target):
+        target.write_text(page(results, title="mmrerank on the picture book"), "utf-8")
     clock.lap("report")
     shown = (
         [_shown(r, q, book, truth) for r, q in zip(results, asked, strict=True)]
@@ -148,6 +157,16 @@ def run_demo(
     return DemoRun(
         shown=tuple(shown), index=index_path(index), report=target.resolve(), seconds=clock.laps
     )
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"the report {target} cannot be written ({error.strerror}); run this where it can be"
+        ) from error
 
 
 def _shown(result: SearchResult, query: DemoQuery, book: World, truth: Truth) -> Shown:

@@ -73,7 +73,9 @@ def read_components(found: Any) -> tuple[tuple[Component, ...], bool]:
         text = as_text(entry.get("text") if entry else item)
         kind = entry.get("kind")
         clean = clean and bool(text) and kind in COMPONENT_KINDS
-        if text and len(components) < MAX_COMPONENTS:
+        if text in {c.text for c in components}:
+            clean = False  # twice the same part would count twice
+        elif text and len(components) < MAX_COMPONENTS:
             named: ComponentKind = next((k for k in COMPONENT_KINDS if k == kind), "detail")
             components.append(Component(id=f"c{len(components) + 1}", kind=named, text=text))
     return tuple(components), clean

@@ -5,32 +5,43 @@ Both are generators over questions; a reply that says nothing costs what it was 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Sequence
-from typing import Literal
+from dataclasses import replace
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank import judgements
 from mmrerank.types import Assessment, Candidate, Component, Query, Repairs
 
+_ARTICLE = re.compile(r"(?i)^(an?|the|any)\s+(?=\S)")
+
 
 def whole_query(query: Query) -> tuple[Component, ...]:
     """The query as one component, plus its exclusions: what is checked when it is not taken apart."""
     text = query.words or "shows what the reference image shows"
-    kinds: list[tuple[Literal["subject", "exclusion"], str]] = [("subject", text)]
-    kinds += [("exclusion", f"no {word}") for word in query.exclude]
-    return tuple(
-        Component(id=f"c{n}", kind=kind, text=words)
-        for n, (kind, words) in enumerate(kinds, start=1)
-    )
+    return _with_unwanted((Component(id="c1", kind="subject", text=text),), query)
+
+
+def _with_unwanted(components: Sequence[Component], query: Query) -> tuple[Component, ...]:
+    """``components`` and, after them, one for each of the query's own exclusions."""
+    told = {c.text: c for c in components}
+    for word in query.exclude:
+        text = f"no {_ARTICLE.sub('', word.strip())}"
+        told.setdefault(text, Component(id=f"c{len(told) + 1}", kind="exclusion", text=text))
+    return tuple(told.values())
 
 
 def taken_apart(
     query: Query, *, image_tokens: int = 256
 ) -> Generator[list[Ask], list[Reply], tuple[tuple[Component, ...], Repairs]]:
-    """The query's parts; none where the reply names none."""
-    (reply,) = yield [judgements.deconstruct(query, image_tokens=image_tokens)]
+    """The query's parts; none where the reply names none.
+
+    What the user excludes apart from the words is a part as it stands, and not for the model to take apart.
+    """
+    (reply,) = yield [judgements.deconstruct(replace(query, exclude=()), image_tokens=image_tokens)]
     read = judgements.read_deconstruct(reply)
-    return read.components, read.repairs
+    parts = _with_unwanted(read.components, query) if read.components else ()
+    return parts, read.repairs
 
 
 def evaluated(

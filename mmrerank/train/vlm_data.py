@@ -15,16 +15,13 @@ from typing import Any
 import numpy as np
 
 from mmrerank.demo.facts import (
-    ExclusionFact,
     Fact,
     Judgement,
     Noun,
-    SubjectFact,
     Verdict,
     grade_verdicts,
 )
-from mmrerank.demo.queries import excluded_word
-from mmrerank.demo.world import KINDS, Scene, Split, pick
+from mmrerank.demo.world import Scene, Split, pick
 from mmrerank.messages import Ask
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.train.vlm_example import Example
@@ -124,14 +121,15 @@ class Exercises(Searches):
         return replace(made, named=named_in(made.reply, scene))
 
     def _deconstruct(self) -> Example:
-        demo = self.seldom() if self.rng.random() < 0.5 else self.search()
-        facts = demo.facts
-        exclude: tuple[str, ...] = ()
-        if demo.category != "composed" and self.rng.random() < 0.12:
-            absent = ExclusionFact(absent=SubjectFact(noun=Noun(kind=pick(self.rng, KINDS))))
-            facts, exclude = (*facts, absent), (excluded_word(absent),)
-        ask = judgements.deconstruct(as_query(demo, exclude=exclude))
-        body = {"components": [{"kind": f.kind, "text": f.text} for f in facts]}
+        turn = self.rng.random()
+        demo = (
+            self.seldom() if turn < 0.28
+            else self.plain() if turn < 0.45
+            else self.mixed() if turn < 0.53
+            else self.search()
+        )  # fmt: skip
+        ask = judgements.deconstruct(as_query(demo))
+        body = {"components": [{"kind": f.kind, "text": f.text} for f in demo.facts]}
         return _example(ask, body, (demo.reference,) if demo.reference else ())
 
     def _order(self) -> Example:

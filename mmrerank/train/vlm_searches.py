@@ -7,10 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmrerank.demo.facts import CountFact, ExclusionFact, Fact, RelationFact, SubjectFact, Verdict
+from mmrerank.demo.facts import (
+    CountFact,
+    ExclusionFact,
+    Fact,
+    Noun,
+    PlaceFact,
+    RelationFact,
+    SubjectFact,
+    UnknownFact,
+    Verdict,
+    WeatherFact,
+)
 from mmrerank.demo.queries import DemoQuery, sample_query
 from mmrerank.demo.wording import choose_phrasing, say
-from mmrerank.demo.world import Scene, Split, pick
+from mmrerank.demo.words import outside
+from mmrerank.demo.world import PLACES, WEATHERS, Scene, Split, pick
 from mmrerank.train.pool import by_kind
 from mmrerank.train.vlm_facts import sample_facts
 from mmrerank.train.vlm_glance import nouns_of, quality
@@ -63,6 +75,43 @@ class Searches:
             demo = sample_query(self.rng, self.split, scene, category=category)
             if demo.category == "binding" or any(_is_seldom(f) for f in demo.facts):
                 return demo
+
+    def plain(self) -> DemoQuery:
+        """A search for one thing ("a red boat"), a number, a place or a word from outside, and no more."""
+        group = pick(self.rng, self.scenes[self.scene()].groups)
+        turn = self.rng.random()
+        fact: Fact
+        if turn < 0.7:
+            size = group.size if self.rng.random() < 0.2 else None
+            colour = group.colour if self.rng.random() < 0.6 else None
+            fact = SubjectFact(noun=Noun(kind=group.kind, colour=colour, size=size))
+        elif turn < 0.8:
+            colour = group.colour if self.rng.random() < 0.35 else None
+            fact = CountFact(
+                noun=Noun(kind=group.kind, colour=colour), count=int(self.rng.integers(1, 5))
+            )
+        elif turn < 0.93:
+            fact = (
+                PlaceFact(place=pick(self.rng, PLACES))
+                if self.rng.random() < 0.5
+                else WeatherFact(weather=pick(self.rng, WEATHERS))
+            )
+        else:
+            fact = UnknownFact(word=outside(self.rng, self.split))
+        return self._said((fact,))
+
+    def mixed(self) -> DemoQuery:
+        """A search with parts of any kinds beside each other, one to four of them."""
+        while True:
+            scene = self.scenes[self.scene()]
+            facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, 5)))
+            settings = [type(f) for f in facts if isinstance(f, PlaceFact | WeatherFact)]
+            if len(set(settings)) == len(settings):
+                return self._said(tuple(sorted(facts, key=_said_late)))
+
+    def _said(self, facts: tuple[Fact, ...]) -> DemoQuery:
+        text = say(self.rng, facts, choose_phrasing(self.rng, "setting", self.split))
+        return DemoQuery(category="setting", text=text, facts=facts)
 
     def compared(
         self, count: int, *, tied: bool = False, category: str | None = None
@@ -146,6 +195,12 @@ class Searches:
         facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, most + 1)))
         text = say(self.rng, facts, choose_phrasing(self.rng, "binding", self.split))
         return Query(text=text), facts, None
+
+
+def _said_late(fact: Fact) -> int:
+    """Where a fact stands in a search: things, place, weather, what is unwanted."""
+    late = (PlaceFact, WeatherFact, ExclusionFact)
+    return late.index(type(fact)) + 1 if type(fact) in late else 0
 
 
 def _is_seldom(fact: Fact) -> bool:

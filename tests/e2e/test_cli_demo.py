@@ -42,3 +42,22 @@ def test_a_search_of_ones_own_is_not_graded(
     told = run(*asked, "--query", "a red boat").stdout
     assert "a red boat" in told
     assert "everything asked for" not in told
+
+
+def test_mistakes_are_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for asked in (
+        ("demo", "--seed", -3),
+        ("demo", "export", tmp_path / "d", "--seed", -5),
+        ("eval", "demo", "--seed", -1),
+    ):
+        assert "--seed" in run(*asked, code=2).stderr
+    assert "--query is empty" in run("demo", "--query", " ", code=2).stderr
+    file = tmp_path / "reports"
+    file.write_text("mine")
+    assert "cannot be written" in run("demo", "--index", tmp_path / "i", code=3).stderr
+    assert "cannot be written" in run("demo", "export", file, "--queries", 0, code=3).stderr
+    assert file.read_text() == "mine"
+    assert [p.name for p in tmp_path.iterdir()] == ["reports"]

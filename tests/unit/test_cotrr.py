@@ -75,11 +75,57 @@ def test_every_kind_of_query(query: Query, images: int, mode: str) -> None:
     result = Reranker("cotrr", chat, mode=mode).rank(query, candidates(3))
     assert result.hits[0].id == "i2"
     prompt = chat.asks[0].messages[-1].text
-    for words in (query.text, *query.turns, *query.exclude):
+    for words in (query.text, *query.turns):
         assert words in prompt
+    # what is not wanted is a part as it stands, and not for the model to take apart
+    assert all(words in chat.asks[-1].messages[-1].text for words in query.exclude)
     for ask in chat.asks:
         shown = sum(p.image is not None for m in ask.messages for p in m.parts)
         assert shown == images + (len(ask.shown) if ask.kind in ("evaluate", "single") else 0)
+
+
+@pytest.mark.parametrize("unwanted", ["dogs", "dog", "a dog", "the dogs ", "any dog"])
+def test_what_is_excluded_is_a_part_of_its_own(unwanted: str) -> None:
+    parts = [{"kind": "subject", "text": "a boat"}, {"kind": "subject", "text": "a boat"}]
+    chat = Scripted(
+        lambda ask: {
+            "deconstruct": {"components": parts},
+            "evaluate": {"A": {"c1": {"verdict": "met"}, "c2": {"verdict": "met"}, "grade": 3}},
+            "order": {"reason": "A", "scores": {"A": 9, "B": 5}},
+        }[ask.kind]
+    )
+    result = Reranker("cotrr", chat).rank(Query(text="a boat", exclude=(unwanted,)), candidates(2))
+    assert "dog" not in chat.asks[0].messages[-1].text
+    told = [(c.id, c.kind, c.text) for c in result.explanation.components]
+    bare = unwanted.split()[-1]
+    assert told == [("c1", "subject", "a boat"), ("c2", "exclusion", f"no {bare}")]
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("B fits best: every part is met", "i1 fits best: every part is met"),
+        ("image B beats image A", "i1 beats i0"),
+        ("sails are seen", "sails are seen"),
+        ("A fits best: every part is met", "i1 comes first: 1 of 2 parts met"),
+    ],
+)
+def test_the_sentence_is_about_the_image_in_first_place(said: str, shown: str) -> None:
+    chat = Scripted(
+        lambda ask: {
+            "deconstruct": {
+                "components": [
+                    {"kind": "subject", "text": "a boat"},
+                    {"kind": "subject", "text": "a dog"},
+                ]
+            },
+            "evaluate": {"A": {"c1": {"verdict": "met"}, "c2": {"verdict": "missed"}, "grade": 1}},
+            "order": {"reason": said, "scores": {"A": 5, "B": 9}},
+        }[ask.kind]
+    )
+    result = Reranker("cotrr", chat).rank("a boat", candidates(2))
+    assert result.hits[0].id == "i1"
+    assert result.explanation.reason == shown
 
 
 def test_the_stages_build_on_each_other() -> None:

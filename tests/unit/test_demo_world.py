@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from mmrerank.demo import words
 from mmrerank.demo.caption import caption
 from mmrerank.demo.draw import render
-from mmrerank.demo.export import evaluation_scenes, export
+from mmrerank.demo.export import draw_world, evaluation_scenes, export
 from mmrerank.demo.facts import (
     CountFact,
     ExclusionFact,
@@ -190,3 +191,18 @@ def test_export_tells_nothing_in_its_pictures(tmp_path: object) -> None:
     assert json.loads((folder / "vocabulary.json").read_text("utf-8"))["counts"] == [1, 2, 3, 4]
     with pytest.raises(InputError, match="not empty"):
         export(folder, seed=5, scenes=3, queries=0)
+
+
+def test_drawing_a_world_deletes_pictures_of_worlds_only(tmp_path: Path) -> None:
+    draw_world(tmp_path, seed=3, scenes=2)
+    old = {p.name for p in (tmp_path / "images").iterdir()}
+    (tmp_path / "images" / "0123abcd.part").write_bytes(b"half")
+    draw_world(tmp_path, seed=4, scenes=2)  # another world takes the place of the first
+    now = {p.name for p in (tmp_path / "images").iterdir()}
+    assert len(now) == 2
+    assert not now & old
+    (tmp_path / "images" / "holiday.png").write_bytes(b"mine")
+    (tmp_path / "images" / "summer").mkdir()
+    with pytest.raises(InputError, match=r"holiday\.png; it is left as it is"):
+        draw_world(tmp_path, seed=5, scenes=2)
+    assert {p.name for p in (tmp_path / "images").iterdir()} == {*now, "holiday.png", "summer"}

@@ -80,7 +80,6 @@ def figures(
     reachable = [
         r.query.id for r in results if any(book.qrels[r.query.id].get(h.id) == 3 for h in r.hits)
     ]
-    used = sum((r.usage for r in results), Usage())
     gains = {m: paired(values[m], baseline[m]) for m in METRICS}
     return {
         **{m: round(mean(values[m]), 4) for m in METRICS},
@@ -91,16 +90,22 @@ def figures(
             c: {m: round(mean({q: values[m][q] for q in ids}), 4) for m in METRICS}
             for c, ids in sorted(categories.items())
         },
-        "usage": {
-            "calls": used.calls,
-            "input_tokens": used.input_tokens,
-            "output_tokens": used.output_tokens,
-            "images": used.images,
-            "seconds": round(used.seconds, 1),
-        },
+        "usage": used(results),
         "failed": sum(r.repairs.failed for r in results),
         "repaired": sum(r.repairs.repaired for r in results),
         "queries_degraded": sum(r.degraded for r in results),
+    }
+
+
+def used(results: Sequence[SearchResult]) -> dict[str, Any]:
+    """What all of ``results`` cost together."""
+    total = sum((r.usage for r in results), Usage())
+    return {
+        "calls": total.calls,
+        "input_tokens": total.input_tokens,
+        "output_tokens": total.output_tokens,
+        "images": total.images,
+        "seconds": round(total.seconds, 1),
     }
 
 
@@ -236,4 +241,5 @@ def no_match(without: Sequence[SearchResult], matched: Sequence[SearchResult]) -
         "balanced_accuracy": round((said + quiet) / 2, 4),
         "without_a_match": {"queries": len(without), "right": round(said, 4)},
         "with_a_match": {"queries": len(matched), "right": round(quiet, 4)},
+        "usage": used(without),
     }

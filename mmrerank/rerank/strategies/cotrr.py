@@ -8,7 +8,7 @@ Unlike the released code, a failed judgement never loses an image: it keeps its 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -162,6 +162,15 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
         order, _ = ranking.reorder(keep_slots(ranking.ids, settled))
     return Outcome(
         ranking=order,
-        explanation=Explanation(components=components, assessments=assessments, reason=read.reason),
+        explanation=replace(explanation, reason=_reason(read.reason, order, assessments)),
         repairs=repairs + read.repairs,
     )
+
+
+def _reason(said: str, order: Ranking, assessments: Mapping[str, Assessment]) -> str:
+    """The model's sentence, unless it speaks of other images than the one that came first."""
+    first, *others = order.ids
+    if first in said or first not in assessments or not any(i in said for i in others):
+        return said
+    verdicts = [v.verdict for v in assessments[first].verdicts]
+    return f"{first} comes first: {verdicts.count('met')} of {len(verdicts)} parts met"
