@@ -81,16 +81,16 @@ class Searches:
         group = pick(self.rng, self.scenes[self.scene()].groups)
         turn = self.rng.random()
         fact: Fact
-        if turn < 0.7:
+        if turn < 0.5:
             size = group.size if self.rng.random() < 0.2 else None
             colour = group.colour if self.rng.random() < 0.6 else None
             fact = SubjectFact(noun=Noun(kind=group.kind, colour=colour, size=size))
-        elif turn < 0.8:
+        elif turn < 0.77:
             colour = group.colour if self.rng.random() < 0.35 else None
             fact = CountFact(
                 noun=Noun(kind=group.kind, colour=colour), count=int(self.rng.integers(1, 5))
             )
-        elif turn < 0.93:
+        elif turn < 0.9:
             fact = (
                 PlaceFact(place=pick(self.rng, PLACES))
                 if self.rng.random() < 0.5
