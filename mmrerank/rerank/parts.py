@@ -14,6 +14,7 @@ from mmrerank.rerank import judgements
 from mmrerank.types import Assessment, Candidate, Component, Query, Repairs
 
 _ARTICLE = re.compile(r"(?i)^(an?|the|any)\s+(?=\S)")
+_WHERE = re.compile(r"(?i)(in|on|at|by|near|under|above|below|inside|after|before|during|while)\s")
 
 
 def whole_query(query: Query) -> tuple[Component, ...]:
@@ -26,7 +27,8 @@ def _with_unwanted(components: Sequence[Component], query: Query) -> tuple[Compo
     """``components`` and, after them, one for each of the query's own exclusions."""
     told = {c.text: c for c in components}
     for word in query.exclude:
-        text = f"no {_ARTICLE.sub('', word.strip())}"
+        bare = _ARTICLE.sub("", word.strip())
+        text = f"{'not' if _WHERE.match(bare) else 'no'} {bare}"
         told.setdefault(text, Component(id=f"c{len(told) + 1}", kind="exclusion", text=text))
     return tuple(told.values())
 

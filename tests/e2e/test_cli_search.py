@@ -83,7 +83,7 @@ def test_search_reranked_by_cotrr(built: Path) -> None:
     assert told["components"][1] == {
         "id": "c2",
         "kind": "exclusion",
-        "text": "night",
+        "text": "no night",
         "excluded": True,
     }
     assert told["no_match"] is False
