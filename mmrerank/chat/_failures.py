@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -14,6 +15,9 @@ FATAL = (401, 403, 404)
 """Answers that concern every question: the key, the right to use the model, its name or the address."""
 
 
+_WRONG_KEY = re.compile(
+    r"(?i)(invalid|incorrect|missing).{0,20}api.key|api.key.{0,20}(not valid|invalid|incorrect|expired)"
+)
 _SHOWN = 300  # characters of what a server said
 
 
@@ -62,7 +66,7 @@ def understood(error: Exception, *, where: str, said: str, timeout: float, key: 
         if code == 403 and "logprob" in whole.casefold():
             # of OpenAI's reasoning models: it concerns questions with choices alone
             return Failure(error=Complaint(f"{where} answered {code}: {said}", whole))
-        if code in FATAL or (code == 400 and "api key" in whole.casefold()):
+        if code in FATAL or (code == 400 and _WRONG_KEY.search(whole)):
             hint = (
                 "check the model's name and that the base URL ends as the server wants, often in /v1"
                 if code == 404

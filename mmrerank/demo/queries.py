@@ -257,12 +257,6 @@ def _with_unknown(rng: np.random.Generator, split: Split, query: DemoQuery) -> D
     return DemoQuery(category=query.category, text=text, facts=facts)
 
 
-def excluded_word(fact: ExclusionFact) -> str:
-    """What a user would type after ``--exclude`` for this fact: ``people``, ``at night``."""
-    inner = fact.absent
-    return inner.noun.plural if isinstance(inner, SubjectFact) else inner.text
-
-
 class Truth:
     """Grades of many queries over one list of scenes; what is known of a fact is kept."""
 

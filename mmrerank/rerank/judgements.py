@@ -10,7 +10,7 @@ guarantees each appears once; reasoning stands before the verdict it leads to.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmrerank.messages import Ask, Reply
@@ -223,9 +223,14 @@ def in_ids(reason: str, ids: Mapping[str, str]) -> str:
     ``Image C`` anywhere, and a label that opens the sentence before a verb; a lone letter elsewhere is left,
     since it may be a word.
     """
-    known = "|".join(map(re.escape, sorted(ids, key=len, reverse=True)))
-    form = rf"\b[Ii]mage ({known})\b|^({known})(?= (?:fits|comes|shows|is|has|matches|meets)\b)"
-    return re.sub(form, lambda m: ids[m[1] or m[2]], reason) if ids else reason
+    return _form(ids).sub(lambda m: ids[m[1] or m[2]], reason) if ids else reason
+
+
+def _form(labels: Iterable[str]) -> re.Pattern[str]:
+    known = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
+    return re.compile(
+        rf"\b[Ii]mage ({known})\b|^({known})(?= (?:fits|comes|shows|is|has|matches|meets)\b)"
+    )
 
 
 def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:
@@ -234,6 +239,9 @@ def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:
     if not labels:
         return reading("failed")
     ids = dict(zip(ask.labels, ask.shown, strict=True))
+    named = {m[1] or m[2] for m in _form(ids).finditer(reason)}
+    if named and labels[0] not in named:
+        reason = ""  # it speaks of other images than the one that came first
     mended = repaired or repairs != Repairs()
     return reading(
         "repaired" if mended else "ok",

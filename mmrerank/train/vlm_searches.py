@@ -47,10 +47,10 @@ class Row:
     quality: float
 
 
-def as_query(query: DemoQuery, *, exclude: tuple[str, ...] = ()) -> Query:
+def as_query(query: DemoQuery) -> Query:
     """A demo query as users would hand it in; the reference image is left as a marker."""
     images = () if query.reference is None else (Image(data=b"reference"),)
-    return Query(text=query.text, turns=query.turns, images=images, exclude=exclude)
+    return Query(text=query.text, turns=query.turns, images=images)
 
 
 class Searches:
@@ -69,12 +69,13 @@ class Searches:
 
     def seldom(self) -> DemoQuery:
         """A search with a part that few searches have or, naming two things, is easily got wrong."""
-        category = pick(self.rng, ("exclusion", "exclusion", "relation", "count", "binding"))
         while True:
-            scene = self.scenes[self.scene()]
-            demo = sample_query(self.rng, self.split, scene, category=category)
-            if demo.category == "binding" or any(_is_seldom(f) for f in demo.facts):
-                return demo
+            category = pick(self.rng, ("exclusion", "exclusion", "relation", "count", "binding"))
+            for _ in range(100):  # a small pool may have none of a category
+                scene = self.scenes[self.scene()]
+                demo = sample_query(self.rng, self.split, scene, category=category)
+                if demo.category == "binding" or any(_is_seldom(f) for f in demo.facts):
+                    return demo
 
     def plain(self) -> DemoQuery:
         """A search for one thing ("a red boat"), a number, a place or a word from outside, and no more."""

@@ -14,6 +14,7 @@ from mmrerank.chat.oracle import Oracle
 from mmrerank.chat.scripted import Scripted
 from mmrerank.errors import CapabilityError, ChatError, ModelError, UsageError
 from mmrerank.messages import Ask, Reply
+from mmrerank.rerank import judgements
 from mmrerank.reranker import Reranker
 from mmrerank.types import Candidate, Image, Query
 
@@ -134,6 +135,13 @@ def test_the_sentence_is_about_the_image_in_first_place(said: str, shown: str) -
     result = Reranker("cotrr", chat).rank("a boat", candidates(2))
     assert result.hits[0].id == "i1"
     assert result.explanation.reason == shown
+
+
+def test_ids_that_are_numbers_are_no_part_of_a_sentence() -> None:
+    order = [Candidate(id=n, image=PICTURE) for n in ("2", "1")]
+    ask = judgements.order(Query(text="a boat"), (), order, {})
+    reply = Reply(text='{"reason":"B comes closest: 2 of 3 parts met","scores":{"A":1,"B":9}}')
+    assert judgements.read_order(reply, ask).reason == "1 comes closest: 2 of 3 parts met"
 
 
 def test_the_stages_build_on_each_other() -> None:

@@ -199,17 +199,22 @@ def test_an_error_page_is_not_read_to_its_end(stub: StubServer, opened: Any) -> 
 class TestWaiting:
     """How long until the next try."""
 
-    def test_who_is_told_the_same_does_not_come_back_together(
-        self, stub: StubServer, opened: Any, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        told: list[float] = []
+    @pytest.fixture
+    def told(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """The pauses that were made, each of no length."""
+        pauses: list[float] = []
         real = asyncio.sleep
 
         async def sleep(seconds: float) -> None:
-            told.append(seconds)
+            pauses.append(seconds)
             await real(0)
 
         monkeypatch.setattr(asyncio, "sleep", sleep)
+        return pauses
+
+    def test_who_is_told_the_same_does_not_come_back_together(
+        self, stub: StubServer, opened: Any, told: list[float]
+    ) -> None:
         refused: set[str] = set()
 
         def once(body: dict[str, Any]) -> Any:
@@ -225,16 +230,8 @@ class TestWaiting:
         assert all(20.5 <= t <= 21 for t in told)
 
     def test_no_wait_at_all_still_is_a_pause(
-        self, stub: StubServer, opened: Any, monkeypatch: pytest.MonkeyPatch
+        self, stub: StubServer, opened: Any, told: list[float]
     ) -> None:
-        told: list[float] = []
-        real = asyncio.sleep
-
-        async def sleep(seconds: float) -> None:
-            told.append(seconds)
-            await real(0)
-
-        monkeypatch.setattr(asyncio, "sleep", sleep)
         stub.script = [(429, {"retry-after": "0"}, {})]
         opened(backoff=1.0, max_retries=3).reply([ask()])
         assert [round(t * 2 / 2**n) / 2 in (0.5, 1.0) for n, t in enumerate(told)] == [True] * 3

@@ -168,9 +168,9 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
 
 
 def _reason(said: str, order: Ranking, assessments: Mapping[str, Assessment]) -> str:
-    """The model's sentence, unless it speaks of other images than the one that came first."""
-    first, *others = order.ids
-    if first in said or first not in assessments or not any(i in said for i in others):
+    """The model's sentence, or where it gave none about the image that came first, what its verdicts say."""
+    first = order.ids[0]
+    if said or first not in assessments:
         return said
     verdicts = [v.verdict for v in assessments[first].verdicts]
     return f"{first} comes first: {verdicts.count('met')} of {len(verdicts)} parts met"
