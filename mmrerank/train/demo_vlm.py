@@ -27,8 +27,11 @@ from mmrerank.train.tokens import chat_tokenizer
 from mmrerank.train.vlm_batches import Encoder, supply
 from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_eyes import open_eyes
+from mmrerank.train.vlm_fast import run_layers_fast
 from mmrerank.train.vlm_model import VlmShape, build, save
 from mmrerank.train.vlm_step import batch_vision, look_once, loss_of
+
+_WORTH_COMPILING = 1000  # steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,8 +208,8 @@ def _train_language(
     looks = None if recipe.vision_rate > 0 else look_once(model, encoder, out / "pool").to(device)
     half = recipe.bfloat16 and has_bfloat16(device)
     if device.type == "cpu" and half:
-        # measured on short rows: half again as many exercises a second as the fused attention
-        model.set_attn_implementation("eager")
+        model.set_attn_implementation("eager")  # which hands on a mask that can be added
+        run_layers_fast(model, compiled=steps > _WORTH_COMPILING)
     vision = set(model.model.visual.parameters())
     for weight in vision:
         weight.requires_grad_(recipe.vision_rate > 0)

@@ -78,6 +78,8 @@ _CLOSING = re.compile(r"<\|vision_end\|>|(?<=\n)Image \w: grade.*\n")
 # where a reply is about to score the image of a letter
 _SCORED = re.compile(r'"\w":(?=\d)')
 
+_RECENT = 3000  # texts whose tokens are kept: those of one round of `batches`
+
 _END, _TURN = "<|im_end|>\n", "<|im_start|>assistant\n"
 
 End = tuple[int, int, tuple[float, ...]]
@@ -104,6 +106,7 @@ class Encoder:
         self.std = torch.tensor(images.image_std)
         self.grid = shape.side // shape.patch
         self.known: dict[int, NDArray[np.int64]] = {}
+        self.recent: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
 
     def text(self, example: Example) -> str:
         """The prompt as the chat template renders it, visual tokens spelt out."""
@@ -121,12 +124,13 @@ class Encoder:
         ids, _ = self._tokens(self.text(example))
         labels = [-100] * len(ids)
         counts = [False] * len(ids)
+        spans = example.counts
         at = 0
         for text, learnt in _pieces(example):
             tokens, starts = self._tokens(text)
             ids += tokens
             labels += tokens if learnt else [-100] * len(tokens)
-            counts += [any(a <= at + n < b for a, b in example.counts) for n in starts]
+            counts += [any(a <= at + n < b for a, b in spans) for n in starts]
             at += len(text)
         return ids, labels, counts
 
@@ -190,15 +194,23 @@ class Encoder:
 
     def _closes(self, text: str) -> list[int]:
         """Where in ``text`` each token ends."""
-        spans = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return [b for _, b in spans["offset_mapping"]]
+        return [b for _, b in self._split(text)[1]]
 
     def _tokens(self, text: str) -> tuple[list[int], list[int]]:
         """Ids, and where in ``text`` each token's word begins."""
-        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids, spans = self._split(text)
         # a token may begin with the space before its word
-        starts = [a + (text[a : a + 1] == " " and b - a > 1) for a, b in found["offset_mapping"]]
-        return found["input_ids"], starts
+        return ids, [a + (text[a : a + 1] == " " and b - a > 1) for a, b in spans]
+
+    def _split(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids, and where in ``text`` each token begins and ends. The last texts are asked for again soon."""
+        if text not in self.recent:
+            if len(self.recent) >= _RECENT:
+                self.recent.clear()
+            found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+            self.recent[text] = found["input_ids"], found["offset_mapping"]
+        ids, spans = self.recent[text]
+        return [*ids], spans
 
     def picture(self, scene: int | Scene) -> NDArray[np.uint8]:
         """The pixels of a pool scene, or of a scene drawn for one example."""

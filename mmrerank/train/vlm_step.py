@@ -16,6 +16,8 @@ from mmrerank.train.vlm_batches import Batch, Encoder
 from mmrerank.train.vlm_glance import glance_loss, named_loss, words_of
 from mmrerank.train.vlm_named import named_words, naming_loss
 
+_AT_ONCE = 32  # pictures; more of them fall out of a processor's cache between layers
+
 
 def batch_vision(model: Any) -> None:
     """Lets the vision tower attend within all pictures at once: they are of one size here.
@@ -83,8 +85,8 @@ def look_once(model: Any, encoder: Encoder, folder: Path | None = None) -> torch
     device = next(model.parameters()).device
     with torch.inference_mode():
         parts = [
-            look(model, encoder, torch.from_numpy(encoder.pool.pixels[n : n + 256]).to(device))
-            for n in range(0, len(encoder.pool), 256)
+            look(model, encoder, torch.from_numpy(encoder.pool.pixels[n : n + _AT_ONCE]).to(device))
+            for n in range(0, len(encoder.pool), _AT_ONCE)
         ]
     looks = torch.cat([p.half() for p in parts])
     if file:

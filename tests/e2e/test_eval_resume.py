@@ -128,8 +128,8 @@ def queries(path: Path) -> list[str]:
 def figures(body: dict[str, Any]) -> dict[str, Any]:
     """Everything but the time it took and the time it was."""
     plain: dict[str, Any] = json.loads(json.dumps(body))
-    for row in plain["methods"].values():
-        del row["usage"]["seconds"]
+    for row in (*plain["methods"].values(), plain["no_match"] or {}):
+        row.get("usage", {}).pop("seconds", None)
     return plain
 
 

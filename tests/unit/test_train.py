@@ -24,6 +24,7 @@ from mmrerank.train.run import train
 from mmrerank.train.tokens import chat_tokenizer
 from mmrerank.train.vlm_batches import Encoder, batches, supply
 from mmrerank.train.vlm_data import Exercises
+from mmrerank.train.vlm_fast import run_layers_fast
 from mmrerank.train.vlm_glance import LABELS
 from mmrerank.train.vlm_model import VlmShape, build
 from mmrerank.train.vlm_named import WORDS as SHOWN
@@ -326,6 +327,39 @@ def test_pictures_of_one_size_attended_to_at_once_look_the_same(world: tuple) ->
         batch_vision(model)
         together = model.model.get_image_features(patches, grids, return_dict=True).pooler_output
     assert torch.allclose(torch.cat(tuple(apart)), torch.cat(tuple(together)), atol=1e-5)
+
+
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_fast_layers_are_as_near_to_float32_as_autocast_is(
+    world: tuple,  # type: ignore[type-arg]
+    compiled: bool,
+) -> None:
+    _, exercises, encoder, (_, processor) = world
+    torch.manual_seed(3)
+    model, _ = build(VlmShape(layers=2, vision_layers=1), processor.tokenizer)
+    model.train()
+    source = [
+        next(batches(exercises, encoder, tokens)) for tokens in (900, 900, 1500, 1500, 200, 200)
+    ]
+    assert {len(batch.ids) > 1 for batch in source} == {True, False}
+
+    def gradients(half: bool) -> list[torch.Tensor]:
+        found = []
+        for batch in source:
+            model.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss_of(model, batch, encoder, glance_weight=1.0).backward()
+            layers = model.model.language_model.parameters()
+            found.append(torch.cat([w.grad.flatten() for w in layers]))
+        return found
+
+    exact = gradients(half=False)
+    model.set_attn_implementation("eager")
+    plain = gradients(half=True)
+    run_layers_fast(model, compiled=compiled)
+    fast = gradients(half=True)
+    for true, one, other in zip(exact, plain, fast, strict=True):
+        assert (other - true).norm() < 1.5 * (one - true).norm() < 0.05 * true.norm()
 
 
 def test_digits_and_answers_are_single_tokens(world: tuple) -> None:  # type: ignore[type-arg]
