@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from app.search_tab import search_tab
 from mmrerank import registry
 from mmrerank.errors import IndexError_
+from mmrerank.ports import Chat
 from mmrerank.search import ImageSearch
 
 if TYPE_CHECKING:
@@ -52,14 +53,18 @@ def build(search: ImageSearch, *, examples: list[str] | None = None) -> gr.Block
 def launch(
     *,
     index: str = DEMO,
-    chat: str = "bundled",
+    chat: str | Chat = "bundled",
+    embedder: str = "",
+    device: str = "",
     host: str = "127.0.0.1",
     port: int = 7860,
     browser: bool = True,
 ) -> None:
     """Serves the page until interrupted. The demo's index is made first when it is missing.
 
-    Raises `IndexError_` for any other index that is not there, `UsageError` for an unknown chat.
+    ``chat`` is a backend or its spec, ``embedder`` the spec of what embeds queries (default: what built the
+    index), on ``device``. Raises `IndexError_` for any other index that is not there, `UsageError` for an
+    unknown chat.
     """
     examples: list[str] = []
     if index == DEMO:
@@ -71,7 +76,8 @@ def launch(
             _log.warning("drawing and indexing the picture book first; this takes a minute")
             prepare_demo(index)
         examples = [q.text for q in example_queries()]
-    page = build(ImageSearch.open(index, chat=chat), examples=examples)
+    search = ImageSearch.open(index, chat=chat, embedder=embedder, device=device)
+    page = build(search, examples=examples)
     import gradio as gr
 
     fonts: Any = ["system-ui", "sans-serif"]

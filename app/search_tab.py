@@ -40,7 +40,8 @@ def search_tab(search: ImageSearch, *, methods: list[str], examples: list[str]) 
         gr.Accordion("More: reference image, exclusions, dialogue, method options", open=False),
         gr.Row(),
     ):
-        image = gr.Image(type="filepath", label="Reference image", height=180)
+        # the file as it is: a copy in RGB would turn transparency black before our own decoder sees it
+        image = gr.Image(type="filepath", image_mode=None, label="Reference image", height=180)
         with gr.Column():
             exclude = gr.Textbox(label="Must not appear", placeholder="people; cars")
             turns = gr.Textbox(label="Earlier turns, one a line", lines=2)

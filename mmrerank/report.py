@@ -46,13 +46,14 @@ def fragment(result: SearchResult) -> str:
             thumbs[key] = picture_uri(image, size)
         return thumbs[key]
 
-    return (
+    return _whole(
         environment()
         .get_template("fragment.html.j2")
         .render(
             result=result,
             before=result.first,
             matrix=any(h.assessment and h.assessment.verdicts for h in result.hits),
+            reasons=any(h.assessment and h.assessment.reason for h in result.hits),
             thumb=thumb,
             dict_of=_verdicts,
             signs=SIGNS,
@@ -66,7 +67,12 @@ def page(
 ) -> str:
     """A whole page of results, in order."""
     pieces: list[Any] = [Markup(fragment(r)) for r in results]
-    return environment().get_template("page.html.j2").render(title=title, pieces=pieces)
+    return _whole(environment().get_template("page.html.j2").render(title=title, pieces=pieces))
+
+
+def _whole(text: str) -> str:
+    """``text`` that can be written as UTF-8: a model's reply may hold half of a character ("\\ud83d")."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _verdicts(hit: Hit) -> dict[str, Verdict]:

@@ -6,7 +6,6 @@ one query or many together, and returns rankings with their explanation. First-s
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -39,9 +38,9 @@ class Reranker:
     ``name`` is a method of ``mmrerank list methods``, or a function ``(query, ranking)`` that yields lists
     of `mmrerank.messages.Ask` and returns a `mmrerank.ports.Outcome`; ``chat`` a backend or its spec
     (``bundled``, ``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none);
-    ``options`` are the method's own; ``retriever`` (an `ImageSearch`) is what methods that search again
-    ask. Raises `UsageError` for an unknown name or option and `CapabilityError` when the backend cannot do
-    what the method needs.
+    ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an `ImageSearch`) is what
+    methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
+    when the backend cannot do what the method needs.
     """
 
     def __init__(
@@ -54,7 +53,8 @@ class Reranker:
         record: Path | str = "",
         budget: Budget | None = None,
         total: Budget | Meter | None = None,
-        **options: Any,
+        options: Mapping[str, Any] | None = None,
+        **more: Any,
     ) -> None:
         own = None if isinstance(name, str) else name
         self.name = name if isinstance(name, str) else getattr(name, "__name__", "own method")
@@ -62,7 +62,8 @@ class Reranker:
         self.budget = budget
         self.total = Meter(total) if isinstance(total, Budget) else total
         self.module: Any = _own(own) if own else registry.load("strategy", self.name)
-        self.options = build(self.module.Options, options, where=f"method {self.name}")
+        chosen = {**(options or {}), **more}
+        self.options = build(self.module.Options, chosen, where=f"method {self.name}")
         needs = [n for n in registry.needs_of(self.module, self.options) if n != "retrieve"]
         # a method without needs never costs the loading of a model; a function's are not known
         self.chat = _opened(chat) if needs or own else None
@@ -182,7 +183,8 @@ def to_candidate(item: Any, default_id: str) -> Candidate:
         values = dict(item)
         if values.get("image") is not None:
             values["image"] = to_image(values["image"])
-        return Candidate(**{"id": default_id, **values})
+        values["id"] = str(values.get("id", default_id))  # ids are often numbers elsewhere
+        return Candidate(**values)
     id_ = item.as_posix() if isinstance(item, Path) else default_id
     return Candidate(id=id_, image=to_image(item))
 
@@ -196,9 +198,9 @@ def to_image(item: Any) -> Image:
     if isinstance(item, bytes):
         return Image(data=item)
     if hasattr(item, "save") and hasattr(item, "size"):  # a PIL image, without importing PIL
-        buffer = io.BytesIO()
-        item.save(buffer, "PNG")
-        return Image(data=buffer.getvalue(), width=item.size[0], height=item.size[1])
+        from mmrerank.images import encoded
+
+        return encoded(item)
     raise UsageError(
         f"an image is a pathlib.Path, bytes, a PIL image or mmrerank.Image, not {type(item).__name__}; "
         "a bare string is always text"

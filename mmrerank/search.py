@@ -33,6 +33,7 @@ class ImageSearch:
         *,
         chat: str | Chat | None = None,
         embedder: str | Embedder = "",
+        device: str = "",
         cache: Path | str = "",
         record: Path | str = "",
         budget: Budget | None = None,
@@ -42,7 +43,7 @@ class ImageSearch:
         self._chat = chat
         self._cache, self._record, self._budget = cache, record, budget
         self._total = Meter(total) if isinstance(total, Budget) else total
-        self._embedder = embedder
+        self._embedder, self._device = embedder, device
 
     @classmethod
     def open(
@@ -51,6 +52,7 @@ class ImageSearch:
         *,
         chat: str | Chat | None = None,
         embedder: str | Embedder = "",
+        device: str = "",
         cache: Path | str = "",
         record: Path | str = "",
         budget: Budget | None = None,
@@ -59,13 +61,15 @@ class ImageSearch:
         """Opens the index at ``path`` (a bare name is ``./indexes/NAME``).
 
         ``chat`` is a backend or its spec (``bundled``, ``transformers:PATH``, ``openai:MODEL@URL``);
-        ``embedder`` defaults to the one the index was built with. ``cache``, ``record``, ``budget`` and
-        ``total`` are those of `Reranker`. Raises `IndexError_`.
+        ``embedder`` defaults to the one the index was built with, and runs on ``device`` (default: a GPU
+        where there is one). ``cache``, ``record``, ``budget`` and ``total`` are those of `Reranker`. Raises
+        `IndexError_`.
         """
         return cls(
             ImageIndex.open(path),
             chat=chat,
             embedder=embedder,
+            device=device,
             cache=cache,
             record=record,
             budget=budget,
@@ -76,7 +80,8 @@ class ImageSearch:
     def embedder(self) -> Embedder:
         """The embedder, opened on first use. Raises `MismatchError` when the index was made with another."""
         if isinstance(self._embedder, str):
-            self._embedder = open_embedder(self._embedder or self.index.embedder_spec)
+            where = {"device": self._device} if self._device else {}
+            self._embedder = open_embedder(self._embedder or self.index.embedder_spec, **where)
         self.index.check_embedder(self._embedder)
         return self._embedder
 
@@ -147,7 +152,7 @@ class ImageSearch:
             record=self._record,
             budget=self._budget,
             total=self._total,
-            **(options or {}),
+            options=options,
         )
         self._chat = reranker.chat or self._chat
         rankings = self.first_stage(queries, max(k, candidates))

@@ -23,7 +23,9 @@ def combine(
 
     ``borda`` counts whom an image stands before, ``rrf`` sums 1 / (60 + rank) and lives off the top places.
     Equal ones keep first-stage order, which is that of the first result. Costs and repairs add up; the
-    verdicts are the first result's. Raises `UsageError` for no results, other queries or other candidates.
+    verdicts are the first result's. A search returns its ``k`` best only: with ``k`` as large as
+    ``candidates`` all that were judged are there. Raises `UsageError` for no results, other queries or
+    other candidates.
 
     >>> from mmrerank import Reranker
     >>> photos = [b"one", b"two"]
@@ -41,11 +43,15 @@ def combine(
         if other.query != first.query:
             raise UsageError("combine takes results for one query; these are for several")
         if sorted(h.id for h in other.hits) != sorted(ids):
-            raise UsageError("combine takes results over the same candidates; these differ")
+            raise UsageError(
+                "combine takes results over the same candidates; these differ (a search returns its k best: "
+                "give k as large as candidates)"
+            )
     lists = [[h.id for h in r.hits] for r in results]
     points = borda(lists) if rule == "borda" else rrf(lists)
     by_id = {h.id: h.candidate for h in first.hits}
-    before = Ranking(tuple(by_id[h.id] for h in first.first)) if first.first else Ranking(())
+    stood = {h.id: h.first_rank for h in first.hits}
+    before = Ranking(tuple(by_id[i] for i in ids if stood[i] is not None))
     after = Ranking(
         tuple(by_id[i] for i in by_value(ids, {i: round(p, 12) for i, p in points.items()}))
     )
@@ -56,7 +62,8 @@ def combine(
         assessments=told,
         reason=f"{rule} over {len(results)} rankings ({', '.join(r.method for r in results)})",
     )
-    hits = build_hits(before, after, explanation)
+    # of a search that was cut at k, others stood between them
+    hits = tuple(replace(h, first_rank=stood[h.id]) for h in build_hits(before, after, explanation))
     return SearchResult(
         query=first.query,
         hits=hits,

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli._options import ChatFlag
+from mmrerank.cli._console import working
+from mmrerank.cli._options import CacheFlag, ChatFlag, DeviceFlag, opened
 from mmrerank.errors import UsageError
 
 EXAMPLE = """mmrerank app
@@ -24,6 +25,8 @@ def app(
         ),
     ] = None,
     chat: ChatFlag = None,
+    cache: CacheFlag = None,
+    device: DeviceFlag = None,
     host: Annotated[
         str,
         typer.Option(
@@ -41,10 +44,18 @@ def app(
     from app.main import launch
     from mmrerank import config
 
-    settings = config.load(flags={"index": index, "chat": chat})
+    settings = config.load(flags={"index": index, "chat": chat, "device": device, "cache": cache})
+    with working():
+        backend = opened(settings.chat, device=settings.device, given={}, cache=settings.cache)
     try:
         launch(
-            index=settings.index, chat=settings.chat, host=host, port=port, browser=not no_browser
+            index=settings.index,
+            chat=backend,
+            embedder=settings.embedder,
+            device=settings.device,
+            host=host,
+            port=port,
+            browser=not no_browser,
         )
     except OSError as error:
         if "port" not in str(error):

@@ -89,7 +89,7 @@ def rerank(
             name, settings.chat, device=settings.device, options=chat_option,
             cache=settings.cache, record=record,
         )  # fmt: skip
-        reranker = Reranker(name, backend, budget=limits[0], total=limits[1], **options)
+        reranker = Reranker(name, backend, budget=limits[0], total=limits[1], options=options)
     degraded = False
     for start in range(0, len(requests), BATCH):
         # all lines were checked above: a typing error in the last one must not cost the calls before it

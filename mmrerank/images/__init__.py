@@ -3,7 +3,7 @@
 from mmrerank.images.budget import fit
 from mmrerank.images.decode import DEFAULT_MAX_PIXELS, ImageInfo, decode, probe
 from mmrerank.images.formats import IMAGE_SUFFIXES
-from mmrerank.images.thumbs import data_uri, thumbnail
+from mmrerank.images.thumbs import data_uri, encoded, thumbnail
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
@@ -11,6 +11,7 @@ __all__ = [
     "ImageInfo",
     "data_uri",
     "decode",
+    "encoded",
     "fit",
     "probe",
     "thumbnail",

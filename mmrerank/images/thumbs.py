@@ -1,4 +1,4 @@
-"""Small JPEG copies for pages and reports, and the data URIs that put them there."""
+"""Small JPEG copies for pages and reports, the data URIs that put them there, and pictures as files."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import base64
 import io
 
 import PIL.Image
+import PIL.ImageOps
 
 from mmrerank.images.decode import DEFAULT_MAX_PIXELS, decode
+from mmrerank.images.pixels import to_rgb
 from mmrerank.types import Image
+
+_PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
 
 
 def thumbnail(
@@ -32,6 +36,16 @@ def thumbnail(
     small.info.clear()
     small.save(buffer, format="JPEG", quality=85, optimize=True)
     return buffer.getvalue()
+
+
+def encoded(picture: PIL.Image.Image) -> Image:
+    """A picture in memory as an `Image`: a PNG, upright as its EXIF says, which PNG would not keep."""
+    shown = PIL.ImageOps.exif_transpose(picture)
+    if shown.mode not in _PNG_MODES:
+        shown = to_rgb(shown)
+    buffer = io.BytesIO()
+    shown.save(buffer, "PNG")
+    return Image(data=buffer.getvalue(), width=shown.width, height=shown.height)
 
 
 def data_uri(data: bytes, mime: str = "image/jpeg") -> str:

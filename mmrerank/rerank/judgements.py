@@ -263,7 +263,8 @@ def read_order(reply: Reply, ask: Ask) -> Reading:
             return _ordered(
                 ask, body[key], as_text(body.get("reason")), repaired or key != "scores"
             )
-    return _ordered(ask, body or reply.text, "", True)
+    # an object that was cut off before its order holds thoughts and reasons, whose labels are no order
+    return _ordered(ask, body or ("" if "{" in reply.text else reply.text), "", True)
 
 
 # --- single ------------------------------------------------------------------------------------------

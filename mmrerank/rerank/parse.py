@@ -18,6 +18,10 @@ from mmrerank.types import Repairs
 MAX_REPLY_CHARS = 1_000_000
 _THINK = re.compile(r"<think>.*?(</think>|\Z)", re.S)
 _MAX_NOTE_CHARS = 2_000
+_MAX_CUTS = (
+    20  # how many beginnings of an object are tried as cut off: each try reads all that follows
+)
+_LABEL = re.compile(r"[A-Z0-9]{1,4}")
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:
@@ -46,11 +50,13 @@ def json_object(reply: Reply) -> tuple[dict[str, Any], bool]:
     while 0 <= answer.find("<think>") < (answer.find("{") % (len(answer) + 1)):
         answer = _THINK.sub(" ", answer, count=1)
     found: dict[str, Any] = {}
-    position = answer.find("{")
+    position, cuts = answer.find("{"), 0
     while position >= 0:
         value, end = _raw_decode(answer, position)
-        if value is None and (cut := _closed(answer[position:])):
-            return cut, True  # nothing after it: the reply was cut off inside this object
+        if value is None and cuts < _MAX_CUTS:
+            cuts += 1
+            if cut := _closed(answer[position:]):
+                return cut, True  # nothing after it: the reply was cut off inside this object
         if isinstance(value, dict) and value:
             found = value
         position = answer.find("{", max(end, position + 1))
@@ -113,7 +119,7 @@ def labels_in_order(answer: Any, labels: Sequence[str]) -> tuple[list[str], Repa
 
     * an object ``{label: score}``: by descending score, equal scores in the order of ``labels``;
     * a list of labels (or of objects that name one): as it stands;
-    * text: the labels in it as it stands, only when they stand alone (``C > A``, ``[3], [1]``).
+    * text: the labels in its last line that is a list of them and nothing else (``C > A``, ``[3], [1]``).
 
     Nothing usable gives an empty list.
     """
@@ -173,6 +179,9 @@ def _items(answer: Any) -> list[Any]:
         return answer
     if not isinstance(answer, str):
         return []
-    # prose is not an order: "the 3 dogs" must never become candidate 3
-    lines = [ln for ln in answer.splitlines() if re.search(r"[>,]", ln)]
-    return re.split(r"[>,]", lines[-1]) if lines else []
+    # prose is not an order: "the 3 dogs" is not candidate 3, and "A, D and G show none" does not put A first
+    for line in reversed(answer.splitlines()):
+        pieces = re.split(r"[>,]", line.rpartition(":")[2])
+        if len(pieces) > 1 and all(_LABEL.fullmatch(_plain(p)) for p in pieces):
+            return pieces
+    return []

@@ -92,6 +92,9 @@ def test_scores_order_with_ties_as_shown(scores: dict[str, int]) -> None:
         ({"A": 1, "B": "7", "Q": 9}, "BA", Repairs(unknown=1, missing=2)),
         ({"A": float("nan"), "B": 2}, "B", Repairs(missing=3)),
         ("the 3 dogs and A cat", "", Repairs()),
+        ("My ranking: C > A > Z > B", "CAB", Repairs(unknown=1, missing=1)),
+        ("B > A\nas A, C and D show a house", "BA", Repairs(missing=2)),
+        ("A, D, because both show a house", "", Repairs()),
         (None, "", Repairs()),
         (True, "", Repairs()),
     ],
@@ -115,10 +118,18 @@ def test_numbers_in_prose_are_not_candidates() -> None:
         ('{"a": "cut in the mid', {}, True),
         ("no json", {}, True),
         ("[" * 5000, {}, True),
+        ("{" * 200_000, {}, True),
     ],
 )
 def test_digging_out_json(text: str, found: dict[str, Any], dug: bool) -> None:
     assert json_object(Reply(text=text)) == (found, dug)
+
+
+@pytest.mark.parametrize("key", ["thought", "reason"])
+def test_labels_in_what_was_cut_off_before_the_order_are_no_order(key: str) -> None:
+    ask = judgements.order(QUERY, (), GROUP, {}, show_images=True, think=500)
+    text = f'{{"{key}": "Images A, D, and B show no boat, so they come last. Image C shows'
+    assert judgements.read_order(Reply(text=text, finish="length"), ask).status == "failed"
 
 
 def test_an_error_reply_says_nothing() -> None:

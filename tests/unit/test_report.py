@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,21 @@ def test_movement_and_no_match_are_said(result: SearchResult) -> None:
     assert "▼ 1" in text
     assert "No image meets every part" in text
     assert "★☆☆" in text
+
+
+def test_what_was_found_on_the_way_is_new_and_reasons_stand_without_verdicts(
+    result: SearchResult,
+) -> None:
+    ids = [h.id for h in result.hits]
+    told = {ids[0]: Assessment(reason="chosen: half of a smile \ud83d")}
+    hits = tuple(
+        replace(h, first_rank=None if n == 1 else h.first_rank, assessment=told.get(h.id))
+        for n, h in enumerate(result.hits)
+    )
+    shown = replace(result, hits=hits, method="feedback")
+    assert ">new</span>" in fragment(shown)
+    assert "chosen: half of a smile ?" in page([shown]).encode("utf-8").decode("utf-8")
+    assert fragment(shown).count("<tr>") == 2
 
 
 def test_a_result_is_json(result: SearchResult, tmp_path: Path) -> None:

@@ -72,6 +72,13 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         shuffled = rng.sample(ranking.candidates, len(ranking))
         lists += [Ranking(tuple(shuffled)), Ranking(tuple(shuffled[::-1]))]
     outcomes = yield from together([module.rank(query, r, inner) for r in lists])
+    repairs = sum((o.repairs for o in outcomes), Repairs())
+    # where a judgement failed, images stand as the shuffle put them, which is nobody's opinion
+    outcomes = [o for o in outcomes if not o.repairs.failed] or (
+        outcomes[:1] if lists[0] is ranking else []
+    )
+    if not outcomes:
+        return Outcome(ranking=ranking, repairs=repairs)
     known = set(ranking.ids)
     # what a vote found besides has no place in the lists of the others
     points = borda([[i for i in o.ranking.ids if i in known] for o in outcomes])
@@ -93,5 +100,5 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             assessments=told,
             reason=f"Borda count of {len(outcomes)} votes of {options.method} over shuffled lists",
         ),
-        repairs=sum((o.repairs for o in outcomes), Repairs()),
+        repairs=repairs,
     )
