@@ -88,7 +88,7 @@ def command(name: str) -> Callable[..., None]:
             str | None,
             typer.Option(
                 "--embedder", metavar="SPEC", show_default=False,
-                help="What embeds queries (default: the index's own); MMEB's candidates too.",
+                help="What embeds queries (default: the index's own); without --index their candidates too.",
             ),
         ] = None,
         images: Annotated[
@@ -138,6 +138,10 @@ def command(name: str) -> Callable[..., None]:
         ] = None,
         fresh: Annotated[
             bool, typer.Option("--fresh", help="Start over instead of going on from the journal.")
+        ] = False,
+        retry_failed: Annotated[
+            bool,
+            typer.Option("--retry-failed", help="Judge queries again of which a judgement failed."),
         ] = False,
         forecast: Annotated[
             int | None,
@@ -195,7 +199,7 @@ def command(name: str) -> Callable[..., None]:
         result: dict[str, Any] | None = None
         if recipe.rerank != "none":
             result = carried_out(
-                task, recipe, first, answers, folder, fresh, forecast, price, around
+                task, recipe, first, answers, folder, fresh, retry_failed, forecast, price, around
             )
             if "forecast" in result:
                 _tell_forecast(result, output)

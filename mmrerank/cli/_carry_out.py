@@ -95,13 +95,13 @@ def make_first_stage(task: Task, recipe: Recipe, folder: Path) -> First:
             index = ImageIndex.open(recipe.index)
             domain = index.domain
             embedder = open_embedder(recipe.embedder or index.embedder_spec)
-            run, warnings = stage.first_stage(
+            made = stage.first_stage(
                 task, index, embedder, images=images, depth=recipe.depth or None, progress=tell
             )
-            names = stage.matched(task, task.gallery or (), index.ids)
+            run, warnings = made.run, [*made.warnings]
 
             def locate(document: str) -> Any:
-                return index.image(names.get(document, document))
+                return index.image(made.names.get(document, document))
 
         elif not recipe.embedder:
             raise UsageError("--shards needs --embedder, the model that made their vectors")
@@ -142,6 +142,7 @@ def rerank(
     answers: list[Answer],
     folder: Path,
     fresh: bool,
+    retry_failed: bool,
     forecast: int | None,
     price: str | None,
     around: Surroundings,
@@ -172,6 +173,7 @@ def rerank(
                 "candidates": recipe.candidates,
             },
             fresh=fresh,
+            retry_failed=retry_failed,
             limit=forecast,
             price=cost,
             around=around,

@@ -20,8 +20,11 @@ from mmrerank.types import Usage
 
 if TYPE_CHECKING:
     from mmrerank.evaluate.comparison import Comparison
-    from mmrerank.evaluate.runs import Qrels
+    from mmrerank.evaluate.runs import Qrels, Scored
     from mmrerank.evaluate.scores import Scores
+
+    Read = Callable[[Path], Mapping[str, Sequence[Scored]]]
+    """The lists of a file under the ids that were scored."""
 
 EXAMPLE = """mmrerank demo export book --seed 5 --scenes 2000 --queries 49
 mmrerank eval demo --seed 5 --scenes 2000 --queries 49 --runs out --methods none,cotrr
@@ -149,11 +152,11 @@ def compare(
     with working(), progress("scoring") as tell:
         notes, costs = _beside(files, queries, usage)
         if benchmark is not None:
-            judged, scores, notes = _by_benchmark(files, benchmark, data, split, notes, tell)
+            judged, scores, notes, read = _by_benchmark(files, benchmark, data, split, notes, tell)
             names = split_names(metrics or "") or list(next(iter(scores.values())).metrics)[:2]
         else:
             names = split_names(metrics or "nDCG@10,RR")
-            judged, scores = _by_qrels(files, qrels, names, tell)
+            judged, scores, read = _by_qrels(files, qrels, names, tell)
         found = compare_runs(
             scores,
             baseline=baseline,
@@ -167,7 +170,7 @@ def compare(
     _print(found, costs, output, format or Format.text)
     with working():
         if html is not None:
-            _report(html, found, costs, notes, files, judged, images, worst)
+            _report(html, found, costs, notes, files, read, judged, images, worst)
         if pictures is not None:
             _draw(pictures, found, costs)
 
@@ -177,9 +180,9 @@ def _by_qrels(
     qrels: Path | None,
     metrics: Sequence[str],
     tell: Callable[[int, int], None],
-) -> tuple[Qrels, dict[str, Scores]]:
+) -> tuple[Qrels, dict[str, Scores], Read]:
     from mmrerank.evaluate.runs import read_qrels
-    from mmrerank.evaluate.scoring import score_run
+    from mmrerank.evaluate.scoring import read_any, score_run
 
     if qrels is None:
         raise UsageError("say what is right: --qrels FILE, or --benchmark NAME --data DIR")
@@ -190,7 +193,7 @@ def _by_qrels(
     for number, (name, path) in enumerate(files.items(), start=1):
         scores[name] = score_run(path, judged, metrics)
         tell(number, len(files))
-    return judged, scores
+    return judged, scores, lambda path: read_any(path).rows
 
 
 def _by_benchmark(
@@ -200,7 +203,7 @@ def _by_benchmark(
     split: str | None,
     notes: Notes,
     tell: Callable[[int, int], None],
-) -> tuple[Qrels, dict[str, Scores], Notes]:
+) -> tuple[Qrels, dict[str, Scores], Notes, Read]:
     """Also fills in what the benchmark knows of its queries."""
     from mmrerank.evaluate.benchmark import load_task, read_answer, score
 
@@ -213,7 +216,8 @@ def _by_benchmark(
         tell(number, len(files))
     texts = {q: ", ".join((*a.turns, a.text)) for q, a in task.queries.items()}
     categories = {**task.categories, **notes.categories}
-    return task.qrels, scores, replace(notes, texts={**texts, **notes.texts}, categories=categories)
+    notes = replace(notes, texts={**texts, **notes.texts}, categories=categories)
+    return task.qrels, scores, notes, lambda path: read_answer(task, path).rows
 
 
 def _named(texts: Sequence[str]) -> dict[str, Path]:
@@ -320,13 +324,14 @@ def _report(
     costs: Mapping[str, Usage],
     notes: Notes,
     files: Mapping[str, Path],
+    read: Read,
     judged: Qrels,
     images: Path | None,
     worst: int,
 ) -> None:
     from mmrerank.evaluate.pictures import draw
     from mmrerank.evaluate.report import Evidence, failing, page, save
-    from mmrerank.evaluate.runs import Ranked, read_run
+    from mmrerank.evaluate.runs import Ranked
 
     try:
         drawn = draw(found, costs)
@@ -338,7 +343,7 @@ def _report(
         labels.setdefault(query, []).append("seen" if known else "novel")
     shown = failing(found, worst)  # a run can have millions of lines: no more is kept
     rankings = {
-        name: {q: Ranked.of(rows).ids for q, rows in read_run(file).rows.items() if q in shown}
+        name: {q: Ranked.of(rows).ids for q, rows in read(file).items() if q in shown}
         for name, file in files.items()
     }
     evidence = Evidence(

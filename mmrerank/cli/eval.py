@@ -156,7 +156,12 @@ def demo(
             runs=runs,
             journals=runs
             or journal_folder(
-                seed=seed, scenes=scenes, queries=queries, candidates=candidates, chat=chat
+                seed=seed,
+                scenes=scenes,
+                queries=queries,
+                candidates=candidates,
+                chat=chat,
+                around=around,
             ),
             fresh=fresh,
             retry_failed=retry_failed,

@@ -204,10 +204,19 @@ def read_answer(task: Task, path: Path) -> Answer:
     )
 
 
+def named_documents(task: Task) -> Sequence[str] | None:
+    """The gallery, or else what queries choose among and what is judged; None where there are no lists."""
+    if task.gallery is not None or not task.lists:
+        return task.gallery
+    tables = (task.lists, task.qrels)
+    return list(dict.fromkeys(i for table in tables for own in table.values() for i in own))
+
+
 def unknown_documents(task: Task, rows: Mapping[str, Ranked], path: Path) -> list[str]:
     """A warning when lists hold documents that the benchmark does not have; they stand as wrong answers."""
     used = {i for r in rows.values() for i in r.ids}
-    listed = task.gallery or [i for own in task.lists.values() for i in own]
+    every = task.gallery is not None or all(q in task.lists for q in task.queries)
+    listed = (named_documents(task) if every else None) or ()
     where = f"{task.benchmark} {task.split}"
     if not listed:
         right = {i for judged in task.qrels.values() for i in judged}
@@ -260,6 +269,9 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
         )
     module = module_of(task.benchmark)
     metrics: dict[str, Measured] = module.score(task, answers)
+    # what figures of lists that are too short leave out
+    doubts: Callable[[Task, Sequence[Answer]], list[str]]
+    doubts = getattr(module, "doubts", lambda task, answers: [])
     expected = getattr(module, "expected", lambda task, _: list(task.qrels))(task, answers)
     # several files are parts of one answer (MMEB's data sets) or each must answer all (CIRR's two)
     lacks = all if getattr(module, "PARTIAL", False) else any
@@ -269,7 +281,11 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
         metrics=metrics,
         expected=len(expected),
         missing=[q for q in expected if lacks(q not in a.rows for a in answers)],
-        warnings=[*task.warnings, *(w for a in answers for w in a.warnings)],
+        warnings=[
+            *task.warnings,
+            *(w for a in answers for w in a.warnings),
+            *doubts(task, answers),
+        ],
     )
 
 

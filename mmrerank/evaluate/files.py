@@ -238,7 +238,9 @@ def _csv(path: Path, needed: Sequence[str]) -> Iterator[Record]:
     try:
         _lacking(path, reader.fieldnames or (), needed)
         for number, values in enumerate(reader):
-            record = Record(path, number, {k: v for k, v in values.items() if k is not None})
+            # a blank cell of a column that may be left out is no value
+            told = {k: v for k, v in values.items() if k is not None and (v or k in needed)}
+            record = Record(path, number, told)
             if None in values:
                 last = (reader.fieldnames or ("",))[-1]
                 raise record.wrong(last, f"the row has {len(values[None])} values too many")

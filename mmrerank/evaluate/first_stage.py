@@ -7,12 +7,13 @@ Reranks nothing and computes no figure.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import Asked, Task, module_of
+from mmrerank.evaluate.benchmark import Asked, Task, module_of, named_documents
 from mmrerank.evaluate.runs import Ranked, Run
 from mmrerank.evaluate.scoring import quoted
 from mmrerank.index.index import ImageIndex
@@ -22,6 +23,15 @@ from mmrerank.types import Image, Query
 Progress = Callable[[int, int], None]
 """Called with (how many queries are done, how many there are)."""
 _BATCH = 256  # queries embedded and searched together
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstStage:
+    """The lists, the index's id of each document in them, and what a reader must know."""
+
+    run: Run
+    names: Mapping[str, str]
+    warnings: Sequence[str] = ()
 
 
 def query_of(task: Task, id_: str, images: Path | None) -> Query:
@@ -71,6 +81,8 @@ def matched(task: Task, documents: Sequence[str], ids: Sequence[str]) -> dict[st
         by_stem.setdefault(_stem(id_), []).append(id_)
     found: dict[str, str] = {}
     for document in documents:
+        if document in task.texts and document not in task.files:
+            continue  # words, which may be like a picture's name
         file = task.files.get(document, document)
         if file in exact:
             found[document] = file
@@ -100,17 +112,17 @@ def first_stage(
     images: Path | None = None,
     depth: int | None = None,
     progress: Progress | None = None,
-) -> tuple[Run, list[str]]:
-    """The ``depth`` nearest images of each query (default: as deep as the benchmark looks), and warnings.
+) -> FirstStage:
+    """The ``depth`` nearest images of each query (default: as deep as the benchmark looks).
 
-    A query with candidates of its own ranks those alone; documents that its protocol leaves out are not
-    listed. Equal scores are in the gallery's order. Raises `InputError` when the index holds none of the
-    benchmark's images.
+    A query with candidates of its own ranks those alone, one without any and without a gallery the whole
+    index; documents that its protocol leaves out are not listed. Equal scores are in the gallery's order.
+    Raises `InputError` when the index holds none of the benchmark's images.
     """
     index.check_embedder(embedder)
     k = task.depth if depth is None else depth
     warnings: list[str] = []
-    gallery = task.gallery
+    gallery = named_documents(task)
     names: dict[str, str] = {}
     if gallery is not None:
         names = matched(task, gallery, index.ids)
@@ -131,7 +143,7 @@ def first_stage(
             rows[id_] = ranked
         if progress:
             progress(len(rows), len(task.queries))
-    return Run(rows=rows, tag="first-stage"), warnings
+    return FirstStage(run=Run(rows=rows, tag="first-stage"), names=names, warnings=warnings)
 
 
 def _embedded(
@@ -144,16 +156,24 @@ def _embedded(
 
 
 class _Searcher:
-    """Ranks galleries; one that many queries share is looked up once."""
+    """Ranks galleries; one that many queries share is looked up once.
 
-    def __init__(self, task: Task, index: ImageIndex, names: Mapping[str, str]) -> None:
+    ``names`` is the index's id of each document; those that a search of the whole index finds are added.
+    """
+
+    def __init__(self, task: Task, index: ImageIndex, names: dict[str, str]) -> None:
         self._task, self._index, self._names = task, index, names
+        self._documents = {own: document for document, own in names.items()}
         self._galleries: dict[int, tuple[list[str], Vectors]] = {}
 
     def search(self, ids: Sequence[str], vectors: Vectors, k: int) -> list[Ranked]:
-        if self._task.gallery is None and not self._task.lists:
-            return self._everything(ids, vectors, k)
-        return [self._listed(i, v, k) for i, v in zip(ids, vectors, strict=True)]
+        task = self._task
+        free = [n for n, i in enumerate(ids) if task.gallery is None and i not in task.lists]
+        whole = self._everything([ids[n] for n in free], vectors[free], k) if free else []
+        found = dict(zip(free, whole, strict=True))
+        return [
+            found[n] if n in found else self._listed(i, vectors[n], k) for n, i in enumerate(ids)
+        ]
 
     def _everything(self, ids: Sequence[str], vectors: Vectors, k: int) -> list[Ranked]:
         most = max((len(self._task.removed.get(i, ())) for i in ids), default=0)
@@ -161,8 +181,10 @@ class _Searcher:
         rename = getattr(module_of(self._task.benchmark), "canonical", lambda _, rows: rows)
         found = []
         for id_, hits in zip(ids, self._index.search(vectors, k + most), strict=True):
-            ranked = Ranked([h.id for h in hits], [h.score for h in hits])
+            own = [h.id for h in hits]
+            ranked = Ranked([self._documents.get(i, i) for i in own], [h.score for h in hits])
             ranked = rename(self._task, {id_: ranked})[id_]
+            self._names.update(zip(ranked.ids, own, strict=True))
             found.append(_but(ranked, self._task.removed.get(id_, frozenset()), k))
         return found
 
@@ -235,6 +257,7 @@ def own_candidates(
 
 
 def _candidate_query(task: Task, key: str, images: Path | None) -> Query:
-    file = task.files.get(key)
-    pictures = (Image(path=image_file(task, file, images)),) if file else ()
-    return Query(text=task.texts.get(key, "" if file else key), images=pictures)
+    text = task.texts.get(key)
+    if text is not None and key not in task.files:
+        return Query(text=text)
+    return Query(text=text or "", images=(Image(path=image_file(task, key, images)),))

@@ -49,6 +49,13 @@ class Surroundings:
     total: Meter | None = None
     chat_options: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The limits of ``budget`` as plain data; a price decides nothing unless money is limited."""
+        told: dict[str, Any] = {} if self.budget is None else dataclasses.asdict(self.budget)
+        left_out = {"price"} if told.get("money") is None else set()
+        return {k: v for k, v in told.items() if v is not None and k not in left_out}
+
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is being done, how much is done, of how much)."""
@@ -123,6 +130,8 @@ class Resumable:
             "options": dataclasses.asdict(chosen),
             "chat": self.identity if asks_model else {},
             "prompts": prompt_digests() if asks_model else {},
+            # what a budget cut short is not finished under another one
+            "budget": self.around.limits if asks_model else {},
             "first_stage": candidates_digest(items),
             "portion": PORTION,
             "code": code_digest(),

@@ -20,7 +20,7 @@ from mmrerank.evaluate.metrics import in_order
 from mmrerank.evaluate.provenance import candidates_digest, provenance
 from mmrerank.evaluate.reranking import Item
 from mmrerank.evaluate.resume import Resumable
-from mmrerank.evaluate.runs import Ranked, Run, write_run
+from mmrerank.evaluate.runs import Ranked, Run, Scored, write_run
 from mmrerank.evaluate.scores import Scores
 from mmrerank.index.manifest import replace
 from mmrerank.results import SearchResult
@@ -51,7 +51,7 @@ def items_of(
     for id_ in task.queries:
         if id_ not in run.rows:
             continue
-        head = _head(task, id_, Ranked.of(run.rows[id_]), candidates)
+        head = _listed(task, id_, run.rows[id_])[:candidates]
         if not len(head):
             continue
         members = tuple(
@@ -63,8 +63,12 @@ def items_of(
     return items
 
 
-def _head(task: Task, query: str, ranked: Ranked, candidates: int) -> Ranked:
-    return benchmark.without(task, {query: ranked})[query][:candidates]
+def _listed(task: Task, query: str, rows: Sequence[Scored]) -> Ranked:
+    """A list without what the protocol leaves out, equal scores in an order that no label decides."""
+    ranked = benchmark.without(task, {query: Ranked.of(rows)})[query]
+    settle: Callable[[str, Ranked], Ranked]
+    settle = getattr(benchmark.module_of(task.benchmark), "settled", lambda query, ranked: ranked)
+    return settle(query, ranked)
 
 
 def _candidate(task: Task, document: str, score: float, locate: Locate) -> Candidate:
@@ -77,10 +81,10 @@ def _candidate(task: Task, document: str, score: float, locate: Locate) -> Candi
 def reordered(
     task: Task, run: Run, orders: Mapping[str, Sequence[str]], candidates: int, tag: str
 ) -> Run:
-    """``run`` with the heads in new orders; a query without one keeps its list."""
+    """``run`` with the heads in new orders and no ties left; a query without one keeps its list."""
     rows = {}
     for query, listed in run.rows.items():
-        ranked = benchmark.without(task, {query: Ranked.of(listed)})[query]
+        ranked = _listed(task, query, listed)
         order = orders.get(query)
         ids = list(ranked.ids) if order is None else [*order, *ranked.ids[candidates:]]
         rows[query] = Ranked.of(in_order(ids))
@@ -91,10 +95,15 @@ def ceiling(task: Task, run: Run, candidates: int) -> Scores:
     """What the best order of each head scores."""
     orders = {}
     for query, listed in run.rows.items():
-        head = _head(task, query, Ranked.of(listed), candidates)
-        judged = task.qrels.get(query, {})
-        orders[query] = sorted(head.ids, key=lambda d, j=judged: -j.get(d, 0))  # type: ignore[misc]
+        head = _listed(task, query, listed)[:candidates]
+        orders[query] = _best(head.ids, task.qrels.get(query, {}))
     return score(task, reordered(task, run, orders, candidates, "ceiling"))
+
+
+def _best(ids: Sequence[str], judged: Mapping[str, int]) -> list[str]:
+    # equal ones as the data names them: CIRCO's R@k asks for its first right answer alone
+    named = {d: n for n, d in enumerate(judged)}
+    return sorted(ids, key=lambda d: (-judged.get(d, 0), named.get(d, 0)))
 
 
 def score(task: Task, run: Run) -> Scores:
@@ -135,6 +144,7 @@ def rerank(
             "method": method,
             "options": dict(options),
             "candidates": candidates,
+            "budget": judging.around.limits,
         },
         models={**models, "chat": judging.identity},
         first_stage=digest,
@@ -144,7 +154,9 @@ def rerank(
     body: dict[str, Any] = {"method": method, "candidates": candidates, **_costs(told.results)}
     if task.qrels:
         body["ceiling"] = _values(ceiling(task, first, candidates))
-        body["first_stage"] = {"digest": digest, "metrics": _values(score(task, first))}
+        # in the very order that was reranked: a method that does nothing must gain nothing from ties
+        untied = reordered(task, first, {}, candidates, "first-stage")
+        body["first_stage"] = {"digest": digest, "metrics": _values(score(task, untied))}
     return {**body, "provenance": {k: v for k, v in origin.items() if k != "date"}}
 
 

@@ -13,7 +13,7 @@ import pytest
 from command import data, run, write_lines
 from PIL import Image as Pillow
 
-from mmrerank.evaluate.runs import Run, Scored, write_qrels, write_run
+from mmrerank.evaluate.runs import Run, Scored, read_run, write_qrels, write_run
 
 QUERIES = [f"q{n}" for n in range(30)]
 
@@ -198,6 +198,21 @@ def test_one_run_is_no_comparison(folder: Path) -> None:
     told = run(*arguments(folder, "plain.trec"), code=2).stderr
     assert "at least two runs, not 1" in told
     assert "mmrerank eval demo --runs DIR" in told
+
+
+def test_the_report_shows_the_lists_that_were_scored(folder: Path, tmp_path: Path) -> None:
+    from benchmark_samples import circo, dump, trec
+
+    sample = circo(tmp_path / "data")
+    one = dump(tmp_path / "a.json", {q: [int(i) for i in ids] for q, ids in sample.lists.items()})
+    files = {q: [f"{int(i):012d}.jpg" for i in ids[::-1]] for q, ids in sample.lists.items()}
+    two, html = trec(tmp_path / "b.trec", files), tmp_path / "r.html"
+    run("compare", one, two, "--benchmark", "circo", "--data", tmp_path / "data", "--html", html)
+    page = html.read_text("utf-8")
+    assert not [i for ids in files.values() for i in ids if i in page]
+    write_run(tmp_path / "c.trec", read_run(folder / "better.trec"), raw=tmp_path / "c.jsonl")
+    run("compare", folder / "plain.trec", tmp_path / "c.jsonl", "--qrels", folder / "qrels.txt",
+        "--html", html)  # fmt: skip
 
 
 def test_runs_are_compared_as_a_benchmark_scores_them(tmp_path: Path) -> None:

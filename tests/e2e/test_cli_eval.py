@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark_samples import MAKERS, cirr, dump, trec
+from benchmark_samples import MAKERS, cirr, dump, folder, trec
+from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 from mmrerank.cli.main import cli
@@ -107,6 +108,27 @@ def test_what_is_wrong_is_named(
     told = run("eval", "cirr", "--data", "data", *arguments)
     assert told.exit_code == code
     assert says in told.output
+
+
+def test_what_a_budget_cut_short_is_judged_again(tmp_path: Path) -> None:
+    sample = folder(tmp_path / "data")
+    (sample.data / "pictures").mkdir()
+    for n in range(40):
+        Pillow.new("RGB", (24, 24), (6 * n, 90, 10)).save(sample.data / f"pictures/{n}.jpg")
+    path, out = trec(tmp_path / "r.trec", sample.lists), tmp_path / "out"
+    command = ["eval", "folder", "--data", sample.data, "--run", path, "--images", sample.data, "--runs", out,
+               "--rerank", "pointwise", "--chat", "oracle", "--candidates", "3"]  # fmt: skip
+    journal = out / "pointwise.journal.jsonl"
+    for more, lines in (([], 7), ([], 7), (["--retry-failed"], 13)):
+        told = run(*command, "--budget", "calls=0", *more)
+        assert told.exit_code == 7, told.output
+        assert len(journal.read_text().splitlines()) == lines
+    origin = json.loads((out / "pointwise.json").read_text())
+    assert origin["config"]["budget"] == {"calls": 0}
+    lifted = run(*command)
+    assert lifted.exit_code == 2
+    assert "budget.calls was 0 and is absent" in lifted.output
+    assert run(*command, "--fresh").exit_code == 0
 
 
 def test_score_takes_any_run_and_any_metric(tmp_path: Path) -> None:

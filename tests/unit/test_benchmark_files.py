@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmark_samples import MAKERS, dump
+from benchmark_samples import MAKERS, dump, table
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import load_task
+from mmrerank.evaluate.benchmark import Asked, load_task
 
 Change = Callable[[Any], None]
 
@@ -274,6 +274,23 @@ def test_own_folders(change: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(InputError) as told:
         load_task("folder", tmp_path)
     assert says in str(told.value)
+
+
+def test_blank_cells_are_no_values(tmp_path: Path) -> None:
+    table(
+        tmp_path / "queries.csv",
+        ["id", "text", "relevant", "image", "turns", "exclude", "candidates", "category"],
+        [
+            ["a", "a boat", '["1.jpg"]', "", "", "", "", ""],
+            ["b", "", "", "2.jpg", '["first"]', '["night"]', '["1.jpg", "3.jpg"]', "sea"],
+        ],
+    )
+    (tmp_path / "qrels.txt").write_text("b 0 3.jpg 2\n")
+    task = load_task("folder", tmp_path)
+    assert task.queries["a"] == Asked(text="a boat")
+    assert task.queries["b"] == Asked(image="2.jpg", turns=("first",), exclude=("night",))
+    assert task.qrels == {"a": {"1.jpg": 1}, "b": {"3.jpg": 2}}
+    assert (task.lists, task.categories) == ({"b": ["1.jpg", "3.jpg"]}, {"b": "sea"})
 
 
 @pytest.mark.parametrize(

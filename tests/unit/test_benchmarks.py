@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from benchmark_samples import (
     dump,
     fashioniq,
     figures,
+    folder,
     inquire,
     karpathy,
     mmeb,
@@ -101,6 +103,32 @@ def test_images_go_by_their_files_too(tmp_path: Path) -> None:
         twice = {q: [*ids, spelt(ids[0])] for q, ids in sample.lists.items()}
         with pytest.raises(InputError, match="twice, under two of its names"):
             score_files(name, sample.data, [trec(tmp_path / "c.trec", twice)])
+
+
+def test_candidates_of_some_queries_are_not_the_gallery(tmp_path: Path) -> None:
+    rows = [{"id": "a", "text": "x", "relevant": ["1.jpg"], "candidates": ["1.jpg", "2.jpg"]},
+            {"id": "b", "text": "y", "relevant": ["7.jpg"]}]  # fmt: skip
+    (tmp_path / "queries.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    scores = score_files(
+        "folder", tmp_path, [trec(tmp_path / "r.trec", {"b": ["8.jpg", "7.jpg", "9.jpg"]})]
+    )
+    assert figures(scores)["RR"] == 0.25
+    assert not scores.warnings
+
+
+def test_a_folder_is_searched_as_deep_as_its_metrics_look(tmp_path: Path) -> None:
+    sample = folder(tmp_path)
+    for metrics, depth in (
+        ("nDCG@10,R@200,P(rel=2)@5", 200),
+        ("AP,R@5", 1000),
+        ("nDCG,P@2000", 2000),
+    ):
+        assert load_task("folder", tmp_path, options={"metrics": metrics}).depth == depth
+    cut = trec(tmp_path / "r.trec", {q: ids[:3] for q, ids in sample.lists.items()})
+    told = score_files("folder", tmp_path, [cut], options={"metrics": "AP,R@5"}).warnings
+    assert "of 6 lists lack some right image" in told[0]
+    assert "found in AP; longer lists" in told[0]
+    assert not score_files("folder", tmp_path, [cut], options={"metrics": "R@5"}).warnings
 
 
 def test_a_broken_archive_is_told(tmp_path: Path) -> None:

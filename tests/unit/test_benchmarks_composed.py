@@ -27,6 +27,8 @@ from benchmark_samples import (
 
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluate.benchmark import load_task, read_answer, score_files, write_submission
+from mmrerank.evaluate.compare import compare
+from mmrerank.evaluate.runs import read_run, write_run
 
 
 def test_cirr_leaves_the_reference_out(tmp_path: Path) -> None:
@@ -191,6 +193,46 @@ def test_visdial(tmp_path: Path) -> None:
     scores = score_files("visdial", tmp_path, [trec(tmp_path / "r.trec", sample.lists)])
     assert figures(scores) == pytest.approx(dialogues_by_the_official_rules(sample, 9), abs=1e-9)
     assert scores.metrics["BRI"].lower_is_better
+
+
+def test_the_rounds_of_a_dialogue_are_one_proof(tmp_path: Path) -> None:
+    """Twelve better dialogues have a p of 2 / 2^12, however many rounds each has."""
+    sample = visdial(tmp_path, dialogues=12)
+    best = {q: [*sample.right[q], *(i for i in ids if i not in sample.right[q])]
+            for q, ids in sample.lists.items()}  # fmt: skip
+    worst = {q: ids[::-1] for q, ids in best.items()}
+    runs = {name: score_files("visdial", tmp_path, [trec(tmp_path / f"{name}.trec", lists)])
+            for name, lists in (("worst", worst), ("best", best))}  # fmt: skip
+    for difference in compare(runs, metrics=["Hits@10", "R@10"], draws=5000).differences:
+        assert (difference.value, difference.wins) == (1, 12)
+        assert difference.p == pytest.approx(2 / 2**12)
+    lost = {q: ids for q, ids in best.items() if not q.startswith("0/") or q > "0/4"}
+    part = score_files("visdial", tmp_path, [trec(tmp_path / "part.trec", lost)])
+    measured = part.metrics["R@10"]
+    assert measured.value == pytest.approx(
+        mean([figures(part)[f"R@10.round{n}"] for n in range(11)])
+    )
+    assert measured.values["0"] == pytest.approx(len([q for q in lost if q.startswith("0/")]) / 11)
+
+
+def test_a_list_that_ends_before_its_picture_is_told(tmp_path: Path) -> None:
+    sample = visdial(tmp_path)
+    whole = score_files("visdial", tmp_path, [trec(tmp_path / "r.trec", sample.lists)])
+    assert not any("BRI" in w for w in whole.warnings)
+    cut = {q: [i for i in ids if i not in sample.right[q]][:20] if q == "3/4" else ids
+           for q, ids in sample.lists.items()}  # fmt: skip
+    scores = score_files("visdial", tmp_path, [trec(tmp_path / "c.trec", cut)])
+    assert "1 of 99 lists end before their picture, such as '3/4'" in scores.warnings[-1]
+
+
+@pytest.mark.parametrize("maker", [cirr, circo, fashioniq])
+def test_raw_scores_are_no_submission(maker: Callable[[Path], Sample], tmp_path: Path) -> None:
+    sample = maker(tmp_path)
+    name = maker.__name__
+    path = trec(tmp_path / "r.trec", sample.lists)
+    write_run(tmp_path / "again.trec", read_run(path), raw=tmp_path / "r.raw.jsonl")
+    want = figures(score_files(name, tmp_path, [path]))
+    assert figures(score_files(name, tmp_path, [tmp_path / "r.raw.jsonl"])) == want
 
 
 def test_visdial_rank_ten_is_no_hit_and_a_hit_stays(tmp_path: Path) -> None:

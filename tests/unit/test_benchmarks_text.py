@@ -13,6 +13,7 @@ import pytest
 from benchmark_samples import (
     figures,
     inquire,
+    inquire_rows,
     karpathy,
     mean,
     mmeb,
@@ -83,6 +84,22 @@ def test_inquire_rerank_recounts_r_inside_the_list(tmp_path: Path) -> None:
     assert "no rows of INQUIRE-Rerank" in scores.warnings[0]
     full = score_files("inquire-fullrank", tmp_path, [trec(tmp_path / "f.trec", some)])
     assert full.expected == 8  # there, a query that is not answered counts
+
+
+def test_a_short_list_of_inquire_rerank_gains_nothing(tmp_path: Path) -> None:
+    sample = inquire_rows(tmp_path / "rows")
+    whole = score_files("inquire-rerank", sample.data, [trec(tmp_path / "r.trec", sample.lists)])
+    assert not any("lists have other than" in w for w in whole.warnings)
+    one = {q: right[:1] for q, right in sample.right.items()}
+    scores = score_files("inquire-rerank", sample.data, [trec(tmp_path / "one.trec", one)])
+    want = mean([1 / len(right) for right in sample.right.values()])
+    for name in ("INQUIRE_AP", "INQUIRE_AP@100"):
+        assert figures(scores)[name] == pytest.approx(want)
+    assert figures(scores)["INQUIRE_nDCG"] < 1
+    assert "4 lists have other than the 100 images" in scores.warnings[-1]
+    sample = inquire(tmp_path / "notes")  # lists of 60, and no rows of the task's own
+    scores = score_files("inquire-rerank", sample.data, [trec(tmp_path / "s.trec", sample.lists)])
+    assert "8 lists have other than the 100 images" in scores.warnings[-1]
 
 
 def test_captions_and_their_counts(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from mmrerank import registry
 from mmrerank.budget import Budget, Meter, Price, bound
 from mmrerank.chat.oracle import Oracle
 from mmrerank.errors import BudgetError, ChatError, UsageError
+from mmrerank.evaluate.benchmarks.demo import journal_folder
 from mmrerank.evaluate.resume import Resumable, Surroundings
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.reranker import Reranker
@@ -236,6 +237,27 @@ def test_one_budget_bounds_all_methods_of_an_evaluation(tmp_path: Path) -> None:
     assert len(judging.rerank("pointwise", asked).results) == 3  # 12 calls
     assert len(judging.rerank("listwise", asked).results) == 0
     assert chat.calls <= 14
+
+
+def test_a_budget_is_part_of_what_was_done(tmp_path: Path) -> None:
+    asked = [(replace(q, id=f"q{n}"), r) for n, (q, r) in enumerate(items(2, 3))]
+
+    def judging(budget: Budget | None) -> Resumable:
+        return Resumable(folder=tmp_path, chat=Priced(), around=Surroundings(budget=budget))
+
+    cut = judging(Budget(calls=1)).rerank("pointwise", asked).results
+    assert all(r.degraded for r in cut)
+    judging(Budget(calls=1, price=PRICE)).rerank("pointwise", asked)  # a price alone limits nothing
+    for budget, now in ((None, "absent"), (Budget(calls=9), "9")):
+        with pytest.raises(UsageError, match=f"budget.calls was 1 and is {now}"):
+            judging(budget).rerank("pointwise", asked)
+    paid = Surroundings(budget=Budget(money=1, price=PRICE))
+    assert paid.limits == {"money": 1, "price": {"input": 2.0, "output": 10.0}}
+    places = {
+        journal_folder(seed=1, scenes=9, queries=2, chat="oracle", around=around)
+        for around in (None, paid, Surroundings(), Surroundings(budget=Budget(calls=1)))
+    }
+    assert len(places) == 3
 
 
 def test_options_of_the_model_are_part_of_what_was_done(tmp_path: Path) -> None:

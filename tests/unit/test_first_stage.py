@@ -66,8 +66,9 @@ def test_cirr_ranks_the_gallery_without_the_reference(tmp_path: Path) -> None:
     cirr(tmp_path / "data")
     task = load_task("cirr", tmp_path / "data")
     index, pictures = indexed(tmp_path, [f"images/dev/{n}.png" for n in task.gallery or ()])
-    run, warnings = first_stage(task, index, WordEmbedder(), images=pictures / "images", depth=8)
-    assert not warnings
+    found = first_stage(task, index, WordEmbedder(), images=pictures / "images", depth=8)
+    run = found.run
+    assert not found.warnings
     assert list(run.rows) == list(task.queries)
     names = {n: f"images/dev/{n}.png" for n in task.gallery or ()}
     for query, rows in run.rows.items():
@@ -84,7 +85,7 @@ def test_a_first_stage_says_what_the_index_lacks(tmp_path: Path) -> None:
     names = list(task.gallery or ())
     index, pictures = indexed(tmp_path, [f"dev/{n}.png" for n in names[:-2]])
     paint(pictures, [f"dev/{n}.png" for n in names])  # to be asked with, not indexed
-    _, warnings = first_stage(task, index, WordEmbedder(), images=pictures)
+    warnings = first_stage(task, index, WordEmbedder(), images=pictures).warnings
     assert warnings[0].startswith(f"2 of 36 images are not in {index.path}")
     (tmp_path / "b").mkdir()
     other, _ = indexed(tmp_path / "b", ["cat.png"])
@@ -127,7 +128,7 @@ def test_fashioniq_searches_the_gallery_that_was_named(tmp_path: Path, gallery: 
     fashioniq(tmp_path / "data")
     task = load_task("fashioniq", tmp_path / "data", options={"gallery": gallery})
     index, pictures = indexed(tmp_path, [f"{n}.jpg" for n in task.gallery or ()])
-    run, _ = first_stage(task, index, WordEmbedder(), images=pictures, depth=1000)
+    run = first_stage(task, index, WordEmbedder(), images=pictures, depth=1000).run
     for query, rows in run.rows.items():
         assert {r.id for r in rows} == set(task.lists[query])
         names = {d: f"{d}.jpg" for d in task.lists[query]}
@@ -141,13 +142,16 @@ def test_without_a_gallery_the_whole_index_is_searched(tmp_path: Path) -> None:
     task = load_task("circo", tmp_path / "data")
     index, pictures = indexed(tmp_path, [f"unlabeled2017/{n:012d}.jpg" for n in range(60)])
     asked = pictures / "asked"
-    paint(asked, [f"{a.image}.jpg" for a in task.queries.values()], start=900)
-    run, _ = first_stage(task, index, WordEmbedder(), images=asked, depth=12)
+    paint(asked, [f"{int(a.image):012d}.jpg" for a in task.queries.values()], start=900)
+    found = first_stage(task, index, WordEmbedder(), images=asked, depth=12)
+    run = found.run
     names = {str(n): f"unlabeled2017/{n:012d}.jpg" for n in range(60)}
     for query, rows in run.rows.items():
         vector = WordEmbedder().embed_queries([query_of(task, query, asked)])
         want = [s.id for s in index.search(vector, 12)[0]]
         assert [names.get(r.id, r.id) for r in rows] == want
+        # what is to be reranked is found in the index again
+        assert [found.names[r.id] for r in rows] == want
 
 
 def test_published_shards_are_searched_as_they_lie(
@@ -241,7 +245,7 @@ def test_a_reranker_that_knows_reaches_the_ceiling_and_is_asked_once(
     task = load_task(name, tmp_path / "data")
     documents = list(task.gallery or ())
     index, pictures = indexed(tmp_path, [task.files.get(d, d) for d in documents])
-    first, _ = first_stage(task, index, WordEmbedder(), images=pictures)
+    first = first_stage(task, index, WordEmbedder(), images=pictures).run
     locate = two_stage.in_folder(task, pictures)
     items = two_stage.items_of(task, first, 10, locate, pictures)
     grades = {(query_of(task, q, pictures).words, d): g for q, judged in task.qrels.items()

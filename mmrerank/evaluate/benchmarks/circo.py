@@ -8,7 +8,7 @@ src/evaluation.py, commit 6db0150.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +62,24 @@ class CircoTask(Task):
     aspects: Mapping[str, Sequence[str]]
 
 
+class _Files(Mapping[str, str]):
+    """COCO's file of any image id: where no gallery lies in the data, a run names images that no row does."""
+
+    def __init__(self, ids: Sequence[str]) -> None:
+        self._ids = ids
+
+    def __getitem__(self, id_: str) -> str:
+        if not (id_.isascii() and id_.isdigit()):
+            raise KeyError(id_)
+        return f"{int(id_):012d}.jpg"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ids)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+
 def load(data: Path, split: str, options: Options) -> CircoTask:
     """``annotations/SPLIT.json``; the gallery too where COCO's ``image_info_unlabeled2017.json`` is there."""
     path = find(data, NAME, f"annotations/{split}.json", f"{split}.json")
@@ -111,7 +129,7 @@ def load(data: Path, split: str, options: Options) -> CircoTask:
         queries=asked,
         qrels=qrels,
         gallery=gallery,
-        files={i: f"{int(i):012d}.jpg" for i in gallery or ()},
+        files=_Files(gallery or ()),
         targets=targets,
         aspects=aspects,
         depth=50,
@@ -142,8 +160,13 @@ def _number(name: str) -> str:
     return str(int(stem)) if stem.isascii() and stem.isdigit() else name
 
 
-def read_own(task: CircoTask, path: Path, body: Any) -> Answer:
-    """A submission file: ``{"0": [50 image ids], ...}``. An image twice in a list is an error there too."""
+def read_own(task: CircoTask, path: Path, body: Any) -> Answer | None:
+    """A submission file: ``{"0": [50 image ids], ...}``; None for JSON lines.
+
+    An image twice in a list is an error there too.
+    """
+    if isinstance(body, str):
+        return None
     if not isinstance(body, dict):
         raise InputError(f"{path} must hold an object with a list of image ids for each query id")
     told = unknown_queries(body, task.queries, str(path), f"{NAME} {task.split}")

@@ -123,8 +123,12 @@ def canonical(task: CirrTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked
     return renamed(rows, lambda i: i if i in task.files else names.get(i.removeprefix("./"), i))
 
 
-def read_own(task: CirrTask, path: Path, body: Any) -> Answer:
-    """A submission file: ``{"version": "rc2", "metric": "recall" | "recall_subset", PAIRID: [names]}``."""
+def read_own(task: CirrTask, path: Path, body: Any) -> Answer | None:
+    """A submission file: ``{"version": "rc2", "metric": "recall" | "recall_subset", PAIRID: [names]}``;
+    None for JSON lines.
+    """
+    if isinstance(body, str):
+        return None
     if not isinstance(body, dict):
         raise InputError(
             f"{path} must hold an object with 'version', 'metric' and a list for each pairid"

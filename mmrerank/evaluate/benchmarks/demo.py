@@ -152,6 +152,7 @@ def evaluate_demo(
             "queries": len(book.queries),
             "candidates": candidates,
             "chat": chat if isinstance(chat, str) else chat.spec,
+            "budget": judging.around.limits,
         }
         lists = [*told.values(), *([without] if without else [])]
         if stop_after is not None or any(t.left.queries for t in lists):
@@ -194,13 +195,22 @@ def evaluate_demo(
 
 
 def journal_folder(
-    *, seed: int, scenes: int, queries: int, chat: str, candidates: int = CANDIDATES
+    *,
+    seed: int,
+    scenes: int,
+    queries: int,
+    chat: str,
+    candidates: int = CANDIDATES,
+    around: Surroundings | None = None,
 ) -> Path:
     """Where the command keeps journals: ``runs/eval/demo-XXXXXXXX``, another one for other work.
 
-    Other weights, prompts or code are other work too: an update begins a folder instead of failing.
+    Other weights, prompts, code or limits of a query are other work too: an update begins a folder instead
+    of failing.
     """
-    work = [seed, scenes, queries, candidates, chat_identity(chat), prompt_digests(), code_digest()]
+    limits = (around or Surroundings()).limits
+    work = [seed, scenes, queries, candidates, limits]
+    work += [chat_identity(chat), prompt_digests(), code_digest()]
     digest = hashlib.sha256(json.dumps(work).encode()).hexdigest()
     return Path("runs") / "eval" / f"demo-{digest[:8]}"
 

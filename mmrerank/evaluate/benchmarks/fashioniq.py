@@ -121,8 +121,12 @@ def canonical(task: FashionTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ran
     return renamed(rows, name)
 
 
-def read_own(task: FashionTask, path: Path, body: Any) -> Answer:
-    """A prediction file ``CATEGORY.SPLIT.pred.json``: the caption file's rows, each with its ``ranking``."""
+def read_own(task: FashionTask, path: Path, body: Any) -> Answer | None:
+    """A prediction file ``CATEGORY.SPLIT.pred.json``: the caption file's rows, each with its ``ranking``;
+    None for JSON lines.
+    """
+    if isinstance(body, str):
+        return None
     category = path.name.partition(".")[0]
     if category not in task.parts:
         raise InputError(

@@ -7,6 +7,7 @@ for relevant, and ``gallery.txt`` list the images.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from mmrerank.evaluate.scores import Measured
 
 NAME = "folder"
 SPLITS = ("all",)
+_DEPTH = 1000  # of lists for metrics without a cut-off, as in TREC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +33,10 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class FolderTask(Task):
-    """``metrics`` are the names wanted."""
+    """``metrics`` are the names wanted, ``whole`` those of them that look at a list to its end."""
 
     metrics: Sequence[str]
+    whole: Sequence[str]
 
 
 def load(data: Path, split: str, options: Options) -> FolderTask:
@@ -41,6 +44,8 @@ def load(data: Path, split: str, options: Options) -> FolderTask:
     names = split_names(options.metrics)
     if not names:
         raise UsageError("the option metrics names none; see `mmrerank list metrics`")
+    cuts = [int(k[1]) for n in names if (k := re.search(r"@(\d+)$", n))]
+    whole = [n for n in names if not re.search(r"@\d+$", n)]
     content = _folder.read(data, NAME)
     return FolderTask(
         benchmark=NAME,
@@ -51,7 +56,22 @@ def load(data: Path, split: str, options: Options) -> FolderTask:
         lists=content.lists,
         categories=content.categories,
         metrics=names,
+        whole=whole,
+        depth=max([*cuts, *([_DEPTH] if whole else [])]),
     )
+
+
+def doubts(task: FolderTask, answers: Sequence[Answer]) -> list[str]:
+    """A warning where lists end before what metrics without a cut-off look for."""
+    right = {q: {i for i, grade in judged.items() if grade > 0} for q, judged in task.qrels.items()}
+    rows = one_run(task, answers).rows
+    cut = [q for q, ranked in rows.items() if right[q] - set(ranked.ids)]
+    if not cut or not task.whole:
+        return []
+    return [
+        f"{len(cut)} of {len(rows)} lists lack some right image, such as {cut[0]!r}: it counts as never "
+        f"found in {', '.join(task.whole)}; longer lists (--depth) may hold it"
+    ]
 
 
 def score(task: FolderTask, answers: Sequence[Answer]) -> dict[str, Measured]:

@@ -1,8 +1,8 @@
 """INQUIRE-Rerank: 100 given pictures for each query are put in order, and the whole list is judged.
 
-R counts the positives among the 100. Source as `inquire_fullrank`; the rows are those of the data set
-INQUIRE-Rerank (validation 40 queries, test 160). Without them, from the annotation file alone, the list that
-a run holds is taken for the 100.
+R counts the positives among the 100; one that a shorter list lacks is not found. Source as
+`inquire_fullrank`; the rows are those of the data set INQUIRE-Rerank (validation 40 queries, test 160).
+Without them, from the annotation file alone, the list that a run holds is taken for the 100.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from mmrerank.evaluate.benchmark import (
 from mmrerank.evaluate.benchmark import NoOptions as Options
 from mmrerank.evaluate.benchmarks import _inquire
 from mmrerank.evaluate.files import Unique, read_rows
-from mmrerank.evaluate.metrics import measure, relisted
+from mmrerank.evaluate.metrics import relisted
 from mmrerank.evaluate.runs import Qrels, Ranked, Run
 from mmrerank.evaluate.scores import Measured
 from mmrerank.types import Image
 
-__all__ = ["Options", "canonical", "expected", "load", "score"]
+__all__ = ["Options", "canonical", "doubts", "expected", "load", "score"]
 NAME = "inquire-rerank"
 SPLITS = _inquire.SPLITS
 _LISTED = 100
@@ -192,8 +192,22 @@ def expected(task: InquireRerankTask, answers: Sequence[Answer]) -> list[str]:
     return [q for q in task.qrels if q in answered]
 
 
+def doubts(task: InquireRerankTask, answers: Sequence[Answer]) -> list[str]:
+    """A warning where lists are not those that the benchmark judges."""
+    rows = one_run(task, answers).rows
+    lengths = {q: len(task.lists[q]) if task.given else _LISTED for q in rows}
+    odd = [q for q, ranked in rows.items() if len(ranked) != lengths[q]]
+    if not odd:
+        return []
+    what = "a positive that they lack is not found" if task.given else "these are other lists"
+    return [
+        f"{len(odd)} lists have other than the {lengths[odd[0]]} images that {NAME} judges, such as "
+        f"{odd[0]!r} with {len(rows[odd[0]])}; {what}"
+    ]
+
+
 def score(task: InquireRerankTask, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """AP, nDCG and MRR over the whole list, as the benchmark defines them, precision and recall."""
+    """AP, nDCG and MRR over the 100, as the benchmark defines them, precision and recall."""
     answer = one_run(task, answers)
     rows = answer.rows
     qrels: Qrels = task.qrels
@@ -208,15 +222,15 @@ def score(task: InquireRerankTask, answers: Sequence[Answer]) -> dict[str, Measu
         qrels = {
             q: {i: 1 for i in rows[q].ids if i in task.qrels[q]} for q in expected(task, answers)
         }
-    run = Run(rows=rows)
     k = _LISTED
-    return measure(run, qrels, ["INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR"]) | relisted(
-        run,
+    whole = ("INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR")
+    return relisted(
+        Run(rows=rows),
         qrels,
         {
-            f"INQUIRE_AP@{k}": f"INQUIRE_AP@{k}",
-            f"INQUIRE_nDCG@{k}": f"INQUIRE_nDCG@{k}",
-            f"INQUIRE_MRR@{k}": f"INQUIRE_MRR@{k}",
+            # k is 100 whatever a run lists: without a cut-off a short list would have a short denominator
+            **{name: f"{name}@{k}" for name in whole},
+            **{f"{name}@{k}": f"{name}@{k}" for name in whole},
             f"P@{k}": f"Precision@{k}",
             f"R@{k}": f"Recall@{k}",
         },

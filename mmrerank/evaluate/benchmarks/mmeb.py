@@ -33,7 +33,7 @@ from mmrerank.evaluate.metrics import in_order, measure
 from mmrerank.evaluate.runs import HIGHEST_GRADE, Qrels, Ranked, Run
 from mmrerank.evaluate.scores import Measured
 
-__all__ = ["Options", "load", "own_runs", "read_own", "score"]
+__all__ = ["Options", "load", "own_runs", "read_own", "score", "settled"]
 NAME = "mmeb"
 SPLITS = ("test",)
 PARTIAL = True
@@ -278,6 +278,13 @@ def read_own(task: MmebTask, path: Path, body: Any) -> Answer | None:
         },
         warnings=told if found.repeated else (),
     )
+
+
+def settled(query: str, ranked: Ranked) -> Ranked:
+    """A list to be reranked: equal scores in the order of `mixed`, since files have the right one first."""
+    place = {c: n for n, c in enumerate(mixed(query, ranked.ids))}
+    order = sorted(range(len(ranked)), key=lambda n: (-ranked.scores[n], place[ranked.ids[n]]))
+    return Ranked([ranked.ids[n] for n in order], [ranked.scores[n] for n in order])
 
 
 def ties_lose(task: MmebTask, rows: Mapping[str, Ranked]) -> dict[str, Ranked]:

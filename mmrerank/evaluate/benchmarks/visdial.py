@@ -88,11 +88,24 @@ def load(data: Path, split: str, options: Options) -> DialogueTask:
     )
 
 
+def doubts(task: DialogueTask, answers: Sequence[Answer]) -> list[str]:
+    """A warning where BRI takes a rank that no list tells."""
+    rows = one_run(task, answers).rows
+    cut = [q for q, r in rows.items() if task.targets[q.partition("/")[0]] not in r.ids]
+    if not cut:
+        return []
+    return [
+        f"{len(cut)} of {len(rows)} lists end before their picture, such as {cut[0]!r}: BRI takes it for the "
+        f"last of {len(task.gallery or ()):,}, and may be lower with longer lists (--depth)"
+    ]
+
+
 def score(task: DialogueTask, answers: Sequence[Answer]) -> dict[str, Measured]:
     """``Hits@10.roundT`` (cumulative), ``R@10.roundT``, their means over rounds, and BRI.
 
-    A dialogue counts as scored from its first answered round on. Where a list does not hold the picture,
-    BRI takes its rank for the last of the gallery.
+    A dialogue counts as scored from its first answered round on; a mean over rounds has every round, those
+    without an answer as nothing. Where a list does not hold the picture, BRI takes its rank for the last of
+    the gallery.
     """
     rows = one_run(task, answers).rows
     worst = max(len(task.gallery or ()) - 1, 0)
@@ -122,11 +135,11 @@ def score(task: DialogueTask, answers: Sequence[Answer]) -> dict[str, Measured]:
             made[f"{name}.round{n}"] = Measured(
                 name=f"{name}.round{n}", values=values, expected=dialogues, tie_rule=LIST_TIES
             )
+        # a dialogue is one unit: its rounds are alike, and are no eleven proofs of a difference
         made[name] = Measured(
             name=name,
-            values={f"{d}/{n}": v for n, values in enumerate(rounds) for d, v in values.items()},
-            expected=list(task.queries),
-            parts={f"round{n}": [f"{d}/{n}" for d in dialogues] for n in range(ROUNDS)},
+            values={d: sum(values.get(d, 0.0) for values in rounds) / ROUNDS for d in bri},
+            expected=dialogues,
             tie_rule=LIST_TIES,
         )
     made["BRI"] = Measured(
