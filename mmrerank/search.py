@@ -141,6 +141,8 @@ class ImageSearch:
         progress: Progress | None = None,
     ) -> list[SearchResult]:
         """`search` for many queries, whose questions share the model's batches."""
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
         if candidates < 1:
             raise UsageError(f"candidates must be at least 1, not {candidates}")
         # a wrong method, option or backend is reported before the embedder is loaded

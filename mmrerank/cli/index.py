@@ -10,7 +10,7 @@ import typer
 from mmrerank import config
 from mmrerank.cli._console import Output, emit, one_line, progress, say, working
 from mmrerank.cli._options import DeviceFlag, OutputFlag
-from mmrerank.errors import UsageError
+from mmrerank.errors import IndexError_, UsageError
 
 if TYPE_CHECKING:
     from mmrerank.index.build import BuildReport
@@ -155,7 +155,8 @@ def _build(
 
     # a wrong source is reported before a model is loaded for it
     corpus = open_corpus(source)
-    embedder = open_embedder(spec or config.load().embedder or _made_with(name), device=device)
+    spec = spec or config.load().embedder or _made_with(name, rebuild=options["rebuild"])
+    embedder = open_embedder(spec, device=device)
     if embedder.domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
     return ImageIndex.build(name, corpus, embedder, **options)
@@ -171,11 +172,22 @@ def _import(
     return ImageIndex.import_vectors(name, corpus, embedder_spec=spec, **options)
 
 
-def _made_with(name: str) -> str:
-    """The embedder of the index that is there already, finished or not, else the bundled one."""
+def _made_with(name: str, *, rebuild: bool) -> str:
+    """The embedder of the index that is there already, finished or not, else the bundled one.
+
+    Raises `IndexError_` where the index does not tell, `UsageError` where ``rebuild`` is to mend that.
+    """
     from mmrerank.index import manifest
-    from mmrerank.index.build import is_index
+    from mmrerank.index.folders import is_index
     from mmrerank.index.index import index_path
 
     place = index_path(name)
-    return manifest.read(place).embedder if is_index(place) else "bundled"
+    try:
+        return manifest.read(place).embedder if is_index(place) else "bundled"
+    except IndexError_ as error:
+        if not rebuild:
+            raise
+        # the bundled one would do for no index of photographs, so it is not taken silently
+        raise UsageError(
+            f"{place} does not tell any more which embedder made it; name one with --embedder"
+        ) from error

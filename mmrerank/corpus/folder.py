@@ -6,6 +6,7 @@ out. What cannot be read becomes a sample with an error, so that one bad folder 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -70,7 +71,7 @@ class FolderCorpus:
         for name, is_link in sorted(found, key=lambda entry: os.fsencode(entry[0])):
             path = folder + name
             if not name.endswith("/"):
-                if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:  # noqa: PTH122 - no Path a file
+                if _is_image(name):
                     kept.append((path, False))
                 continue
             identity = _identity(self.root / path)
@@ -140,10 +141,19 @@ def _split(listing: bytes) -> tuple[str, ...]:
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to what may be one on a disk that is away: entering it tells."""
     try:
-        return entry.is_dir()
-    except OSError:  # such as a link in a loop; as a file it gets its error
-        return False
+        if entry.is_dir():
+            return True
+        if entry.is_symlink():
+            entry.stat()
+    except OSError as error:  # a link in a loop leads nowhere
+        return error.errno != errno.ELOOP and not _is_image(entry.name)
+    return False
+
+
+def _is_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - no Path a file
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

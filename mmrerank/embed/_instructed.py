@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mmrerank.embed._mix import unit, without
+from mmrerank.embed._mix import decoded, unit, without
 from mmrerank.errors import ModelError, UsageError
-from mmrerank.images import decode
 from mmrerank.ports import Vectors
 from mmrerank.types import Query
 from mmrerank.vl.llava import MODEL_TYPES as LLAVA
@@ -96,7 +95,7 @@ class InstructedEmbedder:
         return np.stack(found).astype(np.float32) if found else vectors
 
     def _row(self, query: Query) -> tuple[list[dict[str, Any]], list[Any]]:
-        images = [decode(image) for image in query.images]
+        images = decoded(query)
         return self._turns(len(images), query.words, query.kind, query.instruction), images
 
     def _turns(self, images: int, words: str, kind: str, instruction: str) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmrerank.errors import ImageError
 from mmrerank.images import decode
 from mmrerank.ports import Vectors
 from mmrerank.types import Query
@@ -44,7 +45,7 @@ def mix(
     """
     words = {t: i for i, t in enumerate(dict.fromkeys(t for q in queries for t in _texts(q)))}
     said = texts(list(words))
-    pictures = images([decode(image) for q in queries for image in q.images])
+    pictures = images([picture for q in queries for picture in decoded(q)])
     rows = []
     at = 0
     for query in queries:
@@ -59,6 +60,18 @@ def mix(
             vector = unit(text_weight * said[words[query.words]] + (1 - text_weight) * seen)
         rows.append(without(vector, [said[words[t]] for t in query.exclude if t.strip()]))
     return np.stack(rows).astype(np.float32) if rows else said
+
+
+def decoded(query: Query) -> list[Any]:
+    """The query's images as RGB ``PIL.Image``. Raises `ImageError` naming the one that cannot be decoded."""
+    pictures = []
+    for number, image in enumerate(query.images, start=1):
+        try:
+            pictures.append(decode(image))
+        except ImageError as error:
+            name = f" ({image.path})" if image.path else ""
+            raise ImageError(f"image {number} of the query{name}: {error}") from error
+    return pictures
 
 
 def without(vector: Any, excluded: Sequence[Any]) -> Any:

@@ -52,8 +52,11 @@ def decode(
     The content decides the format, not the name. 16-bit, 32-bit and float grey values are scaled to 8
     bits. With ``allow_truncated`` the readable part of a damaged file is returned and the rest stays black
     (or grey). Raises `ImageError`, and nothing else, when the file is unreadable, empty, foreign, damaged
-    or larger than ``max_pixels``. Safe to call from threads.
+    or larger than ``max_pixels``. An `Image` with both hash and size was let in before (by an index, under
+    limits of its own): it may be of that size, and damaged. Safe to call from threads.
     """
+    if isinstance(source, Image) and source.sha256 and source.width and source.height:
+        max_pixels, allow_truncated = max(max_pixels, source.width * source.height), True
     with _reading(source) as file, pillow_quiet():
         image = open_header(file)
         _check_size(image, max_pixels)
@@ -119,7 +122,7 @@ def _reading(source: Image | bytes) -> Iterator[IO[bytes]]:
     except PIL.Image.DecompressionBombError as error:
         raise ImageError("a part of the image is far larger than it can be shown") from error
     except MemoryError as error:
-        raise ImageError("the image does not fit into memory; lower --max-pixels") from error
+        raise ImageError("the image does not fit into memory") from error
     except OSError as error:
         # Pillow's complaints carry no errno; the system's do.
         if error.errno is not None:
@@ -144,7 +147,7 @@ def _check_size(image: ImageFile, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise ImageError(
             f"{width}x{height} = {_mega(width * height)} megapixels is over the budget of "
-            f"{_mega(max_pixels)}; raise it with --max-pixels"
+            f"{_mega(max_pixels)}"
         )
 
 

@@ -10,7 +10,6 @@ import dataclasses
 import datetime
 import itertools
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,23 +20,25 @@ import numpy as np
 from mmrerank import registry
 from mmrerank.errors import IndexError_, InputError, MismatchError, ModelError
 from mmrerank.images import IMAGE_SUFFIXES
-from mmrerank.index import lock, manifest, records
+from mmrerank.index import lock, manifest
+from mmrerank.index.folders import VECTORS, check_free, clear, replacing
+from mmrerank.index.folders import is_index as is_index
 from mmrerank.index.intake import Intake, Looked, ahead, sha256
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Records
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import default_store, open_view
+from mmrerank.index.view import default_store, save_view
 from mmrerank.ports import Corpus, Embedder, Sample, Vectors
 from mmrerank.types import Image
 
 Progress = Callable[[int, int | None], None]
 """Called with (samples done, samples there are or None where the source does not say)."""
 
+_COMMIT_PIXELS = 100_000_000  # decoded images that wait for the model, at three bytes a pixel
 _COMMIT_RECORDS = 1024  # samples that need no model are committed in portions of this size
 _AHEAD_PREPARED = 128  # a prepared image takes well under a megabyte; a decoded one may take 600
 _AHEAD_DECODED = 8
 _MOVED_LOOKS = 100  # records whose files are looked for below a new source
-VECTORS = "vectors"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +94,13 @@ def build(
         store=store or default_store(),
         created=now(),
         updated=now(),
+        listed=getattr(corpus, "listed", None) is not None,
     )
-    with replacing(folder, rebuild=rebuild) as target, _claimed(target, fresh) as found:
-        kept = dataclasses.replace(found, store=store or found.store, source=corpus.location)
+    shards = getattr(corpus, "shards", ())
+    with replacing(folder, rebuild=rebuild) as target, _claimed(target, fresh, shards) as found:
+        kept = dataclasses.replace(
+            found, store=store or found.store, source=fresh.source, listed=fresh.listed
+        )
         intake_options = {"max_pixels": max_pixels, "allow_truncated": allow_truncated}
         with _Run(target, kept, embedder, batch) as run:
             report = run.go(samples, progress, getattr(corpus, "__len__", None), intake_options)
@@ -117,6 +122,7 @@ class _Run:
         self.rows = self.records.vectors
         self.pending: list[Looked] = []
         self.new: dict[str, Looked] = {}  # by hash, in order: what the next batch embeds
+        self.held = 0  # pixels that `new` holds decoded
 
     def __enter__(self) -> _Run:
         return self
@@ -164,12 +170,16 @@ class _Run:
         return BuildReport(index=self.folder, removed=removed, failed=failures, **tally)
 
     def _take(self, look: Looked) -> None:
-        if look.pixels is not None and look.record.sha256:
-            self.new.setdefault(look.record.sha256, look)
+        content = look.record.sha256
+        if look.pixels is not None and content and content not in self.new:
+            self.new[content] = look
+            if not hasattr(self.embedder, "prepare"):
+                self.held += (look.record.width or 0) * (look.record.height or 0)
         if look.record != look.old:
             # without its pixels: a thousand copies of one file would be held decoded a thousand times
             self.pending.append(dataclasses.replace(look, pixels=None))
-        if len(self.new) >= self.batch or len(self.pending) >= _COMMIT_RECORDS:
+        full = len(self.new) >= self.batch or self.held >= _COMMIT_PIXELS
+        if full or len(self.pending) >= _COMMIT_RECORDS:
             self._commit()
 
     def _commit(self) -> None:
@@ -191,6 +201,7 @@ class _Run:
         self.rows += len(hashes)
         self.pending.clear()
         self.new.clear()
+        self.held = 0
 
     def _embed(self, images: list[object]) -> Vectors:
         vectors = np.asarray(self.embedder.embed_images(images), dtype=np.float32)
@@ -204,8 +215,8 @@ class _Run:
 
     def _finish(self, seen: set[str], failed: list[Looked]) -> int:
         """Records failures and removes what the source no longer has; the number removed."""
-        # What is below a folder that could not be listed is not gone, only out of sight.
-        hidden = tuple(f.record.id + "/" for f in failed if f.record.path is None)
+        # What is in a folder or shard that could not be read is not gone, only out of sight.
+        hidden = tuple(_below(f.record.id) for f in failed if f.record.path is None)
         gone = [
             i
             for i in self.records.all_ids()
@@ -225,7 +236,7 @@ class _Run:
         """Hashes the shards, makes the view and writes the manifest, in this order."""
         shards = self.files.shards(self.rows, known=self.manifest.shards)
         vectors = self.files.load(self.rows)
-        open_view(self.folder, self.manifest.store, vectors, self.records.rows(), shards, save=True)
+        save_view(self.folder, self.manifest.store, vectors, self.records.rows(), shards)
         good, bad = self.records.counts()
         ready = dataclasses.replace(
             self.manifest,
@@ -239,6 +250,11 @@ class _Run:
         ready.write(self.folder)
 
 
+def _below(id_: str) -> str:
+    """How the ids begin of what is in the folder (``sub/``) or the shard (``1.tar``) of this id."""
+    return id_ if id_.endswith("/") else id_.removesuffix(".tar") + "/"
+
+
 def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
     for sample in samples:
         if sample.id in seen:
@@ -248,7 +264,7 @@ def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
 
 
 @contextmanager
-def _claimed(folder: Path, fresh: Manifest) -> Iterator[Manifest]:
+def _claimed(folder: Path, fresh: Manifest, shards: Iterable[Path]) -> Iterator[Manifest]:
     """Locks ``folder`` and yields the manifest to go on from; a new index that comes to nothing is removed.
 
     Raises `MismatchError` when an index of another embedder is there, `IndexError_` when the folder is
@@ -263,7 +279,7 @@ def _claimed(folder: Path, fresh: Manifest) -> Iterator[Manifest]:
             fresh.write(folder)
         found = manifest.read(folder)
         if not new:
-            _check_same(folder, found, fresh)
+            _check_same(folder, found, fresh, shards)
         try:
             yield found
         except InputError:
@@ -275,18 +291,27 @@ def _claimed(folder: Path, fresh: Manifest) -> Iterator[Manifest]:
             raise
 
 
-def _check_same(folder: Path, found: Manifest, fresh: Manifest) -> None:
+def _check_same(folder: Path, found: Manifest, fresh: Manifest, shards: Iterable[Path]) -> None:
     if found.imported:
         raise MismatchError(
             f"{folder} holds vectors imported for {found.embedder}; import again, or index with --rebuild"
         )
     if found.fingerprint != fresh.fingerprint:
         raise MismatchError(mismatch(folder, found, fresh.embedder, fresh.fingerprint, fresh.dim))
-    if found.source != fresh.source and not _moved(folder, found.source, fresh.source):
+    if found.source != fresh.source and not (
+        _grown(folder, found.source, shards) or _moved(folder, found.source, fresh.source)
+    ):
         raise IndexError_(
             f"{folder} is the index of {found.source}, not of {fresh.source}; name another --index, "
             "or replace it with --rebuild"
         )
+
+
+def _grown(folder: Path, old: str, shards: Iterable[Path]) -> bool:
+    """True when every file that the index knows is one of ``shards``: their pattern names more by now."""
+    with closing(Records(folder, write=True)) as known:
+        files = {Path(old) / os.fsdecode(path) for path in known.paths()}
+    return bool(files) and files <= set(shards)
 
 
 def _moved(folder: Path, old: str, new: str) -> bool:
@@ -320,61 +345,6 @@ def mismatch(folder: Path, found: Manifest, spec: str, fingerprint: str, dim: in
         f"{folder} was made with {theirs}, not with {spec} ({fingerprint[:19]}, {dim}-d); use "
         f"--embedder {found.embedder}, or index again with --rebuild"
     )
-
-
-@contextmanager
-def replacing(folder: Path, *, rebuild: bool) -> Iterator[Path]:
-    """Where to build: ``folder``, or, to replace an index there, a folder beside it that takes its place.
-
-    The old index serves its readers, and stays when the new one comes to nothing.
-    """
-    old = folder.with_name(f".{folder.name}.old")
-    if old.exists():  # a run was killed between the two renames, or just behind them
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            old.rename(folder)
-    if not (rebuild and folder.is_dir() and is_index(folder)):
-        yield folder
-        return
-    beside = folder.with_name(f".{folder.name}.rebuild")
-    with lock.writing(folder):
-        if beside.exists():
-            shutil.rmtree(beside)
-        yield beside
-        folder.rename(old)
-        beside.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-@contextmanager
-def writable(folder: Path) -> Iterator[None]:
-    """Turns what the file system refuses inside into an `IndexError_`."""
-    try:
-        yield
-    except OSError as error:
-        raise IndexError_(f"{folder} cannot be written: {error}") from error
-
-
-def check_free(folder: Path) -> None:
-    """Raises `IndexError_` when ``folder`` holds something else than an index, or one being started."""
-    started = is_index(folder) or (folder / lock.FILE).exists() or not folder.exists()
-    if not started and any(folder.iterdir()):
-        raise IndexError_(f"{folder} holds something else than an index; name another --index")
-
-
-def is_index(folder: Path) -> bool:
-    """True when ``folder`` holds an index, of whatever state."""
-    return any((folder / name).exists() for name in (manifest.FILE, records.FILE))
-
-
-def clear(folder: Path) -> None:
-    """Removes an index's files from ``folder``, and nothing else."""
-    for name in (VECTORS, *registry.names("store")):
-        shutil.rmtree(folder / name, ignore_errors=True)
-    log = (f"{records.FILE}-wal", f"{records.FILE}-shm")
-    for name in (manifest.FILE, records.FILE, *log, lock.FILE):
-        (folder / name).unlink(missing_ok=True)
 
 
 def no_images(location: str) -> str:

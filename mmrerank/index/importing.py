@@ -12,26 +12,17 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank import catalog
+from mmrerank import catalog, registry
 from mmrerank.errors import ImageError, IndexError_, InputError, MismatchError, UsageError
-from mmrerank.images import probe
+from mmrerank.images import DEFAULT_MAX_PIXELS, probe
 from mmrerank.index import lock, manifest
-from mmrerank.index.build import (
-    VECTORS,
-    BuildReport,
-    Progress,
-    check_free,
-    clear,
-    is_index,
-    no_images,
-    now,
-    replacing,
-)
+from mmrerank.index.build import BuildReport, Progress, no_images, now
+from mmrerank.index.folders import VECTORS, check_free, clear, is_index, replacing
 from mmrerank.index.intake import place, sha256, status
 from mmrerank.index.manifest import IMPORTED, Manifest
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import default_store, open_view
+from mmrerank.index.view import default_store, save_view
 from mmrerank.ports import Sample, Vectors
 
 _BATCH_ROWS = 4096
@@ -65,6 +56,8 @@ def import_vectors(
     if not embedder_spec.strip():
         raise UsageError("imported vectors need the name of the embedder that made them")
     folder = Path(os.path.realpath(folder))
+    if store:
+        registry.load("store", store).open()  # what is not there is reported before any work
     if not len(corpus.vectors):
         raise InputError(no_images(corpus.location))
     old = _old(folder, embedder_spec, rebuild)
@@ -138,7 +131,7 @@ def _write(
     try:
         vectors = _fill(folder, records, corpus, progress)
         shards = VectorFiles(folder / VECTORS, fresh.dim).shards(len(vectors))
-        open_view(folder, fresh.store, vectors, records.rows(), shards, save=True)
+        save_view(folder, fresh.store, vectors, records.rows(), shards)
         count = len(vectors)
         dataclasses.replace(
             fresh, state="ready", records=count, vectors=count, shards=shards
@@ -199,6 +192,8 @@ def _record(sample: Sample, root: Path, row: int) -> Record:
         info = probe(sample.image)
     except (OSError, ImageError):
         return record
+    if info.width * info.height > DEFAULT_MAX_PIXELS:
+        return record  # with its size told it would be decoded, and nobody has asked for that
     return replace(
         record, width=info.width, height=info.height, taken=info.taken, camera=info.camera
     )

@@ -6,8 +6,10 @@ Embeds no query itself: it takes vectors, and checks that they come from the emb
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,16 @@ from typing import Any
 import numpy as np
 
 from mmrerank import catalog
-from mmrerank.errors import IndexError_, InputError, MismatchError, UsageError
+from mmrerank.errors import ImageError, IndexError_, InputError, MismatchError, UsageError
 from mmrerank.images import DEFAULT_MAX_PIXELS
 from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, verify
-from mmrerank.index.build import VECTORS, BuildReport, Progress
+from mmrerank.index.build import BuildReport, Progress
+from mmrerank.index.folders import VECTORS, is_index, writable
 from mmrerank.index.importing import VectorCorpus
+from mmrerank.index.intake import status
 from mmrerank.index.manifest import IMPORTED
+from mmrerank.index.records import FILE as DATABASE
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import View, open_view, usable
@@ -51,13 +56,15 @@ def index_path(name: str | Path) -> Path:
 
 class ImageIndex:
     """A finished index, open for reading. Many readers may have it open while one writer updates it;
-    a reader sees the vectors as they were when it first searched.
+    a reader sees the vectors as they were when it first searched. Of an index that was replaced (rebuilt,
+    imported again) vectors are read no more: `IndexError_` then asks to open it again.
     """
 
     def __init__(self, path: Path, facts: manifest.Manifest, *, store: str | None = None) -> None:
         self.path = path
         self.manifest = facts
         self._store = store
+        self._opened = _database(path)
         self._records = Records(path)
 
     # Making
@@ -89,7 +96,7 @@ class ImageIndex:
         one, or one that is being written.
         """
         place = index_path(path)
-        with building.writable(place):
+        with writable(place):
             return building.build(
                 place,
                 corpus,
@@ -121,7 +128,7 @@ class ImageIndex:
         replaced; any other only with ``rebuild``, else `MismatchError`.
         """
         place = index_path(path)
-        with building.writable(place):
+        with writable(place):
             return importing.import_vectors(
                 place,
                 corpus,
@@ -143,9 +150,7 @@ class ImageIndex:
             raise IndexError_(_missing(place))
         facts = manifest.read(place)
         if facts.state != "ready":
-            raise IndexError_(
-                f"{place} is unfinished; go on with: mmrerank index {facts.source} --index {path}"
-            )
+            raise IndexError_(f"{place} is unfinished; {_go_on(facts, path)}")
         return cls(place, facts, store=store)
 
     def close(self) -> None:
@@ -235,10 +240,22 @@ class ImageIndex:
     def _view(self) -> View:
         # Records first: whatever row they name is on the disk already, even while somebody writes.
         rows = self._records.rows()
-        files = VectorFiles(self.path / VECTORS, self.dim)
-        vectors = files.load(rows[-1] + 1 if rows else 0)
+        with self._in_place() as files:
+            vectors = files.load(rows[-1] + 1 if rows else 0)
         name = self._store or usable(self.manifest.store)
         return open_view(self.path, name, vectors, rows, self.manifest.shards, save=False)
+
+    @contextmanager
+    def _in_place(self) -> Iterator[VectorFiles]:
+        """The vector files, to be read within it. Raises `IndexError_` when they are another index's.
+
+        They are opened by name, and the database stays open: after a rebuild its rows name other images.
+        """
+        try:
+            yield VectorFiles(self.path / VECTORS, self.dim)
+        finally:
+            if _database(self.path) != self._opened:
+                raise IndexError_(f"{self.path} was replaced by another index; open it again")
 
     def search(
         self, vectors: Vectors, k: int, *, embedder: Embedder | None = None
@@ -260,8 +277,8 @@ class ImageIndex:
     def vectors(self, ids: Sequence[str]) -> Vectors:
         """The vectors ``(n, dim)`` of these images, of length 1. Raises `InputError` for an unknown id."""
         rows = self._records.rows_of(ids)
-        files = VectorFiles(self.path / VECTORS, self.dim)
-        return np.asarray(files.load(max(rows, default=-1) + 1)[rows], dtype=np.float32)
+        with self._in_place() as files:
+            return files.take(rows)
 
     def candidates(self, vector: Vectors, k: int) -> tuple[Candidate, ...]:
         """The ``k`` nearest images of one query vector ``(dim,)``, with all that is known about them."""
@@ -311,23 +328,54 @@ class ImageIndex:
         return [self.image(i) for i in ids]
 
     def locate(self, record: Record) -> Image:
-        """Where the image of a record is now, as seen from the source's location."""
-        return Image(
+        """Where the image of a record is now, as seen from the source's location.
+
+        Without its hash and size where the file has changed since: they are the old picture's.
+        """
+        image = Image(
             path=Path(self.manifest.source) / os.fsdecode(record.path or b""),
             offset=record.offset,
             length=record.length,
-            sha256=record.sha256,
-            width=record.width,
-            height=record.height,
         )
+        if record.sha256 and _changed(image, record):
+            return image
+        return replace(image, sha256=record.sha256, width=record.width, height=record.height)
+
+
+def _database(folder: Path) -> tuple[int, int] | None:
+    """Device and inode of the records, which tell one index in ``folder`` from the next."""
+    try:
+        found = (folder / DATABASE).stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _changed(image: Image, record: Record) -> bool:
+    """Whether the file is there, with another size or time than the record has."""
+    try:
+        now = status(image)
+    except (OSError, ImageError):
+        return False
+    return now != {"size": record.size, "mtime_ns": record.mtime_ns}
+
+
+def _go_on(facts: manifest.Manifest, path: str | Path) -> str:
+    """What finishes an index that was begun; what a list or an import was of, only the user knows."""
+    source, index = shlex.quote(facts.source), shlex.quote(str(path))
+    if facts.imported:
+        spec = shlex.quote(facts.embedder)
+        return (
+            "import again with: "
+            f"mmrerank index {source} --index {index} --vectors V.npy --ids IDS.jsonl --embedder {spec}"
+        )
+    if facts.listed:
+        return f"pipe the same list again, in the folder {facts.source}: mmrerank index - --index {index}"
+    return f"go on with: mmrerank index {source} --index {index}"
 
 
 def _missing(place: Path) -> str:
-    found = (
-        sorted(p.name for p in INDEXES.iterdir() if building.is_index(p))
-        if INDEXES.is_dir()
-        else []
-    )
+    found = sorted(p.name for p in INDEXES.iterdir() if is_index(p)) if INDEXES.is_dir() else []
     there = f"in ./{INDEXES} there are: {', '.join(found)}" if found else f"./{INDEXES} has none"
     name = place.name if place.parent == INDEXES else str(place)
     return (

@@ -88,7 +88,14 @@ class Intake:
         row = self.records.row_of(content)
         if row is not None:
             return Looked(record=replace(record, row=row), old=old)
-        pixels = decode(source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated)
+        try:
+            pixels = decode(
+                source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated
+            )
+        except ImageError as error:
+            if info.width * info.height > self.max_pixels:
+                raise ImageError(f"{error}; raise it with --max-pixels") from error
+            raise
         return Looked(
             record=record, old=old, pixels=self.prepare(pixels) if self.prepare else pixels
         )

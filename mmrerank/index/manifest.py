@@ -15,6 +15,7 @@ from typing import Any, Literal
 from mmrerank.errors import IndexError_
 
 FILE = "manifest.json"
+TEMPORARY = f".{FILE}.tmp"
 FORMAT = 1
 IMPORTED = "imported:"
 """Start of the fingerprint of vectors that were made elsewhere; the embedder's spec follows."""
@@ -33,8 +34,9 @@ class Shard:
 class Manifest:
     """The facts about one index. ``state`` is ``building`` until the first run has reached its end.
 
-    ``source`` is the corpus's location; ``domain`` says what its images are of, where that is known (a
-    model with the same domain is at home here). Times are ISO 8601 in UTC.
+    ``source`` is the corpus's location; with ``listed`` a list named its images, not the folder. ``domain``
+    says what they are of, where that is known (a model with the same domain is at home here). Times are ISO
+    8601 in UTC.
     """
 
     embedder: str
@@ -50,6 +52,7 @@ class Manifest:
     vectors: int = 0
     failed: int = 0
     shards: tuple[Shard, ...] = ()
+    listed: bool = False
     format: int = FORMAT
 
     @property

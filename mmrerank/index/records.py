@@ -214,6 +214,10 @@ class Records:
             raise InputError(f"the index has no vector of {lacking[0]!r}")
         return [found[i] for i in ids]
 
+    def paths(self) -> set[bytes]:
+        """The files that the images are in, as `Record` has them."""
+        return {r[0] for r in self._all("SELECT DISTINCT path FROM records WHERE path IS NOT NULL")}
+
     def rows(self) -> list[int]:
         """The rows in use, ascending."""
         sql = "SELECT DISTINCT row FROM records WHERE row IS NOT NULL ORDER BY row"

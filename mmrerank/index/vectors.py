@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -99,6 +100,15 @@ class VectorFiles:
         if not parts:
             return np.zeros((0, self.dim), dtype=np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def take(self, rows: Sequence[int]) -> Vectors:
+        """Copies of these rows ``(n, dim)``; nothing else is read. Raises `IndexError_` as `load` does."""
+        numbers, at = np.divmod(np.asarray(rows, dtype=np.int64), self._shard_rows)
+        taken = np.empty((len(at), self.dim), dtype=np.float32)
+        for number in np.unique(numbers):
+            here = numbers == number
+            taken[here] = self._map(int(number), int(at[here].max()) + 1)[at[here]]
+        return taken
 
     def shards(self, rows: int, known: tuple[Shard, ...] = ()) -> tuple[Shard, ...]:
         """Every shard with its hash, as the manifest lists them.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mmrerank.errors import IndexError_
 from mmrerank.index import view
-from mmrerank.index.build import VECTORS
+from mmrerank.index.folders import VECTORS
 from mmrerank.index.intake import sha256
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Record, Records

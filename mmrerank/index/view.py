@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,19 @@ def open_view(
             if place.is_dir():
                 replace(place / _STAMP, f"{stamp}\n{_digest(place)}".encode())
     return View(store=store, rows=used)
+
+
+def save_view(
+    folder: Path, name: str, vectors: Vectors, rows: Sequence[int], shards: Sequence[Shard]
+) -> None:
+    """Leaves the view by store ``name`` on disk. An index is whole without it, so that it only warns."""
+    try:
+        open_view(folder, usable(name), vectors, rows, shards, save=True)
+    except OSError as error:
+        warnings.warn(
+            f"{folder / name} cannot be written ({error}); every search will make it anew",
+            stacklevel=2,
+        )
 
 
 def problems(folder: Path, name: str) -> Iterator[str]:

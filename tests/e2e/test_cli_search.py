@@ -193,6 +193,18 @@ def test_indexes_and_sources_that_are_not_there(built: Path, source: Path, tmp_p
     )
 
 
+def test_a_rebuild_of_what_says_nothing_any_more_needs_the_embedder(
+    built: Path, source: Path, tmp_path: Path
+) -> None:
+    spec = json.loads((built / "manifest.json").read_text())["embedder"]
+    index = shutil.copytree(built, tmp_path / "i")
+    (index / "manifest.json").write_text("{")
+    again = ["index", source / "images", "--index", index]
+    assert "with --rebuild" in run(*again, code=4).stderr
+    assert "name one with --embedder" in run(*again, "--rebuild", code=2).stderr
+    assert data(*again, "--rebuild", "--embedder", spec)["added"] == 5
+
+
 def test_indexing_again_and_from_a_list(built: Path, source: Path) -> None:
     # the embedder is what the index was made with
     told = data("index", source / "images", "--index", built)

@@ -15,11 +15,20 @@ import pytest
 from index_world import ColourEmbedder, build, contents, nearest, paint, tally
 
 from mmrerank.corpus import folder as folder_corpus
-from mmrerank.errors import IndexError_, InputError, MismatchError, ModelError, UsageError
+from mmrerank.errors import (
+    ImageError,
+    IndexError_,
+    InputError,
+    MismatchError,
+    ModelError,
+    UsageError,
+)
+from mmrerank.images import decode
 from mmrerank.index import vectors
 from mmrerank.index.index import ImageIndex, index_path
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.ports import Sample
+from mmrerank.search import ImageSearch
 from mmrerank.types import Image
 
 
@@ -68,6 +77,40 @@ def test_the_store_makes_no_difference(source: Path, tmp_path: Path) -> None:
         for name in ("exact", "faiss")
     ]
     assert found[0] == found[1]
+
+
+def test_a_file_that_has_changed_is_not_known_by_its_old_bytes(
+    source: Path, tmp_path: Path
+) -> None:
+    build(tmp_path / "x", source)
+    index = ImageIndex.open(tmp_path / "x")
+    old = index.image("03.png")
+    paint(source, ["03.png"], start=90)
+    now = index.image("03.png")
+    assert now.digest == Image(path=source / "03.png").digest != old.digest
+    assert (now.sha256, now.width, now.height) == (None, None, None)
+    (source / "03.png").unlink()
+    assert index.image("03.png") == old
+
+
+def test_what_an_index_let_in_can_be_shown(source: Path, tmp_path: Path) -> None:
+    noise = PIL.Image.effect_noise((300, 200), 90).convert("RGB")
+    noise.save(source / "whole.jpg")
+    data = (source / "whole.jpg").read_bytes()
+    (source / "cut.jpg").write_bytes(data[: len(data) // 2])
+    report = build(tmp_path / "x", source, max_pixels=50_000)
+    told = {f.source: f.error for f in report.failed}
+    assert told["whole.jpg"].endswith("the budget of 0.05; raise it with --max-pixels")
+    build(tmp_path / "x", source, allow_truncated=True)
+    index = ImageIndex.open(tmp_path / "x")
+    with pytest.raises(ImageError, match="cut off|damaged"):
+        decode(Image(path=source / "cut.jpg"))
+    assert decode(index.image("cut.jpg")).size == (300, 200)
+    assert decode(index.image("whole.jpg"), max_pixels=50_000).size == (300, 200)
+    # what has come in its place since was let in by nobody
+    noise.resize((301, 200)).save(source / "whole.jpg")
+    with pytest.raises(ImageError, match=r"over the budget of 0\.05$"):
+        decode(index.image("whole.jpg"), max_pixels=50_000)
 
 
 def test_files_with_the_same_bytes_share_a_vector_and_keep_their_ids(
@@ -208,21 +251,6 @@ def test_a_source_that_has_become_empty_costs_nothing(source: Path, tmp_path: Pa
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "x"]
 
 
-def test_a_folder_out_of_sight_is_not_a_folder_gone(source: Path, tmp_path: Path) -> None:
-    build(tmp_path / "x", source)
-
-    class Blind:
-        location = str(source)
-
-        def samples(self) -> Iterable[Sample]:
-            yield from (s for s in folder_corpus.open(str(source)).samples() if "more" not in s.id)
-            yield Sample(id="more", error="the folder cannot be listed")
-
-    report = ImageIndex.build(tmp_path / "x", Blind(), ColourEmbedder())
-    assert tally(report) == (0, 0, 0, 7, 1)
-    assert len(ImageIndex.open(tmp_path / "x")) == 10
-
-
 def test_an_id_twice_is_refused(source: Path, tmp_path: Path) -> None:
     class Twice:
         location = str(source)
@@ -284,6 +312,13 @@ def test_many_shards(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert index.verify() == []
     for name in ("00.png", "late.png", "later.png"):
         assert nearest(index, source / name)[0] == name
+    # each shard is read by itself: together they may not fit into memory
+    monkeypatch.setattr(VectorFiles, "load", None)
+    wanted = ["later.png", "00.png", "more/0.png", "00.png"]
+    expected = ColourEmbedder().embed_images([PIL.Image.open(source / name) for name in wanted])
+    assert index.vectors(wanted) == pytest.approx(expected, abs=1e-6)
+    assert index.vectors([]).shape == (0, 12)
+    monkeypatch.undo()
     files = VectorFiles(tmp_path / "x/vectors", 12, shard_rows=4)
     files.truncate(6)
     assert files.load(6).shape == (6, 12)
@@ -324,6 +359,32 @@ def test_queries_are_checked(source: Path, tmp_path: Path) -> None:
     assert index.search(np.ones((0, 12)), 3) == []
     once, scaled = index.search(np.stack([np.ones(12), 7 * np.ones(12)]), 3)
     assert once == scaled
+    searcher = ImageSearch(index, embedder=ColourEmbedder())
+    for k in (0, -1):
+        with pytest.raises(UsageError, match=f"k must be at least 1, not {k}"):
+            searcher.search("a", k=k)
+
+
+def test_large_images_do_not_wait_for_a_full_batch(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmrerank.index import build as building
+
+    batches: list[int] = []
+
+    class Counting(ColourEmbedder):
+        def embed_images(self, images: Any) -> Any:
+            batches.append(len(images))
+            return super().embed_images(images)
+
+    monkeypatch.setattr(building, "_COMMIT_PIXELS", 3 * 8 * 6)
+    assert build(tmp_path / "x", source, Counting()).added == 10
+    assert batches == [3, 3, 3, 1]
+    batches.clear()
+    ready = Counting()
+    ready.prepare = lambda image: image  # type: ignore[attr-defined]
+    assert build(tmp_path / "y", source, ready).added == 10
+    assert batches == [10]
 
 
 def test_copies_are_not_held_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

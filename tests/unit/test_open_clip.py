@@ -13,8 +13,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from mmrerank.embed._mix import decoded
 from mmrerank.embed._open import open_embedder
-from mmrerank.errors import ModelError, UsageError
+from mmrerank.errors import ImageError, ModelError, UsageError
 from mmrerank.ports import Embedder
 from mmrerank.types import Image, Query
 
@@ -278,6 +279,16 @@ def test_weights_trained_with_quickgelu_get_it(
         open_embedder(f"open_clip:{name}")
     assert asked["force_quick_gelu"] is quick
     assert asked["require_pretrained"] is True
+
+
+def test_an_image_of_a_query_that_cannot_be_decoded_is_named(tmp_path: Path) -> None:
+    (tmp_path / "dog.jpg").write_bytes(b"no image")
+    PIL.Image.new("RGB", (4, 3)).save(tmp_path / "cat.png")
+    images = tuple(Image(path=tmp_path / name) for name in ("cat.png", "dog.jpg"))
+    with pytest.raises(ImageError, match=r"^image 2 of the query \(.*/dog\.jpg\): the content is"):
+        decoded(Query(images=images))
+    with pytest.raises(ImageError, match="^image 1 of the query: the file is empty"):
+        decoded(Query(images=(Image(data=b""),)))
 
 
 @pytest.mark.parametrize(

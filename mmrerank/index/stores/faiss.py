@@ -64,10 +64,14 @@ class FaissStore:
         return scores, rows
 
     def save(self, folder: Path) -> None:
-        """Writes the index into ``folder``."""
+        """Writes the index into ``folder``. Raises `OSError`, and leaves nothing, where it cannot."""
         folder.mkdir(exist_ok=True)
         temporary = folder / f".{_FILE}.tmp"
-        self._faiss.write_index(self._index, str(temporary))
+        try:
+            self._faiss.write_index(self._index, str(temporary))
+        except RuntimeError as error:  # FAISS's answer to a full disk, and to every other refusal
+            temporary.unlink(missing_ok=True)
+            raise OSError(" ".join(str(error).split())) from error
         temporary.replace(folder / _FILE)
 
     def load(self, folder: Path, vectors: Vectors) -> bool:
