@@ -85,5 +85,9 @@ class ReplyError(ChatError):
     """The model answered, but its reply says nothing usable."""
 
 
+class NoRoomError(ReplyError):
+    """The reply was cut off before it said anything: thoughts took all of its tokens."""
+
+
 class BudgetError(ChatError):
     """A question was not asked, because what may be spent is spent."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmrerank.chat._text import without_thinking
-from mmrerank.errors import ReplyError
+from mmrerank.errors import NoRoomError, ReplyError
 from mmrerank.images import data_uri, decode, fit
 from mmrerank.messages import Ask, Message, Reply
 from mmrerank.types import Image, Usage
@@ -164,12 +164,12 @@ def reading(ask: Ask, payload: bytes) -> Reply:
         why = "only reasoning" if thought else "no text"
         room = "give it room to think with --chat-option thinking=4096" if thought else "raise it"
         hint = f" within max_tokens ({ask.max_tokens}); {room}" if cut else ""
-        return _useless(f"the model gave {why}{hint}", usage)
+        return _useless(f"the model gave {why}{hint}", usage, NoRoomError if cut else ReplyError)
     return Reply(text=text, usage=usage, finish="length" if cut else "stop")
 
 
-def _useless(why: str, usage: Usage | None = None) -> Reply:
-    return Reply(error=ReplyError(why), finish="error", usage=usage or Usage())
+def _useless(why: str, usage: Usage | None = None, kind: type[ReplyError] = ReplyError) -> Reply:
+    return Reply(error=kind(why), finish="error", usage=usage or Usage())
 
 
 def answered_as(payload: bytes, model: str) -> str:

@@ -56,9 +56,18 @@ def name_of(seed: int, index: int) -> str:
 
 
 def draw_world(folder: Path, *, seed: int, scenes: int, progress: Progress | None = None) -> World:
-    """Draws a world into ``folder``, or reuses what is there of the same world."""
-    drawn = evaluation_scenes(seed, scenes)
+    """Draws a world into ``folder``, or reuses what is there of the same world.
+
+    Raises `InputError` for a folder with other things in it, `UsageError` for so many scenes that two of
+    them have one name.
+    """
     names = tuple(name_of(seed, n) for n in range(scenes))
+    if len(set(names)) < scenes:
+        raise UsageError(
+            f"two of {scenes:,} pictures of world {seed} would have one name; draw fewer (27,000 is safe for "
+            "most worlds), or take another --seed"
+        )
+    drawn = evaluation_scenes(seed, scenes)
     book = World(folder=folder, scenes=drawn, names=names)
     book.images.mkdir(parents=True, exist_ok=True)
     strays = {p for p in book.images.iterdir() if p.name not in set(names)}

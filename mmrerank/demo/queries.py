@@ -117,10 +117,10 @@ def _compose(
     facts = _facts(rng, scene, category)
     if facts is None:
         return None
-    phrasing = choose_phrasing(rng, category, split)
+    phrasing = choose_phrasing(rng, facts, split)
     text = say(rng, facts, phrasing)
     return DemoQuery(
-        category=category, text=text, facts=facts, practised=is_practised(category, *phrasing)
+        category=category, text=text, facts=facts, practised=is_practised(facts, phrasing)
     )
 
 
@@ -200,7 +200,8 @@ def _composed(rng: np.random.Generator, split: Split, scene: Scene) -> DemoQuery
         WeatherFact(weather=scene.weather),
     )
     change = int(rng.integers(3))
-    place, weather, shown = scene.place, scene.weather, group
+    # one of them: "the same" asks for the thing, and not for how many there are
+    place, weather, shown = scene.place, scene.weather, replace(group, count=1)
     same = pick(rng, ("the same but ", "the same, but ", "like this but ", "this, but ", ""))
     if change == 0:
         weather = pick(rng, [w for w in WEATHERS if w != scene.weather])
@@ -225,7 +226,8 @@ def _dialogue(rng: np.random.Generator, scene: Scene) -> DemoQuery:
     group = pick(rng, scene.groups)
     noun = Noun(kind=group.kind, colour=group.colour if rng.random() < 0.7 else None)
     place, weather = PlaceFact(place=scene.place), WeatherFact(weather=scene.weather)
-    start = pick(rng, ("{}", "show me {}", "find {}", "i want {}"))
+    # forms that training has for a thing alone, too
+    start = pick(rng, ("{}", "looking for {}", "find {}", "i want {}"))
     it = pick(rng, ("it should be {}", "make it {}", "{}", "{} please"))
     later = {
         "colour": f"it should be {noun.colour}",
@@ -253,7 +255,7 @@ def _with_unknown(rng: np.random.Generator, split: Split, query: DemoQuery) -> D
         return query
     word = words.outside(rng, split)
     facts = (UnknownFact(word=word), *query.facts[1:])
-    text = say(rng, facts, choose_phrasing(rng, query.category, split))
+    text = say(rng, facts, choose_phrasing(rng, facts, split))
     return DemoQuery(category=query.category, text=text, facts=facts)
 
 

@@ -1,8 +1,9 @@
 """How the picture book's facts are said in a search: many wordings for one meaning.
 
 Every wording is made of surface forms (``on a rainy day``), a lead (``show me``) and a frame (what comes
-first). A stable hash keeps some combinations of lead and frame out of training and validation, so that
-evaluation asks in ways nobody practised. No wording here uses a word that only evaluation has.
+first). A stable hash keeps some forms, which are a lead with an order of things, place and weather, out of
+training and validation, whatever is searched for, so that evaluation asks in ways nobody practised. No
+wording here uses a word that only evaluation has.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ WEATHER_WORDS = {
 RELATION_WORDS = {
     "left of": ("left of", "to the left of", "on the left of"),
     "right of": ("right of", "to the right of", "on the right of"),
-    "above": ("above", "over", "higher than"),
-    "below": ("below", "under", "lower than"),
+    # not "over" and "under": these say that one stands in the other's column too
+    "above": ("above", "higher than"),
+    "below": ("below", "lower than"),
     "inside": ("inside", "in", "within"),
 }
 SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
@@ -61,32 +63,57 @@ NUMBER_WORDS = {1: ("one", "exactly one", "1"), 2: ("two", "exactly two", "2"),
 _HELD_OUT_PERCENT = 20
 
 
+def form_of(facts: Sequence[Fact], phrasing: tuple[int, int]) -> tuple[str, tuple[str, ...]]:
+    """What a reader sees of a lead and a frame: the lead's words, and the order of what is there.
+
+    Frames that differ only in what a search has not are one form, and so are leads of the same words.
+    """
+    lead, frame = phrasing
+    there = {_slot(f) for f in facts}
+    return LEADS[lead], tuple(name for name in FRAMES[frame].split() if name in there)
+
+
+def is_practised(facts: Sequence[Fact], phrasing: tuple[int, int]) -> bool:
+    """Whether training may say ``facts`` so: whether it may use the form, for any facts."""
+    return _practised(*form_of(facts, phrasing))
+
+
 @cache
-def is_practised(category: str, lead: int, frame: int) -> bool:
-    """Whether training may use this combination of lead and frame for a category."""
-    digest = hashlib.sha256(f"mmrerank demo wording\0{category}\0{lead}\0{frame}".encode()).digest()
-    # the plainest wording is always practised
-    return (lead == 0 and frame == 0) or digest[0] % 100 >= _HELD_OUT_PERCENT
+def _practised(lead: str, order: tuple[str, ...]) -> bool:
+    plainest = [name for name in FRAMES[0].split() if name in order]
+    if lead == LEADS[0] and list(order) == plainest:
+        return True  # the plainest wording is always practised
+    digest = hashlib.sha256(f"mmrerank demo form\0{lead}\0{' '.join(order)}".encode()).digest()
+    return digest[0] % 100 >= _HELD_OUT_PERCENT
+
+
+def _slot(fact: Fact) -> str:
+    match fact:
+        case PlaceFact():
+            return "place"
+        case WeatherFact():
+            return "weather"
+        case ExclusionFact():
+            return "absent"  # always stands at the end
+    return "things"
 
 
 def choose_phrasing(
-    rng: np.random.Generator, category: str, split: Split, *, held_out: bool | None = None
+    rng: np.random.Generator, facts: Sequence[Fact], split: Split, *, held_out: bool | None = None
 ) -> tuple[int, int]:
-    """A lead and a frame. Evaluation uses all of them; ``held_out`` asks for one kind only."""
+    """A lead and a frame for ``facts``. Evaluation uses all; ``held_out`` asks for one kind only."""
     while True:
-        lead, frame = int(rng.integers(len(LEADS))), int(rng.integers(len(FRAMES)))
-        practised = is_practised(category, lead, frame)
+        phrasing = int(rng.integers(len(LEADS))), int(rng.integers(len(FRAMES)))
+        practised = is_practised(facts, phrasing)
         if split != "evaluation" and not practised:
             continue
         if held_out is None or held_out != practised:
-            return lead, frame
+            return phrasing
 
 
 def say(rng: np.random.Generator, facts: Sequence[Fact], phrasing: tuple[int, int]) -> str:
     """The facts as one search text in lower case."""
-    things = [
-        _thing(rng, f) for f in facts if not isinstance(f, PlaceFact | WeatherFact | ExclusionFact)
-    ]
+    things = [_thing(rng, f) for f in facts if _slot(f) == "things"]
     slots = {
         "things": pick(rng, JOINS).join(things),
         "place": " ".join(

@@ -33,7 +33,7 @@ EVALUATION = (
     "earring", "tiara", "sandal", "slipper", "mitten", "belt", "sweater", "apron", "pyjamas",
     "camel", "rhino", "hippo", "panda", "koala", "sloth", "otter", "walrus", "seal", "squid",
     "jellyfish", "oyster", "snail", "worm", "wasp", "ladybug", "moth", "pyramid", "fountain",
-    "tunnel", "dam", "chimney", "statue", "volcano", "glacier", "waterfall",
+    "tunnel", "dam", "igloo", "statue", "volcano", "glacier", "waterfall",
 )  # fmt: skip
 
 _BEGIN = (

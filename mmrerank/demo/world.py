@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, Literal, TypeVar
 
@@ -204,9 +204,11 @@ def lay_out(
 ) -> Scene:
     """Place the groups' things without overlap; ``inside`` puts group 1 into group 0.
 
-    Both must then have one thing, a large container and a small guest. At most six things may
-    be unable to fly.
+    Both must then have one thing; the container is large and the guest small, whatever their groups say. At
+    most six things may be unable to fly.
     """
+    if inside:
+        groups = [replace(groups[0], size="large"), replace(groups[1], size="small"), *groups[2:]]
     seed = int(rng.integers(1 << 48))
     order: list[Group] = []
     for index, group in enumerate(groups):

@@ -95,11 +95,13 @@ def read_score(reply: Reply) -> float | None:
 
 
 def read_alone(reply: Reply) -> float | None:
-    """Log P(yes) among all tokens, as GMR's contrastive head has it; the margin where that is not known."""
-    margin = read_margin(reply)
-    if margin is None or reply.mass is None:
-        return margin
-    return reply.logprobs["yes"] + reply.mass
+    """Log P(yes) among all tokens, as GMR's contrastive head has it; where that is not known, among the two.
+
+    Never the margin, which is on another scale: a ranking may hold both kinds of replies.
+    """
+    if read_margin(reply) is None:
+        return None
+    return reply.logprobs["yes"] + (reply.mass or 0.0)
 
 
 def read_mark(reply: Reply, how: Literal["expected", "top"] = "expected") -> float | None:

@@ -66,19 +66,25 @@ def deconstruct(query: Query, *, image_tokens: int = 256) -> Ask:
 
 def read_components(found: Any) -> tuple[tuple[Component, ...], bool]:
     """Components out of a reply's list, ids ``c1``, ``c2``, ...; the flag says that nothing was dropped."""
-    components: list[Component] = []
+    kept, clean = _placed(found)
+    return tuple(kept.values()), clean
+
+
+def _placed(found: Any) -> tuple[dict[int, Component], bool]:
+    """`read_components` by their places in the reply's list."""
+    components: dict[int, Component] = {}
     clean = isinstance(found, list)
-    for item in found if isinstance(found, list) else []:
+    for place, item in enumerate(found if isinstance(found, list) else []):
         entry = as_mapping(item)
         text = as_text(entry.get("text") if entry else item)
         kind = entry.get("kind")
         clean = clean and bool(text) and kind in COMPONENT_KINDS
-        if text in {c.text for c in components}:
+        if text in {c.text for c in components.values()}:
             clean = False  # twice the same part would count twice
         elif text and len(components) < MAX_COMPONENTS:
             named: ComponentKind = next((k for k in COMPONENT_KINDS if k == kind), "detail")
-            components.append(Component(id=f"c{len(components) + 1}", kind=named, text=text))
-    return tuple(components), clean
+            components[place] = Component(id=f"c{len(components) + 1}", kind=named, text=text)
+    return components, clean
 
 
 def read_deconstruct(reply: Reply) -> Reading:
@@ -315,15 +321,16 @@ def read_single(reply: Reply, ask: Ask) -> Reading:
     """Reads the reply to ``ask`` (made by `single` with ``think``): order, components and assessments."""
     body, repaired = json_object(reply)
     ordering = read_order(reply, ask)
-    components, clean = read_components(body.get("components"))
+    placed, clean = _placed(body.get("components"))
+    components = tuple(placed.values())
     assessments: dict[str, Assessment] = {}
     images = as_mapping(body.get("images"))
     for label, id_ in zip(ask.labels, ask.shown, strict=True):
         entry = as_mapping(images.get(label))
         listed = entry.get("verdicts")
-        found = [_verdict(c, v) for c, v in zip(components, listed or (), strict=False)] if isinstance(
-            listed, list
-        ) else []  # fmt: skip
+        # verdicts stand at the places of the model's own parts, those that were dropped included
+        told = listed if isinstance(listed, list) else []
+        found = [_verdict(c, told[n]) for n, c in placed.items() if n < len(told)]
         clean = clean and len(found) == len(components) and all(found)
         if any(found):
             found += [None] * (len(components) - len(found))

@@ -35,7 +35,10 @@ class Pairs:
         self._written, self._tokens = written, image_tokens
 
     def ask(self, pairs: Sequence[Pair]) -> Generator[list[Ask], list[Reply], list[float | None]]:
-        """For each pair P(first is better), both orders averaged over what was answered."""
+        """For each pair P(first is better), averaged over both orders; None where one was not answered.
+
+        One order alone may hold nothing but a liking for its first or second place.
+        """
         asks = [
             self._question(a, b) for one, other in pairs for a, b in ((one, other), (other, one))
         ]
@@ -46,7 +49,7 @@ class Pairs:
         for n, (one, _) in enumerate(pairs):
             both = [r[self._images[one].id] for r in read[2 * n : 2 * n + 2] if r]
             # equal preferences must not differ by the order in which they were added up
-            found.append(round(sum(both) / len(both), 9) if both else None)
+            found.append(round(sum(both) / 2, 9) if len(both) == 2 else None)
         return found
 
     def matrix(

@@ -99,9 +99,14 @@ def read_tokens(reply: Reply) -> Matrix | None:
 
 
 def read_attention(reply: Reply, ask: Ask) -> list[Matrix] | None:
-    """One array ``(tokens,)`` for each image of the group, or None. Reference images are left out."""
+    """One array ``(tokens,)`` for each image of the group, or None. Reference images are left out.
+
+    None too where a candidate has no image: there would be nothing to attend to.
+    """
+    pictures = sum(p.image is not None for m in ask.messages for p in m.parts)
+    references = len(ask.query.images) if ask.query else 0
     found = [_finite(s, 1) for s in reply.states]
-    images = found[len(found) - len(ask.shown) :] if len(found) >= len(ask.shown) else []
+    images = found[len(found) - len(ask.shown) :] if pictures - references == len(ask.shown) else []
     whole = [i for i in images if i is not None and i.size]
     return whole if reply.error is None and len(whole) == len(ask.shown) and whole else None
 

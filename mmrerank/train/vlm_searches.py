@@ -82,16 +82,16 @@ class Searches:
         group = pick(self.rng, self.scenes[self.scene()].groups)
         turn = self.rng.random()
         fact: Fact
-        if turn < 0.5:
+        if turn < 0.45:
             size = group.size if self.rng.random() < 0.2 else None
             colour = group.colour if self.rng.random() < 0.6 else None
             fact = SubjectFact(noun=Noun(kind=group.kind, colour=colour, size=size))
-        elif turn < 0.77:
+        elif turn < 0.75:
             colour = group.colour if self.rng.random() < 0.35 else None
             fact = CountFact(
                 noun=Noun(kind=group.kind, colour=colour), count=int(self.rng.integers(1, 5))
             )
-        elif turn < 0.9:
+        elif turn < 0.87:
             fact = (
                 PlaceFact(place=pick(self.rng, PLACES))
                 if self.rng.random() < 0.5
@@ -111,7 +111,7 @@ class Searches:
                 return self._said(tuple(sorted(facts, key=_said_late)))
 
     def _said(self, facts: tuple[Fact, ...]) -> DemoQuery:
-        text = say(self.rng, facts, choose_phrasing(self.rng, "setting", self.split))
+        text = say(self.rng, facts, choose_phrasing(self.rng, facts, self.split))
         return DemoQuery(category="setting", text=text, facts=facts)
 
     def compared(
@@ -194,7 +194,7 @@ class Searches:
             )
             return as_query(demo), demo.facts, demo.reference
         facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, most + 1)))
-        text = say(self.rng, facts, choose_phrasing(self.rng, "binding", self.split))
+        text = say(self.rng, facts, choose_phrasing(self.rng, facts, self.split))
         return Query(text=text), facts, None
 
 

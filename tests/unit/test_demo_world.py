@@ -17,9 +17,11 @@ from mmrerank.demo.facts import (
     CountFact,
     ExclusionFact,
     Noun,
+    PlaceFact,
     RelationFact,
     SubjectFact,
     UnknownFact,
+    WeatherFact,
     grade,
     grade_verdicts,
     met_facts,
@@ -32,9 +34,10 @@ from mmrerank.demo.queries import (
     qrels,
     sample_query,
 )
-from mmrerank.demo.wording import FRAMES, LEADS, is_practised
+from mmrerank.demo.wording import FRAMES, LEADS, is_practised, say
 from mmrerank.demo.world import MARGIN, SPLITS, Scene, is_seen, sample_scene, stream
-from mmrerank.errors import InputError
+from mmrerank.errors import InputError, UsageError
+from mmrerank.train.vlm_searches import Searches
 
 
 def scenes(split: str, n: int, seed: int = 3) -> list[Scene]:
@@ -128,17 +131,47 @@ def test_queries_have_the_promised_matches() -> None:
 
 
 def test_some_wordings_are_kept_from_training() -> None:
-    held = [
-        (c, lead, frame)
-        for c in CATEGORIES
-        for lead in range(len(LEADS))
-        for frame in range(len(FRAMES))
-        if not is_practised(c, lead, frame)
-    ]
-    assert 0.1 < len(held) / (len(CATEGORIES) * len(LEADS) * len(FRAMES)) < 0.3
+    thing, place = SubjectFact(noun=Noun(kind="boat")), PlaceFact(place="beach")
+    night = WeatherFact(weather="night")
+    phrasings = [(lead, frame) for lead in range(len(LEADS)) for frame in range(len(FRAMES))]
+    both = (thing, place, night)
+    for facts in ((thing,), (thing, thing), (place,), (thing, place), (thing, night), both):
+        # what the words show decides, not where they come from: no text is both practised and held out
+        said: dict[bool, set[str]] = {True: set(), False: set()}
+        for phrasing in phrasings:
+            texts = {say(np.random.default_rng(n), facts, phrasing) for n in range(3)}
+            said[is_practised(facts, phrasing)] |= texts
+        assert not said[True] & said[False]
+        assert said[True]
+        assert said[False]
+    held = [not is_practised(both, phrasing) for phrasing in phrasings]
+    assert 0.1 < sum(held) / len(held) < 0.3
     rng = stream("train", 1)
-    asked = [sample_query(rng, "train", category="binding") for _ in range(200)]
+    asked = [sample_query(rng, "train", category=c) for c in CATEGORIES for _ in range(100)]
     assert all(q.practised for q in asked)
+    searches = Searches([sample_scene(rng, "train") for _ in range(200)], rng, "train")
+    for _ in range(100):
+        for demo in (searches.plain(), searches.mixed(), searches.seldom(), searches.search()):
+            assert demo.practised
+
+
+def test_no_picture_takes_the_name_of_another(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="would have one name"):
+        draw_world(tmp_path, seed=6, scenes=27_697)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_inside_is_small_and_what_holds_it_large() -> None:
+    for scene in scenes("evaluation", 1200, seed=0):
+        for thing in scene.things:
+            if thing.inside is not None:
+                assert (thing.size, scene.things[thing.inside].size) == ("small", "large")
+
+
+def test_the_same_is_one_of_them() -> None:
+    rng = stream("evaluation", 3)
+    asked = [sample_query(rng, "evaluation", category="composed") for _ in range(60)]
+    assert {len(q.reference.things) for q in asked if q.reference} == {1}
 
 
 def test_words_from_outside() -> None:

@@ -46,7 +46,9 @@ def needs(options: Options) -> tuple[Capability, ...]:
 def calls(k: int, options: Options) -> int:
     """Questions for ``k`` candidates: those of both methods."""
     (one, mine), (other, its) = _stages(options)
-    return int(one.calls(k, mine) + other.calls(min(k, options.keep), its))
+    # a first method that searches again hands on more
+    more = k + getattr(mine, "found", 0) * getattr(mine, "rounds", 1)
+    return int(one.calls(k, mine) + other.calls(min(more, options.keep), its))
 
 
 def settles(k: int, options: Options) -> int:

@@ -9,7 +9,7 @@ place. More than ``window`` candidates are read in windows from the end to the h
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome
@@ -58,7 +58,7 @@ def calls(k: int, options: Options) -> int:
 
 def settles(k: int, options: Options) -> int:
     """How many of the first places are in the model's order: what one pass brings to the head."""
-    return k if k <= options.window else options.step
+    return k if k <= options.window else options.window - options.step
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
@@ -97,9 +97,9 @@ def letters(
     count = min(options.shifts, n)
     turned = [[*group[s:], *group[:s]] for s in (n * t // count for t in range(count))]
     asks = [comparisons.pick(query, g, image_tokens=options.image_tokens) for g in turned]
-    empty = replace(NOTHING, images=query.images)
     if options.calibrate:
-        asks += [comparisons.pick(empty, g, image_tokens=options.image_tokens) for g in turned]
+        # a reference image is content too: it is not in the search without any
+        asks += [comparisons.pick(NOTHING, g, image_tokens=options.image_tokens) for g in turned]
     replies = yield asks
     read = [comparisons.read_letters(r, a) for a, r in zip(asks, replies, strict=True)]
     raw: dict[str, list[float]] = {}

@@ -8,7 +8,7 @@ that the likeliest images stand last, next to the search.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -51,7 +51,8 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     if len(ranking) < 2:
         return Outcome(ranking=ranking)
     group = ranking.candidates[::-1]  # best last
-    searches = [query, replace(NOTHING, images=query.images)] if options.calibrate else [query]
+    # a reference image is content too, so that it is not in the search without any
+    searches = [query, NOTHING] if options.calibrate else [query]
     asks = [attend(q, group, image_tokens=options.image_tokens) for q in searches]
     replies = yield asks
     seen, *prior = (read_attention(r, a) for a, r in zip(asks, replies, strict=True))

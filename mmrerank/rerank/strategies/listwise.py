@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 
+from mmrerank.errors import NoRoomError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank import judgements
@@ -53,7 +54,7 @@ def calls(k: int, options: Options) -> int:
 
 def settles(k: int, options: Options) -> int:
     """How many of the first places are in the model's order: what one pass brings to the head."""
-    return k if options.full or k <= options.window else options.step
+    return k if options.full or k <= options.window else options.window - options.step
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
@@ -84,7 +85,9 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
 def _answer(ask: Ask, *, again: bool) -> Generator[list[Ask], list[Reply], Reading]:
     (reply,) = yield [ask]
     read = judgements.read_order(reply, ask)
-    if again and read.status == "failed" and reply.finish == "length":
+    # all of the room may have gone into thoughts that a server keeps to itself
+    cut = reply.finish == "length" or isinstance(reply.error, NoRoomError)
+    if again and read.status == "failed" and cut:
         (reply,) = yield [replace(ask, max_tokens=2 * ask.max_tokens)]
         read = judgements.read_order(reply, ask)
     return read

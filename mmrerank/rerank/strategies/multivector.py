@@ -11,10 +11,18 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank.aggregate import by_value
-from mmrerank.rerank.states import Matrix, read_tokens, tokens_of_candidate, tokens_of_query
+from mmrerank.rerank.states import (
+    Matrix,
+    read_tokens,
+    tokens_of_candidate,
+    tokens_of_query,
+    tokens_of_text,
+)
 from mmrerank.rerank.thrift import Thrift, scored
 from mmrerank.types import Assessment, Candidate, Explanation, Query, Ranking, Repairs
 
@@ -40,7 +48,10 @@ class Options:
 
 
 def calls(k: int, options: Options) -> int:
-    """Encodings for ``k`` candidates and the query; an upper bound with pruning or early exit."""
+    """Encodings for ``k`` candidates and the query (of its words; those of references come to it).
+
+    An upper bound with pruning or early exit.
+    """
     return 0 if k < 2 else k + 1
 
 
@@ -53,10 +64,15 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Encodes and compares; one candidate or none is returned without a question."""
     if len(ranking) < 2:
         return Outcome(ranking=ranking)
-    (reply,) = yield [tokens_of_query(query, image_tokens=options.image_tokens)]
-    asked = read_tokens(reply)
-    if asked is None:
+    # the words alone: an exclusion's would be looked for, and not kept away from
+    asks = [tokens_of_text(query.words, query)] if query.words else []
+    if query.images:
+        asks.append(tokens_of_query(query, image_tokens=options.image_tokens))
+    replies = yield asks
+    rows = [r for r in map(read_tokens, replies) if r is not None]
+    if len(rows) < len(asks):
         return Outcome(ranking=ranking, repairs=Repairs(failed=1))
+    asked = np.concatenate(rows)
 
     def scoring(
         group: Sequence[Candidate],

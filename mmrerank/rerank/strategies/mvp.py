@@ -3,6 +3,7 @@
 The query is taken apart; for each part, an image's patches are pooled by how near they are to it (its view),
 and the anchor is the part's own vector moved towards the views of the candidates that fit it best. The mean
 cosine of a candidate's views with their anchors is its score, so the order of the candidates does not matter.
+Reference images of the query are one more part.
 The paper trains encoder and anchors; this is its zero-training counterpart.
 """
 
@@ -17,8 +18,14 @@ from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.parts import taken_apart, whole_query
-from mmrerank.rerank.states import Matrix, read_tokens, tokens_of_candidate, tokens_of_text
-from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
+from mmrerank.rerank.states import (
+    Matrix,
+    read_tokens,
+    tokens_of_candidate,
+    tokens_of_query,
+    tokens_of_text,
+)
+from mmrerank.types import Assessment, Component, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate", "token_embeddings")
 FAMILY = "late interaction"
@@ -49,11 +56,11 @@ def needs(options: Options) -> tuple[Capability, ...]:
 
 
 def calls(k: int, options: Options) -> int:
-    """The most questions: the parts, an encoding of each part, and one of each of ``k`` candidates."""
+    """The most questions: the parts, an encoding of each and of references, and one of each candidate."""
     if k < 2:
         return 0
     parts = judgements.MAX_COMPONENTS if options.deconstruct else 1
-    return int(options.deconstruct) + parts + k
+    return int(options.deconstruct) + parts + 1 + k
 
 
 def settles(k: int, options: Options) -> int:
@@ -70,12 +77,22 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     if options.deconstruct:
         parts, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
         components = parts or components
+    views, asks = [], []
     # what must not appear has no view to be near to; it is told, and left to other methods
-    views = [c for c in components if not c.excluded] or list(components)[:1]
-    replies = yield [
-        *(tokens_of_text(c.text, query) for c in views),
-        *(tokens_of_candidate(c, query, image_tokens=options.image_tokens) for c in ranking),
-    ]
+    for part in components:
+        # words that stand for a reference image say nothing of what it shows
+        if not part.excluded and (query.words or components != whole_query(query)):
+            views.append(part)
+            asks.append(tokens_of_text(part.text, query))
+    if query.images:
+        views.append(Component(id="reference", kind="subject", text="the reference image"))
+        asks.append(tokens_of_query(query, image_tokens=options.image_tokens))
+    if not views:
+        reason = "nothing is searched for that has to be there: the first-stage order stands"
+        explanation = Explanation(components=tuple(components), reason=reason)
+        return Outcome(ranking=ranking, explanation=explanation, repairs=repairs)
+    asks += [tokens_of_candidate(c, query, image_tokens=options.image_tokens) for c in ranking]
+    replies = yield asks
     found = [read_tokens(r) for r in replies]
     asked = {
         c.id: f.mean(0) for c, f in zip(views, found[: len(views)], strict=True) if f is not None

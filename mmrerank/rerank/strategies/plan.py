@@ -9,7 +9,7 @@ are ordered by the yes/no margin. Without an index to search it orders what it w
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 from mmrerank.messages import Ask, Reply, Retrieve
@@ -62,7 +62,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     components, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
     captions = plans_of(components, options.plans)
     if options.write and captions:
-        captions, mended = yield from _written(query, captions)
+        captions, mended = yield from _written(query, captions, options.image_tokens)
         repairs += mended
     found = yield from _searched(query, ranking, captions, options)
     everything = Ranking((*ranking.candidates, *found))
@@ -103,7 +103,7 @@ def plans_of(components: Sequence[Component], count: int) -> list[str]:
 
 
 def _written(
-    query: Query, plans: Sequence[str]
+    query: Query, plans: Sequence[str], image_tokens: int
 ) -> Generator[list[Ask], list[Reply], tuple[list[str], Repairs]]:
     """A caption for each plan in the model's words; the plan itself where it wrote none."""
     labels = labels_for(len(plans))
@@ -113,6 +113,7 @@ def _written(
             messages=render("caption", query=query, plans=shown),
             schema=object_of(dict.fromkeys(labels, TEXT)),
             max_tokens=60 * len(labels),
+            image_tokens=image_tokens,
             kind="caption",
             query=query,
             labels=labels,
@@ -133,7 +134,8 @@ def _searched(
     if not captions or not options.found:
         return []
     replies = yield [
-        Retrieve(query=Query(text=c, images=query.images), k=len(ranking), kind="plan")
+        # what is not wanted is kept away from in every search
+        Retrieve(query=replace(query, text=c, turns=()), k=len(ranking), kind="plan")
         for c in captions
     ]
     lists = [[c.id for c in r.found] for r in replies if r.found]

@@ -8,13 +8,14 @@ stands has a vote as well. (Shuffled self-consistency: Permutation Self-Consiste
 from __future__ import annotations
 
 import random
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 from mmrerank import registry
 from mmrerank.ports import Capability, Judging, Outcome
-from mmrerank.rerank.aggregate import borda, by_value
+from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.together import together
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
@@ -73,17 +74,13 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         lists += [Ranking(tuple(shuffled)), Ranking(tuple(shuffled[::-1]))]
     outcomes = yield from together([module.rank(query, r, inner) for r in lists])
     repairs = sum((o.repairs for o in outcomes), Repairs())
-    # where a judgement failed, images stand as the shuffle put them, which is nobody's opinion
-    outcomes = [o for o in outcomes if not o.repairs.failed] or (
-        outcomes[:1] if lists[0] is ranking else []
-    )
-    if not outcomes:
-        return Outcome(ranking=ranking, repairs=repairs)
     known = set(ranking.ids)
-    # what a vote found besides has no place in the lists of the others
-    points = borda([[i for i in o.ranking.ids if i in known] for o in outcomes])
+    voted = [_counted(o, known) for o in outcomes]
+    points = shares(voted)
     after, _ = ranking.reorder(by_value(ranking.ids, points))
-    best = (len(ranking) - 1) * len(outcomes)
+    votes = sum(len(ids) > 1 for ids in voted)
+    best = (len(ranking) - 1) * votes
+    points = {i: p * best for i, p in points.items()}
     said = outcomes[0].explanation
     told = {
         i: Assessment(
@@ -98,7 +95,31 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         explanation=Explanation(
             components=said.components,
             assessments=told,
-            reason=f"Borda count of {len(outcomes)} votes of {options.method} over shuffled lists",
+            reason=f"Borda count of {votes} votes of {options.method} over shuffled lists",
         ),
         repairs=repairs,
     )
+
+
+def _counted(outcome: Outcome, known: Container[str]) -> list[str]:
+    """The images that a vote has an opinion of, best first; what it found besides has no place in the others.
+
+    Where a judgement failed, images stand as the shuffle put them, which is nobody's opinion.
+    """
+    told = outcome.explanation.assessments
+    failed = outcome.repairs.failed > 0
+    return [i for i in outcome.ranking.ids if i in known and (not failed or i in told)]
+
+
+def shares(votes: Sequence[Sequence[str]]) -> dict[str, float]:
+    """How many of the others each image stands before, 0 to 1, over the votes that have it: Borda's count.
+
+    Votes for all images and votes for some of them count alike.
+    """
+    found: dict[str, list[float]] = {}
+    for ids in votes:
+        for place, id_ in enumerate(ids):
+            if len(ids) > 1:
+                found.setdefault(id_, []).append(1 - place / (len(ids) - 1))
+    # rounded, so that equal images do not differ by the order in which their votes were added up
+    return {i: round(sum(s) / len(s), 9) for i, s in found.items()}
