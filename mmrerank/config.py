@@ -46,11 +46,13 @@ def load(
     """Settings of a run; flags that are None are left out. Raises `UsageError` or `InputError`."""
     values: dict[str, Any] = {}
     if recipe is not None:
-        values.update(read_yaml(recipe))
+        values.update(filled(read_yaml(recipe), Settings))
     env = os.environ if environment is None else environment
-    for name in (f.name for f in dataclasses.fields(Settings) if f.name != "options"):
-        if value := env.get(PREFIX + name.upper()):
-            values[name] = value
+    for name, hint in get_type_hints(Settings).items():
+        variable = PREFIX + name.upper()
+        if name != "options" and (value := env.get(variable)):
+            # here, so that a wrong one is not blamed on the recipe
+            values[name] = _convert(value, hint, variable)
     values.update({k: v for k, v in (flags or {}).items() if v is not None})
     return build(Settings, values, where=str(recipe) if recipe else "settings")
 
@@ -66,6 +68,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InputError(f"{path} must hold a mapping of names to values")
     return body
+
+
+def filled(values: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """``values`` without the keys of ``kind`` that a file leaves empty (``device:``): the default stands."""
+    known = {f.name for f in dataclasses.fields(kind)}
+    return {k: v for k, v in values.items() if v is not None or k not in known}
 
 
 def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
@@ -105,11 +113,21 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         if word is None:
             raise UsageError(f"{where} must be true or false, not {value!r}")
         return word
-    if hint in (int, float) and not isinstance(value, bool):
+    if hint in (int, float):
         try:
-            return hint(value)
-        except (TypeError, ValueError):
-            raise UsageError(f"{where} must be a number ({hint.__name__}), not {value!r}") from None
+            number = hint(value)
+        except (TypeError, ValueError, OverflowError):
+            number = None
+        # `int` would make 1 of true and 10 of 10.7
+        if (
+            number is None
+            or isinstance(value, bool)
+            or (isinstance(value, float) and number != value)
+        ):
+            raise UsageError(f"{where} must be a number ({hint.__name__}), not {value!r}")
+        return number
+    if get_origin(hint) in (Mapping, dict) and not isinstance(value, Mapping):
+        raise UsageError(f"{where} must be a mapping of names to values, not {value!r}")
     if hint is str:
         return str(value)
     return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -87,8 +88,14 @@ class Reranker:
         *,
         progress: Progress | None = None,
     ) -> list[SearchResult]:
-        """Ranks many requests, driven together so that they share the model's batches."""
-        queries = [q if isinstance(q, Query) else Query(text=q) for q, _ in requests]
+        """Ranks many requests, driven together so that they share the model's batches.
+
+        Raises `UsageError` for a query or candidates that say nothing.
+        """
+        try:
+            queries = [q if isinstance(q, Query) else Query(text=q) for q, _ in requests]
+        except ValueError as error:
+            raise UsageError(str(error)) from error
         rankings = [to_ranking(c) for _, c in requests]
         judgings = [
             self.module.rank(q, r, self.options) for q, r in zip(queries, rankings, strict=True)
@@ -183,6 +190,9 @@ def to_candidate(item: Any, default_id: str) -> Candidate:
         values = dict(item)
         if values.get("image") is not None:
             values["image"] = to_image(values["image"])
+        score = values.get("score")
+        if isinstance(score, bool) or not isinstance(score, Real | None):
+            raise UsageError(f"a candidate's score is a number, not {score!r}")
         values["id"] = str(values.get("id", default_id))  # ids are often numbers elsewhere
         return Candidate(**values)
     id_ = item.as_posix() if isinstance(item, Path) else default_id

@@ -11,12 +11,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sqlite3
 import threading
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -131,7 +132,7 @@ class ReplyStore:
         dropped = 0
         with self._open() as db:
             if older_than is not None:
-                limit = int(time.time() - older_than)
+                limit = int(max(0.0, time.time() - older_than))  # SQLite takes 64 bits
                 dropped += db.execute("DELETE FROM replies WHERE made < ?", (limit,)).rowcount
                 db.execute("VACUUM")
             while largest is not None and (size := _size(self.path, db)) > largest:
@@ -209,7 +210,7 @@ class ReplyStore:
         if version != FORMAT:
             raise InputError(
                 f"{self.path} is a cache of format {version}, and this is {FORMAT}; "
-                "`mmrerank cache clear` makes it anew"
+                f"`{self._clearing}` deletes it"
             )
         db.execute(
             "PRAGMA synchronous=NORMAL"
@@ -217,15 +218,22 @@ class ReplyStore:
 
     def _damaged(self, why: str) -> InputError:
         return InputError(
-            f"the cache {self.path} is damaged ({why}); "
-            f"`mmrerank cache clear --cache {self.path}` deletes it"
+            f"the cache {self.path} is damaged ({why}); `{self._clearing}` deletes it"
         )
+
+    @property
+    def _clearing(self) -> str:
+        return f"mmrerank cache clear --cache {shlex.quote(str(self.path))}"
 
 
 def clear(path: Path) -> bool:
     """Deletes a cache and what SQLite keeps beside it; whether it was there. Refuses what is no such file."""
-    there = path.is_file()
-    if there and path.stat().st_size and not path.read_bytes()[:16].startswith(b"SQLite format 3"):
+    try:
+        there = path.is_file()
+        foreign = there and path.stat().st_size > 0 and not _ours(path)
+    except OSError as error:
+        raise InputError(f"the cache {path} cannot be read: {error.strerror}") from error
+    if foreign:
         # a damaged head may be ours, but so may anybody's file be that was named by mistake
         raise InputError(f"{path} does not begin like a cache; delete it by hand if it is one")
     for suffix in ("", "-wal", "-shm"):
@@ -322,6 +330,21 @@ class Cached(Around):
                 self._content.clear()
             self._content[place] = hashlib.sha256(image.read()).hexdigest()
         return Part(image=Image(path=image.path, sha256=self._content[place]))
+
+
+def _ours(path: Path) -> bool:
+    """Whether a file begins like a cache, and what can be read of it is nothing else, such as an index."""
+    with path.open("rb") as file:
+        head = file.read(72)
+    if not head.startswith(b"SQLite format 3") or int.from_bytes(head[68:], "big") != APPLICATION:
+        return False
+    try:
+        # as it lies there: no lock is waited for, and nothing written
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?immutable=1", uri=True)) as db:
+            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+    except sqlite3.DatabaseError:
+        return True
+    return not tables or "replies" in tables
 
 
 def _application(db: sqlite3.Connection) -> int:

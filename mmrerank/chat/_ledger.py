@@ -6,9 +6,10 @@ Holds counts and names, no question and no answer. What came out of a cache cost
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ def default_ledger(environment: Mapping[str, str] | None = None) -> Path | None:
     """The command line's ledger: ``MMRERANK_LEDGER`` (a file, or ``off``), else one in the state folder."""
     env = os.environ if environment is None else environment
     if named := env.get(VARIABLE):
-        return None if named == OFF else Path(named).expanduser()
+        return None if named.lower() == OFF else Path(named).expanduser()
     state = env.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(state).expanduser() / "mmrerank" / "usage.jsonl"
 
@@ -79,9 +80,11 @@ def entries(path: Path) -> list[Entry]:
         try:
             key = (str(line["day"]), str(line["model"]))
             usage = Usage(**{f.name: line[f.name] for f in fields(Usage)})
+            if not all(map(math.isfinite, astuple(usage))):
+                continue
             before, failed = totals.get(key, (Usage(), 0))
             totals[key] = (before + usage, failed + int(line["failed"]))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             continue  # a line that a full disk cut short costs itself alone
     return [
         Entry(day=day, model=model, usage=usage, failed=failed)

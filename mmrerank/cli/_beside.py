@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from mmrerank.cli._options import is_file
 from mmrerank.errors import InputError
 from mmrerank.types import Usage
 
@@ -108,11 +109,13 @@ def read_results(run: Path) -> tuple[dict[str, str], Usage] | None:
     ``mmrerank rerank`` write them.
     """
     path = run.with_name(run.name.removesuffix(".gz").removesuffix(".trec") + ".jsonl")
-    if path.name == run.name or not path.is_file():
+    if path.name == run.name:
         return None
     texts: dict[str, str] = {}
     used = Usage()
     try:
+        if not is_file(path, str(run)):
+            return None
         for where, row in _rows(path):
             query = row.get("query") if isinstance(row, dict) else None
             if not isinstance(query, dict) or not isinstance(query.get("id"), str):

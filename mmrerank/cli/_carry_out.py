@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,18 +39,21 @@ class Recipe:
 
 
 def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
-    """The recipe at ``path`` under the flags that were given. Raises `UsageError` and `InputError`."""
+    """The recipe at ``path``, then the environment's model, then the flags that were given.
+
+    Other variables would turn a check of files into a first stage or a reranking, so they are not read.
+    Raises `UsageError` and `InputError`.
+    """
     from mmrerank import config
 
     values: dict[str, Any] = {}
     if path is not None:
-        values = config.read_yaml(path)
+        values = config.filled(config.read_yaml(path), Recipe)
         if (meant := values.pop("benchmark", name)) != name:
             raise UsageError(f"{path} is for mmrerank eval {meant}, not {name}")
+    if chat := os.environ.get(f"{config.PREFIX}CHAT"):
+        values["chat"] = chat
     values |= {k: str(v) if isinstance(v, Path) else v for k, v in flags.items() if v is not None}
-    for key in ("set", "options"):
-        if not isinstance(values.get(key, {}), dict):
-            raise UsageError(f"{path}: {key} must be a mapping of names to values")
     recipe = config.build(Recipe, values, where=str(path or f"eval {name}"))
     if not recipe.data:
         raise UsageError(f"--data DIR is needed: the folder of {name}'s own files")

@@ -5,6 +5,7 @@ Holds no verb and knows no model. JSON is ASCII, so that any name survives any t
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import logging
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import typer
 
 from mmrerank.durations import lasting
-from mmrerank.errors import MmrerankError
+from mmrerank.errors import InputError, MmrerankError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -89,10 +90,16 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
             _report(f"error: {error}")
             raise typer.Exit(error.exit_code) from error
         except BrokenPipeError:
-            # the reader has all it wants; what is left in the buffer must not fail at exit either
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _to_nowhere()
             raise typer.Exit(0) from None
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
+                try:
+                    sys.stdout.flush()
+                except OSError:
+                    _to_nowhere()
+                _report(f"error: stdout or a file cannot be used: {error.strerror}")
+                raise typer.Exit(InputError.exit_code) from error
             _report(
                 f"internal error: {type(error).__name__}: {error}\n"
                 f"This is a fault of mmrerank; {DEBUG}=1 shows where it happened."
@@ -100,6 +107,21 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
             raise typer.Exit(1) from error
 
     return run
+
+
+def _to_nowhere() -> None:
+    """What is left in stdout's buffer, and what comes, must not fail at exit either."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Within it, a reader of stdout that has all it wants stops the printing and not the verb."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _to_nowhere()
 
 
 def _report(message: str) -> None:
@@ -138,7 +160,11 @@ def table_console() -> Console:
     """A console on stdout; wide where it is no terminal, so that tables in files keep their cells."""
     from rich.console import Console
 
-    return Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
+    class Plain(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # for `guarded`; rich would end the process with code 1
+
+    return Plain(width=None if sys.stdout.isatty() else _PLAIN_WIDTH, highlight=False)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +17,9 @@ from mmrerank.ports import Chat
 if TYPE_CHECKING:
     from mmrerank.budget import Budget
     from mmrerank.evaluate.resume import Surroundings
+
+_SHOWN = 100
+"""Characters of a path in an error: one that is too long to be looked at is often no path at all."""
 
 OutputFlag = Annotated[Output, typer.Option("--output", help="How results are printed on stdout.")]
 OptionsFlag = Annotated[
@@ -107,6 +110,15 @@ def budget_of(text: str | None, price: str | None) -> Budget | None:
 
     cost = None if price is None else Price.parse(price)
     return None if text is None else Budget.parse(text, cost)
+
+
+def without_money(price: str | None, *limits: str | None) -> None:
+    """Raises `UsageError` where a dry run is given a price that no budget needs."""
+    if price is not None and not any(limits):
+        raise UsageError(
+            "--dry-run counts questions and knows no tokens, so it takes no --price; "
+            "`mmrerank recommend --price IN,OUT` estimates what a query costs"
+        )
 
 
 def surroundings(
@@ -207,6 +219,24 @@ def _typed(text: str, default: Any, name: str) -> Any:
 
 def existing_image(path: Path, where: str) -> Path:
     """``path``, when a file is there. Raises `InputError` starting with ``where``."""
-    if not path.is_file():
+    if not is_file(path, where):
         raise InputError(f"{where}: there is no image file {str(path)!r}")
     return path
+
+
+def is_file(path: Path, where: str) -> bool:
+    """Whether a file is there. Raises `InputError` starting with ``where`` when that cannot be looked at."""
+    return _looked(path.is_file, path, where)
+
+
+def is_folder(path: Path, where: str) -> bool:
+    """`is_file` for a folder."""
+    return _looked(path.is_dir, path, where)
+
+
+def _looked(at: Callable[[], bool], path: Path, where: str) -> bool:
+    try:
+        return at()
+    except OSError as error:  # a name that is too long, a folder that nobody is let into
+        shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}..."
+        raise InputError(f"{where}: {shown!r} cannot be looked at: {error.strerror}") from error

@@ -87,7 +87,11 @@ def _candidate(value: Any, where: str, folder: Path) -> Candidate:
     score = body.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float | None):
         raise InputError(f"{where}: score must be a number, not {_kind(score)}")
-    if score is not None and not math.isfinite(score):
+    try:
+        number = None if score is None else float(score)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if number is not None and not math.isfinite(number):
         raise InputError(f"{where}: score must be finite, not {score}")
     image = _text(body.get("image"), f"{where}: image")
     try:
@@ -95,7 +99,7 @@ def _candidate(value: Any, where: str, folder: Path) -> Candidate:
             id=id_,
             image=Image(path=existing_image(folder / image, where)) if image else None,
             text=None if body.get("text") is None else _text(body["text"], f"{where}: text"),
-            score=None if score is None else float(score),
+            score=number,
             metadata=_object(body.get("metadata") or {}, None, f"{where}: metadata"),
         )
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 from datetime import datetime
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 
 from mmrerank.cli._console import Output, emit, guarded, one_line, working
-from mmrerank.cli._options import OutputFlag
+from mmrerank.cli._options import OutputFlag, is_file, is_folder
 from mmrerank.errors import InputError, UsageError
 
 EXAMPLE = """mmrerank cache info --cache replies.sqlite
@@ -128,8 +129,12 @@ def _named(cache: Path | None) -> Path:
 
 def _there(cache: Path | None) -> Path:
     path = _named(cache)
-    if not path.is_file():
+    if is_folder(path, "--cache"):
+        raise InputError(f"{path} is a folder, and a cache is a file")
+    if not is_file(path, "--cache"):
         raise InputError(f"there is no cache {path}; search, rerank and eval make it with --cache")
+    if not path.stat().st_size:
+        raise InputError(f"{path} is empty, so it is no cache yet")  # opening it would make it one
     return path
 
 
@@ -139,7 +144,10 @@ def _amount(text: str, units: str, worth: dict[str, float] | dict[str, int], wha
         shown = "12h, 30d or 8w" if "d" in units else "500MB or 2GB"
         raise UsageError(f"{what} is a number with its unit, such as {shown}, not {text!r}")
     unit = found[2] if found[2] in worth else found[2].upper().removesuffix("B")
-    return float(found[1]) * worth[unit if unit in worth else unit.lower()]
+    amount = float(found[1]) * worth[unit if unit in worth else unit.lower()]
+    if not math.isfinite(amount):
+        raise UsageError(f"{what} of {len(found[1])} digits is too large")
+    return amount
 
 
 def _day(seconds: int) -> str:

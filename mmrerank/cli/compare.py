@@ -13,7 +13,7 @@ import typer
 
 from mmrerank.cli._beside import Notes, read_queries, read_results, read_usage
 from mmrerank.cli._console import Output, emit, progress, say, table_console, working
-from mmrerank.cli._options import OutputFlag
+from mmrerank.cli._options import OutputFlag, is_file, is_folder
 from mmrerank.errors import InputError, MissingExtraError, UsageError
 from mmrerank.evaluate.metrics import split_names
 from mmrerank.types import Usage
@@ -226,7 +226,7 @@ def _named(texts: Sequence[str]) -> dict[str, Path]:
     for text in texts:
         name, equals, path = text.partition("=")
         # a path may hold the sign itself
-        file = Path(path) if equals and name and not Path(text).is_file() else Path(text)
+        file = Path(path) if equals and name and not is_file(Path(text), "RUN") else Path(text)
         if file == Path(text):
             name = file.name.removesuffix(".gz")
             for suffix in _SUFFIXES:
@@ -268,10 +268,10 @@ def _check(
         raise UsageError("--output json prints every figure; leave --format out")
     if images is not None and html is None:
         raise UsageError("--images are shown in the report; give --html FILE.html as well")
-    if images is not None and not images.is_dir():
+    if images is not None and not is_folder(images, "--images"):
         raise InputError(f"--images: there is no folder {str(images)!r}")
     for name, path in files.items():
-        if not path.is_file():
+        if not is_file(path, f"run {name!r}"):
             raise InputError(f"run {name!r}: there is no file {str(path)!r}")
 
 

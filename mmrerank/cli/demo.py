@@ -52,7 +52,13 @@ def demo(
         ),
     ] = None,
     chat: Annotated[
-        str, typer.Option("--chat", metavar="SPEC", help="The language model that reranks.")
+        str,
+        typer.Option(
+            "--chat",
+            metavar="SPEC",
+            envvar="MMRERANK_CHAT",
+            help="The language model that reranks.",
+        ),
     ] = "bundled",
     rerank: Annotated[
         str, typer.Option("--rerank", metavar="METHOD", help="The method that reranks.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from mmrerank.cli._options import (
     TotalFlag,
     surroundings,
 )
-from mmrerank.errors import UsageError
+from mmrerank.errors import DEGRADED_EXIT_CODE, InputError, MissingExtraError, UsageError
 
 EXAMPLE = "mmrerank eval demo --seed 5 --methods none,cotrr,pointwise"
 
@@ -58,7 +59,13 @@ def demo(
         ),
     ] = "none,cotrr",
     chat: Annotated[
-        str, typer.Option("--chat", metavar="SPEC", help="The language model that judges.")
+        str,
+        typer.Option(
+            "--chat",
+            metavar="SPEC",
+            envvar="MMRERANK_CHAT",
+            help="The language model that judges.",
+        ),
     ] = "bundled",
     chat_option: ChatOptionsFlag = None,
     runs: Annotated[
@@ -130,8 +137,8 @@ def demo(
     if data is not None or run is not None:
         _score(data, run, output)
         return
-    if picture is not None and picture.suffix not in (".svg", ".png"):
-        raise UsageError(f"a picture is a .svg or .png file, not {picture.name!r}")
+    if picture is not None:
+        _check_picture(picture)
     cost = None if price is None else Price.parse(price)
     around = surroundings(
         cache, record, budget, total_budget, price, chat=chat, chat_option=chat_option
@@ -171,16 +178,22 @@ def demo(
             progress=step,
             say=say,
         )
-    if picture is not None and "forecast" not in body:
-        _draw(picture, body)
     if output is Output.json:
         emit(body)
     elif "forecast" in body:
         _show_forecast(body["forecast"])
     else:
         _show(body)
-    if runs is not None and "forecast" not in body:
+    if "forecast" in body:
+        return
+    if runs is not None:
         say(f"runs and qrels in {runs}")
+    # the figures first: a picture that cannot be written must not cost them
+    if picture is not None:
+        with working():
+            _draw(picture, body)
+    if any(row["queries_degraded"] for row in body["methods"].values()):
+        raise typer.Exit(DEGRADED_EXIT_CODE)
 
 
 def _score(data: Path | None, run: Path | None, output: Output) -> None:
@@ -199,6 +212,14 @@ def _score(data: Path | None, run: Path | None, output: Output) -> None:
         show(scores, title=f"demo {data}")
 
 
+def _check_picture(file: Path) -> None:
+    """Raises what can be told before anything is judged."""
+    if file.suffix not in (".svg", ".png"):
+        raise UsageError(f"a picture is a .svg or .png file, not {file.name!r}")
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError('pictures are drawn by matplotlib; pip install "mmrerank[eval]"')
+
+
 def _draw(file: Path, body: dict[str, Any]) -> None:
     from mmrerank.evaluate import pictures
     from mmrerank.types import Usage
@@ -214,8 +235,11 @@ def _draw(file: Path, body: dict[str, Any]) -> None:
         ceiling=body["ceiling"]["nDCG@10"],
         format=format,
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_bytes(drawn)
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(drawn)
+    except OSError as error:
+        raise InputError(f"{file} cannot be written: {error.strerror or error}") from error
     say(f"picture in {file}")
 
 

@@ -155,8 +155,9 @@ def _build(
 
     # a wrong source is reported before a model is loaded for it
     corpus = open_corpus(source)
-    spec = spec or config.load().embedder or _made_with(name, rebuild=options["rebuild"])
-    embedder = open_embedder(spec, device=device)
+    settings = config.load(flags={"embedder": spec, "device": device})
+    spec = settings.embedder or _made_with(name, rebuild=options["rebuild"])
+    embedder = open_embedder(spec, device=settings.device or None)
     if embedder.domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
     return ImageIndex.build(name, corpus, embedder, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any
 
@@ -47,7 +48,8 @@ Exit codes:
 _STREAMS = """\b
 Results go to stdout, progress and warnings to stderr; --output json prints JSON.
 Environment: MMRERANK_{INDEX,EMBEDDER,CHAT,RERANK,K,CANDIDATES,DEVICE,CACHE} stand in
-for flags, MMRERANK_DEBUG=1 for --debug; MMRERANK_LEDGER=FILE or off says where
+for flags of index, search, rerank and app, CHAT and CACHE for those of eval, demo and
+recommend too, MMRERANK_DEBUG=1 for --debug; MMRERANK_LEDGER=FILE or off says where
 `mmrerank usage` counts; HF_HUB_OFFLINE, OPENAI_BASE_URL, OPENAI_API_KEY, the keys of
 `mmrerank list servers` and NO_COLOR are respected.
 """
@@ -141,6 +143,9 @@ _add("train", train, train.train)
 
 def main() -> None:
     """Runs the command line and exits with its code."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed by whoever started the process
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115 - until the process ends
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             # a terminal that cannot show a character gets its escape, not a traceback

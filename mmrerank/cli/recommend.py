@@ -15,7 +15,10 @@ mmrerank recommend --chat openai:MODEL --candidates 50 --budget calls=60 --price
 
 def recommend(
     chat: Annotated[
-        str, typer.Option("--chat", metavar="SPEC", help="The language model.")
+        str,
+        typer.Option(
+            "--chat", metavar="SPEC", envvar="MMRERANK_CHAT", help="The language model."
+        ),
     ] = "bundled",
     candidates: Annotated[
         int, typer.Option("--candidates", min=1, help="Images that are reranked.")

@@ -24,6 +24,7 @@ from mmrerank.cli._options import (
     budget_of,
     chat_for,
     pairs,
+    without_money,
 )
 from mmrerank.errors import DEGRADED_EXIT_CODE
 
@@ -80,6 +81,7 @@ def rerank(
     limits = budget_of(budget, price), budget_of(total_budget, price)
     options = pairs(option, "-o")
     if dry_run:
+        without_money(price, budget, total_budget)
         from mmrerank.cli._forecast import tell
 
         tell(name, options, requests, output)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import sys
 import time
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from mmrerank import config
-from mmrerank.cli._console import Output, emit, progress, say, working
+from mmrerank.cli._console import Output, emit, progress, say, unheard, working
 from mmrerank.cli._options import (
     BudgetFlag,
     CacheFlag,
@@ -29,6 +28,7 @@ from mmrerank.cli._options import (
     chat_for,
     existing_image,
     pairs,
+    without_money,
 )
 from mmrerank.errors import DEGRADED_EXIT_CODE, InputError, UsageError
 
@@ -155,7 +155,9 @@ def search(
         raise UsageError(f"--k must be at least 1, not {settings.k}")
     if query_vectors is not None:
         given = {"TEXT": text, "--image": image, "--exclude": exclude, "--turn": turn, "--report": report,
-                 "--trace": trace, "--filepath-only": filepath_only}  # fmt: skip
+                 "--trace": trace, "--filepath-only": filepath_only, "--dry-run": dry_run,
+                 "--record": record, "--budget": budget, "--price": price, "-o": option,
+                 "--chat-option": chat_option}  # fmt: skip
         if wrong := [name for name, value in given.items() if value]:
             raise UsageError(f"--query-vectors searches without a model and takes no {wrong[0]}")
         if run is None:
@@ -180,6 +182,8 @@ def search(
         raise UsageError(f"{error}: give TEXT, --image or --turn") from error
     options = {**settings.options, **pairs(option, "-o")}
     limit = budget_of(budget, price)
+    if dry_run:
+        without_money(price, budget)
     with working(), progress("judging") as step:
         # a name that is wrong is told before a model loads
         opened = ImageIndex.open(settings.index)
@@ -190,28 +194,29 @@ def search(
         embedder_ = _embedder(settings.embedder, settings.device, opened.embedder_spec)
         searcher = ImageSearch(opened, chat=backend, embedder=embedder_, budget=limit)
         if dry_run:
-            from mmrerank.cli._forecast import tell
-
-            tell(
-                settings.rerank, options,
-                [(query, searcher.first_stage([query], settings.candidates)[0])], output,
+            (ranking,) = searcher.first_stage([query], settings.candidates)
+        else:
+            # the batch form, where no option of a method can be taken for an argument of the search
+            (result,) = searcher.search_batch(
+                [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
+                options=options, progress=step,
             )  # fmt: skip
-            return
-        # the batch form, where no option of a method can be taken for an argument of the search
-        (result,) = searcher.search_batch(
-            [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
-            options=options, progress=step,
-        )  # fmt: skip
+    if dry_run:
+        from mmrerank.cli._forecast import tell
 
-    # the answer first: a file that cannot be written must not cost it
-    if output is Output.json:
-        emit(result.to_dict())
-    elif filepath_only:
-        _print_paths(result)
-    else:
-        from mmrerank.cli._show import show
+        tell(settings.rerank, options, [(query, ranking)], output)
+        return
 
-        show(result)
+    # the answer first: a file that cannot be written must not cost it, nor a reader that has gone the files
+    with unheard():
+        if output is Output.json:
+            emit(result.to_dict())
+        elif filepath_only:
+            _print_paths(result)
+        else:
+            from mmrerank.cli._show import show
+
+            show(result)
     for path, save in ((report, _save_report), (trace, _save_trace), (run, _save_run)):
         if path:
             with working():
@@ -310,4 +315,3 @@ def _print_paths(result: Any) -> None:
             typer.echo(os.fsencode(image.path))
         else:
             typer.echo(location(image) or hit.id)
-    sys.stdout.flush()

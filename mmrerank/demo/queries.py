@@ -3,7 +3,8 @@
 Categories: ``binding`` (which colour belongs to what), ``count``, ``relation``, ``exclusion``, ``setting``
 (thing, place and weather), ``composed`` (a reference scene and a change) and ``dialogue`` (three turns).
 The truth is graded 0 to 3 by `facts.grade`: 3 when every fact is met, otherwise by the mean verdict. The
-wording is `wording`'s business; nothing here draws.
+wording is `wording`'s business; nothing here draws. The trees behind a forest's scene are scenery, like its
+ground: "without trees" and "two trees" are about those in front.
 """
 
 from __future__ import annotations

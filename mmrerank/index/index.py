@@ -146,7 +146,13 @@ class ImageIndex:
         unfinished, damaged or of another version; damaged vectors are noticed by the first search.
         """
         place = index_path(path)
-        if not place.is_dir():
+        try:
+            there = place.is_dir()
+        except OSError as error:  # a name that is too long, a folder that nobody is let into
+            raise IndexError_(
+                f"the index {str(place)[:100]} cannot be looked at: {error.strerror}"
+            ) from error
+        if not there:
             raise IndexError_(_missing(place))
         facts = manifest.read(place)
         if facts.state != "ready":

@@ -130,8 +130,8 @@ def _load(
 
     if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
         raise ModelError(f"there is no dtype {dtype!r}; allowed are float32, bfloat16 and float16")
+    target = None if device == "auto" else _device(device)
     try:
-        target = torch.device(device or _default_device()) if device != "auto" else None
         config = AutoConfig.from_pretrained(source)
         _check_type(name, config.model_type, types, allowed)
         processor = AutoProcessor.from_pretrained(source)
@@ -232,10 +232,16 @@ def _no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _default_device() -> str:
+def _device(device: str | None) -> torch.device:
+    """Raises `ModelError` where there is none of that name."""
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not device:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"there is no device {device!r}; use cpu, cuda, cuda:N or auto") from error
 
 
 def _dtype(model: Any, device: torch.device, dtype: str | None) -> torch.dtype:

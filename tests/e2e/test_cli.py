@@ -107,6 +107,8 @@ GOOD = {"query": "a", "candidates": [{"id": "x", "text": "y"}]}
         ({"query": "a", "candidates": [{"id": "x", "image": "no.jpg"}]}, "candidate 1: there is no image"),
         ({"query": "a", "candidates": [{"id": "x", "text": "y", "score": "1"}]}, "score must be a number"),
         ({"query": "a", "candidates": [{"id": "x", "text": "y", "score": float("nan")}]}, "must be finite"),
+        ({"query": "a", "candidates": [{"id": "x", "text": "y", "score": 10**400}]}, "must be finite"),
+        ({"query": "a", "candidates": [{"id": "x", "image": "i" * 5000}]}, "too long"),
         ({"query": "a", "candidates": [{"id": "x", "text": "y"}] * 2}, "'x' occurs more than once"),
     ],
 )  # fmt: skip
@@ -141,6 +143,19 @@ def test_each_class_of_failure_has_its_code(
     result = run("rerank", "--input", path, *arguments, code=code)
     assert told in result.stderr
     assert result.stdout == ""
+
+
+def test_a_path_that_cannot_be_looked_at_is_no_fault_of_ours(tmp_path: Path) -> None:
+    long, run_ = "n" * 300, write_lines(tmp_path / "a.trec", [])
+    for asked, code in (
+        (["search", "--image", long], 3),
+        (["compare", run_, f"b={long}"], 3),
+        (["compare", run_, run_.with_name("b"), "--images", long, "--html", "x"], 3),
+        (["info", long], 4),
+    ):
+        told = run(*asked, code=code).stderr
+        assert "cannot be looked at: File name too long" in told
+        assert len(told) < 300
 
 
 # --- list, doctor ------------------------------------------------------------------------------------

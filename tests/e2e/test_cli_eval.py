@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,23 @@ def test_what_a_budget_cut_short_is_judged_again(tmp_path: Path) -> None:
     assert lifted.exit_code == 2
     assert "budget.calls was 0 and is absent" in lifted.output
     assert run(*command, "--fresh").exit_code == 0
+
+
+def test_a_picture_that_cannot_be_written_does_not_cost_the_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    command = ["eval", "demo", "--seed", "15", "--scenes", "100", "--queries", "12", "--methods",
+               "pointwise", "--chat", "oracle", "--output", "json", "--picture"]  # fmt: skip
+    told = run(*command, "file/p.svg")
+    assert told.exit_code == 3
+    assert "pointwise" in json.loads(told.stdout)["methods"]
+    assert "error: file/p.svg cannot be written" in told.stderr
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    told = run(*command, "p.svg")
+    assert (told.exit_code, told.stdout) == (5, "")
+    assert "mmrerank[eval]" in told.stderr
 
 
 def test_score_takes_any_run_and_any_metric(tmp_path: Path) -> None:

@@ -147,8 +147,12 @@ def test_trace_run_and_recipe(built: Path, tmp_path: Path) -> None:
         (["x", "--query-vectors", "/no.npy", "--run", "x"], 2, "takes no TEXT"),
         (["x", "--embedder", "telepathy:x"], 2, "telepathy"),
         (["x", "-o", "k=3"], 2, "unknown option 'k'"),
+        (["--query-vectors", "/no.npy", "--run", "x", "--dry-run"], 2, "takes no --dry-run"),
+        (["--query-vectors", "/no.npy", "--run", "x", "--budget", "calls=1"], 2, "takes no --budget"),
+        (["--query-vectors", "/no.npy", "--run", "x", "-o", "k=3"], 2, "takes no -o"),
+        (["x", "--dry-run", "--price", "1,2"], 2, "mmrerank recommend --price"),
     ],
-)
+)  # fmt: skip
 def test_wrong_searches(built: Path, arguments: list[str], code: int, told: str) -> None:
     result = run("search", *arguments, "--index", built, code=code)
     assert told in result.stderr
@@ -161,6 +165,13 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_answer(built: Path, sou
         result = run("search", "boat", "--index", built, flag, source / "ids.jsonl" / "x", code=3)
         assert "red boat.jpg" in result.stdout
         assert "cannot be written" in result.stderr
+
+
+def test_a_dry_run_is_told_on_stdout(built: Path) -> None:
+    asked = ("red boat", "--rerank", "pointwise", "--dry-run")
+    assert search(built, *asked)["forecast"]["calls"] == 5
+    shown = run("search", *asked, "--budget", "money=1", "--price", "1,2", "--index", built).stdout
+    assert shown.startswith("pointwise: 1 queries left: 5 calls")
 
 
 def test_demo_exports_a_world(tmp_path: Path) -> None:

@@ -203,7 +203,7 @@ def test_forecasts_pilots_and_other_work(tmp_path: Path, monkeypatch: pytest.Mon
     other = f"oracle:{write_lines(Path('o.jsonl'), [{'query': 'x', 'grades': {}}])}"
     refused = run(*oracle[:-1], other, "--runs", "out", code=2).stderr
     assert "chat.spec was oracle and is oracle:o.jsonl" in refused
-    shown = run(*oracle[:-1], other, "--runs", "out", "--fresh").stdout
+    shown = run(*oracle[:-1], other, "--runs", "out", "--fresh", code=7).stdout
     assert "cotrr: judgements failed in 12 of 12 queries" in shown
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,16 @@ class TestLedger:
         assert "hello" not in file.read_text()
         assert entries(tmp_path / "none") == []
 
+    def test_a_line_that_is_not_finite_costs_itself_alone(self, tmp_path: Path) -> None:
+        file = tmp_path / "l.jsonl"
+        Ledgered(Counting(), file).reply([ask("x")])
+        right = file.read_text()
+        wrong = ({"seconds": math.nan}, {"calls": 10**400}, {"failed": math.inf})
+        lines = [json.dumps(json.loads(right) | row) + "\n" for row in wrong]
+        file.write_text(right + "".join(lines))
+        (entry,) = entries(file)
+        assert (entry.usage.calls, entry.failed) == (1, 0)
+
     def test_one_that_cannot_be_written_costs_no_answer(self, tmp_path: Path) -> None:
         (tmp_path / "file").write_text("")
         chat = Ledgered(Counting(), tmp_path / "file" / "l.jsonl")
@@ -153,6 +164,7 @@ class TestLedger:
 
     def test_where_it_is(self, tmp_path: Path) -> None:
         assert default_ledger({"MMRERANK_LEDGER": "off"}) is None
+        assert default_ledger({"MMRERANK_LEDGER": "OFF"}) is None
         assert default_ledger({"MMRERANK_LEDGER": "/a/b"}) == Path("/a/b")
         assert default_ledger({"XDG_STATE_HOME": "/s"}) == Path("/s/mmrerank/usage.jsonl")
         assert default_ledger({}) == Path.home() / ".local/state/mmrerank/usage.jsonl"

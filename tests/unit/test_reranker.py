@@ -94,6 +94,17 @@ def test_ids_may_be_numbers() -> None:
     assert [h.id for h in result] == ["8", "7"]
 
 
+def test_what_says_nothing_is_a_wrong_use() -> None:
+    reranker = Reranker("listwise", Oracle(lambda query, id: 0))
+    with pytest.raises(UsageError, match="a query needs a text"):
+        reranker.rank(" ", [{"text": "t"}])
+    for score in ("0.3", True):
+        with pytest.raises(UsageError, match=f"score is a number, not {score!r}"):
+            reranker.rank("a boat", [{"text": "t", "score": score}])
+    (hit,) = reranker.rank("a boat", [{"text": "t", "score": np.float32(0.5)}])
+    assert hit.score == 0.5
+
+
 def test_an_option_is_never_an_argument_of_reranker() -> None:
     for name in ("cache", "budget", "chat", "retriever", "record", "total"):
         with pytest.raises(UsageError, match=f"unknown option '{name}'"):

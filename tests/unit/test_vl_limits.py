@@ -159,6 +159,10 @@ def test_images_that_wait_are_counted_whether_looked_at_or_not(
 def test_a_device_that_is_not_there_is_named(folder: Path) -> None:
     with pytest.raises(ModelError, match="cannot be put on cuda:99"):
         load(str(folder), device="cuda:99")
+    with pytest.raises(
+        ModelError, match=r"^there is no device 'gpu'; use cpu, cuda, cuda:N or auto"
+    ):
+        load(str(folder), device="gpu")
 
 
 def test_quantised_weights_keep_their_numbers(

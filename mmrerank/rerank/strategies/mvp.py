@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrerank.messages import Ask
 from mmrerank.ports import Capability, Judging, Outcome
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value
@@ -77,7 +78,8 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     if options.deconstruct:
         parts, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
         components = parts or components
-    views, asks = [], []
+    views: list[Component] = []
+    asks: list[Ask] = []
     # what must not appear has no view to be near to; it is told, and left to other methods
     for part in components:
         # words that stand for a reference image say nothing of what it shows
