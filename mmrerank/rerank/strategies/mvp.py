@@ -81,11 +81,11 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     views: list[Component] = []
     asks: list[Ask] = []
     # what must not appear has no view to be near to; it is told, and left to other methods
-    for part in components:
+    for component in components:
         # words that stand for a reference image say nothing of what it shows
-        if not part.excluded and (query.words or components != whole_query(query)):
-            views.append(part)
-            asks.append(tokens_of_text(part.text, query))
+        if not component.excluded and (query.words or components != whole_query(query)):
+            views.append(component)
+            asks.append(tokens_of_text(component.text, query))
     if query.images:
         views.append(Component(id="reference", kind="subject", text="the reference image"))
         asks.append(tokens_of_query(query, image_tokens=options.image_tokens))
