@@ -300,7 +300,10 @@ def _show(body: dict[str, Any]) -> None:
         for kind, row in body["verdicts"].items():
             kinds.add_row(kind, _share(row["seen"]), _share(row["unseen"]))
         apart = body["deconstruction"]
-        kinds.add_row("taken apart exactly", _share(apart["seen"]), _share(apart["unseen"]))
+        # of wordings, not of combinations
+        kinds.add_row(
+            "taken apart exactly (new wordings)", _share(apart["seen"]), _share(apart["unseen"])
+        )
         console.print(kinds)
     if body["no_match"]:
         console.print(
