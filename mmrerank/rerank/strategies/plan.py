@@ -103,7 +103,7 @@ def plans_of(components: Sequence[Component], count: int) -> list[str]:
 
 
 def _written(
-    query: Query, plans: Sequence[str], image_tokens: int
+    query: Query, plans: Sequence[str], image_tokens: int = 256
 ) -> Generator[list[Ask], list[Reply], tuple[list[str], Repairs]]:
     """A caption for each plan in the model's words; the plan itself where it wrote none."""
     labels = labels_for(len(plans))
