@@ -20,7 +20,7 @@ from mmrerank.evaluate.benchmarks.demo import journal_folder
 from mmrerank.evaluate.resume import Resumable, Surroundings
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.reranker import Reranker
-from mmrerank.types import Candidate, Query, Ranking, Usage
+from mmrerank.types import Candidate, Image, Query, Ranking, Usage
 
 METHODS = registry.names("strategy")
 PRICE = Price(input=2.0, output=10.0)
@@ -56,7 +56,7 @@ def items(count: int = 3, size: int = 7) -> list[tuple[Query, Ranking]]:
     return [
         (
             Query(text=f"search {n}"),
-            Ranking(tuple(Candidate(id=str(m), text=f"text {m}") for m in range(size))),
+            Ranking(tuple(Candidate(id=str(m), image=Image(data=b"%d" % m)) for m in range(size))),
         )
         for n in range(count)
     ]
