@@ -111,6 +111,6 @@ def around(
     ]
     for kind, file in wanted:
         there = any(isinstance(layer, kind) for layer in layers(chat))
-        if file and str(file) != OFF and not there:
+        if file and str(file).lower() != OFF and not there:
             chat = kind(chat, Path(file).expanduser())
     return chat

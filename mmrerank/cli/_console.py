@@ -100,6 +100,11 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
                     _to_nowhere()
                 _report(f"error: stdout or a file cannot be used: {error.strerror}")
                 raise typer.Exit(InputError.exit_code) from error
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                _report(
+                    f"error: {str(error.filename)[:80]!r}... cannot be looked at: {error.strerror}"
+                )
+                raise typer.Exit(InputError.exit_code) from error
             _report(
                 f"internal error: {type(error).__name__}: {error}\n"
                 f"This is a fault of mmrerank; {DEBUG}=1 shows where it happened."

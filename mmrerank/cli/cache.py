@@ -122,7 +122,7 @@ def clear(cache: FileFlag = None, output: OutputFlag = Output.text) -> None:
 
 def _named(cache: Path | None) -> Path:
     found = cache or os.environ.get("MMRERANK_CACHE") or ""
-    if not str(found) or str(found) == "off":
+    if not str(found) or str(found).lower() == "off":
         raise UsageError("no cache is named: give --cache FILE, or set MMRERANK_CACHE")
     return Path(found).expanduser()
 

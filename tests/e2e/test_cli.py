@@ -152,6 +152,7 @@ def test_a_path_that_cannot_be_looked_at_is_no_fault_of_ours(tmp_path: Path) -> 
         (["compare", run_, f"b={long}"], 3),
         (["compare", run_, run_.with_name("b"), "--images", long, "--html", "x"], 3),
         (["info", long], 4),
+        (["index", long, "--index", "x"], 3),
     ):
         told = run(*asked, code=code).stderr
         assert "cannot be looked at: File name too long" in told
