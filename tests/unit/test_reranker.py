@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -39,7 +40,7 @@ class Losing(Oracle):
             scores = {
                 label: 99 - int(id[1:]) for label, id in zip(ask.labels, ask.shown, strict=True)
             }
-            told = Reply(text=f'{{"reason":"","scores":{str(scores).replace(chr(39), chr(34))}}}')
+            told = Reply(text=json.dumps({"reason": "", "scores": scores}))
             failed = Reply(error=ChatError("lost"), finish="error")
             replies.append(failed if self.asked in self.lost else told)
             self.asked += 1
