@@ -21,7 +21,7 @@ from mmrerank.demo.world import stream
 from mmrerank.embed._open import open_embedder
 from mmrerank.errors import InputError, UsageError
 from mmrerank.index import manifest
-from mmrerank.index.build import is_index
+from mmrerank.index.folders import is_index
 from mmrerank.index.index import ImageIndex, index_path
 from mmrerank.report import page
 from mmrerank.results import SearchResult

@@ -99,15 +99,12 @@ def _slot(fact: Fact) -> str:
 
 
 def choose_phrasing(
-    rng: np.random.Generator, facts: Sequence[Fact], split: Split, *, held_out: bool | None = None
+    rng: np.random.Generator, facts: Sequence[Fact], split: Split
 ) -> tuple[int, int]:
-    """A lead and a frame for ``facts``. Evaluation uses all; ``held_out`` asks for one kind only."""
+    """A lead and a frame for ``facts``. Evaluation uses all of them, the others what is practised."""
     while True:
         phrasing = int(rng.integers(len(LEADS))), int(rng.integers(len(FRAMES)))
-        practised = is_practised(facts, phrasing)
-        if split != "evaluation" and not practised:
-            continue
-        if held_out is None or held_out != practised:
+        if split == "evaluation" or is_practised(facts, phrasing):
             return phrasing
 
 

@@ -21,8 +21,7 @@ from mmrerank import registry
 from mmrerank.errors import IndexError_, InputError, MismatchError, ModelError
 from mmrerank.images import IMAGE_SUFFIXES
 from mmrerank.index import lock, manifest
-from mmrerank.index.folders import VECTORS, check_free, clear, replacing
-from mmrerank.index.folders import is_index as is_index
+from mmrerank.index.folders import VECTORS, check_free, clear, is_index, replacing
 from mmrerank.index.intake import Intake, Looked, ahead, sha256
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Records
