@@ -206,10 +206,13 @@ def _train_language(
     model.to(device)
     batch_vision(model)
     looks = None if recipe.vision_rate > 0 else look_once(model, encoder, out / "pool").to(device)
+    encoder.looked = looks is not None
     half = recipe.bfloat16 and has_bfloat16(device)
-    if device.type == "cpu" and half:
-        model.set_attn_implementation("eager")  # which hands on a mask that can be added
-        run_layers_fast(model, compiled=steps > _WORTH_COMPILING)
+    if half:
+        on_cpu = device.type == "cpu"
+        if on_cpu:
+            model.set_attn_implementation("eager")  # which hands on a mask that can be added
+        run_layers_fast(model, compiled=on_cpu and steps > _WORTH_COMPILING)
     vision = set(model.model.visual.parameters())
     for weight in vision:
         weight.requires_grad_(recipe.vision_rate > 0)
@@ -231,21 +234,23 @@ def _train_language(
     step, spent, samples = state["step"], state["seconds"], state.get("samples", 0)
     log = Log(out, columns=("step", "loss", "rate", "seconds", "samples")) if rank == 0 else None
     ends = np.cumsum([p.share for p in phases]) / sum(p.share for p in phases)
-    current, source = -1, None
+    rng = stream("train", 1000 * recipe.seed + step + 7 + 1_000_003 * rank)
+    tasks = {task: 1.0 for phase in phases for task in phase.mix}
+    exercises = Exercises(pool.scenes, rng, "train", tasks)
+    current, source = None, None
     model.train()
     started = saved = time.monotonic()
     done = share_done(step, steps, spent, recipe.minutes)
     with _together(recipe.processes, rank, meeting) as add_up:
         while done < 1:
-            phase = int(np.searchsorted(ends, done, side="right"))
-            if phase != current or source is None:
-                mix = phases[min(phase, len(phases) - 1)].mix
-                rng = stream("train", 1000 * recipe.seed + step + 7 + 1_000_003 * rank)
-                exercises = Exercises(pool.scenes, rng, "train", mix)
-                source = supply(
-                    exercises, encoder, tokens=recipe.batch_tokens, workers=recipe.workers
-                )
+            number = int(np.searchsorted(ends, done, side="right"))
+            phase = phases[min(number, len(phases) - 1)]
+            if phase is not current:
+                exercises.practise(phase.mix)
                 current = phase
+            source = source or supply(
+                exercises, encoder, tokens=recipe.batch_tokens, workers=recipe.workers
+            )
             batch = next(source)
             share = rate(step, done, recipe)
             for group in optimizer.param_groups:

@@ -22,7 +22,7 @@ from mmrerank.train.eyes import shown as covered
 from mmrerank.train.pool import Pool, small
 from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_example import Example
-from mmrerank.train.vlm_glance import WORDS, named
+from mmrerank.train.vlm_glance import LABELS, WORDS, named
 from mmrerank.train.vlm_model import VlmShape
 from mmrerank.train.vlm_named import WORDS as NAMED
 
@@ -42,8 +42,11 @@ class Batch:
     ``marks`` (images, tokens, 2): how far what each visual token shows is wanted and unwanted, NaN where
     nothing is asked (`vlm_glance.named`).
 
-    ``pixels``: uint8 ``(n, side, side, 3)`` of all images in order; ``grids``: ``(n, 3)``; ``known``:
-    ``(n,)``, an image's number in the pool, or -1 for one drawn for an exercise.
+    ``chances`` (B, letters): the probabilities that a reply of one letter is to have, 0 for all others.
+
+    ``known``: ``(images,)``, an image's number in the pool, or -1 for one drawn for an exercise; ``grids``:
+    ``(images, 3)``; ``pixels``: uint8 ``(n, side, side, 3)`` of all images in order, or of those drawn if the
+    encoder's pool has been ``looked`` at.
     """
 
     ids: torch.Tensor
@@ -57,6 +60,7 @@ class Batch:
     things: torch.Tensor
     seen: torch.Tensor
     marks: torch.Tensor | None
+    chances: torch.Tensor | None
     pixels: torch.Tensor | None
     grids: torch.Tensor | None
     known: torch.Tensor | None
@@ -78,7 +82,7 @@ _CLOSING = re.compile(r"<\|vision_end\|>|(?<=\n)Image \w: grade.*\n")
 # where a reply is about to score the image of a letter
 _SCORED = re.compile(r'"\w":(?=\d)')
 
-_RECENT = 3000  # texts whose tokens are kept: those of one round of `batches`
+_RECENT = 6000  # texts whose tokens are kept: those of one round of `batches`
 
 _END, _TURN = "<|im_end|>\n", "<|im_start|>assistant\n"
 
@@ -105,6 +109,7 @@ class Encoder:
         self.mean = torch.tensor(images.image_mean)
         self.std = torch.tensor(images.image_std)
         self.grid = shape.side // shape.patch
+        self.looked = False
         self.known: dict[int, NDArray[np.int64]] = {}
         self.recent: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
 
@@ -244,9 +249,12 @@ class Encoder:
         ends = [(n, *end) for n, row in enumerate(rows) for end in self.ends(row[3])]
         things = [(n, *thing) for n, row in enumerate(rows) for thing in self.named(row[3])]
         marks = [m for *_, e in rows for m in self.marks(e)]
+        chances = torch.zeros(len(rows), len(LABELS))
+        for n, (*_, example) in enumerate(rows):
+            chances[n, : len(example.chances)] = torch.tensor(example.chances)
         scenes = [s for *_, e in rows for s in e.scenes]
-        shown = [self.picture(s) for s in scenes]
-        grids = torch.tensor([[1, self.grid, self.grid]]).repeat(len(shown), 1) if shown else None
+        shown = [self.picture(s) for s in scenes if not (self.looked and isinstance(s, int))]
+        grids = torch.tensor([[1, self.grid, self.grid]]).repeat(len(scenes), 1) if scenes else None
         positions, _ = self.rope_index(
             ids,
             mm_token_type_ids=(ids == self.image_id).int(),
@@ -265,6 +273,7 @@ class Encoder:
             things=torch.tensor([t[:2] for t in things], dtype=torch.long).reshape(-1, 2),
             seen=torch.tensor([t[2] for t in things]).reshape(-1, len(NAMED)),
             marks=torch.from_numpy(np.stack(marks)) if marks else None,
+            chances=chances if chances.any() else None,
             pixels=torch.from_numpy(np.stack(shown)) if shown else None,
             grids=grids,
             known=torch.tensor([s if isinstance(s, int) else -1 for s in scenes])
@@ -287,9 +296,11 @@ def _pieces(example: Example) -> list[tuple[str, bool]]:
 def batches(exercises: Exercises, encoder: Encoder, tokens: int) -> Iterator[Batch]:
     """Endless batches of at most ``tokens`` padded tokens, rows of like length together."""
     rng = exercises.rng
+    # enough for batches of the rarer tasks to be full
+    count = max(512, tokens // 16)
     while True:
         rows: list[Row] = []
-        for example in (exercises.draw() for _ in range(512)):
+        for example in (exercises.draw() for _ in range(count)):
             rows.append((*encoder.encode(example), example))
         # rows of one task share their instructions, which are then computed once
         rows.sort(key=lambda r: (r[3].task, len(r[0])))
@@ -322,6 +333,8 @@ def supply(exercises: Exercises, encoder: Encoder, *, tokens: int, workers: int)
     """Endless `batches`, made in ``workers`` processes (at most one per core) when there are any."""
     if not workers:
         return batches(exercises, encoder, tokens)
+    # by name: handing over a file for each tensor takes the time of a third of a step on a GPU
+    torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
     source = _Stream(exercises, encoder, tokens)
     return iter(
         torch.utils.data.DataLoader(

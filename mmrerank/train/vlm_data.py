@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from mmrerank.demo.facts import (
     Fact,
@@ -66,12 +67,20 @@ class Exercises(Searches):
     ) -> None:
         super().__init__(scenes, rng, split)
         self.tasks = sorted(mix)
-        weights = np.array([mix[t] for t in self.tasks], float)
-        self.weights = weights / weights.sum()
+        # processes that draw for this one see when it changes
+        self.weights = torch.zeros(len(self.tasks), dtype=torch.float64)
+        self.weights.share_memory_()  # type: ignore[no-untyped-call]
+        self.practise(mix)
+
+    def practise(self, mix: Mapping[str, float]) -> None:
+        """From now on draws by ``mix``, whose tasks are among those that this was made with."""
+        left_out = dict.fromkeys(self.tasks, 0.0)
+        self.weights.copy_(torch.tensor(list({**left_out, **mix}.values()), dtype=torch.float64))
 
     def draw(self) -> Example:
         """The next example."""
-        task = self.tasks[int(self.rng.choice(len(self.tasks), p=self.weights))]
+        weights = self.weights.numpy().copy()
+        task = self.tasks[int(self.rng.choice(len(self.tasks), p=weights / weights.sum()))]
         example: Example = getattr(self, f"_{task}")()
         return example
 
@@ -202,11 +211,12 @@ class Exercises(Searches):
         ask = comparisons.pick(asked.query, [_candidate(str(n)) for n in range(len(rows))])
         if few:
             return self._best(ask, asked, rows)
-        # the letters' probabilities are to be an order: drawn with ListNet's (Cao et al., ICML 2007), the
-        # letters teach in the mean what its loss teaches
+        # the letters' probabilities are to be an order: ListNet's (Cao et al., ICML 2007)
         worth = np.exp(_SHARPNESS * np.array([row.quality for row in rows]))
-        drawn = int(self.rng.choice(len(rows), p=worth / worth.sum()))
-        return replace(self._about(ask, None, asked, rows), reply=ask.labels[drawn])
+        chances = worth / worth.sum()
+        drawn = int(self.rng.choice(len(rows), p=chances))
+        made = self._about(ask, None, asked, rows)
+        return replace(made, reply=ask.labels[drawn], chances=tuple(chances.tolist()))
 
     def _grade(self) -> Example:
         few = self.rng.random() < 0.6

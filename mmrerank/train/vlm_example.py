@@ -35,6 +35,7 @@ class Example:
     say of the last images, or of rows of text in their place, how far each shows what is asked for;
     ``nouns`` are what is asked for there, with whether it is unwanted. ``named`` are the words for things
     in the reply, with what the picture shows of them, ``again`` those in the last part of the prompt.
+    Where the reply is one letter, ``chances`` are the probabilities that the images' letters are to have.
     """
 
     task: str
@@ -46,6 +47,7 @@ class Example:
     nouns: tuple[tuple[Noun, bool], ...] = ()
     named: tuple[Named, ...] = ()
     again: tuple[Named, ...] = ()
+    chances: tuple[float, ...] = ()
 
     @property
     def counts(self) -> tuple[tuple[int, int], ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,14 @@ def build(shape: VlmShape, tokenizer: Any) -> tuple[Any, Any]:
 
 def embeddings_of(model: Any, tokenizer: Any, texts: Sequence[str]) -> Any:
     """The model's embeddings of the first token of each text, ``(n, width)``, cut off from learning."""
-    ids = [tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in texts]
+    ids = first_tokens(tokenizer, tuple(texts))
     return model.get_input_embeddings().weight[ids].detach().clone()
+
+
+@lru_cache(maxsize=8)
+def first_tokens(tokenizer: Any, texts: tuple[str, ...]) -> list[int]:
+    """The id of the first token of each text."""
+    return [tokenizer(t, add_special_tokens=False)["input_ids"][0] for t in texts]
 
 
 def save(model: Any, processor: Any, folder: Path) -> None:

@@ -13,7 +13,8 @@ from torch.nn import functional
 
 from mmrerank.train.pool import Pool
 from mmrerank.train.vlm_batches import Batch, Encoder
-from mmrerank.train.vlm_glance import glance_loss, named_loss, words_of
+from mmrerank.train.vlm_glance import LABELS, glance_loss, named_loss, words_of
+from mmrerank.train.vlm_model import first_tokens
 from mmrerank.train.vlm_named import named_words, naming_loss
 
 _AT_ONCE = 32  # pictures; more of them fall out of a processor's cache between layers
@@ -65,12 +66,22 @@ def shared(batch: Batch, image_id: int) -> int:
 
 
 def look(model: Any, encoder: Encoder, pictures: torch.Tensor) -> torch.Tensor:
-    """What the tower hands on, ``(n, tokens, width)``, of ``pictures``, uint8 ``(n, side, side, 3)``."""
-    grid = torch.tensor([[1, encoder.grid, encoder.grid]], device=pictures.device)
-    seen = model.model.get_image_features(
-        encoder.patches(pictures), grid.repeat(len(pictures), 1), return_dict=True
-    )
-    return torch.stack(tuple(seen.pooler_output))
+    """What the tower hands on, ``(n, tokens, width)``, of ``pictures``, uint8 ``(n, side, side, 3)``.
+
+    For a tower of `batch_vision`. transformers works out anew for every picture where its patches stand.
+    """
+    from transformers.vision_utils import get_vision_position_ids
+
+    visual, count = model.model.visual, len(pictures)
+    grid = torch.tensor([[1, encoder.grid, encoder.grid]])
+    stands = get_vision_position_ids(grid, visual.spatial_merge_size).to(pictures.device)
+    hidden = visual.patch_embed(encoder.patches(pictures))
+    turn = tuple(t.repeat(count, 1) for t in visual.rotary_pos_emb(hidden, stands))
+    starts = torch.arange(count + 1) * len(stands)
+    for block in visual.blocks:
+        hidden = block(hidden, cu_seqlens=starts, position_embeddings=turn)
+    seen: torch.Tensor = visual.merger(hidden).view(count, -1, encoder.shape.hidden)
+    return seen
 
 
 def look_once(model: Any, encoder: Encoder, folder: Path | None = None) -> torch.Tensor:
@@ -115,8 +126,9 @@ def loss_of(
 ) -> torch.Tensor:
     """Mean next-token loss over reply tokens; logits are made only where there is a label.
 
-    What a reply is there for counts ``count_weight`` times as much as any other token. To that comes
-    ``glance_weight`` of the side loss on how far each image shows what is asked for (`vlm_glance`).
+    A letter of which ``chances`` are known is compared with these. What a reply is there for counts
+    ``count_weight`` times as much as any other token. To that comes ``glance_weight`` of the side loss on
+    how far each image shows what is asked for (`vlm_glance`).
 
     What all rows begin with (the instructions) runs once, and its keys and values are repeated: the same
     loss and gradients as running it in every row, at about half the cost. With ``looks`` (`look_once`)
@@ -129,7 +141,7 @@ def loss_of(
     first = 0 if batch.ids.is_cuda else shared(batch, image_id)
     cache = DynamicCache(config=model.config.get_text_config()) if first > 8 else None
     words = model.get_input_embeddings()(batch.ids)
-    if batch.pixels is not None:
+    if batch.known is not None:
         words = words.masked_scatter(
             (batch.ids == image_id)[..., None], _seen(model, batch, encoder, looks).to(words.dtype)
         )
@@ -148,7 +160,8 @@ def loss_of(
     naming = glance_weight > 0 and len(batch.things) > 0
     out = model.model(
         inputs_embeds=words[:, first:],
-        attention_mask=batch.mask,
+        # rows are padded on the right, where nothing is learnt: on a GPU looking back is mask enough
+        attention_mask=None if batch.ids.is_cuda else batch.mask,
         position_ids=positions[:, :, first:],
         past_key_values=cache,
         use_cache=cache is not None,
@@ -158,7 +171,13 @@ def loss_of(
     chosen = targets != -100
     logits = model.lm_head(out.last_hidden_state[:, :-1][chosen])
     each = functional.cross_entropy(logits.float(), targets[chosen], reduction="none")
-    weights = 1.0 + (count_weight - 1.0) * batch.counts[:, first + 1 :][chosen].float()
+    heavy = batch.counts[:, first + 1 :][chosen]
+    if batch.chances is not None:
+        wanted = batch.chances[chosen.nonzero()[:, 0]]
+        letters = first_tokens(encoder.tokenizer, LABELS)
+        spread = -(wanted * logits.float().log_softmax(-1)[:, letters]).sum(-1)
+        each = torch.where(heavy & (wanted.sum(-1) > 0), spread, each)
+    weights = 1.0 + (count_weight - 1.0) * heavy.float()
     loss = (each * weights).sum() / weights.sum()
     if glance:
         known = words_of(model, encoder.tokenizer)
@@ -183,12 +202,12 @@ def loss_of(
 
 
 def _seen(model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None) -> torch.Tensor:
-    assert batch.pixels is not None
-    assert batch.known is not None
+    new = None if batch.pixels is None else look(model, encoder, batch.pixels)
     if looks is None:
-        return look(model, encoder, batch.pixels)
+        assert new is not None
+        return new
+    assert batch.known is not None
     seen = looks[batch.known.clamp(min=0)].float()
-    new = (batch.known < 0).nonzero()[:, 0]
-    if len(new):
-        seen[new] = look(model, encoder, batch.pixels[new]).float()
-    return seen
+    if new is None:
+        return seen
+    return seen.masked_scatter((batch.known < 0)[:, None, None], new.float())

@@ -21,7 +21,7 @@ from mmrerank.demo.world import (
     sample_scene,
     stream,
 )
-from mmrerank.train.eyes import shown
+from mmrerank.train.eyes import labels, positions_of, shown
 from mmrerank.train.eyes_words import Sayings, fit_last_layer, train_words
 from mmrerank.train.pool import Pool, make_pool
 
@@ -122,3 +122,21 @@ def test_invented_words_are_neither_in_the_world_nor_asked_about() -> None:
     assert not trained & set(words.EVALUATION)
     assert trained & set(words.TRAINING)
     assert trained - set(words.TRAINING)
+
+
+def test_every_thing_is_named_by_some_token() -> None:
+    rng = stream("train", 8)
+    for _ in range(50):
+        scene = sample_scene(rng, "train")
+        assert (labels(scene, 6)[:, 0] > 0).sum() >= len(scene.things) - 1
+
+
+def test_every_token_that_shows_a_thing_says_where_the_thing_is() -> None:
+    rng = stream("train", 8)
+    for _ in range(50):
+        scene = sample_scene(rng, "train")
+        where, covering = positions_of(scene, 6), shown(scene, 6)
+        for number, thing in enumerate(scene.things, start=1):
+            for token in np.flatnonzero(covering == number):
+                row, column = cell(thing.x, thing.y)
+                assert tuple(where[token]) == (row, column, 3 * row + column)
