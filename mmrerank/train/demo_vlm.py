@@ -248,9 +248,10 @@ def _train_language(
             if phase is not current:
                 exercises.practise(phase.mix)
                 current = phase
-            source = source or supply(
-                exercises, encoder, tokens=recipe.batch_tokens, workers=recipe.workers
-            )
+            if source is None:
+                source = supply(
+                    exercises, encoder, tokens=recipe.batch_tokens, workers=recipe.workers
+                )
             batch = next(source)
             share = rate(step, done, recipe)
             for group in optimizer.param_groups:

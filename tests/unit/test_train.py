@@ -56,6 +56,7 @@ def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
     assert (out / "loss.png").stat().st_size > 1000
     with pytest.raises(InputError, match="--resume"):
         train(file, out=out)
+    file = recipe(tmp_path, SMALL_VLM + "workers: 1\n")  # a helper draws the exercises
     longer = train(file, out=out, steps=5, resume=True)
     assert longer["steps"] == 5
     assert longer["samples"] > done["samples"]  # counted over the whole run
