@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, repeat
 from math import nan
 from typing import Any
 
@@ -298,9 +299,9 @@ def batches(exercises: Exercises, encoder: Encoder, tokens: int) -> Iterator[Bat
     rng = exercises.rng
     # enough for batches of the rarer tasks to be full
     count = max(512, tokens // 16)
-    while True:
+    for size in chain((256,), repeat(count)):  # the first ones soon
         rows: list[Row] = []
-        for example in (exercises.draw() for _ in range(count)):
+        for example in (exercises.draw() for _ in range(size)):
             rows.append((*encoder.encode(example), example))
         # rows of one task share their instructions, which are then computed once
         rows.sort(key=lambda r: (r[3].task, len(r[0])))
