@@ -206,7 +206,6 @@ def _train_language(
     model.to(device)
     batch_vision(model)
     looks = None if recipe.vision_rate > 0 else look_once(model, encoder, out / "pool").to(device)
-    encoder.looked = looks is not None
     half = recipe.bfloat16 and has_bfloat16(device)
     if half:
         on_cpu = device.type == "cpu"

@@ -45,9 +45,8 @@ class Batch:
 
     ``chances`` (B, letters): the probabilities that a reply of one letter is to have, 0 for all others.
 
-    ``known``: ``(images,)``, an image's number in the pool, or -1 for one drawn for an exercise; ``grids``:
-    ``(images, 3)``; ``pixels``: uint8 ``(n, side, side, 3)`` of all images in order, or of those drawn if the
-    encoder's pool has been ``looked`` at.
+    ``known``: ``(images,)``, an image's number in the pool, or -1 for one drawn for an exercise; ``pixels``:
+    uint8 ``(n, side, side, 3)`` of those drawn, in order.
     """
 
     ids: torch.Tensor
@@ -63,7 +62,6 @@ class Batch:
     marks: torch.Tensor | None
     chances: torch.Tensor | None
     pixels: torch.Tensor | None
-    grids: torch.Tensor | None
     known: torch.Tensor | None
     tasks: tuple[str, ...]
 
@@ -110,7 +108,6 @@ class Encoder:
         self.mean = torch.tensor(images.image_mean)
         self.std = torch.tensor(images.image_std)
         self.grid = shape.side // shape.patch
-        self.looked = False
         self.known: dict[int, NDArray[np.int64]] = {}
         self.recent: dict[str, tuple[list[int], list[tuple[int, int]]]] = {}
 
@@ -218,10 +215,6 @@ class Encoder:
         ids, spans = self.recent[text]
         return [*ids], spans
 
-    def picture(self, scene: int | Scene) -> NDArray[np.uint8]:
-        """The pixels of a pool scene, or of a scene drawn for one example."""
-        return self.pool.pixels[scene] if isinstance(scene, int) else small(scene, self.shape.side)
-
     def patches(self, pictures: torch.Tensor) -> torch.Tensor:
         """What the image processor makes of ``pictures`` ``(n, side, side, 3)``: ``(n * grid^2, D)``."""
         mean, std = self.mean.to(pictures.device), self.std.to(pictures.device)
@@ -254,7 +247,7 @@ class Encoder:
         for n, (*_, example) in enumerate(rows):
             chances[n, : len(example.chances)] = torch.tensor(example.chances)
         scenes = [s for *_, e in rows for s in e.scenes]
-        shown = [self.picture(s) for s in scenes if not (self.looked and isinstance(s, int))]
+        drawn = [small(s, self.shape.side) for s in scenes if isinstance(s, Scene)]
         grids = torch.tensor([[1, self.grid, self.grid]]).repeat(len(scenes), 1) if scenes else None
         positions, _ = self.rope_index(
             ids,
@@ -275,8 +268,7 @@ class Encoder:
             seen=torch.tensor([t[2] for t in things]).reshape(-1, len(NAMED)),
             marks=torch.from_numpy(np.stack(marks)) if marks else None,
             chances=chances if chances.any() else None,
-            pixels=torch.from_numpy(np.stack(shown)) if shown else None,
-            grids=grids,
+            pixels=torch.from_numpy(np.stack(drawn)) if drawn else None,
             known=torch.tensor([s if isinstance(s, int) else -1 for s in scenes])
             if scenes
             else None,
@@ -334,7 +326,7 @@ def supply(exercises: Exercises, encoder: Encoder, *, tokens: int, workers: int)
     """Endless `batches`, made in ``workers`` processes (at most one per core) when there are any."""
     if not workers:
         return batches(exercises, encoder, tokens)
-    # by name: handing over a file for each tensor takes the time of a third of a step on a GPU
+    # by name: handing over an open file for each tensor takes five times as long
     torch.multiprocessing.set_sharing_strategy("file_system")  # type: ignore[no-untyped-call]
     source = _Stream(exercises, encoder, tokens)
     return iter(

@@ -1,10 +1,10 @@
-"""The language model's layers for training in bfloat16: the same numbers in half the time or less.
+"""The language model's layers for training in bfloat16: the same numbers, on processors in half the time.
 
 Under autocast the layers of transformers spend two thirds of a step outside matrix products: activations
 change their precision at every product, scores are masked and softened in float32, norms are five passes.
 Here a layer is one function in bfloat16 around a float32 residual, and where there is a C++ compiler, one
 compiled function. A test compares the gradients with those of float32: no further off than autocast's are.
-On a GPU, where starting a computation costs more than doing it, one function starts a third as many.
+On a GPU, where starting a computation costs more than doing it, a fifth fewer are started.
 """
 
 from __future__ import annotations

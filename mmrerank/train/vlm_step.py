@@ -202,12 +202,15 @@ def loss_of(
 
 
 def _seen(model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None) -> torch.Tensor:
-    new = None if batch.pixels is None else look(model, encoder, batch.pixels)
-    if looks is None:
-        assert new is not None
-        return new
     assert batch.known is not None
-    seen = looks[batch.known.clamp(min=0)].float()
-    if new is None:
+    number, new = batch.known.clamp(min=0), batch.known < 0
+    if looks is None:
+        pictures = torch.from_numpy(encoder.pool.pixels[number.cpu().numpy()]).to(number.device)
+        if batch.pixels is not None:
+            pictures[new] = batch.pixels
+        return look(model, encoder, pictures)
+    seen = looks[number].float()
+    if batch.pixels is None:
         return seen
-    return seen.masked_scatter((batch.known < 0)[:, None, None], new.float())
+    drawn = look(model, encoder, batch.pixels).float()
+    return seen.masked_scatter(new[:, None, None], drawn)
