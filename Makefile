@@ -35,7 +35,7 @@ format: $(DEVSTAMP) ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## speed and memory, by hand
+bench: $(STAMP) ## speed, memory and the bundled model, by hand
 	@for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
 train: $(DEVSTAMP) ## train both bundled models again

@@ -47,4 +47,4 @@ def caption(rng: np.random.Generator, scene: Scene, split: Split) -> Caption:
         facts.append(PlaceFact(place=scene.place))
     if whole or rng.random() < 0.5:
         facts.append(WeatherFact(weather=scene.weather))
-    return Caption(text=say(rng, facts, choose_phrasing(rng, facts, split)), facts=tuple(facts))
+    return Caption(text=say(rng, facts, choose_phrasing(rng, split)), facts=tuple(facts))

@@ -118,11 +118,9 @@ def _compose(
     facts = _facts(rng, scene, category)
     if facts is None:
         return None
-    phrasing = choose_phrasing(rng, facts, split)
+    phrasing = choose_phrasing(rng, split)
     text = say(rng, facts, phrasing)
-    return DemoQuery(
-        category=category, text=text, facts=facts, practised=is_practised(facts, phrasing)
-    )
+    return DemoQuery(category=category, text=text, facts=facts, practised=is_practised(phrasing))
 
 
 def _facts(rng: np.random.Generator, scene: Scene, category: str) -> tuple[Fact, ...] | None:
@@ -256,7 +254,7 @@ def _with_unknown(rng: np.random.Generator, split: Split, query: DemoQuery) -> D
         return query
     word = words.outside(rng, split)
     facts = (UnknownFact(word=word), *query.facts[1:])
-    text = say(rng, facts, choose_phrasing(rng, facts, split))
+    text = say(rng, facts, choose_phrasing(rng, split))
     return DemoQuery(category=query.category, text=text, facts=facts)
 
 

@@ -1,16 +1,14 @@
 """How the picture book's facts are said in a search: many wordings for one meaning.
 
 Every wording is made of surface forms (``on a rainy day``), a lead (``show me``) and a frame (what comes
-first). A stable hash keeps some forms, which are a lead with an order of things, place and weather, out of
-training and validation, whatever is searched for, so that evaluation asks in ways nobody practised. No
-wording here uses a word that only evaluation has.
+first). Some leads are kept out of training and validation, whatever is searched for, so that evaluation asks
+in ways nobody practised. They say known words in a new way: no wording here uses a word that only evaluation
+has.
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from functools import cache
 
 import numpy as np
 
@@ -33,6 +31,14 @@ LEADS = (
     "please find {}", "search for {}", "can you find {}?", "pictures with {}", "a scene with {}", "{} please",
     "is there {}?",
 )  # fmt: skip
+# not ones that were practised when any weights that are gone on with were trained
+HELD_OUT_LEADS = (
+    "please show me {}", "can you show me {}?", "i want to find {}", "looking for an image of {}",
+    "search for pictures of {}", "is there a picture with {}?", "find me {} please", "a scene of {}",
+    "i want pictures with {}", "can you search for {}?", "find an image with {} please",
+    "{}, can you find it?",
+)  # fmt: skip
+_ALL_LEADS = LEADS + HELD_OUT_LEADS
 FRAMES = ("things place weather", "place things weather", "weather things place", "weather place things",
           "things weather place", "place weather things")  # fmt: skip
 JOINS = (" and ", " with ", " together with ", ", ", " and also ", " plus ")
@@ -60,31 +66,11 @@ RELATION_WORDS = {
 SIZE_WORDS = {"small": ("small", "little"), "large": ("large", "big")}
 NUMBER_WORDS = {1: ("one", "exactly one", "1"), 2: ("two", "exactly two", "2"),
                 3: ("three", "exactly three", "3"), 4: ("four", "exactly four", "4")}  # fmt: skip
-_HELD_OUT_PERCENT = 20
 
 
-def form_of(facts: Sequence[Fact], phrasing: tuple[int, int]) -> tuple[str, tuple[str, ...]]:
-    """What a reader sees of a lead and a frame: the lead's words, and the order of what is there.
-
-    Frames that differ only in what a search has not are one form, and so are leads of the same words.
-    """
-    lead, frame = phrasing
-    there = {_slot(f) for f in facts}
-    return LEADS[lead], tuple(name for name in FRAMES[frame].split() if name in there)
-
-
-def is_practised(facts: Sequence[Fact], phrasing: tuple[int, int]) -> bool:
-    """Whether training may say ``facts`` so: whether it may use the form, for any facts."""
-    return _practised(*form_of(facts, phrasing))
-
-
-@cache
-def _practised(lead: str, order: tuple[str, ...]) -> bool:
-    plainest = [name for name in FRAMES[0].split() if name in order]
-    if lead == LEADS[0] and list(order) == plainest:
-        return True  # the plainest wording is always practised
-    digest = hashlib.sha256(f"mmrerank demo form\0{lead}\0{' '.join(order)}".encode()).digest()
-    return digest[0] % 100 >= _HELD_OUT_PERCENT
+def is_practised(phrasing: tuple[int, int]) -> bool:
+    """Whether training may say anything so: whether it may use the lead."""
+    return phrasing[0] < len(LEADS)
 
 
 def _slot(fact: Fact) -> str:
@@ -98,14 +84,10 @@ def _slot(fact: Fact) -> str:
     return "things"
 
 
-def choose_phrasing(
-    rng: np.random.Generator, facts: Sequence[Fact], split: Split
-) -> tuple[int, int]:
-    """A lead and a frame for ``facts``. Evaluation uses all of them, the others what is practised."""
-    while True:
-        phrasing = int(rng.integers(len(LEADS))), int(rng.integers(len(FRAMES)))
-        if split == "evaluation" or is_practised(facts, phrasing):
-            return phrasing
+def choose_phrasing(rng: np.random.Generator, split: Split) -> tuple[int, int]:
+    """A lead and a frame. Evaluation uses all of them, the others what is practised."""
+    leads = _ALL_LEADS if split == "evaluation" else LEADS
+    return int(rng.integers(len(leads))), int(rng.integers(len(FRAMES)))
 
 
 def say(rng: np.random.Generator, facts: Sequence[Fact], phrasing: tuple[int, int]) -> str:
@@ -125,7 +107,7 @@ def say(rng: np.random.Generator, facts: Sequence[Fact], phrasing: tuple[int, in
     # where and when may open the sentence: "at the beach, find a red boat at night"
     opening = [] if not things or order[0] == slots["things"] else [order.pop(0)]
     absent = [_absent(rng, f) for f in facts if isinstance(f, ExclusionFact)]
-    body = LEADS[lead].format(" ".join([*order, *absent]))
+    body = _ALL_LEADS[lead].format(" ".join([*order, *absent]))
     return " ".join(", ".join([*opening, body]).replace(" ,", ",").split())
 
 

@@ -22,6 +22,7 @@ from mmrerank.demo.facts import (
     Verdict,
     grade_verdicts,
 )
+from mmrerank.demo.queries import DemoQuery
 from mmrerank.demo.world import Scene, Split, pick
 from mmrerank.messages import Ask
 from mmrerank.rerank import comparisons, judgements
@@ -137,6 +138,12 @@ class Exercises(Searches):
             else self.mixed() if turn < 0.53
             else self.search()
         )  # fmt: skip
+        return self._taken_apart(demo)
+
+    def _spell(self) -> Example:
+        return self._taken_apart(self.strange())
+
+    def _taken_apart(self, demo: DemoQuery) -> Example:
         ask = judgements.deconstruct(as_query(demo))
         body = {"components": [{"kind": f.kind, "text": f.text} for f in demo.facts]}
         return _example(ask, body, (demo.reference,) if demo.reference else ())

@@ -49,7 +49,7 @@ def sample_facts(
     facts: dict[Fact, None] = {}
     while len(facts) < count:
         turn = rng.random()
-        if turn < 0.04:
+        if turn < 0.06:
             facts[UnknownFact(word=words.outside(rng, split))] = None
             continue
         if turn < 0.16:

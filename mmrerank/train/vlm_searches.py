@@ -65,7 +65,7 @@ class Searches:
 
     def search(self) -> DemoQuery:
         """Any search, once in a while for something from outside the world."""
-        return self.meant(self._category(), unknown=0.06)[1]
+        return self.meant(self._category(), unknown=0.1)[1]
 
     def seldom(self) -> DemoQuery:
         """A search with a part that few searches have or, naming two things, is easily got wrong."""
@@ -82,16 +82,16 @@ class Searches:
         group = pick(self.rng, self.scenes[self.scene()].groups)
         turn = self.rng.random()
         fact: Fact
-        if turn < 0.45:
+        if turn < 0.4:
             size = group.size if self.rng.random() < 0.2 else None
             colour = group.colour if self.rng.random() < 0.6 else None
             fact = SubjectFact(noun=Noun(kind=group.kind, colour=colour, size=size))
-        elif turn < 0.75:
+        elif turn < 0.66:
             colour = group.colour if self.rng.random() < 0.35 else None
             fact = CountFact(
                 noun=Noun(kind=group.kind, colour=colour), count=int(self.rng.integers(1, 5))
             )
-        elif turn < 0.87:
+        elif turn < 0.76:
             fact = (
                 PlaceFact(place=pick(self.rng, PLACES))
                 if self.rng.random() < 0.5
@@ -100,6 +100,23 @@ class Searches:
         else:
             fact = UnknownFact(word=outside(self.rng, self.split))
         return self._said((fact,))
+
+    def strange(self) -> DemoQuery:
+        """A search with one to four words from outside, which can only be copied, and some known parts."""
+        words = dict.fromkeys(outside(self.rng, self.split) for _ in range(self.rng.integers(1, 5)))
+        things: list[Fact] = [UnknownFact(word=word) for word in words]
+        scene = self.scenes[self.scene()]
+        group = pick(self.rng, scene.groups)
+        if self.rng.random() < 0.4:
+            colour = group.colour if self.rng.random() < 0.6 else None
+            known = SubjectFact(noun=Noun(kind=group.kind, colour=colour))
+            things.insert(int(self.rng.integers(len(things) + 1)), known)
+        setting: list[Fact] = []
+        if self.rng.random() < 0.2:
+            setting.append(PlaceFact(place=scene.place))
+        if self.rng.random() < 0.2:
+            setting.append(WeatherFact(weather=scene.weather))
+        return self._said((*things, *setting))
 
     def mixed(self) -> DemoQuery:
         """A search with parts of any kinds beside each other, one to four of them."""
@@ -111,7 +128,7 @@ class Searches:
                 return self._said(tuple(sorted(facts, key=_said_late)))
 
     def _said(self, facts: tuple[Fact, ...]) -> DemoQuery:
-        text = say(self.rng, facts, choose_phrasing(self.rng, facts, self.split))
+        text = say(self.rng, facts, choose_phrasing(self.rng, self.split))
         return DemoQuery(category="setting", text=text, facts=facts)
 
     def compared(
@@ -194,7 +211,7 @@ class Searches:
             )
             return as_query(demo), demo.facts, demo.reference
         facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, most + 1)))
-        text = say(self.rng, facts, choose_phrasing(self.rng, facts, self.split))
+        text = say(self.rng, facts, choose_phrasing(self.rng, self.split))
         return Query(text=text), facts, None
 
 

@@ -7,7 +7,8 @@ import json
 import numpy as np
 
 from mmrerank.demo.facts import CountFact, ExclusionFact, Noun, PlaceFact, SubjectFact
-from mmrerank.demo.world import COLOURS, Scene, sample_scene, stream
+from mmrerank.demo.words import EVALUATION, TRAINING
+from mmrerank.demo.world import COLOURS, KINDS, Scene, sample_scene, stream
 from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_example import Example
 from mmrerank.train.vlm_facts import sample_facts
@@ -60,6 +61,27 @@ def test_the_plainest_searches_are_practised() -> None:
     assert any(len(text.split()) == 2 for text in plain)  # "a boat"
     assert any(text.split()[1] in COLOURS for text in plain)  # "a red boat"
     assert {"count", "environment"} <= {p["kind"] for p in alone}
+
+
+def test_words_from_outside_are_copied_and_never_those_of_evaluation() -> None:
+    rng = stream("train", 17)
+    pool = [sample_scene(rng, "train") for _ in range(60)]
+    exercises = Exercises(pool, stream("train", 18), "train", {"spell": 1.0})
+    strange: set[str] = set()
+    for example in (exercises.draw() for _ in range(300)):
+        assert example.task == "deconstruct"
+        search = example.messages[-1].parts[-1].text or ""
+        words = [
+            part["text"].split(" ", 1)[1]
+            for part in json.loads(example.reply)["components"]
+            if part["kind"] == "subject" and part["text"].split()[-1] not in KINDS
+        ]
+        assert 1 <= len(words) <= 4
+        assert all(word in search for word in words)
+        strange |= set(words)
+    assert len(strange) > 200
+    assert len(strange & set(TRAINING)) > 50
+    assert not strange & set(EVALUATION)
 
 
 def test_one_weather_beside_another_that_is_not_wanted_and_numbers_are_practised() -> None:

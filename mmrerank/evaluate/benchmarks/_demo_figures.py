@@ -155,18 +155,21 @@ def kind_of(fact: Fact) -> str:
     return "unknown"
 
 
-def _practised(fact: Fact, scene: Scene) -> bool:
-    """Whether training had every combination of thing, colour and place that this judgement looks at."""
-    kinds: set[str] = set()
+def kinds_named(fact: Fact) -> set[str]:
+    """The kinds of thing that a judgement of ``fact`` looks for; none for a place or a weather."""
     match fact:
         case SubjectFact(noun=noun) | CountFact(noun=noun):
-            kinds = {noun.kind}
+            return {noun.kind}
         case RelationFact(one=one, other=other):
-            kinds = {one.kind, other.kind}
+            return {one.kind, other.kind}
         case ExclusionFact(absent=SubjectFact(noun=noun)):
-            kinds = {noun.kind}
-        case _:
-            kinds = {g.kind for g in scene.groups}
+            return {noun.kind}
+    return set()
+
+
+def looks_practised(fact: Fact, scene: Scene) -> bool:
+    """Whether training had every combination of thing, colour and place that this judgement looks at."""
+    kinds = kinds_named(fact) or {g.kind for g in scene.groups}
     return all(is_seen(g.kind, g.colour, scene.place) for g in scene.groups if g.kind in kinds)
 
 
@@ -201,7 +204,7 @@ def verdicts(book: Book, results: Sequence[SearchResult]) -> dict[str, Any]:
                 if fact is None:
                     continue
                 truth = fact.judge(scene).verdict
-                seen = "seen" if _practised(fact, scene) else "unseen"
+                seen = "seen" if looks_practised(fact, scene) else "unseen"
                 for kind in (kind_of(fact), "all"):
                     right[kind, seen, truth].append(verdict.verdict == truth)
     table: dict[str, Any] = {}
