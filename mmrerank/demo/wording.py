@@ -31,7 +31,7 @@ LEADS = (
     "please find {}", "search for {}", "can you find {}?", "pictures with {}", "a scene with {}", "{} please",
     "is there {}?",
 )  # fmt: skip
-# not ones that were practised when any weights that are gone on with were trained
+# whoever adds one: it must be new to the shipped weights too, which later training goes on from
 HELD_OUT_LEADS = (
     "please show me {}", "can you show me {}?", "i want to find {}", "looking for an image of {}",
     "search for pictures of {}", "is there a picture with {}?", "find me {} please", "a scene of {}",
