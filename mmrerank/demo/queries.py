@@ -254,8 +254,9 @@ def _with_unknown(rng: np.random.Generator, split: Split, query: DemoQuery) -> D
         return query
     word = words.outside(rng, split)
     facts = (UnknownFact(word=word), *query.facts[1:])
-    text = say(rng, facts, choose_phrasing(rng, split))
-    return DemoQuery(category=query.category, text=text, facts=facts)
+    phrasing = choose_phrasing(rng, split)
+    text, practised = say(rng, facts, phrasing), is_practised(phrasing)
+    return DemoQuery(category=query.category, text=text, facts=facts, practised=practised)
 
 
 class Truth:

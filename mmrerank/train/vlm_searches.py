@@ -20,7 +20,7 @@ from mmrerank.demo.facts import (
     WeatherFact,
 )
 from mmrerank.demo.queries import DemoQuery, sample_query
-from mmrerank.demo.wording import choose_phrasing, say
+from mmrerank.demo.wording import choose_phrasing, is_practised, say
 from mmrerank.demo.words import outside
 from mmrerank.demo.world import PLACES, WEATHERS, Scene, Split, pick
 from mmrerank.train.pool import by_kind
@@ -128,8 +128,9 @@ class Searches:
                 return self._said(tuple(sorted(facts, key=_said_late)))
 
     def _said(self, facts: tuple[Fact, ...]) -> DemoQuery:
-        text = say(self.rng, facts, choose_phrasing(self.rng, self.split))
-        return DemoQuery(category="setting", text=text, facts=facts)
+        phrasing = choose_phrasing(self.rng, self.split)
+        text, practised = say(self.rng, facts, phrasing), is_practised(phrasing)
+        return DemoQuery(category="setting", text=text, facts=facts, practised=practised)
 
     def compared(
         self, count: int, *, tied: bool = False, category: str | None = None

@@ -153,7 +153,14 @@ def test_some_wordings_are_kept_from_training() -> None:
     assert {w.strip(",?") for lead in HELD_OUT_LEADS for w in lead.split()} - {"{}"} <= known
     searches = Searches([sample_scene(rng, "train") for _ in range(200)], rng, "train")
     for _ in range(100):
-        for demo in (searches.plain(), searches.mixed(), searches.seldom(), searches.search()):
+        drawn = (
+            searches.plain(),
+            searches.mixed(),
+            searches.seldom(),
+            searches.search(),
+            searches.strange(),
+        )
+        for demo in drawn:
             assert demo.practised
 
 
