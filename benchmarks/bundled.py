@@ -5,8 +5,8 @@
 ``mmrerank eval demo`` counts verdicts on the pictures that a first stage finds, few of which are of a rare
 kind. Here pictures and what is asked of them are drawn evenly, and verdicts on things in new combinations
 stand beside those on practised ones *that are shown*: that nothing is there is easily said, and is no
-combination at all. Searches are taken apart in wordings that training has, in held-out ones, and in the
-plainest ("two trees"). Four CPU minutes.
+combination at all. Searches are taken apart in wordings that training has, in held-out ones, in words that
+nothing else here has ("hunting for ... right now"), and in the plainest ("two trees"). Five CPU minutes.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from mmrerank.chat._open import open_chat
 from mmrerank.demo.draw import render
 from mmrerank.demo.facts import CountFact, Fact, Noun, SubjectFact, UnknownFact
 from mmrerank.demo.queries import sample_query
-from mmrerank.demo.wording import choose_phrasing, say
+from mmrerank.demo.wording import FRAMES, choose_phrasing, say
 from mmrerank.demo.words import EVALUATION
-from mmrerank.demo.world import COLOURS, KINDS, SIZES, sample_scene, stream
+from mmrerank.demo.world import COLOURS, KINDS, SIZES, pick, sample_scene, stream
 from mmrerank.evaluate.benchmarks._demo_figures import kind_of, kinds_named, looks_practised
 from mmrerank.ports import Chat
 from mmrerank.rerank import judgements
@@ -42,6 +42,15 @@ from mmrerank.train.vlm_searches import as_query
 from mmrerank.types import Candidate, Image, Query
 
 ASK_AT_ONCE = 32
+# as people talk: with words that neither training nor `mmrerank eval demo` has
+TALK = (
+    "got any shots of {}?", "it would be nice to see {}", "we need an illustration showing {}",
+    "bring up everything that has {}", "i remember one with {}", "were there ever any with {}?",
+    "my daughter drew {} once", "hunting for {} right now", "which pages of the book show {}",
+    "what about {}?", "could somebody dig out {} quickly", "i'd love {}, if possible",
+    "trying to locate {} for a slide", "hello, anything like {} around here?",
+    "the newest ones of {} only", "there should be {} somewhere",
+)  # fmt: skip
 
 
 def verdicts(chat: Chat, rng: np.random.Generator, scenes: int) -> dict[str, dict[str, Any]]:
@@ -125,6 +134,17 @@ def searches(
     return asked
 
 
+def talked(rng: np.random.Generator, count: int) -> list[tuple[Query, Sequence[Fact]]]:
+    """``count`` searches without a reference, said as people talk, each of `TALK` equally often."""
+    asked: list[tuple[Query, Sequence[Fact]]] = []
+    while len(asked) < count:
+        demo = sample_query(rng, "evaluation", sample_scene(rng, "evaluation"))
+        if demo.reference is None and not demo.turns:
+            lead = TALK[len(asked) % len(TALK)]
+            asked.append((Query(text=say(rng, demo.facts, (lead, pick(rng, FRAMES)))), demo.facts))
+    return asked
+
+
 def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -147,6 +167,7 @@ def main() -> None:
     kinds = {True: "searches in practised wordings", False: "searches in held-out wordings"}
     for practised, asked in searches(rng, wanted.scenes // 2).items():
         apart[kinds[practised]] = taken_apart(chat, asked)
+    apart["searches as people talk"] = taken_apart(chat, talked(rng, wanted.scenes // 2))
     if wanted.output == "json":
         print(json.dumps({"verdicts": seen, "taken_apart": apart}))
         return

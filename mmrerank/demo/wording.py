@@ -68,9 +68,13 @@ NUMBER_WORDS = {1: ("one", "exactly one", "1"), 2: ("two", "exactly two", "2"),
                 3: ("three", "exactly three", "3"), 4: ("four", "exactly four", "4")}  # fmt: skip
 
 
-def is_practised(phrasing: tuple[int, int]) -> bool:
+Phrasing = tuple[str, str]
+"""A lead and a frame."""
+
+
+def is_practised(phrasing: Phrasing) -> bool:
     """Whether training may say anything so: whether it may use the lead."""
-    return phrasing[0] < len(LEADS)
+    return phrasing[0] not in HELD_OUT_LEADS
 
 
 def _slot(fact: Fact) -> str:
@@ -84,13 +88,12 @@ def _slot(fact: Fact) -> str:
     return "things"
 
 
-def choose_phrasing(rng: np.random.Generator, split: Split) -> tuple[int, int]:
+def choose_phrasing(rng: np.random.Generator, split: Split) -> Phrasing:
     """A lead and a frame. Evaluation uses all of them, the others what is practised."""
-    leads = _ALL_LEADS if split == "evaluation" else LEADS
-    return int(rng.integers(len(leads))), int(rng.integers(len(FRAMES)))
+    return pick(rng, _ALL_LEADS if split == "evaluation" else LEADS), pick(rng, FRAMES)
 
 
-def say(rng: np.random.Generator, facts: Sequence[Fact], phrasing: tuple[int, int]) -> str:
+def say(rng: np.random.Generator, facts: Sequence[Fact], phrasing: Phrasing) -> str:
     """The facts as one search text in lower case."""
     things = [_thing(rng, f) for f in facts if _slot(f) == "things"]
     slots = {
@@ -103,11 +106,11 @@ def say(rng: np.random.Generator, facts: Sequence[Fact], phrasing: tuple[int, in
         ),
     }
     lead, frame = phrasing
-    order = [slots[name] for name in FRAMES[frame].split() if slots[name]]
+    order = [slots[name] for name in frame.split() if slots[name]]
     # where and when may open the sentence: "at the beach, find a red boat at night"
     opening = [] if not things or order[0] == slots["things"] else [order.pop(0)]
     absent = [_absent(rng, f) for f in facts if isinstance(f, ExclusionFact)]
-    body = _ALL_LEADS[lead].format(" ".join([*order, *absent]))
+    body = lead.format(" ".join([*order, *absent]))
     return " ".join(", ".join([*opening, body]).replace(" ,", ",").split())
 
 

@@ -149,8 +149,14 @@ class Exercises(Searches):
         return _example(ask, body, (demo.reference,) if demo.reference else ())
 
     def _order(self) -> Example:
-        scene = self.scenes[self.scene()]
-        query, facts, reference = self.question(scene, most=5)
+        if self.rng.random() < 0.12:
+            # questions seldom have a reference, searches do as often as this
+            asked, (row,) = self.compared(1, category="composed")
+            scene = self.scenes[row.scene]
+            query, facts, reference = asked.query, asked.facts, asked.reference
+        else:
+            scene = self.scenes[self.scene()]
+            query, facts, reference = self.question(scene, most=5)
         # a few images are learnt from faster, twenty are what is asked
         turn = self.rng.random()
         count = int(self.rng.integers(2, 7 if turn < 0.5 else 21)) if turn < 0.8 else 20

@@ -49,12 +49,16 @@ def sample_facts(
     facts: dict[Fact, None] = {}
     while len(facts) < count:
         turn = rng.random()
-        if turn < 0.06:
+        if turn < 0.12:
             facts[UnknownFact(word=words.outside(rng, split))] = None
             continue
-        if turn < 0.16:
-            inner = _exclusion(rng, scene)
-            facts[inner] = None
+        if turn < 0.24:
+            unwanted = _exclusion(rng, scene)
+            # "in the city but not in the forest": each is easily taken for the other
+            beside = _setting(scene, unwanted.absent)
+            if beside and len(facts) + 1 < count and rng.random() < 0.6:
+                facts[beside if rng.random() < 0.7 else _changed(rng, beside, scene)] = None
+            facts[unwanted] = None
             continue
         # kinds of fact are drawn evenly, or relations would crowd out the rest
         kind = pick(rng, (SubjectFact, SubjectFact, CountFact, CountFact, RelationFact, RelationFact,
@@ -129,6 +133,16 @@ def _exclusion(rng: np.random.Generator, scene: Scene) -> ExclusionFact:
     if rng.random() < 0.3:
         colour = group.colour if rng.random() < 0.5 else pick(rng, COLOURS)
     return ExclusionFact(absent=SubjectFact(noun=Noun(kind=kind, colour=colour)))
+
+
+def _setting(scene: Scene, like: Fact) -> Fact | None:
+    """The place or the weather of ``scene``, whichever ``like`` is about."""
+    match like:
+        case PlaceFact():
+            return PlaceFact(place=scene.place)
+        case WeatherFact():
+            return WeatherFact(weather=scene.weather)
+    return None
 
 
 def _changed(rng: np.random.Generator, fact: Fact, scene: Scene) -> Fact:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,13 +20,17 @@ from mmrerank.demo.facts import (
     WeatherFact,
 )
 from mmrerank.demo.queries import DemoQuery, sample_query
-from mmrerank.demo.wording import choose_phrasing, is_practised, say
+from mmrerank.demo.wording import Phrasing, choose_phrasing, is_practised, say
 from mmrerank.demo.words import outside
 from mmrerank.demo.world import PLACES, WEATHERS, Scene, Split, pick
 from mmrerank.train.pool import by_kind
 from mmrerank.train.vlm_facts import sample_facts
 from mmrerank.train.vlm_glance import nouns_of, quality
+from mmrerank.train.vlm_leads import any_phrasing
 from mmrerank.types import Image, Query
+
+_PUT_TOGETHER = 0.5
+"""How often a search of training has a lead of `vlm_leads`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +77,7 @@ class Searches:
             category = pick(self.rng, ("exclusion", "exclusion", "relation", "count", "binding"))
             for _ in range(100):  # a small pool may have none of a category
                 scene = self.scenes[self.scene()]
-                demo = sample_query(self.rng, self.split, scene, category=category)
+                demo = self._asked(scene, category)
                 if demo.category == "binding" or any(_is_seldom(f) for f in demo.facts):
                     return demo
 
@@ -128,9 +132,15 @@ class Searches:
                 return self._said(tuple(sorted(facts, key=_said_late)))
 
     def _said(self, facts: tuple[Fact, ...]) -> DemoQuery:
-        phrasing = choose_phrasing(self.rng, self.split)
+        phrasing = self._phrasing()
         text, practised = say(self.rng, facts, phrasing), is_practised(phrasing)
         return DemoQuery(category="setting", text=text, facts=facts, practised=practised)
+
+    def _phrasing(self) -> Phrasing:
+        """The picture book's own or, in training as often, one put together."""
+        if self.split == "train" and self.rng.random() < _PUT_TOGETHER:
+            return any_phrasing(self.rng)
+        return choose_phrasing(self.rng, self.split)
 
     def compared(
         self, count: int, *, tied: bool = False, category: str | None = None
@@ -193,7 +203,14 @@ class Searches:
         alone = self.alone if category == "composed" else []
         n = alone[int(self.rng.integers(len(alone)))] if alone else self.scene()
         scene = self.scenes[n]
-        return n, sample_query(self.rng, self.split, scene, category=category, unknown=unknown)
+        return n, self._asked(scene, category, unknown=unknown)
+
+    def _asked(self, scene: Scene, category: str, *, unknown: float = 0.0) -> DemoQuery:
+        """A search of ``category`` that ``scene`` meets, in the book's words or in others."""
+        demo = sample_query(self.rng, self.split, scene, category=category, unknown=unknown)
+        if demo.turns or demo.reference:
+            return demo  # these have wordings of their own
+        return replace(self._said(demo.facts), category=demo.category)
 
     def question(
         self, scene: Scene, *, easy: bool = False, most: int = 6
@@ -205,15 +222,10 @@ class Searches:
         if easy or self.rng.random() < 0.3:
             category = self._category()
             own = easy or self.rng.random() < 0.5
-            demo = (
-                sample_query(self.rng, self.split, scene, category=category)
-                if own
-                else self.meant(category)[1]
-            )
+            demo = self._asked(scene, category) if own else self.meant(category)[1]
             return as_query(demo), demo.facts, demo.reference
         facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, most + 1)))
-        text = say(self.rng, facts, choose_phrasing(self.rng, self.split))
-        return Query(text=text), facts, None
+        return as_query(self._said(facts)), facts, None
 
 
 def _said_late(fact: Fact) -> int:

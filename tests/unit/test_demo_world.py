@@ -133,8 +133,7 @@ def test_queries_have_the_promised_matches() -> None:
 def test_some_wordings_are_kept_from_training() -> None:
     thing, place = SubjectFact(noun=Noun(kind="boat")), PlaceFact(place="beach")
     night = WeatherFact(weather="night")
-    leads = range(len(LEADS + HELD_OUT_LEADS))
-    phrasings = [(lead, frame) for lead in leads for frame in range(len(FRAMES))]
+    phrasings = [(lead, frame) for lead in LEADS + HELD_OUT_LEADS for frame in FRAMES]
     both = (thing, place, night)
     for facts in ((thing,), (thing, thing), (place,), (thing, place), (thing, night), both):
         # what the words show decides, not where they come from: no text is both practised and held out

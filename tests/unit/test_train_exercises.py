@@ -7,13 +7,16 @@ import json
 import numpy as np
 
 from mmrerank.demo.facts import CountFact, ExclusionFact, Noun, PlaceFact, SubjectFact
+from mmrerank.demo.wording import HELD_OUT_LEADS, LEADS
 from mmrerank.demo.words import EVALUATION, TRAINING
 from mmrerank.demo.world import COLOURS, KINDS, Scene, sample_scene, stream
 from mmrerank.train.vlm_data import Exercises
 from mmrerank.train.vlm_example import Example
 from mmrerank.train.vlm_facts import sample_facts
 from mmrerank.train.vlm_glance import LABELS, WORDS, fit
+from mmrerank.train.vlm_leads import bare, lead
 from mmrerank.train.vlm_notes import note
+from mmrerank.train.vlm_searches import Searches
 
 
 def test_what_an_image_shows_of_a_search_by_kind_of_part() -> None:
@@ -82,6 +85,25 @@ def test_words_from_outside_are_copied_and_never_those_of_evaluation() -> None:
     assert len(strange) > 200
     assert len(strange & set(TRAINING)) > 50
     assert not strange & set(EVALUATION)
+
+
+def test_leads_are_put_together_and_none_is_a_held_out_one_with_manners() -> None:
+    rng = stream("train", 19)
+    leads = {lead(rng) for _ in range(20_000)}
+    assert len(leads) > 10_000
+    assert all(made.count("{}") == 1 and made == made.lower() for made in leads)
+    own = {bare(practised) for practised in LEADS}
+    held_out = {bare(one) for one in HELD_OUT_LEADS} - own
+    assert bare("is there a picture with {}, please?") in held_out
+    assert not [made for made in leads for one in held_out if bare(made).startswith(one)]
+    assert not [made for made in leads if "can you find it" in made]
+    searches = Searches([sample_scene(rng, "train") for _ in range(60)], rng, "train")
+    drawn = [searches.plain().text for _ in range(400)]
+    pieces = ("photo", "drawing", "do you", "where", "thanks", "images", "sketch", "today")
+    assert 60 < sum(any(piece in text for piece in pieces) for text in drawn) < 250
+    # validation and evaluation keep to the book's own
+    searches.split = "validation"
+    assert not any(piece in searches.plain().text for _ in range(400) for piece in pieces)
 
 
 def test_one_weather_beside_another_that_is_not_wanted_and_numbers_are_practised() -> None:
