@@ -79,10 +79,10 @@ def main() -> None:
     print(
         f"the first place is right: {right} of {len(reachable)} where a full match is among the candidates"
     )
-    fits = [(sentence_fits(r), r) for r in results]
-    checked = [(ok, r) for ok, r in fits if ok is not None]
-    print(f"the sentence over an order is right: {sum(ok for ok, _ in checked)} of {len(checked)}")
-    for _, r in [row for row in checked if not row[0]][: wanted.show]:
+    fits = [sentence_fits(r) for r in results]
+    print(f"the sentence over an order is right: {fits.count(True)} of {len(fits)} "
+          f"({fits.count(None)} say nothing that could be checked)")  # fmt: skip
+    for r in [r for ok, r in zip(fits, results, strict=True) if not ok][: wanted.show]:
         print(f"    {r['query']['text']!r}: {r['reason']}")
     told = [r for r in results if r["no_match"]]
     without = sum(best(r) < 3 for r in told)

@@ -126,7 +126,7 @@ def test_images_are_judged_beside_references_that_show_what_they_do_not() -> Non
     pool = [sample_scene(rng, "train") for _ in range(200)]
     for task, least in (("evaluate", 0.12), ("score", 0.08), ("deconstruct", 0.06)):
         exercises = Exercises(pool, stream("train", 22), "train", {task: 1.0})
-        drawn = [exercises.draw() for _ in range(300)]
+        drawn = [exercises.draw() for _ in range(900)]
         beside = [e for e in drawn if e.scenes and not isinstance(e.scenes[0], int)]
         assert len(beside) > least * len(drawn), task
         if task == "evaluate":
