@@ -5,8 +5,8 @@
 ``mmrerank eval demo`` counts verdicts on the pictures that a first stage finds, few of which are of a rare
 kind. Here pictures and what is asked of them are drawn evenly, and verdicts on things in new combinations
 stand beside those on practised ones *that are shown*: that nothing is there is easily said, and is no
-combination at all. Searches are taken apart in wordings that training has, in held-out ones, in words that
-nothing else here has ("hunting for ... right now"), and in the plainest ("two trees"). Five CPU minutes.
+combination at all. Searches are taken apart in wordings that training has, in held-out ones, as people
+talk ("hunting for ... right now"), and in the plainest ("two trees"). Five CPU minutes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from mmrerank.train.vlm_searches import as_query
 from mmrerank.types import Candidate, Image, Query
 
 ASK_AT_ONCE = 32
-# as people talk: with words that neither training nor `mmrerank eval demo` has
+# as people talk: ways that neither training nor `mmrerank eval demo` has, mostly with words of their own
 TALK = (
     "got any shots of {}?", "it would be nice to see {}", "we need an illustration showing {}",
     "bring up everything that has {}", "i remember one with {}", "were there ever any with {}?",
