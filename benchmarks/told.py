@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.demo.export import evaluation_scenes, name_of
-from mmrerank.demo.queries import DemoQuery, Truth, make_queries, qrels
+from mmrerank.demo.queries import DemoQuery, Truth, make_queries
 from mmrerank.demo.world import stream
 from mmrerank.evaluate.benchmarks._demo_figures import kind_of
+from mmrerank.evaluate.runs import read_qrels
 
 _SAYS = re.compile(r"(every part is met)|(\d+) of (\d+) parts met")
 
@@ -60,16 +61,12 @@ def main() -> None:
     seed = world["seed"]
     scenes = evaluation_scenes(seed, world["scenes"])
     named = {name_of(seed, n): scene for n, scene in enumerate(scenes)}
-    ids = {scene.id: name for name, scene in named.items()}
-    truth = Truth(scenes)
     rng = stream("evaluation", seed + 1_000_003)
     asked = {
-        q.id: q for q in make_queries(scenes, world["queries"], rng, "evaluation", truth=truth)
+        q.id: q
+        for q in make_queries(scenes, world["queries"], rng, "evaluation", truth=Truth(scenes))
     }
-    grades = {
-        query: {ids[s]: g for s, g in row.items()}
-        for query, row in qrels(list(asked.values()), scenes, truth=truth).items()
-    }
+    grades = read_qrels(wanted.runs / "qrels.txt")
 
     def best(result: Mapping[str, Any]) -> int:
         return max(grades[result["query"]["id"]].get(h["id"], 0) for h in result["hits"])
