@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import threading
+import time
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -43,7 +44,7 @@ class FeatureFolder:
         path = self._path(key)
         try:
             found: dict[str, Any] = load_file(path)
-            os.utime(path)  # used just now
+            _used_now(path)
         except (OSError, SafetensorError):  # absent or damaged: looked at again
             return None
         return found
@@ -60,6 +61,7 @@ class FeatureFolder:
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             save_file(tensors, part)
+            _used_now(part)
             size = part.stat().st_size
             if size > self._limit:
                 part.unlink()
@@ -85,7 +87,7 @@ class FeatureFolder:
         named = hashlib.sha256(f"{self.owner}\0{key}".encode()).hexdigest()
         return self._folder / f"{named}.safetensors"
 
-    def _files(self) -> list[tuple[float, int, str]]:
+    def _files(self) -> list[tuple[int, int, str]]:
         """When each file was last used, its bytes and its path; what vanishes meanwhile is left out."""
         found = []
         with os.scandir(self._folder) as entries:
@@ -96,7 +98,7 @@ class FeatureFolder:
                     known = entry.stat()
                 except FileNotFoundError:
                     continue
-                found.append((known.st_mtime, known.st_size, entry.path))
+                found.append((known.st_mtime_ns, known.st_size, entry.path))
         return found
 
     def _clear(self) -> None:
@@ -108,3 +110,9 @@ class FeatureFolder:
             Path(path).unlink(missing_ok=True)
             total -= size
         self._size = total
+
+
+def _used_now(path: Path) -> None:
+    """By the fine clock: the file system's own stands still for milliseconds, and would order nothing."""
+    now = time.time_ns()
+    os.utime(path, ns=(now, now))
