@@ -18,9 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmrerank.demo.export import evaluation_scenes, name_of
-from mmrerank.demo.queries import DemoQuery, Truth, make_queries
-from mmrerank.demo.world import stream
+from mmrerank.demo.export import evaluation_queries, evaluation_scenes, name_of
+from mmrerank.demo.queries import DemoQuery, Truth
 from mmrerank.evaluate.benchmarks._demo_figures import kind_of
 from mmrerank.evaluate.runs import read_qrels
 
@@ -61,11 +60,7 @@ def main() -> None:
     seed = world["seed"]
     scenes = evaluation_scenes(seed, world["scenes"])
     named = {name_of(seed, n): scene for n, scene in enumerate(scenes)}
-    rng = stream("evaluation", seed + 1_000_003)
-    asked = {
-        q.id: q
-        for q in make_queries(scenes, world["queries"], rng, "evaluation", truth=Truth(scenes))
-    }
+    asked = {q.id: q for q in evaluation_queries(seed, scenes, world["queries"], Truth(scenes))}
     grades = read_qrels(wanted.runs / "qrels.txt")
 
     def best(result: Mapping[str, Any]) -> int:

@@ -50,6 +50,17 @@ def evaluation_scenes(seed: int, count: int) -> tuple[Scene, ...]:
     return tuple(sample_scene(rng, "evaluation") for _ in range(count))
 
 
+def evaluation_queries(
+    seed: int, scenes: Sequence[Scene], count: int, truth: Truth
+) -> list[DemoQuery]:
+    """The ``count`` searches that an evaluation asks of its world's ``scenes``, whose ``truth`` this is.
+
+    Raises `ValueError` when the scenes are too few.
+    """
+    rng = stream("evaluation", seed + 1_000_003)
+    return make_queries(scenes, count, rng, "evaluation", truth=truth)
+
+
 def name_of(seed: int, index: int) -> str:
     """An opaque file name: eight hex digits that reveal neither the scene nor its place in the stream."""
     return hashlib.sha256(f"mmrerank picture\0{seed}\0{index}".encode()).hexdigest()[:8] + ".png"
@@ -118,9 +129,8 @@ def _export(
 ) -> World:
     drawn = evaluation_scenes(seed, scenes)
     truth = Truth(drawn)
-    rng = stream("evaluation", seed + 1_000_003)
     try:
-        asked = make_queries(drawn, queries, rng, "evaluation", truth=truth)
+        asked = evaluation_queries(seed, drawn, queries, truth)
     except ValueError as error:
         raise UsageError(f"{error}; draw more with --scenes (2000 serves 200 queries)") from error
     book = draw_world(directory, seed=seed, scenes=scenes, progress=progress)

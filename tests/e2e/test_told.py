@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 from command import data
 
-from mmrerank.demo.export import evaluation_scenes, name_of
-from mmrerank.demo.queries import Truth, make_queries
-from mmrerank.demo.world import stream
+from mmrerank.demo.export import evaluation_queries, evaluation_scenes, name_of
+from mmrerank.demo.queries import Truth
 
 TOLD = Path(__file__).resolve().parents[2] / "benchmarks/told.py"
 SEED, SCENES, QUERIES = 15, 300, 12
@@ -28,9 +27,7 @@ def faultless(tmp_path_factory: pytest.TempPathFactory) -> Path:
          "--chat", "oracle", "--runs", runs)  # fmt: skip
     scenes = evaluation_scenes(SEED, SCENES)
     named = {name_of(SEED, n): scene for n, scene in enumerate(scenes)}
-    rng = stream("evaluation", SEED + 1_000_003)
-    asked = make_queries(scenes, QUERIES, rng, "evaluation", truth=Truth(scenes))
-    facts_of = {q.id: q.facts for q in asked}
+    facts_of = {q.id: q.facts for q in evaluation_queries(SEED, scenes, QUERIES, Truth(scenes))}
     results = [json.loads(x) for x in (runs / "cotrr.jsonl").read_text("utf-8").splitlines()]
     for result in results:
         facts = facts_of[result["query"]["id"]]
@@ -79,13 +76,11 @@ def test_a_run_without_mistakes_has_none(faultless: Path) -> None:
     lines = [line for line in said.splitlines() if " of " in line]
     (nothing,) = [line for line in lines if line.startswith("'nothing matches'")]
     counts = [line.split(": ")[1].split(" of ") for line in lines if line != nothing]
-    assert (
-        len(counts) == 4
-    )  # first places, sentences, searches taken apart in practised and new wordings
+    # first places, sentences, searches taken apart in practised and in new wordings
+    assert len(counts) == 4
     for right, of in counts:
         assert int(right) == int(of.split()[0]) > 0
-    count = nothing.split(": ")[1].split()[0]
-    assert f"of which {count} have no match" in nothing
+    assert f": 0 of {QUERIES} searches" in nothing
 
 
 def test_a_wrong_verdict_is_shown_with_its_note(faultless: Path, tmp_path: Path) -> None:
@@ -106,16 +101,44 @@ def test_a_search_taken_apart_wrongly_is_shown(faultless: Path, tmp_path: Path) 
     assert "three blind mice" in told(changed(faultless, tmp_path, confuse))
 
 
-@pytest.mark.parametrize("claim", ["{} fits best: every part is met", "{} comes closest: 1 of 9 parts met",
-                                   "x fits best: every part is met", "because"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("claim", "silent"),
+    [
+        ("{id} comes closest: 0 of {all} parts met", 0),
+        ("{id} comes closest: {met} of 9 parts met", 0),
+        ("x comes closest: {met} of {all} parts met", 0),
+        ("because", 1),
+    ],
+)
 def test_a_sentence_is_held_against_the_first_picture(
-    faultless: Path, tmp_path: Path, claim: str
+    faultless: Path, tmp_path: Path, claim: str, silent: int
 ) -> None:
     def boast(result: dict[str, Any]) -> None:
         first = result["hits"][0]
-        result["reason"] = claim.format(first["id"])
-        first["verdicts"][0]["verdict"] = "missed"
+        result["reason"] = claim.format(
+            id=first["id"], met=met(first), all=len(result["components"])
+        )
 
     said = told(changed(faultless, tmp_path, boast))
-    silent = int(claim == "because")
     assert f"is right: {QUERIES - 1} of {QUERIES} ({silent} say nothing" in said
+
+
+def test_every_part_met_is_held_against_every_part(faultless: Path, tmp_path: Path) -> None:
+    def boast(result: dict[str, Any]) -> None:
+        first = result["hits"][0]
+        result["reason"] = f"{first['id']} fits best: every part is met"
+        first["verdicts"][0]["verdict"] = "missed"
+
+    assert f"is right: {QUERIES - 1} of {QUERIES} (0 say" in told(
+        changed(faultless, tmp_path, boast)
+    )
+
+
+def test_a_false_nothing_matches_is_counted(faultless: Path, tmp_path: Path) -> None:
+    said = told(changed(faultless, tmp_path, lambda result: result.update(no_match=True)))
+    assert f"though something does: 1 of {QUERIES} searches, of which 0 have no match" in said
+
+
+def test_a_wrong_first_place_is_counted(faultless: Path, tmp_path: Path) -> None:
+    said = told(changed(faultless, tmp_path, lambda result: result["hits"].reverse()))
+    assert f"the first place is right: {QUERIES - 1} of {QUERIES} " in said

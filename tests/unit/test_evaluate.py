@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from mmrerank.chat.oracle import Oracle
 from mmrerank.cli.main import cli
-from mmrerank.demo.export import evaluation_scenes, name_of
-from mmrerank.demo.queries import Truth, make_queries, make_unmatched
+from mmrerank.demo.export import evaluation_queries, evaluation_scenes, name_of
+from mmrerank.demo.queries import Truth, make_unmatched
 from mmrerank.demo.world import stream
 from mmrerank.errors import UsageError
 from mmrerank.evaluate.benchmarks.demo import METRICS, UNMATCHED, evaluate_demo
@@ -79,9 +79,7 @@ def oracle() -> Oracle:
     """Knows the world of `SEED` and answers by its truth."""
     scenes = evaluation_scenes(SEED, SCENES)
     truth = Truth(scenes)
-    asked = make_queries(
-        scenes, QUERIES, stream("evaluation", SEED + 1_000_003), "evaluation", truth=truth
-    )
+    asked = evaluation_queries(SEED, scenes, QUERIES, truth)
     rng = stream("evaluation", SEED + 2_000_003)
     known = {q.id: q for q in (*asked, *make_unmatched(scenes, UNMATCHED, rng, "evaluation"))}
     grades = {q: truth.grades(known[q].facts) for q in known}
