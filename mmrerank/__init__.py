@@ -21,8 +21,8 @@ _HOME = {
     "Ranking": "types",
     "Reranker": "reranker",
     "SearchResult": "results",
-    "combine": "voting",
-    "recommend": "evaluate.recommend",
+    "combine": "rerank.combine",
+    "recommend": "evaluate.experiment.recommend",
 }
 __all__ = sorted(_HOME)
 
@@ -30,8 +30,9 @@ if TYPE_CHECKING:
     from mmrerank.budget import Budget as Budget
     from mmrerank.budget import Price as Price
     from mmrerank.errors import MmrerankError as MmrerankError
-    from mmrerank.evaluate.recommend import recommend as recommend
+    from mmrerank.evaluate.experiment.recommend import recommend as recommend
     from mmrerank.index.index import ImageIndex as ImageIndex
+    from mmrerank.rerank.combine import combine as combine
     from mmrerank.reranker import Reranker as Reranker
     from mmrerank.results import SearchResult as SearchResult
     from mmrerank.search import ImageSearch as ImageSearch
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from mmrerank.types import Image as Image
     from mmrerank.types import Query as Query
     from mmrerank.types import Ranking as Ranking
-    from mmrerank.voting import combine as combine
 
 
 def __getattr__(name: str) -> Any:

@@ -1,30 +1,50 @@
-"""Reads ``models.toml`` and ``servers.toml``: the only places that know particular models and servers.
+"""The models and servers that have a name here: ``models.toml``, ``servers.toml`` and rows of other packages.
 
-A model has a short name, a spec and a domain; a server has an address, a variable for its key and what its
-protocol needs said. Nothing here opens anything.
+A model has a short name, a spec and what it is meant for; a server has an address, a variable for its key and
+what its protocol needs. A package adds rows by an entry point of the group ``mmrerank.models``, a sequence of
+`Card`. Nothing here opens anything.
 """
 
 from __future__ import annotations
 
+import logging
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib import metadata
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mmrerank.errors import ModelError
+
+_log = logging.getLogger(__name__)
+GROUP = "mmrerank.models"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A model with a short name. ``spec`` is what the name stands for; ``domain`` is what little it knows."""
+    """A model with a short name.
+
+    ``kind`` is ``chat`` or ``embedder``; ``spec`` is what the name stands for. ``corpora`` are the domains of
+    the indexes that the model is meant for: empty for a general model; any other is refused elsewhere unless
+    it was named. ``domain`` says in words what little it knows (default: the first of ``corpora``).
+    ``prompts`` is a folder of prompt files, its prompt profile; empty for the product's own.
+    """
 
     name: str
     kind: str
     spec: str
     about: str = ""
     domain: str = ""
+    corpora: tuple[str, ...] = ()
+    prompts: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.domain and self.corpora:
+            object.__setattr__(self, "domain", self.corpora[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,14 +79,43 @@ class Server:
 
 @cache
 def cards() -> tuple[Card, ...]:
-    """Every model of the catalogue, in the file's order."""
-    root = Path(str(files("mmrerank")))
-    return tuple(
-        Card(
-            name=name, kind=kind, **{k: v.replace("{package}", str(root)) for k, v in entry.items()}
-        )
+    """Every model of the catalogue: the file's in its order, then those of other packages."""
+    own = (
+        Card(name=name, kind=kind, **entry)
         for kind, entries in _table("models").items()
         for name, entry in entries.items()
+    )
+    return (*own, *_foreign())
+
+
+def _foreign() -> list[Card]:
+    found: list[Card] = []
+    for point in metadata.entry_points(group=GROUP):
+        try:
+            rows: Sequence[Card] = point.load()
+            if wrong := [r for r in rows if not isinstance(r, Card)]:
+                raise TypeError(f"{wrong[0]!r} is no mmrerank.catalog.Card")
+            found += rows
+        except Exception as error:  # somebody's rows must not cost the others
+            _log.warning(
+                "the models of %s (%s) are left out: %s: %s",
+                point.name, point.value, type(error).__name__, error,
+            )  # fmt: skip
+    return found
+
+
+def default_for(kind: str, corpus: str, flag: str) -> str:
+    """The short name of the model that is meant for indexes of ``corpus`` (an index's domain).
+
+    Raises `ModelError` where none is: what follows is for the person to name (``flag``).
+    """
+    for card in cards():
+        if card.kind == kind and corpus and corpus in card.corpora:
+            return card.name
+    word = "language model" if kind == "chat" else "embedder"
+    raise ModelError(
+        f"no {word} was named, and none is meant for these images by default; give {flag}, such as one of "
+        f"`mmrerank list models`"
     )
 
 

@@ -4,7 +4,7 @@
     ├── UsageError           2  an argument, option, name or recipe key is wrong
     ├── InputError           3  a source, image, request or file cannot be used
     │   └── ImageError       3  one image cannot be decoded, or is refused
-    ├── IndexError_          4  an index is missing, foreign, damaged or busy
+    ├── ImageIndexError          4  an index is missing, foreign, damaged or busy
     │   └── MismatchError    4  the index was made with another embedder or preprocessing
     ├── ModelError           5  weights are missing, unreadable or not of the kind asked for
     │   └── CapabilityError  5  the backend cannot do what the method needs
@@ -44,13 +44,13 @@ class ImageError(InputError):
     """One image cannot be decoded, or was refused (too large, truncated, empty)."""
 
 
-class IndexError_(MmrerankError):
+class ImageIndexError(MmrerankError):
     """An index is missing, damaged, foreign, of another version, or being written by somebody else."""
 
     exit_code = 4
 
 
-class MismatchError(IndexError_):
+class MismatchError(ImageIndexError):
     """The index holds vectors of another embedder or another preprocessing than the one offered."""
 
 

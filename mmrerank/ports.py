@@ -1,19 +1,38 @@
-"""The doors: what a backend of each kind must offer. Plug-ins meet these by shape, not by inheritance.
+"""The interfaces: what each kind of plug-in offers, and nothing that a caller uses is missing here.
 
-`mmrerank.registry` finds plug-ins by file name; one contract test per kind runs over all of them.
+A plug-in is one file. The file's name (or its entry point's name, in a package of your own) is its name:
+
+    kind        entry-point group      the file defines
+    strategy    mmrerank.strategies    NEEDS, FAMILY, PAPER, Options, rank        (see `Strategy`)
+    chat        mmrerank.chats         FORM, open(rest, **options) -> Chat        (see `ChatPlugin`)
+    embedder    mmrerank.embedders     FORM, open(rest, **options) -> Embedder    (see `EmbedderPlugin`)
+    store       mmrerank.stores        open() -> VectorStore                      (see `StorePlugin`)
+    corpus      mmrerank.corpora       FORM, accepts(location), open(location)    (see `CorpusPlugin`)
+    benchmark   mmrerank.benchmarks    BENCHMARK, a `Benchmark`                   (see `BenchmarkPlugin`)
+    verb        mmrerank.verbs         EXAMPLE, COMMAND                           (see `VerbPlugin`)
+
+An entry point names the file, such as ``halves = "my_package.halves"``. A further group, ``mmrerank.models``,
+adds rows to the catalogue of models: ``mine = "my_package.models:CARDS"``, a sequence of
+`mmrerank.catalog.Card`.
+
+Derive from a class below (``class MyChat(Chat)``) and every optional attribute and method has its default,
+so that callers never probe. `mmrerank.registry` checks a plug-in when it is loaded; one contract test a kind
+runs over all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrerank.budget import bound
 from mmrerank.messages import Ask, Reply, Retrieve
-from mmrerank.types import Candidate, Explanation, Image, Query, Ranking, Repairs
+from mmrerank.types import Candidate, Explanation, Image, Query, Ranking, Repairs, Usage
 
 Capability = Literal[
     "generate", "choice_logprobs", "attention", "embed", "token_embeddings", "retrieve"
@@ -22,25 +41,61 @@ Capability = Literal[
 Vectors = NDArray[np.float32]
 
 
+# ---------------------------------------------------------------- embedders
+
+
 @runtime_checkable
 class Embedder(Protocol):
     """Turns images and queries into unit vectors of one space.
 
     ``spec`` is what the user typed to get it; ``fingerprint`` names model, weights and preprocessing, so
     that two embedders with one fingerprint give the same vectors. ``dim`` is the vectors' width.
-    ``domain`` is empty, or says what little the model knows.
     """
 
     spec: str
     fingerprint: str
     dim: int
-    domain: str
+    domain: str = ""
+    """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
+    prepares: bool = False
+    """Whether `prepare` does something, in the threads that decode ahead of the model."""
+
+    def prepare(self, image: Any) -> Any:
+        """What `embed_images` takes instead of an RGB ``PIL.Image``, such as a small tensor.
+
+        Called from several threads, and only where ``prepares`` is true.
+        """
+        return image
 
     def embed_images(self, images: Sequence[Any]) -> Vectors:
-        """Unit vectors ``(n, dim)`` of decoded RGB images (``PIL.Image``)."""
+        """Unit vectors ``(n, dim)`` of RGB images (``PIL.Image``), or of what `prepare` made of them."""
+        ...
 
     def embed_queries(self, queries: Sequence[Query]) -> Vectors:
-        """Unit vectors ``(n, dim)`` of queries: text, image, composed or dialogue."""
+        """Unit vectors ``(n, dim)`` of queries: text, image, composed or dialogue.
+
+        Raises `ImageError` for an image that cannot be decoded.
+        """
+        ...
+
+
+class EmbedderPlugin(Protocol):
+    """The file of an embedder. ``FORM`` is how it is named on the command line, such as ``mine:PATH``."""
+
+    @property
+    def FORM(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def open(self) -> Callable[..., Embedder]:
+        """``open(rest, **options)``: the embedder for ``NAME:rest``; its keywords are its options.
+
+        Raises `ModelError` when the weights are missing or of another kind.
+        """
+        ...
+
+
+# ---------------------------------------------------------------- vector stores
 
 
 @runtime_checkable
@@ -51,26 +106,132 @@ class VectorStore(Protocol):
 
     def build(self, vectors: Vectors) -> None:
         """Replaces the contents by ``vectors`` ``(n, dim)``."""
+        ...
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Leaves the view in ``folder`` (which may not exist yet); nothing by default. Raises `OSError`."""
+        return
+
+    def load(self, folder: Path, vectors: Vectors) -> bool:
+        """Takes the view from ``folder`` if it is one of these ``vectors``; False has it built instead."""
+        return False
+
+
+class StorePlugin(Protocol):
+    """The file of a vector store."""
+
+    @property
+    def open(self) -> Callable[[], VectorStore]:
+        """An empty store. Raises `MissingExtraError` where its library is not installed."""
+        ...
+
+
+# ---------------------------------------------------------------- language models
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatFacts:
+    """What a backend has found out about itself, for `mmrerank doctor`. None is "not known".
+
+    ``models`` are the names that a server lists; ``schema`` says what became of JSON schemas so far: after
+    ``ignored`` and ``refused`` they are written into the prompt.
+    """
+
+    model: str = ""
+    models: tuple[str, ...] | None = None
+    cached_tokens: int | None = None
+    thinks: bool | None = None
+    schema: Literal["", "obeyed", "ignored", "refused"] = ""
 
 
 @runtime_checkable
 class Chat(Protocol):
-    """A multimodal language model. ``capabilities`` says which asks it can answer.
+    """A multimodal language model. ``capabilities`` says which questions it can answer.
 
     Law: `reply` returns one reply per ask, in order, and the reply to an ask depends on nothing but that
     ask (not its neighbours, not its ``kind`` or ``shown``). A failed ask is a reply with ``error``; only
     what concerns every ask (no such model, no such capability) is raised.
+
+    >>> class Yes(Chat):
+    ...     spec = "yes"
+    ...     capabilities = frozenset({"generate"})
+    ...     def reply(self, asks):
+    ...         return [Reply(text="yes") for _ in asks]
     """
 
     spec: str
     capabilities: frozenset[Capability]
-    domain: str
+    domain: str = ""
+    """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
+    prompts: str = ""
+    """The folder of its prompt profile; empty for the product's own. The catalogue's row sets it."""
+    fingerprint: str = ""
+    """What else than the spec can change a reply: precision, versions, a grammar."""
+    settings: Mapping[str, Any] = {}
+    """The options that it was opened with and that can change a reply."""
+    concurrency: int = 1
+    """How many rankings may ask at once. 1: they share batches. Servers take more."""
+    fake: bool = False
+    """Whether it reads what only fakes may read; it is then never cached."""
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask."""
+        ...
+
+    def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
+        """`reply`, given up after so many seconds where the backend can do that; by default it cannot."""
+        return self.reply(asks)
+
+    def known(self, asks: Sequence[Ask]) -> list[Reply | None]:
+        """The replies that cost nothing, such as kept ones; None for the others."""
+        return [None] * len(asks)
+
+    def bound(self, ask: Ask) -> Usage:
+        """The most that ``ask`` can cost here, for budgets."""
+        return bound(ask)
+
+    def cancel(self) -> None:
+        """Gives up what is under way, from another thread."""
+        return
+
+    def close(self) -> None:
+        """Frees what it holds; it is not asked again."""
+        return
+
+    def facts(self) -> ChatFacts:
+        """What it has found out about itself so far. May ask a server for its list of models."""
+        return ChatFacts()
+
+
+class ChatPlugin(Protocol):
+    """The file of a language model's backend. ``FORM`` is how it is named, such as ``mine:MODEL``."""
+
+    @property
+    def FORM(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def open(self) -> Callable[..., Chat]:
+        """``open(rest, **options)``: the backend for ``NAME:rest``; its keywords are its options.
+
+        Raises `ModelError` when there is no such model here, `UsageError` for a wrong option.
+        """
+        ...
+
+    @property
+    def revision(self) -> Callable[[str], str | None]:
+        """``revision(rest)``: what tells these weights from others of that name, such as a commit.
+
+        May be left out of the file: then None, for "not known".
+        """
+        ...
+
+
+# ---------------------------------------------------------------- strategies
 
 
 class Retriever(Protocol):
@@ -78,6 +239,7 @@ class Retriever(Protocol):
 
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """Images with their scores, best first, for each request."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,20 +258,74 @@ Judging = Generator[list[Ask], list[Reply], Outcome]
 """A strategy at work: yields questions, receives the replies in the same order, returns an `Outcome`."""
 
 
-class Strategy(Protocol):
-    """A reranking method: a module ``mmrerank/rerank/strategies/NAME.py`` with these names.
+@dataclass(frozen=True, kw_only=True)
+class StrategyOptions:
+    """What every method's ``Options`` derives from; its fields become ``-o name=value`` and page controls.
 
-    ``NEEDS`` lists the capabilities asked of the backend; ``Options`` is a frozen dataclass whose fields
-    become ``-o name=value`` flags and app controls. ``rank`` does no I/O and knows no backend.
+    The methods say what a ranking of ``k`` candidates costs with these very options. ``__post_init__`` may
+    raise `ValueError` for a value out of place.
     """
 
-    NEEDS: tuple[Capability, ...]
-    FAMILY: str
-    PAPER: str
-    Options: type[Any]
+    def needs(self) -> tuple[Capability, ...] | None:
+        """The capabilities needed with these options; None: the file's ``NEEDS``."""
+        return None
 
-    def rank(self, query: Query, ranking: Ranking, options: Any) -> Judging:
-        """Judges ``ranking`` for ``query``."""
+    def calls(self, k: int) -> int | None:
+        """The most questions for ``k`` candidates; None where only a rehearsal can tell."""
+        return None
+
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order, the rest in the first stage's."""
+        return k
+
+    def hands_on(self, k: int) -> int:
+        """The most candidates in the outcome: more than ``k`` where the method searches again."""
+        return k
+
+
+class Strategy(Protocol):
+    """The file of a reranking method.
+
+    ``NEEDS`` lists the capabilities asked of the backend. ``FAMILY`` is one word for tables, ``PAPER`` the
+    source or empty.
+
+    >>> # my_package/halves.py
+    >>> NEEDS, FAMILY, PAPER = ("generate",), "listwise", ""
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Options(StrategyOptions):
+    ...     size: int = 10
+    >>> def rank(query, ranking, options):
+    ...     replies = yield []
+    ...     return Outcome(ranking=ranking)
+    """
+
+    @property
+    def NEEDS(self) -> tuple[Capability, ...]:  # noqa: D102
+        ...
+
+    @property
+    def FAMILY(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def PAPER(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def Options(self) -> type[StrategyOptions]:
+        """A frozen dataclass, every field with a default."""
+        ...
+
+    def rank(self, query: Query, ranking: Ranking, options: Any, /) -> Judging:
+        """Judges ``ranking`` for ``query``. Does no I/O, knows no backend, asks by yielding.
+
+        Law: the outcome's ranking is a permutation of ``ranking`` (and what a `Retrieve` found), whatever
+        the replies say; a failed reply is no information.
+        """
+        ...
+
+
+# ---------------------------------------------------------------- sources of images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,12 +341,57 @@ class Sample:
     error: str = ""
 
 
+@runtime_checkable
 class Corpus(Protocol):
     """A source of images. ``location`` is written into the index so that images are found again."""
 
-    @property
-    def location(self) -> str:
-        """The source as the user named it."""
+    location: str
+    """The source as the user named it, paths absolute."""
+    listed: tuple[str, ...] | None = None
+    """The names of a list that chose the images; None where the source itself does."""
+    shards: tuple[Path, ...] = ()
+    """The files of a sharded source, in order; () for others."""
+
+    def count(self) -> int | None:
+        """How many samples there are, where that is known before they are read."""
+        return None
 
     def samples(self) -> Iterable[Sample]:
         """Every sample once, in a stable order, with unique ids."""
+        ...
+
+
+class CorpusPlugin(Protocol):
+    """The file of a source of images. ``FORM`` shows people what a location of this kind looks like."""
+
+    @property
+    def FORM(self) -> str:  # noqa: D102
+        ...
+
+    def accepts(self, location: str, /) -> bool:
+        """Whether ``location`` is of this kind. Looks, and opens no image."""
+        ...
+
+    @property
+    def open(self) -> Callable[..., Corpus]:
+        """``open(location, **options)``. Raises `InputError` when it cannot be used."""
+        ...
+
+
+# ---------------------------------------------------------------- verbs
+
+
+class VerbPlugin(Protocol):
+    """The file of a verb: ``mmrerank NAME``. The first sentence of its docstring stands in ``--help``.
+
+    ``EXAMPLE`` is one command a line. The file is imported when the verb runs and not before.
+    """
+
+    @property
+    def EXAMPLE(self) -> str:  # noqa: D102
+        ...
+
+    @property
+    def COMMAND(self) -> Any:
+        """A function with Typer's annotations, or a ``typer.Typer`` of several commands."""
+        ...

@@ -15,8 +15,8 @@ from typing import Any
 
 from mmrerank import registry
 from mmrerank.budget import Budget, Meter
-from mmrerank.chat._around import around
-from mmrerank.chat._open import open_chat
+from mmrerank.chat.around import around
+from mmrerank.chat.open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
 from mmrerank.ports import Chat, Judging, Retriever

@@ -77,7 +77,7 @@ class SearchResult:
 
     def html(self) -> str:
         """A self-contained page: before and after, thumbnails, verdict matrix, reasons, cost."""
-        from mmrerank.report import page
+        from mmrerank.result_page import page
 
         return page([self])
 
@@ -89,7 +89,7 @@ class SearchResult:
         return target
 
     def _repr_html_(self) -> str:
-        from mmrerank.report import fragment
+        from mmrerank.result_page import fragment
 
         return fragment(self)
 

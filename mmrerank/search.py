@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mmrerank.budget import Budget, Meter
-from mmrerank.embed._open import open_embedder
+from mmrerank.embed.open import open_embedder
 from mmrerank.errors import UsageError
 from mmrerank.index.index import ImageIndex
 from mmrerank.messages import Retrieve
@@ -63,7 +63,7 @@ class ImageSearch:
         ``chat`` is a backend or its spec (``bundled``, ``transformers:PATH``, ``openai:MODEL@URL``);
         ``embedder`` defaults to the one the index was built with, and runs on ``device`` (default: a GPU
         where there is one). ``cache``, ``record``, ``budget`` and ``total`` are those of `Reranker`. Raises
-        `IndexError_`.
+        `ImageIndexError`.
         """
         return cls(
             ImageIndex.open(path),

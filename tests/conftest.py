@@ -43,7 +43,7 @@ def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]
 @pytest.fixture(scope="session")
 def qwen_chats(tiny_qwen: Callable[[str], Path]) -> Callable[[str], Any]:
     """Gives the `transformers` chat over the tiny checkpoint of a kind, loaded once a session."""
-    from mmrerank.chat._open import open_chat
+    from mmrerank.chat.open import open_chat
 
     opened: dict[str, Any] = {}
 

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from mmrerank.chat._text import valid_json, without_thinking
-from mmrerank.chat._think import with_thoughts
-from mmrerank.chat._wire import conversation
+from mmrerank.chat.openai.wire import conversation
+from mmrerank.chat.text import valid_json, without_thinking
+from mmrerank.chat.thinking import with_thoughts
 from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability
+from mmrerank.ports import Capability, Chat
 from mmrerank.types import Usage
 
 FORM = "vllm:PATH_OR_NAME"
@@ -30,10 +30,8 @@ LABELS = 32
 """Log-probabilities that the engine may give for one token: the labels of a question."""
 
 
-class VllmChat:
+class VllmChat(Chat):
     """A vLLM engine. Safe to call from several threads; they take turns."""
-
-    domain = ""
 
     def __init__(self, engine: Any, name: str) -> None:
         self.spec = f"vllm:{name}"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,8 +12,8 @@ import typer
 from mmrerank import registry
 from mmrerank.cli._carry_out import First, make_first_stage, read_recipe
 from mmrerank.cli._carry_out import rerank as carried_out
-from mmrerank.cli._console import Output, emit, guarded, say, working
-from mmrerank.cli._options import (
+from mmrerank.cli.console import Output, emit, guarded, say, working
+from mmrerank.cli.options import (
     BudgetFlag,
     CacheFlag,
     ChatFlag,
@@ -30,7 +29,7 @@ from mmrerank.cli._options import (
 from mmrerank.errors import DEGRADED_EXIT_CODE, UsageError
 
 if TYPE_CHECKING:
-    from mmrerank.evaluate.benchmark import Answer, Task
+    from mmrerank.evaluate.tasks import Answer, Task
 
 
 def command(name: str) -> Callable[..., None]:
@@ -164,7 +163,7 @@ def command(name: str) -> Callable[..., None]:
         ] = None,
         output: OutputFlag = Output.text,
     ) -> None:  # fmt: skip
-        from mmrerank.evaluate import benchmark
+        from mmrerank.evaluate import tasks as benchmark
 
         recipe = read_recipe(
             name,
@@ -221,7 +220,7 @@ def command(name: str) -> Callable[..., None]:
 
 
 def _tell_forecast(body: dict[str, Any], output: Output) -> None:
-    from mmrerank.evaluate.forecast import Forecast
+    from mmrerank.evaluate.experiment.forecast import Forecast
 
     if output is Output.json:
         emit(body)
@@ -250,7 +249,7 @@ def _score(
     task: Task, answers: list[Answer], result: dict[str, Any] | None, output: Output
 ) -> None:
     from mmrerank.cli._scores import figure, show, show_published
-    from mmrerank.evaluate import benchmark
+    from mmrerank.evaluate import tasks as benchmark
 
     with working():
         scores = benchmark.score(task, answers)
@@ -278,8 +277,12 @@ def _score(
 def benchmark_about(name: str) -> str:
     """The benchmark in a few words, out of the data beside it."""
     # the first line alone: the command line starts without reading every figure
-    package = resources.files(registry.KINDS["benchmark"])
-    with package.joinpath(f"{name.replace('-', '_')}.yaml").open(encoding="utf-8") as file:
+    from mmrerank.evaluate.tasks import beside_file
+
+    beside = beside_file(name)
+    if not beside.is_file():
+        return name
+    with beside.open(encoding="utf-8") as file:
         return file.readline().removeprefix("about:").strip()
 
 

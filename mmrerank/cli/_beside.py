@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mmrerank.cli._options import is_file
+from mmrerank.cli.options import is_file
 from mmrerank.errors import InputError
 from mmrerank.types import Usage
 

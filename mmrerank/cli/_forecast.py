@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from mmrerank import registry
-from mmrerank.cli._console import Output, emit
+from mmrerank.cli.console import Output, emit
 from mmrerank.config import build
 from mmrerank.types import Query, Ranking
 
@@ -20,7 +20,7 @@ def tell(
     output: Output,
 ) -> None:
     """Prints the forecast for ``items``. Raises `UsageError` for a wrong method or option."""
-    from mmrerank.evaluate.forecast import forecast
+    from mmrerank.evaluate.experiment.forecast import forecast
 
     chosen = build(registry.load("strategy", method).Options, options, where=f"method {method}")
     told = forecast(method, chosen, list(items), [])

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmrerank.cli._options import existing_image
+from mmrerank.cli.options import existing_image
 from mmrerank.errors import InputError
 from mmrerank.types import Candidate, Image, Query, Ranking
 

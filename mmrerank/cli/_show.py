@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmrerank.cli._console import one_line, table_console
+from mmrerank.cli.console import one_line, table_console
 from mmrerank.results import SearchResult
 from mmrerank.types import Hit
 

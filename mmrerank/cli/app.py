@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli._console import working
-from mmrerank.cli._options import CacheFlag, ChatFlag, DeviceFlag, opened
+from mmrerank.cli.console import working
+from mmrerank.cli.options import CacheFlag, ChatFlag, DeviceFlag, opened
 from mmrerank.errors import UsageError
 
 EXAMPLE = """mmrerank app
@@ -41,8 +41,8 @@ def app(
     ] = False,
 ) -> None:
     """Open the web page: search, see before and after, and why."""
-    from app.main import launch
     from mmrerank import config
+    from mmrerank_app.launch import launch
 
     settings = config.load(flags={"index": index, "chat": chat, "device": device, "cache": cache})
     with working():

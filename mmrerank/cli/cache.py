@@ -12,8 +12,8 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli._console import Output, emit, guarded, one_line, working
-from mmrerank.cli._options import OutputFlag, is_file, is_folder
+from mmrerank.cli.console import Output, emit, guarded, one_line, working
+from mmrerank.cli.options import OutputFlag, is_file, is_folder
 from mmrerank.errors import InputError, UsageError
 
 EXAMPLE = """mmrerank cache info --cache replies.sqlite
@@ -44,7 +44,7 @@ def info(
     output: OutputFlag = Output.text,
 ) -> None:
     """Show how many replies a cache holds, of which models, since when, and its size."""
-    from mmrerank.chat._cache import ReplyStore
+    from mmrerank.chat.around.cache import ReplyStore
 
     with working():
         store = ReplyStore(_there(cache))
@@ -88,7 +88,7 @@ def prune(
     output: OutputFlag = Output.text,
 ) -> None:
     """Drop old replies from a cache."""
-    from mmrerank.chat._cache import ReplyStore
+    from mmrerank.chat.around.cache import ReplyStore
 
     if older_than is None and largest is None:
         raise UsageError(
@@ -110,7 +110,7 @@ def prune(
 @guarded
 def clear(cache: FileFlag = None, output: OutputFlag = Output.text) -> None:
     """Delete a cache, also a damaged one. Other files are refused."""
-    from mmrerank.chat._cache import clear as delete
+    from mmrerank.chat.around.cache import clear as delete
 
     path = _named(cache)
     there = delete(path)

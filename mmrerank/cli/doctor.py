@@ -17,8 +17,8 @@ from typing import Annotated, Literal
 import typer
 
 from mmrerank import catalog
-from mmrerank.cli._console import Output, emit, table_console, working
-from mmrerank.cli._options import ChatOptionsFlag, DeviceFlag, OutputFlag, opened, pairs
+from mmrerank.cli.console import Output, emit, table_console, working
+from mmrerank.cli.options import ChatOptionsFlag, DeviceFlag, OutputFlag, opened, pairs
 from mmrerank.errors import ModelError
 
 EXAMPLE = """mmrerank doctor
@@ -83,7 +83,7 @@ def doctor(
 
 
 def _model(spec: str, given: Mapping[str, str], device: str) -> Iterator[Check]:
-    from mmrerank.chat._probe import probe
+    from mmrerank.chat.probe import probe
 
     chat = opened(spec, device=device, given=given)
     try:
@@ -93,8 +93,7 @@ def _model(spec: str, given: Mapping[str, str], device: str) -> Iterator[Check]:
                 detail=found.detail, fix=found.fix,
             )  # fmt: skip
     finally:
-        if (close := getattr(chat, "close", None)) is not None:
-            close()
+        chat.close()
 
 
 def _checks(deep: bool) -> Iterator[Check]:
@@ -185,11 +184,11 @@ def _bundled(card: catalog.Card, deep: bool) -> Check:
     if deep:
         try:
             if card.kind == "embedder":
-                from mmrerank.embed._open import open_embedder
+                from mmrerank.embed.open import open_embedder
 
                 open_embedder(card.name)
             else:
-                from mmrerank.chat._open import open_chat
+                from mmrerank.chat.open import open_chat
 
                 open_chat(card.name)
         except Exception as error:  # the finding is that it does not load, and why

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrerank import config
-from mmrerank.cli._console import Output, emit, one_line, progress, say, working
-from mmrerank.cli._options import DeviceFlag, OutputFlag
-from mmrerank.errors import IndexError_, UsageError
+from mmrerank.cli.console import Output, emit, one_line, progress, say, working
+from mmrerank.cli.options import DeviceFlag, OutputFlag
+from mmrerank.errors import ImageIndexError, UsageError
 
 if TYPE_CHECKING:
     from mmrerank.index.build import BuildReport
@@ -150,7 +150,7 @@ def _build(
     name: str, source: str, spec: str | None, device: str | None, options: dict[str, Any]
 ) -> BuildReport:
     from mmrerank.corpus import open_corpus
-    from mmrerank.embed._open import open_embedder
+    from mmrerank.embed.open import open_embedder
     from mmrerank.index.index import ImageIndex
 
     # a wrong source is reported before a model is loaded for it
@@ -176,7 +176,7 @@ def _import(
 def _made_with(name: str, *, rebuild: bool) -> str:
     """The embedder of the index that is there already, finished or not, else the bundled one.
 
-    Raises `IndexError_` where the index does not tell, `UsageError` where ``rebuild`` is to mend that.
+    Raises `ImageIndexError` where the index does not tell, `UsageError` where ``rebuild`` is to mend that.
     """
     from mmrerank.index import manifest
     from mmrerank.index.folders import is_index
@@ -185,7 +185,7 @@ def _made_with(name: str, *, rebuild: bool) -> str:
     place = index_path(name)
     try:
         return manifest.read(place).embedder if is_index(place) else "bundled"
-    except IndexError_ as error:
+    except ImageIndexError as error:
         if not rebuild:
             raise
         # the bundled one would do for no index of photographs, so it is not taken silently

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli._console import Output, emit, one_line, table_console, working
-from mmrerank.cli._options import OutputFlag
+from mmrerank.cli.console import Output, emit, one_line, table_console, working
+from mmrerank.cli.options import OutputFlag
 
 EXAMPLE = "mmrerank info pictures"
 

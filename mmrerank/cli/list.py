@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import importlib.util
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from mmrerank import catalog, registry
-from mmrerank.cli._console import Output, emit, one_line, table_console
-from mmrerank.cli._options import OutputFlag
-from mmrerank.evaluate.metrics import METRICS
+from mmrerank.cli.console import Output, emit, one_line, table_console
+from mmrerank.cli.options import OutputFlag
+from mmrerank.evaluate.measure.metrics import METRICS
 
 EXAMPLE = """mmrerank list methods
 mmrerank list --output json"""
@@ -61,7 +58,7 @@ def list_(
 
 def _rows(what: What) -> list[dict[str, Any]]:
     if what is What.methods:
-        return [method(name) for name in registry.names("strategy")]
+        return [method(name, module) for name, module in registry.every("strategy")]
     if what is What.models:
         return [dataclasses.asdict(card) for card in catalog.cards()]
     if what is What.servers:
@@ -73,19 +70,16 @@ def _rows(what: What) -> list[dict[str, Any]]:
     return [_plugin(_KIND[what], name) for name in registry.names(_KIND[what])]
 
 
-def method(name: str) -> dict[str, Any]:
+def method(name: str, module: Any) -> dict[str, Any]:
     """A reranking method: what it needs, where it is from, and its options with their defaults."""
-    module = registry.load("strategy", name)
     return {
         "name": name,
         "family": module.FAMILY,
         "needs": list(module.NEEDS),
         # the most that is asked about 20 candidates with the default options
-        "calls": int(count(20, module.Options()))
-        if (count := getattr(module, "calls", None))
-        else None,
+        "calls": module.Options().calls(20),
         "paper": module.PAPER,
-        "about": _first_sentence(module.__doc__),
+        "about": registry.first_sentence(module.__doc__),
         "options": _options(module.Options),
     }
 
@@ -110,7 +104,7 @@ def metric(name: str) -> dict[str, Any]:
 
 def benchmark(module_name: str) -> dict[str, Any]:
     """A benchmark: what it is, its splits and options, and what papers report on it."""
-    from mmrerank.evaluate.benchmark import published
+    from mmrerank.evaluate.tasks import published
 
     name = module_name.replace("_", "-")
     module = registry.load("benchmark", module_name)
@@ -148,28 +142,8 @@ def _type_name(hint: Any) -> str:
 
 def _plugin(kind: str, name: str) -> dict[str, Any]:
     """A plug-in by its source text: a listing must not need what the plug-in needs."""
-    spec = importlib.util.find_spec(f"{registry.KINDS[kind]}.{name}")
-    # the registry names modules that exist
-    assert spec is not None
-    assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
-    about = _first_sentence(ast.get_docstring(tree))
-    return {"name": name, **({"form": form} if (form := _form(tree)) else {}), "about": about}
-
-
-def _form(tree: ast.Module) -> str:
-    """The value of the module's ``FORM``: how the plug-in is named on the command line."""
-    for node in tree.body:
-        targets = node.targets if isinstance(node, ast.Assign) else []
-        if any(isinstance(t, ast.Name) and t.id == "FORM" for t in targets):
-            assert isinstance(node, ast.Assign)
-            return str(ast.literal_eval(node.value))
-    return ""
-
-
-def _first_sentence(text: str | None) -> str:
-    line = " ".join((text or "").split("\n\n")[0].replace("``", "").split())
-    return line if len(line) <= 160 else line.split(". ")[0].rstrip(".") + "."
+    facts = registry.source_facts(kind, name)
+    return {"name": name, **({"form": facts.form} if facts.form else {}), "about": facts.about}
 
 
 def _print(name: str, rows: list[dict[str, Any]]) -> None:

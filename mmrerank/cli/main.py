@@ -17,7 +17,6 @@ from mmrerank.cli import app as app_verb
 from mmrerank.cli import (
     cache,
     compare,
-    demo,
     doctor,
     index,
     info,
@@ -25,13 +24,14 @@ from mmrerank.cli import (
     rerank,
     score,
     search,
-    train,
     usage,
     verify,
 )
 from mmrerank.cli import eval as eval_verb
 from mmrerank.cli import list as list_verb
-from mmrerank.cli._console import DEBUG, guarded, quiet_libraries
+from mmrerank.cli.console import DEBUG, guarded, quiet_libraries
+from mmrerank.picturebook import verb as demo
+from mmrerank.picturebook.training import verb as train
 
 _CODES = """\b
 Exit codes:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli._console import Output, emit, table_console, working
-from mmrerank.cli._options import OutputFlag, PriceFlag, budget_of
+from mmrerank.cli.console import Output, emit, table_console, working
+from mmrerank.cli.options import OutputFlag, PriceFlag, budget_of
 
 EXAMPLE = """mmrerank recommend --chat bundled
 mmrerank recommend --chat openai:MODEL --candidates 50 --budget calls=60 --price 0.15,0.60"""
@@ -38,8 +38,8 @@ def recommend(
     Calls are the most a method asks; tokens are estimates at 256 an image. Opens the model, or asks the
     server what it can do.
     """
-    from mmrerank.chat._open import open_chat
-    from mmrerank.evaluate.recommend import recommend as options_for
+    from mmrerank.chat.open import open_chat
+    from mmrerank.evaluate.experiment.recommend import recommend as options_for
 
     limits = budget_of(budget, price)
     with working():

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli._console import Output, emit, progress, working
-from mmrerank.cli._options import (
+from mmrerank.cli.console import Output, emit, progress, working
+from mmrerank.cli.options import (
     BudgetFlag,
     CacheFlag,
     ChatFlag,

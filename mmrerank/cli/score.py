@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli._console import Output, emit, working
-from mmrerank.cli._options import OutputFlag
+from mmrerank.cli.console import Output, emit, working
+from mmrerank.cli.options import OutputFlag
 
 EXAMPLE = """mmrerank score runs/cotrr.trec --qrels runs/qrels.txt --metrics nDCG@10,RR,R@20
 mmrerank score run.trec.gz --qrels qrels.txt --metrics INQUIRE_AP@50 --tie-bounds --output json"""
@@ -43,9 +43,9 @@ def score(
     out. Each metric says how it orders equal scores.
     """
     from mmrerank.cli._scores import show
-    from mmrerank.evaluate.metrics import split_names
-    from mmrerank.evaluate.runs import read_qrels
-    from mmrerank.evaluate.scoring import score_run
+    from mmrerank.evaluate.measure.metrics import split_names
+    from mmrerank.evaluate.measure.runs import read_qrels
+    from mmrerank.evaluate.measure.scoring import score_run
 
     with working():
         scores = score_run(run, read_qrels(qrels), split_names(metrics), tie_bounds=tie_bounds)

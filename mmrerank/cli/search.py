@@ -12,8 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from mmrerank import config
-from mmrerank.cli._console import Output, emit, progress, say, unheard, working
-from mmrerank.cli._options import (
+from mmrerank.cli.console import Output, emit, progress, say, unheard, working
+from mmrerank.cli.options import (
     BudgetFlag,
     CacheFlag,
     ChatFlag,
@@ -231,13 +231,13 @@ def _embedder(spec: str, device: str, made_with: str) -> Any:
     """The embedder when it needs more said than its spec; otherwise the spec, opened when needed."""
     if not device:
         return spec
-    from mmrerank.embed._open import open_embedder
+    from mmrerank.embed.open import open_embedder
 
     return open_embedder(spec or made_with, device=device)
 
 
 def _search_vectors(settings: config.Settings, source: Path, target: Path, output: Output) -> None:
-    from mmrerank.evaluate.runs import Run, Scored, write_run
+    from mmrerank.evaluate.measure.runs import Run, Scored, write_run
     from mmrerank.index.index import ImageIndex
 
     start = time.monotonic()
@@ -294,7 +294,7 @@ def _save_trace(path: Path, result: Any) -> None:
 
 def _save_run(path: Path, result: Any) -> None:
     """The hits as query ``0``; a reranked order has no scores, so its ranks are counted down."""
-    from mmrerank.evaluate.runs import Run, Scored, write_run
+    from mmrerank.evaluate.measure.runs import Run, Scored, write_run
 
     plain = result.method == "none"
     n = len(result.hits)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli._console import Output, emit, one_line, table_console, working
-from mmrerank.cli._options import OutputFlag, PriceFlag
+from mmrerank.cli.console import Output, emit, one_line, table_console, working
+from mmrerank.cli.options import OutputFlag, PriceFlag
 from mmrerank.errors import UsageError
 
 EXAMPLE = """mmrerank usage
@@ -36,7 +36,7 @@ def usage(
     MMRERANK_LEDGER=off keeps no ledger.
     """
     from mmrerank.budget import Price
-    from mmrerank.chat._ledger import Entry, default_ledger, entries
+    from mmrerank.chat.around.ledger import Entry, default_ledger, entries
     from mmrerank.types import Usage
 
     if by not in ("day", "model"):

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli._console import Output, emit, one_line, working
-from mmrerank.cli._options import OutputFlag
-from mmrerank.errors import IndexError_
+from mmrerank.cli.console import Output, emit, one_line, working
+from mmrerank.cli.options import OutputFlag
+from mmrerank.errors import ImageIndexError
 
 EXAMPLE = """mmrerank verify pictures
 mmrerank verify pictures --deep"""
@@ -35,4 +35,4 @@ def verify(
             typer.echo(one_line(str(problem)))
         typer.echo(f"{len(problems)} problem(s)" if problems else "the index is whole")
     if problems:
-        raise typer.Exit(IndexError_.exit_code)
+        raise typer.Exit(ImageIndexError.exit_code)

@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 
 from mmrerank.corpus._names import id_of
 from mmrerank.errors import InputError
-from mmrerank.ports import Sample
+from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image
 
 _CHUNK_ROWS = 16_384
 
+FORM = "DIR with --vectors V.npy and --ids IDS.jsonl"
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EmbeddingsCorpus:
+class EmbeddingsCorpus(Corpus):
     """Row ``i`` of ``vectors`` ``(n, d)`` (float16, 32 or 64; memory-mapped) belongs to ``rows[i]``.
 
     Made by `open`, which checks it. ``location`` is the folder of the images.

@@ -17,12 +17,14 @@ from pathlib import Path
 from mmrerank.corpus._names import id_of
 from mmrerank.errors import InputError
 from mmrerank.images import IMAGE_SUFFIXES
-from mmrerank.ports import Sample
+from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image
+
+FORM = "DIR, or - for a list of files on stdin"
 
 
 @dataclass(frozen=True, kw_only=True)
-class FolderCorpus:
+class FolderCorpus(Corpus):
     """Images below ``root``; with ``listed``, exactly those paths (relative to ``root``, or absolute).
 
     Ids are POSIX paths relative to ``root``, in ascending order; listed ones as given, in their order.
@@ -32,7 +34,7 @@ class FolderCorpus:
     listed: tuple[str, ...] | None = None
 
     @property
-    def location(self) -> str:
+    def location(self) -> str:  # type: ignore[override] # follows from ``root``
         """The folder, absolute."""
         return str(self.root)
 

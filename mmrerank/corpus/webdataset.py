@@ -22,15 +22,17 @@ from typing import Any
 from mmrerank.corpus._names import id_of
 from mmrerank.errors import InputError
 from mmrerank.images import IMAGE_SUFFIXES
-from mmrerank.ports import Sample
+from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image
 
 _MAX_TEXT_BYTES = 1 << 20
 _BLOCK_BYTES = 512
 
+FORM = "SHARDS.tar, such as shards/{000..012}.tar"
+
 
 @dataclass(frozen=True, kw_only=True)
-class WebDatasetCorpus:
+class WebDatasetCorpus(Corpus):
     """Images in ``shards``. Ids are ``SHARD/KEY``: the shard's path below their common folder, no ``.tar``.
 
     A sample's further images are ``SHARD/KEY.EXTENSION``; a key that occurs again gets ``#2`` and so on.

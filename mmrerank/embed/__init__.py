@@ -1,1 +1,4 @@
 """Embedders, one file each."""
+
+HELPERS = ("open",)
+"""Modules here that are no embedders."""

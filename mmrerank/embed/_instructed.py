@@ -17,7 +17,7 @@ import numpy as np
 
 from mmrerank.embed._mix import decoded, unit, without
 from mmrerank.errors import ModelError, UsageError
-from mmrerank.ports import Vectors
+from mmrerank.ports import Embedder, Vectors
 from mmrerank.types import Query
 from mmrerank.vl.llava import MODEL_TYPES as LLAVA
 from mmrerank.vl.llava import Llava
@@ -48,7 +48,7 @@ class Form:
     image_tokens: int
 
 
-class InstructedEmbedder:
+class InstructedEmbedder(Embedder):
     """A vision-language model as an embedder (`mmrerank.ports.Embedder`). Made by the plug-ins' ``open``."""
 
     def __init__(

@@ -14,7 +14,7 @@ import numpy as np
 
 from mmrerank.embed._mix import mix, unit
 from mmrerank.errors import ModelError, UsageError
-from mmrerank.ports import Vectors
+from mmrerank.ports import Embedder, Vectors
 from mmrerank.types import Query
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ TINY_PARAMETERS = 20_000_000
 _LONGEST = 8  # longer side over shorter side
 
 
-class OpenClipEmbedder:
+class OpenClipEmbedder(Embedder):
     """An open_clip model as an embedder (`mmrerank.ports.Embedder`). Made by `open`.
 
     `embed_images` also takes what `prepare` returns, so that threads can do the resizing beforehand.
@@ -37,6 +37,7 @@ class OpenClipEmbedder:
     ) -> None:
         import torch
 
+        self.prepares = True
         self.spec = f"open_clip:{loaded.name}"
         self.fingerprint = loaded.fingerprint
         self.dim = loaded.dim

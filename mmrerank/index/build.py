@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from mmrerank import registry
-from mmrerank.errors import IndexError_, InputError, MismatchError, ModelError
+from mmrerank.errors import ImageIndexError, InputError, MismatchError, ModelError
 from mmrerank.images import IMAGE_SUFFIXES
 from mmrerank.index import lock, manifest
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, replacing
@@ -93,16 +93,16 @@ def build(
         store=store or default_store(),
         created=now(),
         updated=now(),
-        listed=getattr(corpus, "listed", None) is not None,
+        listed=corpus.listed is not None,
     )
-    shards = getattr(corpus, "shards", ())
+    shards = corpus.shards
     with replacing(folder, rebuild=rebuild) as target, _claimed(target, fresh, shards) as found:
         kept = dataclasses.replace(
             found, store=store or found.store, source=fresh.source, listed=fresh.listed
         )
         intake_options = {"max_pixels": max_pixels, "allow_truncated": allow_truncated}
         with _Run(target, kept, embedder, batch) as run:
-            report = run.go(samples, progress, getattr(corpus, "__len__", None), intake_options)
+            report = run.go(samples, progress, corpus.count(), intake_options)
     return dataclasses.replace(report, index=folder)
 
 
@@ -133,11 +133,11 @@ class _Run:
         self,
         samples: Iterable[Sample],
         progress: Progress | None,
-        count: Callable[[], int] | None,
+        total: int | None,
         options: dict[str, int],
     ) -> BuildReport:
         self.files.truncate(self.rows)
-        prepare = getattr(self.embedder, "prepare", None)
+        prepare = self.embedder.prepare if self.embedder.prepares else None
         intake = Intake(
             records=self.records,
             root=Path(self.manifest.source),
@@ -149,7 +149,6 @@ class _Run:
         seen: set[str] = set()
         failed: list[Looked] = []
         tally = {"added": 0, "changed": 0, "unchanged": 0}
-        total = count() if count else None
         with closing(ahead(_unique(samples, seen), intake.look, depth=depth)) as looked:  # type: ignore[type-var]
             for done, look in enumerate(looked, start=1):
                 if look.record.error is not None:
@@ -172,7 +171,7 @@ class _Run:
         content = look.record.sha256
         if look.pixels is not None and content and content not in self.new:
             self.new[content] = look
-            if not hasattr(self.embedder, "prepare"):
+            if not self.embedder.prepares:
                 self.held += (look.record.width or 0) * (look.record.height or 0)
         if look.record != look.old:
             # without its pixels: a thousand copies of one file would be held decoded a thousand times
@@ -266,7 +265,7 @@ def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
 def _claimed(folder: Path, fresh: Manifest, shards: Iterable[Path]) -> Iterator[Manifest]:
     """Locks ``folder`` and yields the manifest to go on from; a new index that comes to nothing is removed.
 
-    Raises `MismatchError` when an index of another embedder is there, `IndexError_` when the folder is
+    Raises `MismatchError` when an index of another embedder is there, `ImageIndexError` when the folder is
     busy, or is something else than an index.
     """
     made = not folder.exists()
@@ -300,7 +299,7 @@ def _check_same(folder: Path, found: Manifest, fresh: Manifest, shards: Iterable
     if found.source != fresh.source and not (
         _grown(folder, found.source, shards) or _moved(folder, found.source, fresh.source)
     ):
-        raise IndexError_(
+        raise ImageIndexError(
             f"{folder} is the index of {found.source}, not of {fresh.source}; name another --index, "
             "or replace it with --rebuild"
         )

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mmrerank import registry
-from mmrerank.errors import IndexError_
+from mmrerank.errors import ImageIndexError
 from mmrerank.index import lock, manifest, records
 
 VECTORS = "vectors"
@@ -55,19 +55,19 @@ def _remove(folder: Path) -> None:
 
 @contextmanager
 def writable(folder: Path) -> Iterator[None]:
-    """Turns what the file system refuses inside into an `IndexError_`."""
+    """Turns what the file system refuses inside into an `ImageIndexError`."""
     try:
         yield
     except OSError as error:
-        raise IndexError_(f"{folder} cannot be written: {error}") from error
+        raise ImageIndexError(f"{folder} cannot be written: {error}") from error
 
 
 def check_free(folder: Path) -> None:
-    """Raises `IndexError_` when ``folder`` holds something else than an index, or one being started."""
+    """Raises `ImageIndexError` when ``folder`` holds something else than an index, or one being started."""
     if not folder.exists() or is_index(folder):
         return
     if any(entry.name not in _STARTED for entry in folder.iterdir()):
-        raise IndexError_(f"{folder} holds something else than an index; name another --index")
+        raise ImageIndexError(f"{folder} holds something else than an index; name another --index")
 
 
 def is_index(folder: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank import catalog, registry
-from mmrerank.errors import ImageError, IndexError_, InputError, MismatchError, UsageError
+from mmrerank.errors import ImageError, ImageIndexError, InputError, MismatchError, UsageError
 from mmrerank.images import DEFAULT_MAX_PIXELS, probe
 from mmrerank.index import lock, manifest
 from mmrerank.index.build import BuildReport, Progress, no_images, now
@@ -78,7 +78,9 @@ def import_vectors(
         try:
             with lock.writing(target):
                 if is_index(target):
-                    raise IndexError_(f"{target} was made by another process just now; try again")
+                    raise ImageIndexError(
+                        f"{target} was made by another process just now; try again"
+                    )
                 after = _write(target, corpus, fresh, progress)
         except InputError:
             if made:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from mmrerank import catalog
-from mmrerank.errors import ImageError, IndexError_, InputError, MismatchError, UsageError
+from mmrerank.errors import ImageError, ImageIndexError, InputError, MismatchError, UsageError
 from mmrerank.images import DEFAULT_MAX_PIXELS
 from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, verify
@@ -57,7 +57,7 @@ def index_path(name: str | Path) -> Path:
 class ImageIndex:
     """A finished index, open for reading. Many readers may have it open while one writer updates it;
     a reader sees the vectors as they were when it first searched. Of an index that was replaced (rebuilt,
-    imported again) vectors are read no more: `IndexError_` then asks to open it again.
+    imported again) vectors are read no more: `ImageIndexError` then asks to open it again.
     """
 
     def __init__(self, path: Path, facts: manifest.Manifest, *, store: str | None = None) -> None:
@@ -92,8 +92,8 @@ class ImageIndex:
         ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of.
 
         Raises `InputError` when the source has no usable image (the index is then as it was),
-        `MismatchError` for an index of another embedder, `IndexError_` for one of another source, a damaged
-        one, or one that is being written.
+        `MismatchError` for an index of another embedder, `ImageIndexError` for one of another source, a
+        damaged one, or one that is being written.
         """
         place = index_path(path)
         with writable(place):
@@ -142,21 +142,21 @@ class ImageIndex:
     def open(cls, path: str | Path, *, store: str | None = None) -> ImageIndex:
         """Opens the index at ``path`` (a bare name is ``./indexes/NAME``).
 
-        ``store`` overrides what it was built for. Raises `IndexError_` when there is none, or it is
+        ``store`` overrides what it was built for. Raises `ImageIndexError` when there is none, or it is
         unfinished, damaged or of another version; damaged vectors are noticed by the first search.
         """
         place = index_path(path)
         try:
             there = place.is_dir()
         except OSError as error:  # a name that is too long, a folder that nobody is let into
-            raise IndexError_(
+            raise ImageIndexError(
                 f"the index {str(place)[:100]} cannot be looked at: {error.strerror}"
             ) from error
         if not there:
-            raise IndexError_(_missing(place))
+            raise ImageIndexError(_missing(place))
         facts = manifest.read(place)
         if facts.state != "ready":
-            raise IndexError_(f"{place} is unfinished; {_go_on(facts, path)}")
+            raise ImageIndexError(f"{place} is unfinished; {_go_on(facts, path)}")
         return cls(place, facts, store=store)
 
     def close(self) -> None:
@@ -253,7 +253,7 @@ class ImageIndex:
 
     @contextmanager
     def _in_place(self) -> Iterator[VectorFiles]:
-        """The vector files, to be read within it. Raises `IndexError_` when they are another index's.
+        """The vector files, to be read within it. Raises `ImageIndexError` when they are another index's.
 
         They are opened by name, and the database stays open: after a rebuild its rows name other images.
         """
@@ -261,7 +261,7 @@ class ImageIndex:
             yield VectorFiles(self.path / VECTORS, self.dim)
         finally:
             if _database(self.path) != self._opened:
-                raise IndexError_(f"{self.path} was replaced by another index; open it again")
+                raise ImageIndexError(f"{self.path} was replaced by another index; open it again")
 
     def search(
         self, vectors: Vectors, k: int, *, embedder: Embedder | None = None

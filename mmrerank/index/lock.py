@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmrerank.errors import IndexError_
+from mmrerank.errors import ImageIndexError
 
 FILE = "lock"
 
@@ -17,7 +17,7 @@ FILE = "lock"
 def writing(folder: Path) -> Iterator[None]:
     """Holds the lock of ``folder``, which must exist.
 
-    Raises `IndexError_` at once when somebody holds it. The system lets go of it when the process ends,
+    Raises `ImageIndexError` at once when somebody holds it. The system lets go of it when the process ends,
     however it ends; the file stays.
     """
     handle = os.open(folder / FILE, os.O_RDWR | os.O_CREAT, 0o644)
@@ -26,7 +26,7 @@ def writing(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             holder = os.read(handle, 32).decode("ascii", "replace").strip() or "(unknown)"
-            raise IndexError_(
+            raise ImageIndexError(
                 f"{folder} is being written by process {holder}; wait until it has ended"
             ) from error
         os.ftruncate(handle, 0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from mmrerank.errors import IndexError_
+from mmrerank.errors import ImageIndexError
 
 FILE = "manifest.json"
 TEMPORARY = f".{FILE}.tmp"
@@ -87,19 +87,19 @@ def sync_folder(folder: Path) -> None:
 
 
 def read(folder: Path) -> Manifest:
-    """The manifest in ``folder``. Raises `IndexError_` when it is missing, damaged or of another version."""
+    """The manifest in ``folder``. Raises `ImageIndexError` when it is missing, damaged or foreign."""
     path = folder / FILE
     repair = "index the source again with --rebuild"
     try:
         body: Any = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise IndexError_(f"{folder} is not an index: it has no {FILE}") from error
+        raise ImageIndexError(f"{folder} is not an index: it has no {FILE}") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise IndexError_(f"{path} cannot be read ({error}); {repair}") from error
+        raise ImageIndexError(f"{path} cannot be read ({error}); {repair}") from error
     if not isinstance(body, dict) or "format" not in body or "fingerprint" not in body:
-        raise IndexError_(f"{path} is not the manifest of an mmrerank index; {repair}")
+        raise ImageIndexError(f"{path} is not the manifest of an mmrerank index; {repair}")
     if body["format"] != FORMAT:
-        raise IndexError_(
+        raise ImageIndexError(
             f"{folder} has index format {body['format']!r}, and this mmrerank reads format {FORMAT}; "
             f"use the version that wrote it, or {repair}"
         )
@@ -107,7 +107,7 @@ def read(folder: Path) -> Manifest:
         manifest = Manifest(**{**body, "shards": tuple(Shard(**s) for s in body["shards"])})
         _check(manifest)
     except (TypeError, KeyError, ValueError) as error:
-        raise IndexError_(f"{path} is damaged ({error}); {repair}") from error
+        raise ImageIndexError(f"{path} is damaged ({error}); {repair}") from error
     return manifest
 
 

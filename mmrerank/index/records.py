@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mmrerank.errors import IndexError_, InputError
+from mmrerank.errors import ImageIndexError, InputError
 
 FILE = "records.sqlite"
 APPLICATION_ID = 0x6D6D7272  # "mmrr": tells our files from other SQLite databases
@@ -98,7 +98,7 @@ class Records:
             db.execute("PRAGMA foreign_keys = ON")
             return db
         if not self.path.is_file():
-            raise IndexError_(f"{self.path} is missing; index the source again with --rebuild")
+            raise ImageIndexError(f"{self.path} is missing; index the source again with --rebuild")
         uri = self.path.absolute().as_uri()
         # Reading a WAL database takes write access to its folder, or a log that is there already.
         logged = self.path.with_name(f"{FILE}-wal").exists()
@@ -118,16 +118,16 @@ class Records:
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         elif application != APPLICATION_ID:
-            raise IndexError_(
+            raise ImageIndexError(
                 f"{self.path} is not a database of mmrerank; move it away, and index the source again"
             )
         if version > len(MIGRATIONS):
-            raise IndexError_(
+            raise ImageIndexError(
                 f"{self.path} has schema {version}, and this mmrerank knows up to {len(MIGRATIONS)}; "
                 "update mmrerank"
             )
         if version < len(MIGRATIONS) and not write:
-            raise IndexError_(
+            raise ImageIndexError(
                 f"{self.path} has the old schema {version}; run mmrerank index again to bring it up to date"
             )
         for number in range(version, len(MIGRATIONS)):
@@ -159,9 +159,9 @@ class Records:
             try:
                 yield
             except sqlite3.OperationalError as error:
-                raise IndexError_(f"{self.path} cannot be used: {error}") from error
+                raise ImageIndexError(f"{self.path} cannot be used: {error}") from error
             except sqlite3.DatabaseError as error:
-                raise IndexError_(
+                raise ImageIndexError(
                     f"{self.path} is damaged ({error}); index the source again with --rebuild"
                 ) from error
 
@@ -288,7 +288,7 @@ class Records:
             try:
                 fields["metadata"] = json.loads(fields["metadata"])
             except ValueError as error:
-                raise IndexError_(
+                raise ImageIndexError(
                     f"{self.path} is damaged: the metadata of {fields['id']!r} are no JSON"
                 ) from error
             found.append((seq, Record(**fields)))

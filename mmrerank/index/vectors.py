@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrerank.errors import IndexError_
+from mmrerank.errors import ImageIndexError
 from mmrerank.index.manifest import Shard, sync_folder
 from mmrerank.ports import Vectors
 
@@ -44,13 +44,13 @@ class VectorFiles:
         return self.folder / f"{number:05d}.npy"
 
     def truncate(self, rows: int) -> None:
-        """Drops every row from ``rows`` on. Raises `IndexError_` when there are fewer."""
+        """Drops every row from ``rows`` on. Raises `ImageIndexError` when there are fewer."""
         self.folder.mkdir(exist_ok=True)
         full, rest = divmod(rows, self._shard_rows)
         for number in range(full + bool(rest)):
             wanted = rest if number == full else self._shard_rows
             if self._rows(number) < wanted:
-                raise IndexError_(
+                raise ImageIndexError(
                     f"{self.path(number)} has lost vectors; index the source again with --rebuild"
                 )
             if number == full:
@@ -91,7 +91,7 @@ class VectorFiles:
     def load(self, rows: int) -> Vectors:
         """The first ``rows`` rows ``(rows, dim)``: memory-mapped from one shard, copied from several.
 
-        Raises `IndexError_` when a shard is missing, cut off or foreign.
+        Raises `ImageIndexError` when a shard is missing, cut off or foreign.
         """
         parts = []
         for number in range(-(-rows // self._shard_rows)):
@@ -102,7 +102,7 @@ class VectorFiles:
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def take(self, rows: Sequence[int]) -> Vectors:
-        """Copies of these rows ``(n, dim)``; nothing else is read. Raises `IndexError_` as `load` does."""
+        """Copies of these rows ``(n, dim)``; reads nothing else. Raises `ImageIndexError` as `load` does."""
         numbers, at = np.divmod(np.asarray(rows, dtype=np.int64), self._shard_rows)
         taken = np.empty((len(at), self.dim), dtype=np.float32)
         for number in np.unique(numbers):
@@ -144,16 +144,16 @@ class VectorFiles:
         try:
             array: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError as error:
-            raise IndexError_(f"{path} is missing; {repair}") from error
+            raise ImageIndexError(f"{path} is missing; {repair}") from error
         except (OSError, ValueError, EOFError) as error:
-            raise IndexError_(f"{path} is damaged ({error}); {repair}") from error
+            raise ImageIndexError(f"{path} is damaged ({error}); {repair}") from error
         if array.ndim != 2 or array.dtype != np.float32 or array.shape[1] != self.dim:
-            raise IndexError_(
+            raise ImageIndexError(
                 f"{path} holds {array.dtype} of shape {array.shape}, not float32 of width "
                 f"{self.dim}; {repair}"
             )
         if len(array) < wanted:
-            raise IndexError_(f"{path} has {len(array)} rows of {wanted}; {repair}")
+            raise ImageIndexError(f"{path} has {len(array)} rows of {wanted}; {repair}")
         return array
 
     def _rows(self, number: int) -> int:

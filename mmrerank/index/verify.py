@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mmrerank.errors import IndexError_
+from mmrerank.errors import ImageIndexError
 from mmrerank.index import view
 from mmrerank.index.folders import VECTORS
 from mmrerank.index.intake import sha256
@@ -41,7 +41,7 @@ def _vectors(folder: Path, facts: Manifest, records: Records) -> Iterator[str]:
         yield f"records name the vector {rows[-1]}, and there are {count}"
     try:
         files.load(count)
-    except IndexError_ as error:
+    except ImageIndexError as error:
         yield str(error)
     for number, shard in enumerate(facts.shards):
         path = files.path(number)

@@ -20,12 +20,13 @@ from mmrerank.errors import (
     BudgetError,
     CapabilityError,
     ChatError,
-    IndexError_,
+    ImageIndexError,
     InputError,
     ModelError,
 )
 from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
+from mmrerank.rerank import prompting
 from mmrerank.types import Usage
 
 Progress = Callable[[int, int], None]
@@ -71,7 +72,8 @@ def check(chat: Chat | None, needs: Iterable[str], method: str) -> None:
     lacking = [n for n in needs if chat is None or n not in chat.capabilities]
     if lacking and chat is None:
         raise CapabilityError(
-            f"{method} needs a language model; choose one with --chat, e.g. bundled"
+            f"{method} needs a language model; name one with --chat (`mmrerank list models`, `mmrerank "
+            "list servers`)"
         )
     if lacking and chat is not None:
         raise CapabilityError(
@@ -105,10 +107,10 @@ def drive(
         _Job(judging=j, meters=(*(() if budget is None else (Meter(budget),)), *shared))
         for j in judgings
     ]
-    for job in jobs:
-        job.advance(None)
     desk = _Desk(chat=chat, retriever=retriever, progress=progress)
-    crew = min(getattr(chat, "concurrency", 1), len(jobs))
+    for job in jobs:
+        desk.advance(job, None)
+    crew = min(1 if chat is None else chat.concurrency, len(jobs))
     if crew > 1:
         _each_alone(desk, jobs, crew)
     else:
@@ -137,8 +139,8 @@ def _each_alone(desk: _Desk, jobs: Sequence[_Job], crew: int) -> None:
     except BaseException:
         desk.closed = True
         pool.shutdown(wait=False, cancel_futures=True)
-        if (cancel := getattr(desk.chat, "cancel", None)) is not None:
-            cancel()
+        if desk.chat is not None:
+            desk.chat.cancel()
         raise
     finally:
         pool.shutdown()
@@ -156,6 +158,11 @@ class _Desk:
     closed: bool = False
     lock: threading.RLock = field(default_factory=threading.RLock)
 
+    def advance(self, job: _Job, replies: list[Reply] | None) -> None:
+        """Lets the method go on, with the prompts that are meant for this model."""
+        with prompting.profile(self.chat.prompts if self.chat else ""):
+            job.advance(replies)
+
     def serve(self, jobs: Sequence[_Job]) -> None:
         """Brings ``jobs`` to their end, round by round."""
         while open_jobs := [job for job in jobs if job.outcome is None]:
@@ -172,7 +179,7 @@ class _Desk:
                     if reply.error is not None:
                         job.errors[str(reply.error)] = None
                         job.unasked += isinstance(reply.error, BudgetError)
-                job.advance(mine)
+                self.advance(job, mine)
             self._tell(answered=len(asks))
 
     def _tell(self, *, asked: int = 0, answered: int = 0) -> None:
@@ -199,7 +206,10 @@ def _retrieved(retriever: Retriever | None, searches: list[Retrieve]) -> list[Re
         return [Reply(error=lacking, finish="error") for _ in searches]
     try:
         return [Reply(found=found) for found in retriever.retrieve(searches)]
-    except (InputError, IndexError_) as error:  # candidates from elsewhere, an index that is gone
+    except (
+        InputError,
+        ImageIndexError,
+    ) as error:  # candidates from elsewhere, an index that is gone
         failed = ChatError(f"the index cannot be searched again: {error}")
         return [Reply(error=failed, finish="error") for _ in searches]
 
@@ -214,10 +224,10 @@ def _within(chat: Chat | None, rows: list[tuple[Ask, tuple[Meter, ...]]]) -> lis
     if not any(meters for _, meters in rows):
         return _reply(chat, asks)
     replies: dict[int, Reply] = {}
-    if chat is not None and (known := getattr(chat, "known", None)) is not None:
-        replies = {n: r for n, r in enumerate(known(asks)) if r is not None}  # these cost nothing
+    if chat is not None:
+        replies = {n: r for n, r in enumerate(chat.known(asks)) if r is not None}  # cost nothing
     waiting = [n for n in range(len(rows)) if n not in replies]
-    most = [getattr(chat, "bound", bound)(ask) for ask in asks]
+    most = [(bound if chat is None else chat.bound)(ask) for ask in asks]
     while waiting:
         sent: list[int] = []
         why: dict[int, tuple[Meter, str]] = {}
@@ -272,9 +282,8 @@ def _reply(chat: Chat | None, asks: list[Ask], seconds: float | None = None) -> 
         return []
     if chat is None:
         raise CapabilityError("this method asks a language model, and none was given; use --chat")
-    limited = None if seconds is None else getattr(chat, "reply_within", None)
     try:
-        replies = chat.reply(asks) if limited is None else limited(asks, seconds)
+        replies = chat.reply(asks) if seconds is None else chat.reply_within(asks, seconds)
     except ModelError:
         raise
     except ChatError as error:

@@ -61,6 +61,6 @@ def one_by_one(
     )
 
 
-def calls_one_by_one(k: int, options: object = None) -> int:
+def calls_one_by_one(k: int) -> int:
     """Questions for ``k`` candidates; an upper bound with pruning or early exit."""
     return 0 if k < 2 else k

@@ -3,6 +3,10 @@
 A prompt is ``prompts/NAME.md``: a short YAML header (variables, source, version), then ``## system`` and
 ``## user`` sections. `show` in a template leaves a marker that becomes an image part, so images stand
 exactly where the text speaks of them. Everything else that a template prints passes `defuse`.
+
+A model may have prompts of its own, its *profile*: a folder whose files stand in place of ours of the same
+name. The driver says which profile holds while a method makes its questions (`profile`), so that no method
+knows of any.
 """
 
 from __future__ import annotations
@@ -10,10 +14,13 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -69,8 +76,31 @@ def _finalize(value: object) -> object:
     return value if isinstance(value, _Marker) else defuse(str(value))
 
 
-def _source(name: str) -> str:
+_profile: ContextVar[str] = ContextVar("prompt profile", default="")
+
+
+@contextmanager
+def profile(folder: str) -> Iterator[None]:
+    """Within it, prompts come from ``folder``, and ours where it has none of that name; "" is ours alone."""
+    token = _profile.set(folder)
     try:
+        yield
+    finally:
+        _profile.reset(token)
+
+
+def names(folder: str = "") -> list[str]:
+    """Every prompt of a profile, sorted."""
+    own = {p.name for p in Path(folder).glob("*.md")} if folder else set()
+    ours = {p.name for p in (files("mmrerank.rerank") / "prompts").iterdir()}
+    return sorted(Path(n).stem for n in own | ours if n.endswith(".md") and n[0] != "_")
+
+
+def _source(name: str, folder: str) -> str:
+    own = Path(folder) / name
+    try:
+        if folder and own.is_file():
+            return own.read_text("utf-8")
         return (files("mmrerank.rerank") / "prompts" / name).read_text("utf-8")
     except FileNotFoundError:
         raise UsageError(f"there is no prompt file mmrerank/rerank/prompts/{name}") from None
@@ -78,19 +108,24 @@ def _source(name: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """A prompt file, taken apart."""
+    """A prompt file in its parts; ``folder`` is the profile it was asked of."""
 
     name: str
     version: int
     variables: tuple[str, ...]
     body: str
     digest: str
+    folder: str = ""
+
+
+def load(name: str) -> Prompt:
+    """The prompt ``NAME.md`` of the profile that holds here. Raises `UsageError` when the file is wrong."""
+    return _load(name, _profile.get())
 
 
 @cache
-def load(name: str) -> Prompt:
-    """Reads ``prompts/NAME.md``. Raises `UsageError` when the header or the sections are wrong."""
-    text = _source(f"{name}.md")
+def _load(name: str, folder: str) -> Prompt:
+    text = _source(f"{name}.md", folder)
     _, _, rest = text.partition("---\n")
     header, cut, body = rest.partition("\n---\n")
     meta = yaml.safe_load(header) if cut else None
@@ -99,7 +134,7 @@ def load(name: str) -> Prompt:
     if not _SECTION.search(body):
         raise UsageError(f"prompts/{name}.md needs a '## user' section")
     # included files count: a change there is a change of this prompt
-    parts = [body, *(_source(n) for n in re.findall(r'include "([^"]+)"', body))]
+    parts = [body, *(_source(n, folder) for n in re.findall(r'include "([^"]+)"', body))]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return Prompt(
         name=name,
@@ -107,14 +142,15 @@ def load(name: str) -> Prompt:
         variables=tuple(meta["variables"]),
         body=body,
         digest=digest,
+        folder=folder,
     )
 
 
 @cache
-def _environment() -> Environment:
+def _environment(folder: str) -> Environment:
     # autoescape is about HTML; what we guard against is forged markers, handled by finalize
     return Environment(
-        loader=FunctionLoader(_source),
+        loader=FunctionLoader(lambda name: _source(name, folder)),
         undefined=StrictUndefined,
         finalize=_finalize,
         trim_blocks=False,
@@ -143,18 +179,18 @@ def render(name: str, **values: Any) -> tuple[Message, ...]:
     messages: list[Message] = []
     pieces = _SECTION.split(prompt.body)[1:]
     for role, body in zip(pieces[::2], pieces[1::2], strict=True):
-        text = _template(body).render(**values, show=show)
+        text = _template(body, prompt.folder).render(**values, show=show)
         messages.append(Message(role=_role(role), parts=_parts(_tidy(text), images)))
     return tuple(messages)
 
 
 @cache
-def _template(body: str) -> Template:
-    return _environment().from_string(body)
+def _template(body: str, folder: str) -> Template:
+    return _environment(folder).from_string(body)
 
 
 def _get(item: Any, name: str) -> Any:
-    return item.get(name) if isinstance(item, Mapping) else getattr(item, name, None)
+    return item.get(name) if isinstance(item, Mapping) else vars(item).get(name)
 
 
 def _role(name: str) -> Role:

@@ -16,10 +16,10 @@ import vllm_stand_in
 from tiny_qwen import FAMILIES
 
 from mmrerank import registry
-from mmrerank.chat._around import around
-from mmrerank.chat._open import open_chat
-from mmrerank.chat.oracle import Oracle
-from mmrerank.chat.scripted import Scripted
+from mmrerank.chat.around import around
+from mmrerank.chat.fakes.oracle import Oracle
+from mmrerank.chat.fakes.scripted import Scripted
+from mmrerank.chat.open import open_chat
 from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Chat

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import data, run
 
-from mmrerank.chat._cache import APPLICATION, ReplyStore
+from mmrerank.chat.around.cache import APPLICATION, ReplyStore
 
 
 def made(path: Path, *statements: str) -> Path:

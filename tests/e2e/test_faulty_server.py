@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from fault_server import FAULTS, MODEL, FaultServer
 
-from mmrerank.chat._open import open_chat
+from mmrerank.chat.open import open_chat
 from mmrerank.reranker import Reranker
 from mmrerank.types import Candidate, Query, Ranking
 

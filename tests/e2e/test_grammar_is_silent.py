@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from mmrerank.chat._open import open_chat
-from mmrerank.demo.queries import sample_query
-from mmrerank.demo.world import stream
+from mmrerank.chat.open import open_chat
+from mmrerank.picturebook.queries import sample_query
+from mmrerank.picturebook.world import stream
 from mmrerank.rerank import judgements
 from mmrerank.types import Query
 

@@ -10,8 +10,8 @@ import vllm_stand_in
 from tiny_qwen import FAMILIES
 from tiny_server import TinyServer
 
-from mmrerank.chat._open import open_chat
-from mmrerank.chat._probe import probe
+from mmrerank.chat.open import open_chat
+from mmrerank.chat.probe import probe
 from mmrerank.errors import MissingExtraError, ModelError, UsageError
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.reranker import Reranker

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tiny_qwen import FAMILIES
 
-from mmrerank.chat._open import open_chat
+from mmrerank.chat.open import open_chat
 from mmrerank.messages import Ask, Message, Part
 
 

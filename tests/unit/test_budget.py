@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from mmrerank import registry
 from mmrerank.budget import Budget, Meter, Price, bound
-from mmrerank.chat.oracle import Oracle
+from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import BudgetError, ChatError, UsageError
-from mmrerank.evaluate.benchmarks.demo import journal_folder
-from mmrerank.evaluate.resume import Resumable, Surroundings
+from mmrerank.evaluate.experiment.resume import Resumable, Surroundings
 from mmrerank.messages import Ask, Message, Part, Reply
+from mmrerank.picturebook.benchmark import journal_folder
+from mmrerank.ports import Chat
 from mmrerank.reranker import Reranker
 from mmrerank.types import Candidate, Image, Query, Ranking, Usage
 
@@ -26,7 +27,7 @@ METHODS = registry.names("strategy")
 PRICE = Price(input=2.0, output=10.0)
 
 
-class Priced:
+class Priced(Chat):
     """The oracle, whose replies cost as much as ``share`` of what a question can cost at most."""
 
     domain = ""

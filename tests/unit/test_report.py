@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrerank.report import fragment, page
+from mmrerank.result_page import fragment, page
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import (
     Assessment,

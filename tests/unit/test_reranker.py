@@ -13,7 +13,7 @@ import PIL.Image
 import pytest
 
 from mmrerank import combine
-from mmrerank.chat.oracle import Oracle
+from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import ChatError, UsageError
 from mmrerank.images import decode
 from mmrerank.messages import Ask, Reply, Retrieve

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import Asked, find, find_all
-from mmrerank.evaluate.files import Record, Unique, read_bytes, read_rows
-from mmrerank.evaluate.runs import HIGHEST_GRADE, read_qrels
+from mmrerank.evaluate.measure.files import Record, Unique, read_bytes, read_rows
+from mmrerank.evaluate.measure.runs import HIGHEST_GRADE, read_qrels
+from mmrerank.evaluate.tasks import Asked, find, find_all
 
 TABLES = ("queries.jsonl", "queries.parquet", "queries.csv", "queries.json")
 _OPTIONAL = (

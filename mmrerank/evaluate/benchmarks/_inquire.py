@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import find, find_all
-from mmrerank.evaluate.files import Record, Unique, read_rows
+from mmrerank.evaluate.measure.files import Record, Unique, read_rows
+from mmrerank.evaluate.tasks import find, find_all
 
 SPLITS = ("test", "val")
 _QUERIES = ("query_id", "query_text", "supercategory", "category", "iconic_group")

@@ -8,17 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import (
-    Answer,
-    Asked,
-    Task,
-    count_warnings,
-    one_run,
-    recall,
-)
-from mmrerank.evaluate.files import Record, Unique, read_json, read_rows, rows_of
-from mmrerank.evaluate.runs import Ranked
-from mmrerank.evaluate.scores import Measured
+from mmrerank.evaluate.measure.files import Record, Unique, read_json, read_rows, rows_of
+from mmrerank.evaluate.measure.runs import Ranked
+from mmrerank.evaluate.measure.scores import Measured
+from mmrerank.evaluate.tasks import Answer, Asked, Task, count_warnings, one_run, recall
 
 SPLITS = ("test", "val", "train", "restval")
 

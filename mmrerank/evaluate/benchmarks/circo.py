@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import (
+from mmrerank.evaluate.measure.files import Unique, json_rows, read_json, rows_of
+from mmrerank.evaluate.measure.list_metrics import LIST_TIES, Listed, ap_min, hit
+from mmrerank.evaluate.measure.metrics import in_order
+from mmrerank.evaluate.measure.runs import Ranked, Run
+from mmrerank.evaluate.measure.scores import Measured
+from mmrerank.evaluate.measure.scoring import unknown_queries
+from mmrerank.evaluate.tasks import (
     Answer,
     Asked,
     Task,
@@ -24,12 +30,6 @@ from mmrerank.evaluate.benchmark import (
     one_run,
     renamed,
 )
-from mmrerank.evaluate.files import Unique, json_rows, read_json, rows_of
-from mmrerank.evaluate.list_metrics import LIST_TIES, Listed, ap_min, hit
-from mmrerank.evaluate.metrics import in_order
-from mmrerank.evaluate.runs import Ranked, Run
-from mmrerank.evaluate.scores import Measured
-from mmrerank.evaluate.scoring import unknown_queries
 
 NAME = "circo"
 SPLITS = ("val", "test")

@@ -13,7 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import InputError, UsageError
-from mmrerank.evaluate.benchmark import (
+from mmrerank.evaluate.measure.files import Unique, json_rows, read_json
+from mmrerank.evaluate.measure.metrics import in_order
+from mmrerank.evaluate.measure.runs import Ranked, Run
+from mmrerank.evaluate.measure.scores import Measured
+from mmrerank.evaluate.measure.scoring import unknown_queries
+from mmrerank.evaluate.tasks import (
     Answer,
     Asked,
     Task,
@@ -25,12 +30,7 @@ from mmrerank.evaluate.benchmark import (
     unknown_documents,
     without,
 )
-from mmrerank.evaluate.benchmark import NoOptions as Options
-from mmrerank.evaluate.files import Unique, json_rows, read_json
-from mmrerank.evaluate.metrics import in_order
-from mmrerank.evaluate.runs import Ranked, Run
-from mmrerank.evaluate.scores import Measured
-from mmrerank.evaluate.scoring import unknown_queries
+from mmrerank.evaluate.tasks import NoOptions as Options
 
 __all__ = ["Options", "canonical", "load", "read_own", "score", "write_own"]
 NAME = "cirr"

@@ -13,7 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import (
+from mmrerank.evaluate.measure.files import json_names, json_rows, rows_of
+from mmrerank.evaluate.measure.metrics import in_order
+from mmrerank.evaluate.measure.runs import Ranked
+from mmrerank.evaluate.measure.scores import Measured
+from mmrerank.evaluate.tasks import (
     Answer,
     Asked,
     Task,
@@ -25,10 +29,6 @@ from mmrerank.evaluate.benchmark import (
     recall,
     renamed,
 )
-from mmrerank.evaluate.files import json_names, json_rows, rows_of
-from mmrerank.evaluate.metrics import in_order
-from mmrerank.evaluate.runs import Ranked
-from mmrerank.evaluate.scores import Measured
 
 NAME = "fashioniq"
 SPLITS = ("val", "train", "test")

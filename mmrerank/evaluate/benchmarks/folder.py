@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmrerank.errors import UsageError
-from mmrerank.evaluate.benchmark import Answer, Task, one_run
 from mmrerank.evaluate.benchmarks import _folder
-from mmrerank.evaluate.metrics import measure, split_names
-from mmrerank.evaluate.runs import Run
-from mmrerank.evaluate.scores import Measured
+from mmrerank.evaluate.measure.metrics import measure, split_names
+from mmrerank.evaluate.measure.runs import Run
+from mmrerank.evaluate.measure.scores import Measured
+from mmrerank.evaluate.tasks import Answer, Task, one_run
 
 NAME = "folder"
 SPLITS = ("all",)

@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmrerank.evaluate.benchmark import Answer, Asked, Task, count_warnings, one_run, renamed
 from mmrerank.evaluate.benchmarks import _inquire
-from mmrerank.evaluate.metrics import measure, relisted
-from mmrerank.evaluate.runs import Ranked, Run
-from mmrerank.evaluate.scores import Measured
+from mmrerank.evaluate.measure.metrics import measure, relisted
+from mmrerank.evaluate.measure.runs import Ranked, Run
+from mmrerank.evaluate.measure.scores import Measured
+from mmrerank.evaluate.tasks import Answer, Asked, Task, count_warnings, one_run, renamed
 
 NAME = "inquire-fullrank"
 SPLITS = _inquire.SPLITS

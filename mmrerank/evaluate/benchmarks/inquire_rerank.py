@@ -13,21 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import (
-    Answer,
-    Asked,
-    Task,
-    count_warnings,
-    find_all,
-    one_run,
-    renamed,
-)
-from mmrerank.evaluate.benchmark import NoOptions as Options
 from mmrerank.evaluate.benchmarks import _inquire
-from mmrerank.evaluate.files import Unique, read_rows
-from mmrerank.evaluate.metrics import relisted
-from mmrerank.evaluate.runs import Qrels, Ranked, Run
-from mmrerank.evaluate.scores import Measured
+from mmrerank.evaluate.measure.files import Unique, read_rows
+from mmrerank.evaluate.measure.metrics import relisted
+from mmrerank.evaluate.measure.runs import Qrels, Ranked, Run
+from mmrerank.evaluate.measure.scores import Measured
+from mmrerank.evaluate.tasks import Answer, Asked, Task, count_warnings, find_all, one_run, renamed
+from mmrerank.evaluate.tasks import NoOptions as Options
 from mmrerank.types import Image
 
 __all__ = ["Options", "canonical", "doubts", "expected", "load", "score"]

@@ -17,7 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import (
+from mmrerank.evaluate.measure.files import Record, json_lines, read_rows
+from mmrerank.evaluate.measure.metrics import in_order, measure
+from mmrerank.evaluate.measure.runs import HIGHEST_GRADE, Qrels, Ranked, Run
+from mmrerank.evaluate.measure.scores import Measured
+from mmrerank.evaluate.tasks import (
     Answer,
     Asked,
     Task,
@@ -27,11 +31,7 @@ from mmrerank.evaluate.benchmark import (
     merged,
     published,
 )
-from mmrerank.evaluate.benchmark import NoOptions as Options
-from mmrerank.evaluate.files import Record, json_lines, read_rows
-from mmrerank.evaluate.metrics import in_order, measure
-from mmrerank.evaluate.runs import HIGHEST_GRADE, Qrels, Ranked, Run
-from mmrerank.evaluate.scores import Measured
+from mmrerank.evaluate.tasks import NoOptions as Options
 
 __all__ = ["Options", "load", "own_runs", "read_own", "score", "settled"]
 NAME = "mmeb"

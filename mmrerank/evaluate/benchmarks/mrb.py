@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmrerank.errors import InputError
-from mmrerank.evaluate.benchmark import Answer, Asked, Task, find_all, how_to_get, one_run
-from mmrerank.evaluate.benchmark import NoOptions as Options
 from mmrerank.evaluate.benchmarks import _folder
-from mmrerank.evaluate.metrics import measure
-from mmrerank.evaluate.runs import Run
-from mmrerank.evaluate.scores import Measured
+from mmrerank.evaluate.measure.metrics import measure
+from mmrerank.evaluate.measure.runs import Run
+from mmrerank.evaluate.measure.scores import Measured
+from mmrerank.evaluate.tasks import Answer, Asked, Task, find_all, how_to_get, one_run
+from mmrerank.evaluate.tasks import NoOptions as Options
 
 __all__ = ["Options", "load", "score"]
 NAME = "mrb"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmrerank.evaluate.benchmark import find
 from mmrerank.evaluate.benchmarks import _karpathy
 from mmrerank.evaluate.benchmarks._karpathy import SPLITS, CaptionTask, Options, canonical, score
+from mmrerank.evaluate.tasks import find
 
 __all__ = ["SPLITS", "Options", "canonical", "load", "score"]
 NAME = "mscoco"

@@ -15,10 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from mmrerank.evaluate.benchmark import Answer, Asked, Task, count_warnings, find, one_run
-from mmrerank.evaluate.files import json_names, json_rows
-from mmrerank.evaluate.list_metrics import LIST_TIES
-from mmrerank.evaluate.scores import Measured
+from mmrerank.evaluate.measure.files import json_names, json_rows
+from mmrerank.evaluate.measure.list_metrics import LIST_TIES
+from mmrerank.evaluate.measure.scores import Measured
+from mmrerank.evaluate.tasks import Answer, Asked, Task, count_warnings, find, one_run
 
 NAME = "visdial"
 SPLITS = ("val",)

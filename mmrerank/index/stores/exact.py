@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.index.stores._order import best, slack
-from mmrerank.ports import Vectors
+from mmrerank.ports import Vectors, VectorStore
 
 _BLOCK_ROWS = 65_536
 _SCORES = 16_000_000  # scores held at once: 64 MB
 
 
-class ExactStore:
+class ExactStore(VectorStore):
     """Compares a query with every row. ``vectors`` are kept as given, memory-mapped ones unread."""
 
     name: ClassVar[str] = "exact"

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from mmrerank.errors import MissingExtraError
 from mmrerank.index.stores._order import best, slack
-from mmrerank.ports import Vectors
+from mmrerank.ports import Vectors, VectorStore
 
 _FILE = "flat.index"
 _BLOCK_ROWS = 65_536
 _SPARE = 32  # rows asked for beyond k, so that ties at the edge rarely take a second search
 
 
-class FaissStore:
+class FaissStore(VectorStore):
     """A flat FAISS index over the rows."""
 
     name: ClassVar[str] = "faiss"

@@ -6,11 +6,10 @@ Both are methods by name, with their own defaults. `dear` is one such pair under
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from types import ModuleType
 from typing import Any
 
 from mmrerank import registry
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, Strategy, StrategyOptions
 from mmrerank.types import Explanation, Query, Ranking
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs", "generate")
@@ -19,7 +18,7 @@ PAPER = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``first`` orders all, ``then`` the best ``keep`` of its order."""
 
     first: str = "pointwise"
@@ -32,34 +31,31 @@ class Options:
         if "cascade" in (self.first, self.then):
             raise ValueError("first and then are methods other than cascade")
 
+    def needs(self) -> tuple[Capability, ...]:
+        """What both need."""
+        return tuple(dict.fromkeys(n for m, o in _stages(self) for n in registry.needs_of(m, o)))
 
-def _stages(options: Options) -> list[tuple[ModuleType, Any]]:
-    modules = [registry.load("strategy", n) for n in (options.first, options.then)]
+    def calls(self, k: int) -> int | None:
+        """Questions for ``k`` candidates: those of both methods."""
+        (_, mine), (_, its) = _stages(self)
+        # a first method that searches again hands on more
+        first, then = mine.calls(k), its.calls(min(mine.hands_on(k), self.keep))
+        return None if first is None or then is None else first + then
+
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        (_, mine), (_, its) = _stages(self)
+        kept = min(k, self.keep)
+        refined = its.settles(kept)
+        settled = mine.settles(k)
+        if settled < kept:
+            return min(settled, refined)
+        return settled if refined == kept else refined
+
+
+def _stages(options: Options) -> list[tuple[Strategy, StrategyOptions]]:
+    modules: list[Strategy] = [registry.load("strategy", n) for n in (options.first, options.then)]
     return [(m, m.Options()) for m in modules]
-
-
-def needs(options: Options) -> tuple[Capability, ...]:
-    """What both need."""
-    return tuple(dict.fromkeys(n for m, o in _stages(options) for n in registry.needs_of(m, o)))
-
-
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates: those of both methods."""
-    (one, mine), (other, its) = _stages(options)
-    # a first method that searches again hands on more
-    more = k + getattr(mine, "found", 0) * getattr(mine, "rounds", 1)
-    return int(one.calls(k, mine) + other.calls(min(more, options.keep), its))
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    (one, mine), (other, its) = _stages(options)
-    kept = min(k, options.keep)
-    refined = int(other.settles(kept, its))
-    settled = int(one.settles(k, mine))
-    if settled < kept:
-        return min(settled, refined)
-    return settled if refined == kept else refined
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

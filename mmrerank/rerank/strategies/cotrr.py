@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value, keep_slots, verdict_sum
 from mmrerank.rerank.parts import evaluated, taken_apart, whole_query
@@ -26,7 +26,7 @@ PAPER = "CoTRR, chain-of-thought re-ranking (freshfish15/CoTRR)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """How CoTRR asks.
 
     ``mode``: ``staged`` or ``single``. ``order``: ``model`` lets the model order the candidates, ``sum``
@@ -64,20 +64,18 @@ class Options:
         """Whether some evaluations may be left out."""
         return self.alpha < 1 or self.beta > 0
 
+    def calls(self, k: int) -> int:
+        """Questions for ``k`` candidates; an upper bound where evaluations may be left out."""
+        if k < 2:
+            return 0
+        if self.mode == "single":
+            return 1
+        evaluating = -(-k // self.group_size) if self.evaluate else 0
+        return self.deconstruct + evaluating + (self.order == "model")
 
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates; an upper bound where evaluations may be left out."""
-    if k < 2:
-        return 0
-    if options.mode == "single":
-        return 1
-    evaluating = -(-k // options.group_size) if options.evaluate else 0
-    return options.deconstruct + evaluating + (options.order == "model")
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return 0 if options.thrifty else k
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return 0 if self.thrifty else k
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

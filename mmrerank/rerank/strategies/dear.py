@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmrerank.ports import Capability, Judging
+from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank.strategies import cascade
 from mmrerank.types import Query, Ranking
 
@@ -18,7 +18,7 @@ PAPER = "DeAR (arXiv 2508.16998)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``keep``: how many of the best are ordered together."""
 
     keep: int = 20
@@ -27,19 +27,17 @@ class Options:
         if self.keep < 1:
             raise ValueError("keep must be at least 1")
 
+    def calls(self, k: int) -> int | None:
+        """Questions for ``k`` candidates: one each, and one for every window of the best."""
+        return _cascade(self).calls(k)
+
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return _cascade(self).settles(k)
+
 
 def _cascade(options: Options) -> cascade.Options:
     return cascade.Options(first="pointwise", then="reasonrank", keep=options.keep)
-
-
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates: one each, and one for every window of the best."""
-    return cascade.calls(k, _cascade(options))
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return cascade.settles(k, _cascade(options))
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.states import Matrix, embed_candidate, embed_query, read_vector
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
@@ -24,7 +24,7 @@ PAPER = "E2Rank (arXiv 2510.22733); Rocchio (1971)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``mode``: how the query's vector takes the candidates in. ``window``: how many the prompt shows.
 
     For ``rocchio``: ``norm(keep * q + move * sum of softmax(score / temperature) * d)``. ``image_tokens``
@@ -44,15 +44,13 @@ class Options:
         if self.temperature <= 0 or self.keep < 0 or self.move < 0:
             raise ValueError("temperature must be positive, keep and move 0 or more")
 
+    def calls(self, k: int) -> int:
+        """Vectors for ``k`` candidates: theirs, which a cache keeps, and the query's."""
+        return 0 if k < 2 else k + 1
 
-def calls(k: int, options: Options) -> int:
-    """Vectors for ``k`` candidates: theirs, which a cache keeps, and the query's."""
-    return 0 if k < 2 else k + 1
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Judging
+from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
 from mmrerank.types import Candidate, Query, Ranking
@@ -19,11 +19,10 @@ from mmrerank.types import Candidate, Query, Ranking
 NEEDS: tuple[Capability, ...] = ("generate", "choice_logprobs")
 FAMILY = "pointwise"
 PAPER = "ERank (arXiv 2509.00520)"
-calls = calls_one_by_one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``think``: whether the model reasons first. ``read``: which number the digits' probabilities make.
 
     ``image_tokens`` bounds the visual tokens per image.
@@ -33,15 +32,17 @@ class Options:
     read: Literal["expected", "top"] = "expected"
     image_tokens: int = 256
 
+    def needs(self) -> tuple[Capability, ...]:
+        """Without thoughts nothing is written."""
+        return NEEDS if self.think else ("choice_logprobs",)
 
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k
+    def calls(self, k: int) -> int:
+        """The most questions for ``k`` candidates; an upper bound with pruning or early exit."""
+        return calls_one_by_one(k)
 
-
-def needs(options: Options) -> tuple[Capability, ...]:
-    """Without thoughts nothing is written."""
-    return NEEDS if options.think else ("choice_logprobs",)
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmrerank.messages import Ask, Reply, Retrieve
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value, verdict_sum
 from mmrerank.rerank.parts import evaluated, taken_apart, whole_query
@@ -35,7 +35,7 @@ PAPER = "FIRST, relevance feedback (arXiv 2406.15657); Rocchio (1971)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``found``: new images at most in each of ``rounds``. ``judge``: whose word moves the vector (the
     ``model``'s yes or no, its ``verdicts`` on the parts, or the ``first`` stage's).
 
@@ -58,24 +58,25 @@ class Options:
         if self.believed < 1:
             raise ValueError("believed must be at least 1")
 
+    def needs(self) -> tuple[Capability, ...]:
+        """Verdicts are written; the first stage's word takes no model."""
+        if self.judge == "first":
+            return ("retrieve",)
+        return NEEDS if self.judge == "model" else ("generate", "retrieve")
 
-def needs(options: Options) -> tuple[Capability, ...]:
-    """Verdicts are written; the first stage's word takes no model."""
-    if options.judge == "first":
-        return ("retrieve",)
-    return NEEDS if options.judge == "model" else ("generate", "retrieve")
+    def calls(self, k: int) -> int:
+        """The most questions to the model: ``k`` candidates and whatever is found."""
+        if k < 2 or self.judge == "first":
+            return 0
+        return (self.judge == "verdicts") + k + self.found * self.rounds
 
+    def hands_on(self, k: int) -> int:
+        """The candidates, and whatever is found."""
+        return k + self.found * self.rounds
 
-def calls(k: int, options: Options) -> int:
-    """The most questions to the model: ``k`` candidates and whatever is found."""
-    if k < 2 or options.judge == "first":
-        return 0
-    return (options.judge == "verdicts") + k + options.found * options.rounds
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return 0 if options.judge == "first" else k
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return 0 if self.judge == "first" else k
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

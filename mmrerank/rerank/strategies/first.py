@@ -12,10 +12,10 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value
-from mmrerank.rerank.schedule import windows
+from mmrerank.rerank.schedules import windows
 from mmrerank.rerank.states import NOTHING
 from mmrerank.types import Assessment, Candidate, Explanation, Query, Ranking, Repairs
 
@@ -25,7 +25,7 @@ PAPER = "FIRST (arXiv 2406.15657)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``window`` images stand in one question, 2 to 26, and the next starts ``step`` places nearer the head.
 
     ``calibrate`` asks once more without a search. ``shifts`` is how many turned lists are averaged.
@@ -46,19 +46,17 @@ class Options:
         if self.shifts < 1:
             raise ValueError("shifts must be at least 1")
 
+    def calls(self, k: int) -> int:
+        """Questions for ``k`` candidates."""
+        if k < 2:
+            return 0
+        spans = windows(k, self.window, self.step)
+        turned = sum(min(self.shifts, end - start) for start, end in spans)
+        return turned * (2 if self.calibrate else 1)
 
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates."""
-    if k < 2:
-        return 0
-    spans = windows(k, options.window, options.step)
-    turned = sum(min(options.shifts, end - start) for start, end in spans)
-    return turned * (2 if options.calibrate else 1)
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order: what one pass brings to the head."""
-    return k if k <= options.window else options.window - options.step
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order: what one pass brings to the head."""
+        return k if k <= self.window else self.window - self.step
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value, first_scores, fused, mean_known
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
@@ -21,7 +21,7 @@ PAPER = "GroupRank (arXiv 2511.11653)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``group_size`` images stand in one question; ``repeats`` times with other groups, drawn by ``seed``.
 
     ``anchors`` of them, the first of the first stage, are in every group. ``weight`` is the grades' share
@@ -43,18 +43,16 @@ class Options:
         if not 0 <= self.weight <= 1:
             raise ValueError("weight must be from 0 to 1")
 
+    def calls(self, k: int) -> int:
+        """Questions for ``k`` candidates."""
+        if k < 2:
+            return 0
+        anchors = min(self.anchors, k - 1)
+        return self.repeats * -(-(k - anchors) // (self.group_size - anchors))
 
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates."""
-    if k < 2:
-        return 0
-    anchors = min(options.anchors, k - 1)
-    return options.repeats * -(-(k - anchors) // (options.group_size - anchors))
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k if options.weight >= 1 else 0
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k if self.weight >= 1 else 0
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

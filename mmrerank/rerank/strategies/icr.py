@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.states import NOTHING, Matrix, attend, read_attention
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
@@ -24,7 +24,7 @@ PAPER = "ICR, in-context re-ranking (arXiv 2410.02642)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``calibrate`` subtracts the attention of a search without content.
 
     ``pool``: an image's ``mean`` over its tokens, or their ``sum`` as in the paper, which favours images
@@ -35,15 +35,13 @@ class Options:
     pool: Literal["mean", "sum"] = "mean"
     image_tokens: int = 256
 
+    def calls(self, k: int) -> int:
+        """Passes for ``k`` candidates; the images are read once for all of them."""
+        return 0 if k < 2 else 1 + self.calibrate
 
-def calls(k: int, options: Options) -> int:
-    """Passes for ``k`` candidates; the images are read once for all of them."""
-    return 0 if k < 2 else 1 + options.calibrate
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

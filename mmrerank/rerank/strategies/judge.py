@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import exp
 
 from mmrerank.messages import Reply
-from mmrerank.ports import Capability, Judging
+from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
 from mmrerank.types import Query, Ranking
@@ -18,11 +18,10 @@ from mmrerank.types import Query, Ranking
 NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
 FAMILY = "pointwise"
 PAPER = "UniME-V2, MLLM-as-a-judge (arXiv 2510.13515)"
-calls = calls_one_by_one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``weight`` is the judgement's share beside the first stage's score, both stretched to 0..1.
 
     ``think`` lets the model reason first. ``image_tokens`` bounds the visual tokens per image.
@@ -36,15 +35,17 @@ class Options:
         if not 0 <= self.weight <= 1:
             raise ValueError("weight must be from 0 to 1")
 
+    def needs(self) -> tuple[Capability, ...]:
+        """Thoughts are written."""
+        return (*NEEDS, "generate") if self.think else NEEDS
 
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k if options.weight >= 1 else 0
+    def calls(self, k: int) -> int:
+        """The most questions for ``k`` candidates; an upper bound with pruning or early exit."""
+        return calls_one_by_one(k)
 
-
-def needs(options: Options) -> tuple[Capability, ...]:
-    """Thoughts are written."""
-    return (*NEEDS, "generate") if options.think else NEEDS
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k if self.weight >= 1 else 0
 
 
 def soft(reply: Reply) -> float | None:

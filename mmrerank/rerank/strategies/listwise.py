@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 from mmrerank.errors import NoRoomError
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import judgements
 from mmrerank.rerank.replies import Reading
-from mmrerank.rerank.schedule import windows
+from mmrerank.rerank.schedules import windows
 from mmrerank.types import Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate",)
@@ -25,7 +25,7 @@ PAPER = "RankGPT (arXiv 2304.09542); full ranking (arXiv 2412.14574)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``window`` images stand in one question and the next starts ``step`` places nearer the head.
 
     ``full`` makes one window of all. ``think`` is how many tokens of thoughts may stand before an order.
@@ -44,17 +44,15 @@ class Options:
         if self.think < 0:
             raise ValueError("think must be 0 (no thoughts) or more")
 
+    def calls(self, k: int) -> int:
+        """Questions for ``k`` candidates; thoughts that find no end are asked for once more."""
+        if k < 2:
+            return 0
+        return 1 if self.full else len(windows(k, self.window, self.step))
 
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates; thoughts that find no end are asked for once more."""
-    if k < 2:
-        return 0
-    return 1 if options.full else len(windows(k, options.window, options.step))
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order: what one pass brings to the head."""
-    return k if options.full or k <= options.window else options.window - options.step
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order: what one pass brings to the head."""
+        return k if self.full or k <= self.window else self.window - self.step
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

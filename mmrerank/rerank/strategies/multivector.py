@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.states import (
     Matrix,
@@ -32,7 +32,7 @@ PAPER = "ColPali (arXiv 2407.01449); gather and refine with pruning and early ex
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``alpha`` (1 keeps all), ``beta`` (0 never stops) and ``top`` as in `mmrerank.rerank.thrift.Thrift`.
 
     ``image_tokens`` bounds the visual tokens per image.
@@ -46,18 +46,16 @@ class Options:
     def __post_init__(self) -> None:
         Thrift(alpha=self.alpha, beta=self.beta, top=self.top)
 
+    def calls(self, k: int) -> int:
+        """Encodings for ``k`` candidates and the query (of its words; those of references come to it).
 
-def calls(k: int, options: Options) -> int:
-    """Encodings for ``k`` candidates and the query (of its words; those of references come to it).
+        An upper bound with pruning or early exit.
+        """
+        return 0 if k < 2 else k + 1
 
-    An upper bound with pruning or early exit.
-    """
-    return 0 if k < 2 else k + 1
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k if options.alpha >= 1 and not options.beta else 0
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k if self.alpha >= 1 and not self.beta else 0
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

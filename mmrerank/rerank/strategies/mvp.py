@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.messages import Ask
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.parts import taken_apart, whole_query
@@ -34,7 +34,7 @@ PAPER = "MVP, multi-view passage reranking (arXiv 2509.07485)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``deconstruct`` asks for the query's parts; without it, the whole query is the only view.
 
     ``temperature`` of the pooling of patches and of the anchors; ``move`` is how far an anchor goes towards
@@ -50,23 +50,20 @@ class Options:
         if self.temperature <= 0 or self.move < 0:
             raise ValueError("temperature must be positive and move 0 or more")
 
+    def needs(self) -> tuple[Capability, ...]:
+        """Only taking apart is written."""
+        return NEEDS if self.deconstruct else ("token_embeddings",)
 
-def needs(options: Options) -> tuple[Capability, ...]:
-    """Only taking apart is written."""
-    return NEEDS if options.deconstruct else ("token_embeddings",)
+    def calls(self, k: int) -> int:
+        """The most questions: the parts, an encoding of each and of references, and one of each candidate."""
+        if k < 2:
+            return 0
+        parts = judgements.MAX_COMPONENTS if self.deconstruct else 1
+        return int(self.deconstruct) + parts + 1 + k
 
-
-def calls(k: int, options: Options) -> int:
-    """The most questions: the parts, an encoding of each and of references, and one of each candidate."""
-    if k < 2:
-        return 0
-    parts = judgements.MAX_COMPONENTS if options.deconstruct else 1
-    return int(options.deconstruct) + parts + 1 + k
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

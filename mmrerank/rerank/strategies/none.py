@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.types import Query, Ranking
 
 NEEDS: tuple[Capability, ...] = ()
@@ -13,18 +13,16 @@ PAPER = ""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """No options."""
 
+    def calls(self, k: int) -> int:
+        """None."""
+        return 0
 
-def calls(k: int, options: Options) -> int:
-    """None."""
-    return 0
-
-
-def settles(k: int, options: Options) -> int:
-    """None: no model is asked."""
-    return 0
+    def settles(self, k: int) -> int:
+        """None: no model is asked."""
+        return 0
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

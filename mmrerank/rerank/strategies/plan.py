@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from mmrerank.messages import Ask, Reply, Retrieve
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value, rrf
 from mmrerank.rerank.comparisons import read_score, score
 from mmrerank.rerank.parse import as_text, json_object
@@ -28,7 +28,7 @@ PAPER = "EDU plan-guided candidates (Adams et al., ACL 2023)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``plans``: captions that are searched with. ``found``: new images at most.
 
     ``write`` lets the model write the captions; else a caption is the plan's parts in a row.
@@ -44,15 +44,17 @@ class Options:
         if self.plans < 1 or self.found < 0:
             raise ValueError("plans must be at least 1, found 0 or more")
 
+    def calls(self, k: int) -> int:
+        """The most questions: the parts, the captions, ``k`` candidates and whatever is found."""
+        return 0 if k < 2 else 1 + self.write + k + self.found
 
-def calls(k: int, options: Options) -> int:
-    """The most questions to the model: the parts, the captions, ``k`` candidates and whatever is found."""
-    return 0 if k < 2 else 1 + options.write + k + options.found
+    def hands_on(self, k: int) -> int:
+        """The candidates, and whatever is found."""
+        return k + self.found
 
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmrerank.messages import Ask
-from mmrerank.ports import Capability, Judging
+from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
 from mmrerank.rerank.thrift import Thrift
@@ -20,11 +20,10 @@ from mmrerank.types import Candidate, Query, Ranking
 NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
 FAMILY = "pointwise"
 PAPER = "INQUIRE (arXiv 2411.02537); SFT or CL, GMR (arXiv 2510.14824)"
-calls = calls_one_by_one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``formula``: ``margin`` of yes over no, or ``yes`` alone. ``think`` lets the model reason first.
 
     ``alpha`` (1 keeps all), ``beta`` (0 never stops) and ``top`` as in `mmrerank.rerank.thrift.Thrift`.
@@ -45,15 +44,17 @@ class Options:
         if not 0 <= self.weight <= 1:
             raise ValueError("weight must be from 0 to 1")
 
+    def needs(self) -> tuple[Capability, ...]:
+        """Thoughts are written."""
+        return (*NEEDS, "generate") if self.think else NEEDS
 
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k if options.alpha >= 1 and not options.beta and options.weight >= 1 else 0
+    def calls(self, k: int) -> int:
+        """The most questions for ``k`` candidates; an upper bound with pruning or early exit."""
+        return calls_one_by_one(k)
 
-
-def needs(options: Options) -> tuple[Capability, ...]:
-    """Thoughts are written."""
-    return (*NEEDS, "generate") if options.think else NEEDS
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k if self.alpha >= 1 and not self.beta and self.weight >= 1 else 0
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

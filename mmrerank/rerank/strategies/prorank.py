@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mmrerank.messages import Reply
-from mmrerank.ports import Capability, Judging
+from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
 from mmrerank.types import Query, Ranking
@@ -17,19 +17,21 @@ from mmrerank.types import Query, Ranking
 NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
 FAMILY = "pointwise"
 PAPER = "ProRank (arXiv 2506.03487)"
-calls = calls_one_by_one
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``image_tokens`` bounds the visual tokens per image."""
 
     image_tokens: int = 256
 
+    def calls(self, k: int) -> int:
+        """The most questions for ``k`` candidates; an upper bound with pruning or early exit."""
+        return calls_one_by_one(k)
 
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k
 
 
 def margin(reply: Reply) -> float | None:

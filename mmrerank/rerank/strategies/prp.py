@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value, mean_preference
 from mmrerank.rerank.pairs import Pairs
-from mmrerank.rerank.schedule import bubble_top, heap_calls, heap_top
+from mmrerank.rerank.schedules import bubble_top, heap_calls, heap_top
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
@@ -22,7 +22,7 @@ PAPER = "PRP (arXiv 2306.17563)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``schedule``: which pairs are asked. ``top``: how many places ``sliding`` and ``heap`` settle.
 
     ``read``: the letters' log-probabilities, or the letter that is written (for servers without them).
@@ -38,24 +38,21 @@ class Options:
         if self.top < 1:
             raise ValueError("top must be at least 1")
 
+    def needs(self) -> tuple[Capability, ...]:
+        """A written letter is generated."""
+        return NEEDS if self.read == "logprobs" else ("generate",)
 
-def needs(options: Options) -> tuple[Capability, ...]:
-    """A written letter is generated."""
-    return NEEDS if options.read == "logprobs" else ("generate",)
+    def calls(self, k: int) -> int:
+        """Questions for ``k`` candidates; an upper bound for ``heap``."""
+        if self.schedule == "allpairs":
+            return k * (k - 1)
+        if self.schedule == "sliding":
+            return 2 * sum(k - 1 - n for n in range(min(self.top, k - 1)))
+        return 4 * heap_calls(k, self.top, 2)
 
-
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates; an upper bound for ``heap``."""
-    if options.schedule == "allpairs":
-        return k * (k - 1)
-    if options.schedule == "sliding":
-        return 2 * sum(k - 1 - n for n in range(min(options.top, k - 1)))
-    return 4 * heap_calls(k, options.top, 2)
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k if options.schedule == "allpairs" else min(k, options.top)
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k if self.schedule == "allpairs" else min(k, self.top)
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

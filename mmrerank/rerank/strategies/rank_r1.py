@@ -13,9 +13,9 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
-from mmrerank.rerank.schedule import heap_calls, heap_top
+from mmrerank.rerank.schedules import heap_calls, heap_top
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate",)
@@ -24,7 +24,7 @@ PAPER = "Rank-R1 (arXiv 2503.06034)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``children``: images beside the one compared, at least 1. ``top``: how many places are settled.
 
     ``votes``: times each question is asked, after the first under labels shuffled by ``seed``.
@@ -41,15 +41,13 @@ class Options:
         if self.children < 1 or self.top < 1 or self.votes < 1:
             raise ValueError("children, top and votes must be at least 1")
 
+    def calls(self, k: int) -> int:
+        """The most questions for ``k`` candidates."""
+        return self.votes * heap_calls(k, self.top, self.children)
 
-def calls(k: int, options: Options) -> int:
-    """The most questions for ``k`` candidates."""
-    return options.votes * heap_calls(k, options.top, options.children)
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return min(k, options.top)
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return min(k, self.top)
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mmrerank.ports import Capability, Judging
+from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import judgements
 from mmrerank.rerank.strategies import listwise
 from mmrerank.types import Query, Ranking
@@ -19,7 +19,7 @@ PAPER = "ReasonRank (arXiv 2508.07050)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``window`` images stand in one question and the next starts ``step`` places nearer the head.
 
     ``think`` is how many tokens of thoughts may stand before an order (about 3072 in the paper).
@@ -34,6 +34,14 @@ class Options:
     def __post_init__(self) -> None:
         _listwise(self)
 
+    def calls(self, k: int) -> int:
+        """Questions for ``k`` candidates; thoughts that find no end are asked for once more."""
+        return _listwise(self).calls(k)
+
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return _listwise(self).settles(k)
+
 
 def _listwise(options: Options) -> listwise.Options:
     return listwise.Options(
@@ -42,16 +50,6 @@ def _listwise(options: Options) -> listwise.Options:
         think=options.think,
         image_tokens=options.image_tokens,
     )
-
-
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates; thoughts that find no end are asked for once more."""
-    return listwise.calls(k, _listwise(options))
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return listwise.settles(k, _listwise(options))
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

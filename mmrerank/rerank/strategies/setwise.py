@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
-from mmrerank.rerank.schedule import heap_calls, heap_top, insertion_calls, insertion_top
+from mmrerank.rerank.schedules import heap_calls, heap_top, insertion_calls, insertion_top
 from mmrerank.types import Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
@@ -23,7 +23,7 @@ PAPER = "Setwise (arXiv 2310.09497); Setwise Insertion (arXiv 2504.10509)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``children``: images beside the one compared, 1 to 25. ``top``: how many places are settled.
 
     ``schedule``: how the comparisons sort. ``read``: the letters' log-probabilities, or the letter that is
@@ -42,21 +42,18 @@ class Options:
         if self.top < 1:
             raise ValueError("top must be at least 1")
 
+    def needs(self) -> tuple[Capability, ...]:
+        """A written letter is generated."""
+        return NEEDS if self.read == "logprobs" else ("generate",)
 
-def needs(options: Options) -> tuple[Capability, ...]:
-    """A written letter is generated."""
-    return NEEDS if options.read == "logprobs" else ("generate",)
+    def calls(self, k: int) -> int:
+        """The most questions for ``k`` candidates."""
+        bound = heap_calls if self.schedule == "heap" else insertion_calls
+        return bound(k, self.top, self.children)
 
-
-def calls(k: int, options: Options) -> int:
-    """The most questions for ``k`` candidates."""
-    bound = heap_calls if options.schedule == "heap" else insertion_calls
-    return bound(k, options.top, options.children)
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return min(k, options.top)
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return min(k, self.top)
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

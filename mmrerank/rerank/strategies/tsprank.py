@@ -14,7 +14,7 @@ from typing import Literal
 
 import numpy as np
 
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import (
     Preferences,
     bradley_terry,
@@ -34,21 +34,19 @@ _CLOSE = 1e-9  # what an edge in first-stage order is worth more: it decides bet
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``aggregate``: how comparisons become an order. ``image_tokens`` bounds the visual tokens per image."""
 
     aggregate: Literal["path", "copeland", "borda", "bradley_terry"] = "path"
     image_tokens: int = 256
 
+    def calls(self, k: int) -> int:
+        """Questions for ``k`` candidates: each pair in both orders."""
+        return k * (k - 1)
 
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates: each pair in both orders."""
-    return k * (k - 1)
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    return k
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        return k
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

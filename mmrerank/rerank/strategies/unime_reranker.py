@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from mmrerank.ports import Capability, Judging
+from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank.aggregate import by_value, first_scores, fused
 from mmrerank.rerank.strategies import first, judge
 from mmrerank.types import Query, Ranking
@@ -21,7 +21,7 @@ PAPER = "UniME-V2 (arXiv 2510.13515)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``mode``: ``pick`` one of all, or ``score`` each. Only the first ``window`` (2 to 26) are picked from.
 
     ``weight`` is the judgement's share beside the first stage's score. ``image_tokens`` bounds the visual
@@ -39,17 +39,15 @@ class Options:
         if not 0 <= self.weight <= 1:
             raise ValueError("weight must be from 0 to 1")
 
+    def calls(self, k: int) -> int:
+        """Questions for ``k`` candidates."""
+        return 0 if k < 2 else _first(self).calls(k) if self.mode == "pick" else k
 
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates."""
-    return 0 if k < 2 else first.calls(k, _first(options)) if options.mode == "pick" else k
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    if options.weight < 1:
-        return 0
-    return k if options.mode == "score" else first.settles(k, _first(options))
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        if self.weight < 1:
+            return 0
+        return k if self.mode == "score" else _first(self).settles(k)
 
 
 def _first(options: Options) -> first.Options:

@@ -10,11 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 from mmrerank import registry
-from mmrerank.ports import Capability, Judging, Outcome
+from mmrerank.ports import Capability, Judging, Outcome, Strategy, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.together import together
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
@@ -25,7 +23,7 @@ PAPER = "Permutation self-consistency (arXiv 2310.07712)"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``method`` votes ``votes`` times over lists shuffled by ``seed``; it has its own defaults."""
 
     method: str = "listwise"
@@ -38,28 +36,26 @@ class Options:
         if self.method == "vote":
             raise ValueError("method is one other than vote")
 
+    def needs(self) -> tuple[Capability, ...]:
+        """What the method needs."""
+        return registry.needs_of(*_inner(self))
 
-def _inner(options: Options) -> tuple[ModuleType, Any]:
-    module = registry.load("strategy", options.method)
+    def calls(self, k: int) -> int | None:
+        """Questions for ``k`` candidates: those of the method, as often as it votes."""
+        _, inner = _inner(self)
+        calls = inner.calls(k)
+        return 0 if k < 2 else None if calls is None else self.votes * calls
+
+    def settles(self, k: int) -> int:
+        """How many of the first places are in the model's order."""
+        _, inner = _inner(self)
+        # a part that not every vote settles is settled by none
+        return k if inner.settles(k) == k else 0
+
+
+def _inner(options: Options) -> tuple[Strategy, StrategyOptions]:
+    module: Strategy = registry.load("strategy", options.method)
     return module, module.Options()
-
-
-def needs(options: Options) -> tuple[Capability, ...]:
-    """What the method needs."""
-    return registry.needs_of(*_inner(options))
-
-
-def calls(k: int, options: Options) -> int:
-    """Questions for ``k`` candidates: those of the method, as often as it votes."""
-    module, inner = _inner(options)
-    return 0 if k < 2 else options.votes * int(module.calls(k, inner))
-
-
-def settles(k: int, options: Options) -> int:
-    """How many of the first places are in the model's order."""
-    module, inner = _inner(options)
-    # a part that not every vote settles is settled by none
-    return k if int(module.settles(k, inner)) == k else 0
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:

@@ -1,0 +1,97 @@
+"""A record of everything a model was asked and said: JSON lines, for audits and for ``replay:FILE``.
+
+The first line of a session names the model; every other one is a question's digest, its prompt in words and
+its reply. Lines are only added, whole, also by several processes at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import fcntl
+import json
+import os
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mmrerank.chat.around import Around
+from mmrerank.chat.around.replies import packed, to_plain
+from mmrerank.errors import ChatError, InputError
+from mmrerank.messages import Ask, Reply
+from mmrerank.ports import Chat
+
+FORMAT = 1
+
+
+class Recorded(Around):
+    """Writes what passes into the file at ``path``. Raises `InputError` when that cannot be written."""
+
+    def __init__(self, inner: Chat, path: Path) -> None:
+        super().__init__(inner)
+        self.path = path
+        self._begun = False
+        self._lock = threading.Lock()
+        self._add([])  # a file that cannot be written is told before anything is paid for
+
+    def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
+        """The inner chat's replies, written down."""
+        replies = self.inner.reply_within(asks, seconds)
+        if len(replies) == len(asks):  # the driver tells of a backend that breaks the law
+            self._write(list(zip(asks, replies, strict=True)))
+        return replies
+
+    def known(self, asks: Sequence[Ask]) -> list[Reply | None]:
+        """What costs nothing, written down as well."""
+        found = self.inner.known(asks)
+        self._write([(a, r) for a, r in zip(asks, found, strict=True) if r is not None])
+        return found
+
+    def _write(self, rows: list[tuple[Ask, Reply]]) -> None:
+        if not rows:
+            return
+        with self._lock:
+            head = [] if self._begun else [self._head()]
+            self._add([*head, *(_line(ask, reply) for ask, reply in rows)])
+            self._begun = True
+
+    def _head(self) -> dict[str, Any]:
+        try:
+            offers = sorted(self.inner.capabilities)
+        except ChatError:  # a server that refuses; its answers say so themselves
+            offers = ["generate"]
+        return {
+            "record": FORMAT, "spec": self.inner.spec, "capabilities": offers, "domain": self.inner.domain,
+        }  # fmt: skip
+
+    def _add(self, lines: list[dict[str, Any]]) -> None:
+        data = "".join(json.dumps(line) + "\n" for line in lines).encode("ascii")
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(handle, view) :]
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise InputError(
+                f"the record {self.path} cannot be written: {error.strerror or error}"
+            ) from error
+
+
+def _line(ask: Ask, reply: Reply) -> dict[str, Any]:
+    try:
+        digest = ask.digest()
+    except OSError:  # its image is gone, which its reply says
+        digest = ""
+    states = packed(reply)
+    return {
+        "digest": digest,
+        "kind": ask.kind,
+        "prompt": ask.told,
+        "reply": to_plain(reply),
+        **({"states": base64.b64encode(states).decode()} if states else {}),
+    }

@@ -1,0 +1,184 @@
+"""What a backend really does, found by asking it: a few tiny questions, none of whose 200s is trusted."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from mmrerank.errors import ChatError, ModelError
+from mmrerank.messages import Ask, Message, Part, Reply
+from mmrerank.ports import Chat, ChatFacts
+from mmrerank.types import Image
+
+COUNTS = (1, 4, 10, 20)
+"""Numbers of images that are tried in one question."""
+_WORD = "kiwi"
+_SCHEMA = {
+    "type": "object",
+    "properties": {"fruit": {"type": "string", "enum": [_WORD]}},
+    "required": ["fruit"],
+    "additionalProperties": False,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that was tried. ``off`` is a thing the backend does not do; ``broken`` one it should."""
+
+    name: str
+    status: Literal["ok", "off", "broken"]
+    detail: str
+    fix: str = ""
+
+
+def probe(chat: Chat) -> Iterator[Finding]:
+    """Asks ``chat`` about a dozen short questions and tells what came of each. Raises no `ChatError`."""
+    try:
+        yield from _probe(chat)
+    except (ChatError, ModelError) as error:
+        yield Finding(name="answers", status="broken", detail=str(error))
+
+
+def _probe(chat: Chat) -> Iterator[Finding]:
+    try:
+        facts = chat.facts()
+    except ChatError as error:
+        yield Finding(name="model list", status="off", detail=str(error))
+        facts = ChatFacts()
+    if facts.models is not None:
+        yield _models(facts.models, facts.model)
+    reply = chat.reply([_ask("What is two and two? Answer with one word.", max_tokens=64)])[0]
+    if reply.error is not None:
+        yield Finding(name="answers", status="broken", detail=str(reply.error))
+        return
+    cost = f"{reply.usage.input_tokens} + {reply.usage.output_tokens} tokens"
+    yield Finding(
+        name="answers", status="ok",
+        detail=f"{reply.text.strip()[:40]!r} in {reply.usage.seconds:.2f} s, {cost}",
+    )  # fmt: skip
+    yield _logprobs(chat)
+    yield _schema(chat)
+    yield _images(chat)
+    yield _colour(chat)
+    if facts.cached_tokens is not None:
+        yield _prefix(chat)
+    if facts.thinks is not None:
+        thinks = chat.facts().thinks
+        yield Finding(
+            name="thinking", status="ok" if thinks else "off",
+            detail="sends thoughts, kept apart from answers" if thinks
+            else "sends no thoughts (--chat-option thinking=2048 asks a thinking model for some)",
+        )  # fmt: skip
+    offers = sorted(chat.capabilities)
+    yield Finding(name="offers", status="ok", detail=", ".join(offers))
+
+
+def _ask(text: str, *images: Image, **settings: Any) -> Ask:
+    parts = (*(Part(image=i) for i in images), Part(text=text))
+    return Ask(messages=(Message(role="user", parts=parts),), image_tokens=64, **settings)
+
+
+def _models(names: tuple[str, ...], model: str) -> Finding:
+    if not names:
+        return Finding(name="model list", status="off", detail="the server lists none")
+    shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    if any(model in n or n in model for n in names):
+        return Finding(name="model list", status="ok", detail=shown)
+    return Finding(
+        name="model list", status="broken", detail=f"{model!r} is not among them: {shown}",
+        fix="name one of these in --chat",
+    )  # fmt: skip
+
+
+def _logprobs(chat: Chat) -> Finding:
+    name = "logprobs"
+    if "choice_logprobs" not in chat.capabilities:
+        return Finding(
+            name=name, status="off",
+            detail="none come back: pointwise, prp and setwise cannot use this backend",
+        )  # fmt: skip
+    reply = chat.reply([_ask("Is fire hot? Answer yes or no.", choices=("yes", "no"))])[0]
+    if reply.error is not None:
+        return Finding(
+            name=name, status="broken", detail=str(reply.error),
+            fix="switch thinking off, or use a model that answers in one word",
+        )  # fmt: skip
+    told = ", ".join(f"{k} {v:.2f}" for k, v in reply.logprobs.items())
+    return Finding(name=name, status="ok", detail=told)
+
+
+def _schema(chat: Chat) -> Finding:
+    name = "json_schema"
+    # nothing in the question asks for it: only a grammar makes this answer
+    question = _ask("Write a sentence about the sea.", schema=_SCHEMA, max_tokens=64)
+    reply = chat.reply([question])[0]
+    held = _held(reply)
+    schema = chat.facts().schema
+    if held and schema in ("", "obeyed"):
+        return Finding(name=name, status="ok", detail="obeyed")
+    how = "refused" if schema == "refused" else "ignored"
+    what = "follows it when told in words" if held else "does not follow it in words either"
+    why = f"; {reply.error}" if reply.error is not None else ""
+    return Finding(name=name, status="off", detail=f"{how}; {what}{why}")
+
+
+def _held(reply: Reply) -> bool:
+    try:
+        found = json.loads(reply.text)
+    except ValueError:
+        return False
+    return bool(found == {"fruit": _WORD})
+
+
+def _images(chat: Chat) -> Finding:
+    most, why, said = 0, "", ""
+    for count in COUNTS:
+        shown = [_square((count * 12 % 256, n * 12 % 256, 90)) for n in range(count)]
+        reply = chat.reply([_ask("How many images are these?", *shown, max_tokens=16)])[0]
+        if reply.error is not None:
+            why = str(reply.error)
+            break
+        most, said = count, reply.text.strip()[:40]
+    if not most:
+        return Finding(name="images", status="broken", detail=f"none: {why}")
+    # a server may take them and look at one: what it says of their number is for people to judge
+    told = f"at least {most} a question (asked how many these are, it said {said!r})"
+    return Finding(name="images", status="ok", detail=f"{told}; with more: {why}" if why else told)
+
+
+def _colour(chat: Chat) -> Finding:
+    seen = []
+    for colour, pixel in (("red", (230, 20, 20)), ("blue", (20, 20, 230))):
+        question = "Which colour is this, red or blue? Answer with one word."
+        reply = chat.reply([_ask(question, _square(pixel), max_tokens=16)])[0]
+        seen.append(colour in reply.text.casefold() and reply.error is None)
+    return Finding(
+        name="looks at them", status="ok" if all(seen) else "off",
+        detail="tells a red image from a blue one" if all(seen)
+        else "does not tell a red image from a blue one: is this a model with eyes?",
+    )  # fmt: skip
+
+
+def _prefix(chat: Chat) -> Finding:
+    before = chat.facts().cached_tokens or 0
+    long = " ".join(f"Line {n} of a long list that both questions begin with." for n in range(120))
+    for last in ("first", "second"):
+        chat.reply([_ask(f"{long}\nThis is the {last} question. Say yes.", max_tokens=4)])
+    found = (chat.facts().cached_tokens or 0) - before
+    return Finding(
+        name="prefix cache", status="ok" if found else "off",
+        detail=f"{found} tokens of a repeated prompt were not read again" if found
+        else "the server does not tell of one",
+        fix="" if found else "vLLM: --enable-prefix-caching --enable-prompt-tokens-details",
+    )  # fmt: skip
+
+
+def _square(colour: tuple[int, int, int]) -> Image:
+    from PIL import Image as Pillow
+
+    file = io.BytesIO()
+    Pillow.new("RGB", (64, 64), colour).save(file, "png")
+    return Image(data=file.getvalue())

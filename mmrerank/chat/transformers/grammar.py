@@ -1,0 +1,108 @@
+"""JSON schemas as token masks (xgrammar): compiled once per schema, one `Writing` per reply.
+
+Output is compact JSON with the schema's properties in their order: no white space, which a weak model
+would fill the reply with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmrerank.chat.transformers.room import Budget, Shape, shape_of
+from mmrerank.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+KEPT = 64
+"""Compiled schemas kept; a schema changes with the labels and components it names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """A reply being written: where it stands in its grammar, and the tokens it may still take."""
+
+    matcher: Any
+    budget: Budget | None
+    never: frozenset[int]
+
+    def take(self, token: int) -> bool:
+        """Writes ``token`` if the grammar takes it and enough is left to finish; else changes nothing."""
+        # special tokens are never taken, and xgrammar warns on stderr when it is asked about them
+        if token in self.never or not self.matcher.accept_token(token):
+            return False
+        if self.matcher.is_terminated() or self.budget is None:
+            return True
+        if not self.budget.allows(token):
+            self.matcher.rollback(1)
+            return False
+        self.budget.take(token)
+        return True
+
+
+class Grammars:
+    """Compiles schemas for one tokenizer: ``width`` of the logits, ``stop`` ids that end a reply."""
+
+    def __init__(self, tokenizer: Any, *, width: int, stop: Sequence[int]) -> None:
+        self._tokenizer, self._width, self.stop = tokenizer, width, list(stop)
+        self._compiler: Any = None
+        self._batch: Any = None
+        self._compiled: OrderedDict[str, tuple[Any, Shape | None]] = OrderedDict()
+        self._spelling: list[bytes] = []
+        self._never: frozenset[int] = frozenset()
+        self.bytes: list[int] = []
+        self._lock = threading.Lock()
+
+    def writing(self, schema: Mapping[str, Any], limit: int) -> Writing:
+        """A reply to be written. Raises `UsageError` for a schema that xgrammar does not take."""
+        import xgrammar
+
+        text = json.dumps(schema, default=list)  # the order of keys is the order of the reply
+        key = hashlib.sha256(text.encode()).hexdigest()
+        with self._lock:
+            if self._compiler is None:
+                info = xgrammar.TokenizerInfo.from_huggingface(
+                    self._tokenizer, vocab_size=self._width, stop_token_ids=self.stop
+                )
+                self._compiler = xgrammar.GrammarCompiler(info, max_threads=1, cache_enabled=False)
+                self._batch = xgrammar.BatchGrammarMatcher(max_threads=1)
+                self._spelling = info.decoded_vocab
+                special = {*info.special_token_ids, *self._tokenizer.all_special_ids}
+                self._never = frozenset(special - set(self.stop))
+                self.bytes = [
+                    n
+                    for n, spelling in enumerate(self._spelling)
+                    if len(spelling) == 1 and n not in self._never and n not in self.stop
+                ]
+            if key not in self._compiled:
+                try:
+                    grammar = self._compiler.compile_json_schema(
+                        text, any_whitespace=False, separators=(",", ":")
+                    )
+                except RuntimeError as error:
+                    why = " ".join(str(error).split())[:300]
+                    raise UsageError(f"the reply schema cannot be enforced: {why}") from error
+                self._compiled[key] = (grammar, shape_of(schema))
+                if len(self._compiled) > KEPT:
+                    self._compiled.popitem(last=False)
+            self._compiled.move_to_end(key)
+            grammar, shape = self._compiled[key]
+            budget = None if shape is None else Budget(shape, self._spelling, limit)
+            matcher = xgrammar.GrammarMatcher(grammar)
+            return Writing(matcher=matcher, budget=budget, never=self._never)
+
+    def mask(self, logits: torch.Tensor, written: Sequence[Writing]) -> None:
+        """Sets what the grammars forbid in ``logits`` (B, width) to minus infinity."""
+        import xgrammar
+
+        bits = xgrammar.allocate_token_bitmask(len(written), self._width)
+        self._batch.batch_fill_next_token_bitmask(
+            [w.matcher for w in written], bits, list(range(len(written)))
+        )
+        xgrammar.apply_token_bitmask_inplace(logits, bits.to(logits.device))

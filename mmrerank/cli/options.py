@@ -1,0 +1,242 @@
+"""Flags that several verbs share, and what their text means. Opens models only when a method needs them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mmrerank.cli.console import Output
+from mmrerank.errors import InputError, UsageError
+from mmrerank.ports import Chat
+
+if TYPE_CHECKING:
+    from mmrerank.budget import Budget
+    from mmrerank.evaluate.experiment.resume import Surroundings
+
+_SHOWN = 100
+"""Characters of a path in an error: one that is too long to be looked at is often no path at all."""
+
+OutputFlag = Annotated[Output, typer.Option("--output", help="How results are printed on stdout.")]
+OptionsFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", "-o", metavar="NAME=VALUE", help="An option of the method; may be repeated."
+    ),
+]
+ChatOptionsFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--chat-option", metavar="NAME=VALUE",
+        help="An option of the backend, such as timeout=30 or batch_size=4; may be repeated.",
+    ),
+]  # fmt: skip
+ChatFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--chat", metavar="SPEC", show_default=False,
+        help="The language model: bundled (default), transformers:PATH_OR_NAME, "
+        "openai:MODEL@BASE_URL, vllm:MODEL@HOST, ollama:MODEL and other servers of `mmrerank list servers`, "
+        "or a name of `mmrerank list models`.",
+    ),
+]  # fmt: skip
+DeviceFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--device", metavar="DEVICE", show_default=False,
+        help="Where models run, such as cpu or cuda:0 (default: a GPU where there is one).",
+    ),
+]  # fmt: skip
+
+CacheFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--cache", metavar="FILE|off", show_default=False,
+        help="Keep the model's replies in this file and never ask the same twice (default: off).",
+    ),
+]  # fmt: skip
+RecordFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--record", metavar="FILE.jsonl", show_default=False,
+        help="Add every question and reply to this file; --chat replay:FILE.jsonl answers from it.",
+    ),
+]  # fmt: skip
+BudgetFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", metavar="LIMITS", show_default=False,
+        help="What one ranking may spend, such as calls=40,seconds=30 or money=0.05 (with --price) "
+        "or tokens=20000; then the best order so far is given.",
+    ),
+]  # fmt: skip
+TotalFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--total-budget", metavar="LIMITS", show_default=False,
+        help="What the whole command may spend, in the same form.",
+    ),
+]  # fmt: skip
+PriceFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--price", metavar="IN,OUT", show_default=False,
+        help="Money per million tokens, for forecasts and budgets of money.",
+    ),
+]  # fmt: skip
+DryRunFlag = Annotated[
+    bool, typer.Option("--dry-run", help="Say what the model would be asked, and stop.")
+]
+
+
+def pairs(texts: Sequence[str] | None, flag: str) -> dict[str, Any]:
+    """``["a=1"]`` as ``{"a": "1"}``; the last of a name counts. Raises `UsageError` without ``=``."""
+    found = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise UsageError(f"{flag} takes NAME=VALUE, not {text!r}")
+        found[name.strip()] = value
+    return found
+
+
+def budget_of(text: str | None, price: str | None) -> Budget | None:
+    """The budget that a flag names, None without one. Raises `UsageError`."""
+    from mmrerank.budget import Budget, Price
+
+    cost = None if price is None else Price.parse(price)
+    return None if text is None else Budget.parse(text, cost)
+
+
+def without_money(price: str | None, *limits: str | None) -> None:
+    """Raises `UsageError` where a dry run is given a price that no budget needs."""
+    if price is not None and not any(limits):
+        raise UsageError(
+            "--dry-run counts questions and knows no tokens, so it takes no --price; "
+            "`mmrerank recommend --price IN,OUT` estimates what a query costs"
+        )
+
+
+def surroundings(
+    cache: str | None,
+    record: Path | None,
+    budget: str | None,
+    total: str | None,
+    price: str | None,
+    *,
+    chat: str,
+    chat_option: Sequence[str] | None,
+) -> Surroundings:
+    """What stands around the model of an evaluation, out of the flags' texts. Raises `UsageError`."""
+    from mmrerank.budget import Meter
+    from mmrerank.chat.around.ledger import default_ledger
+    from mmrerank.evaluate.experiment.resume import Surroundings
+
+    whole = budget_of(total, price)
+    return Surroundings(
+        cache=cache or os.environ.get("MMRERANK_CACHE", ""),
+        record=record or "",
+        ledger=default_ledger() or "",
+        budget=budget_of(budget, price),
+        total=None if whole is None else Meter(whole),
+        chat_options=_values(chat, pairs(chat_option, "--chat-option")),
+    )
+
+
+def chat_for(
+    method: str,
+    spec: str,
+    *,
+    device: str = "",
+    options: Sequence[str] | None = None,
+    cache: str = "",
+    record: Path | None = None,
+) -> Chat | None:
+    """The backend for ``method``, opened, or None when the method asks no model.
+
+    ``device`` goes to backends that run here; ``options`` (``NAME=VALUE``) to any. The ledger stands around
+    it, and a cache and a record where they are named. Raises `UsageError` for unknown names, and what
+    opening raises.
+    """
+    from mmrerank import registry
+
+    given = pairs(options, "--chat-option")
+    if not registry.load("strategy", method).NEEDS:
+        return None
+    return opened(spec, device=device, given=given, cache=cache, record=record)
+
+
+def opened(
+    spec: str,
+    *,
+    device: str = "",
+    given: Mapping[str, str],
+    cache: str = "",
+    record: Path | None = None,
+) -> Chat:
+    """The backend for ``spec`` with what stands around it; arguments and errors as in `chat_for`."""
+    from mmrerank.chat.around import around
+    from mmrerank.chat.around.ledger import default_ledger
+    from mmrerank.chat.open import open_chat
+
+    chat = open_chat(spec, **_values(spec, given, device))
+    return around(chat, cache=cache, record=record or "", ledger=default_ledger() or "")
+
+
+def _values(spec: str, given: Mapping[str, str], device: str = "") -> dict[str, Any]:
+    """A backend's options out of their texts, each of its own type; ``device`` where it takes one."""
+    from mmrerank import catalog, registry
+
+    plugin = catalog.resolve("chat", spec).spec.partition(":")[0]
+    if plugin not in registry.names("chat"):
+        return dict(given)
+    known = inspect.signature(registry.load("chat", plugin).open).parameters
+    values = {k: _typed(v, known[k].default if k in known else None, k) for k, v in given.items()}
+    if device and "device" in known:
+        values.setdefault("device", device)
+    return values
+
+
+def _typed(text: str, default: Any, name: str) -> Any:
+    """``text`` as what the option's default is."""
+    if isinstance(default, bool):
+        word = {"true": True, "yes": True, "false": False, "no": False}.get(text.lower())
+        if word is None:
+            raise UsageError(f"--chat-option {name} must be true or false, not {text!r}")
+        return word
+    if not isinstance(default, int | float):
+        return text
+    try:
+        return type(default)(text)
+    except ValueError:
+        kind = type(default).__name__
+        raise UsageError(f"--chat-option {name} must be a number ({kind}), not {text!r}") from None
+
+
+def existing_image(path: Path, where: str) -> Path:
+    """``path``, when a file is there. Raises `InputError` starting with ``where``."""
+    if not is_file(path, where):
+        raise InputError(f"{where}: there is no image file {str(path)!r}")
+    return path
+
+
+def is_file(path: Path, where: str) -> bool:
+    """Whether a file is there. Raises `InputError` starting with ``where`` when that cannot be looked at."""
+    return _looked(path.is_file, path, where)
+
+
+def is_folder(path: Path, where: str) -> bool:
+    """`is_file` for a folder."""
+    return _looked(path.is_dir, path, where)
+
+
+def _looked(at: Callable[[], bool], path: Path, where: str) -> bool:
+    try:
+        return at()
+    except OSError as error:  # a name that is too long, a folder that nobody is let into
+        shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}..."
+        raise InputError(f"{where}: {shown!r} cannot be looked at: {error.strerror}") from error

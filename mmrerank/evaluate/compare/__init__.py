@@ -1,0 +1,1 @@
+"""Comparison of runs: statistics, tables, charts and the report."""

@@ -1,0 +1,1 @@
+"""An experiment: first stage, reranking, journal, forecast, provenance."""

@@ -1,0 +1,95 @@
+"""The bundled multimodal model's vision tower, on its own: first what is where, then in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmrerank.picturebook.training.eyes import train_eyes
+from mmrerank.picturebook.training.eyes_words import Sayings, fit_last_layer, train_words
+from mmrerank.picturebook.training.log import Log, Progress
+from mmrerank.picturebook.training.vlm_batches import Encoder
+from mmrerank.picturebook.training.vlm_model import embeddings_of
+from mmrerank.picturebook.training.vlm_step import look
+from mmrerank.picturebook.world import COLOURS, COLUMNS, KINDS, PLACES, ROWS, SIZES, WEATHERS
+
+
+def anchors(model: Any, tokenizer: Any) -> dict[str, torch.Tensor]:
+    """The model's embeddings of the world's words (of their first token, as they stand in a sentence)."""
+    words = (*KINDS, *COLOURS, *SIZES, *ROWS, *COLUMNS, *PLACES, *WEATHERS)
+    known = embeddings_of(model, tokenizer, [f" {w}" for w in words])
+    return dict(zip(words, known, strict=True))
+
+
+def open_eyes(
+    model: Any,
+    encoder: Encoder,
+    out: Path,
+    *,
+    steps: int,
+    words_steps: int,
+    batch: int,
+    learning_rate: float,
+    words_learning_rate: float,
+    seed: int,
+    progress: Progress | None = None,
+) -> None:
+    """Trains ``model``'s tower in place on the encoder's pool; logs go to ``out`` and ``out/words``."""
+    pool, cells = encoder.pool, encoder.grid // 2
+    device = next(model.parameters()).device
+    tower = model.model.visual
+    words = anchors(model, encoder.tokenizer)
+    seen = Log(out, columns=("step", "loss", "kinds_right"))
+    said = Log(out / "words", columns=("step", "loss", "kinds_right"))
+
+    def done(step: int) -> None:
+        if progress:
+            progress(step, steps + words_steps)
+
+    def report_seen(step: int, loss: float, right: float) -> None:
+        seen.add(step, round(loss, 4), round(right, 4))
+        done(step)
+
+    def report_said(step: int, loss: float, right: float) -> None:
+        said.add(step, round(loss, 4), round(right, 4))
+        done(steps + step)
+
+    def tokens(chosen: NDArray[np.int64]) -> torch.Tensor:
+        return look(model, encoder, torch.from_numpy(pool.pixels[chosen]).to(device))
+
+    def glance(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        found = tokens(chosen)
+        return found, found.mean(1)
+
+    train_eyes(
+        glance,
+        tower.parameters(),
+        pool,
+        width=encoder.shape.hidden,
+        cells=cells,
+        steps=steps,
+        batch=batch,
+        learning_rate=learning_rate,
+        seed=seed,
+        report=report_seen,
+        positions=True,
+        anchors=words,
+    )
+    sayings = Sayings(words)
+    fit_last_layer(tokens, tower.merger.mlp[-1], pool, sayings, cells=cells)
+    train_words(
+        tokens,
+        tower.parameters(),
+        pool,
+        sayings,
+        cells=cells,
+        steps=words_steps,
+        batch=batch,
+        learning_rate=words_learning_rate,
+        seed=seed + 1,
+        report=report_said,
+    )

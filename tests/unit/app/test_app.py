@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mmrerank.errors import ImageIndexError, UsageError
+from mmrerank_app.launch import build, method_names
+from mmrerank_app.search_tab import answer, note, options_of, query_of
+
+
+def test_methods_come_from_the_registry() -> None:
+    assert {"none", "cotrr"} <= set(method_names())
+
+
+def test_the_page_builds() -> None:
+    page = build(object(), examples=["a boat"])  # type: ignore[arg-type]
+    assert page.title == "mmrerank"
+    # a reference image reaches our decoder as it was uploaded
+    (image,) = (b for b in page.blocks.values() if type(b).__name__ == "Image")
+    assert (image.type, image.image_mode) == ("filepath", None)
+
+
+def test_errors_are_shown_and_escaped() -> None:
+    class Broken:
+        def search_batch(self, *args: Any, **kwargs: Any) -> Any:
+            raise ImageIndexError("no <b>index</b>")
+
+    (shown,) = answer(Broken(), "a boat", "none", 10, 20, None, "", "", "")  # type: ignore[arg-type]
+    assert "no &lt;b&gt;index&lt;/b&gt;" in shown
+    assert 'role="alert"' in shown
+    (hint,) = answer(Broken(), "  ", "none", 10, 20, None, "", "", "")  # type: ignore[arg-type]
+    assert "Type what you are looking for" in hint
+    assert "<script>" not in note("<script>")
+
+
+def test_forms_become_queries_and_options() -> None:
+    query = query_of("at night", None, "people; cars", "a boat\n\nred")
+    assert query is not None
+    assert (query.turns, query.exclude) == (("a boat", "red"), ("people", "cars"))
+    assert options_of("mode=single\n\n group_size = 3") == {"mode": "single", "group_size": "3"}
+    with pytest.raises(UsageError, match="name=value"):
+        options_of("mode")

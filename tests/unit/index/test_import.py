@@ -1,0 +1,107 @@
+"""Indexes of vectors that somebody else made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from index_world import ColourEmbedder, build, paint, tally
+
+from mmrerank.errors import ImageIndexError, InputError, MismatchError
+from mmrerank.index.index import ImageIndex, Scored
+from mmrerank.ports import Corpus, Sample
+from mmrerank.types import Image
+
+
+@dataclass
+class Given(Corpus):
+    """A corpus with vectors."""
+
+    location: str
+    vectors: Any
+    names: list[str]
+
+    def samples(self) -> Iterable[Sample]:
+        for name in self.names:
+            yield Sample(
+                id=name, image=Image(path=Path(self.location) / name), metadata={"n": name}
+            )
+
+
+def test_imported_vectors_keep_row_order_and_need_no_model(source: Path, tmp_path: Path) -> None:
+    names = ["02.png", "00.png", "lost.png", "01.png"]
+    given = Given(str(source), np.array([[3, 4], [1, 0], [6, 8], [0, 2]], np.float16), names)
+    report = ImageIndex.import_vectors(
+        tmp_path / "x", given, embedder_spec="open_clip:ViT-B-32:openai"
+    )
+    assert tally(report) == (4, 0, 0, 0, 0)
+    index = ImageIndex.open(tmp_path / "x")
+    found = index.search(np.array([[3, 4]]), 4)[0]
+    assert [s.id for s in found] == ["02.png", "lost.png", "01.png", "00.png"]
+    assert found[0] == Scored(id="02.png", score=1.0)
+    assert found[0].score == found[1].score
+    assert index.image("00.png").width == 8
+    assert index.image("lost.png").width is None
+    assert [p.split(":")[0] for p in index.verify(deep=True)] == ["lost.png"]
+    assert index.candidates(np.array([1, 0]), 1)[0].metadata == {"n": "00.png"}
+
+    embedder = ColourEmbedder()
+    embedder.dim = 2
+    embedder.spec = "clip-b32"  # a short name of the very model
+    index.check_embedder(embedder)
+    embedder.spec = "open_clip:ViT-L-14:openai"
+    with pytest.raises(MismatchError, match="ViT-B-32:openai"):
+        index.check_embedder(embedder)
+    with pytest.raises(MismatchError, match="imported"):
+        build(tmp_path / "x", source)
+
+
+def test_importing_again_replaces(source: Path, tmp_path: Path) -> None:
+    def run(vectors: Any, names: list[str], spec: str = "clip-b32", **options: Any) -> Any:
+        given = Given(str(source), np.array(vectors, np.float32), names)
+        return ImageIndex.import_vectors(tmp_path / "x", given, embedder_spec=spec, **options)
+
+    run([[1, 0], [0, 1], [1, 1]], ["a", "b", "c"])
+    assert tally(run([[1, 0], [1, 1], [2, 2]], ["a", "b", "d"])) == (1, 1, 1, 1, 0)
+    with pytest.raises(MismatchError, match="--rebuild"):
+        run([[1, 0]], ["a"], spec="clip-l14-laion")
+    assert len(ImageIndex.open(tmp_path / "x")) == 3
+    assert tally(run([[1, 0]], ["a"], spec="clip-l14-laion", rebuild=True)) == (1, 0, 0, 0, 0)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "x"]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "names", "says"),
+    [
+        ([[1, 0]], ["a", "b"], "more images"),
+        ([[1, 0], [0, 1]], ["a"], "only 1 images"),
+        ([[1, 0], [0, 1]], ["a", "a"], "twice"),
+        ([[1, 0], [0, 0]], ["a", "b"], "vector 1 "),
+        ([[1, 0], [0, np.inf]], ["a", "b"], "vector 1 "),
+        (np.zeros((0, 2)), [], "no images"),
+    ],
+)
+def test_bad_imports_leave_nothing_behind(
+    source: Path, tmp_path: Path, vectors: Any, names: list[str], says: str
+) -> None:
+    given = Given(str(source), np.asarray(vectors, np.float32), names)
+    with pytest.raises(InputError, match=says):
+        ImageIndex.import_vectors(tmp_path / "x", given, embedder_spec="clip-b32")
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_source_that_is_gone_is_not_replaced_by_another(source: Path, tmp_path: Path) -> None:
+    index = tmp_path / "x"
+    build(index, source)
+    source.rename(tmp_path / "unmounted")
+    other = tmp_path / "other"
+    paint(other, ["a.png", "b.png"], start=50)
+    with pytest.raises(ImageIndexError, match="--rebuild"):
+        build(index, other)
+    with ImageIndex.open(index) as kept:
+        assert len(kept) == 10
+    assert tally(build(index, tmp_path / "unmounted")) == (0, 0, 0, 10, 0)
