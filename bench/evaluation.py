@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=20_000)
     parser.add_argument("--candidates", type=int, default=100)
     args = parser.parse_args()
-    from mmrerank.evaluate.measure.metrics import METRICS
+    from mmrerank.evaluation.measure.metrics import METRICS
 
     every = []
     for name, metric in METRICS.items():

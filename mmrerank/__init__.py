@@ -22,7 +22,7 @@ _HOME = {
     "Reranker": "reranker",
     "SearchResult": "results",
     "combine": "rerank.combine",
-    "recommend": "evaluate.experiment.recommend",
+    "recommend": "evaluation.experiment.recommend",
 }
 __all__ = sorted(_HOME)
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mmrerank.budget import Budget as Budget
     from mmrerank.budget import Price as Price
     from mmrerank.errors import MmrerankError as MmrerankError
-    from mmrerank.evaluate.experiment.recommend import recommend as recommend
+    from mmrerank.evaluation.experiment.recommend import recommend as recommend
     from mmrerank.index.index import ImageIndex as ImageIndex
     from mmrerank.rerank.combine import combine as combine
     from mmrerank.reranker import Reranker as Reranker

@@ -29,7 +29,7 @@ from mmrerank.cli.options import (
 from mmrerank.errors import DEGRADED_EXIT_CODE, UsageError
 
 if TYPE_CHECKING:
-    from mmrerank.evaluate.tasks import Answer, Task
+    from mmrerank.evaluation.tasks import Answer, Task
 
 
 def command(name: str) -> Callable[..., None]:
@@ -163,7 +163,7 @@ def command(name: str) -> Callable[..., None]:
         ] = None,
         output: OutputFlag = Output.text,
     ) -> None:  # fmt: skip
-        from mmrerank.evaluate import tasks as benchmark
+        from mmrerank.evaluation import tasks as benchmark
 
         recipe = read_recipe(
             name,
@@ -220,7 +220,7 @@ def command(name: str) -> Callable[..., None]:
 
 
 def _tell_forecast(body: dict[str, Any], output: Output) -> None:
-    from mmrerank.evaluate.experiment.forecast import Forecast
+    from mmrerank.evaluation.experiment.forecast import Forecast
 
     if output is Output.json:
         emit(body)
@@ -249,7 +249,7 @@ def _score(
     task: Task, answers: list[Answer], result: dict[str, Any] | None, output: Output
 ) -> None:
     from mmrerank.cli._scores import figure, show, show_published
-    from mmrerank.evaluate import tasks as benchmark
+    from mmrerank.evaluation import tasks as benchmark
 
     with working():
         scores = benchmark.score(task, answers)
@@ -277,7 +277,7 @@ def _score(
 def benchmark_about(name: str) -> str:
     """The benchmark in a few words, out of the data beside it."""
     # the first line alone: the command line starts without reading every figure
-    from mmrerank.evaluate.tasks import beside_file
+    from mmrerank.evaluation.tasks import beside_file
 
     beside = beside_file(name)
     if not beside.is_file():

@@ -20,7 +20,7 @@ def tell(
     output: Output,
 ) -> None:
     """Prints the forecast for ``items``. Raises `UsageError` for a wrong method or option."""
-    from mmrerank.evaluate.experiment.forecast import forecast
+    from mmrerank.evaluation.experiment.forecast import forecast
 
     chosen = build(registry.load("strategy", method).Options, options, where=f"method {method}")
     told = forecast(method, chosen, list(items), [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mmrerank.cli.console import say, table_console
-from mmrerank.evaluate.measure.scores import Measured, Scores
+from mmrerank.evaluation.measure.scores import Measured, Scores
 
 
 def show(scores: Scores, *, title: str, only: Sequence[str] = ()) -> None:
@@ -60,7 +60,7 @@ def show_published(benchmark: str, split: str, metrics: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mmrerank.evaluate.tasks import published
+    from mmrerank.evaluation.tasks import published
 
     data = published(benchmark)
     found: dict[str, dict[str, float]] = {}

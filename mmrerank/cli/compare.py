@@ -15,13 +15,13 @@ from mmrerank.cli._beside import Notes, read_queries, read_results, read_usage
 from mmrerank.cli.console import Output, emit, progress, say, table_console, working
 from mmrerank.cli.options import OutputFlag, is_file, is_folder
 from mmrerank.errors import InputError, MissingExtraError, UsageError
-from mmrerank.evaluate.measure.metrics import split_names
+from mmrerank.evaluation.measure.metrics import split_names
 from mmrerank.types import Usage
 
 if TYPE_CHECKING:
-    from mmrerank.evaluate.compare.comparison import Comparison
-    from mmrerank.evaluate.measure.runs import Qrels, Scored
-    from mmrerank.evaluate.measure.scores import Scores
+    from mmrerank.evaluation.compare.comparison import Comparison
+    from mmrerank.evaluation.measure.runs import Qrels, Scored
+    from mmrerank.evaluation.measure.scores import Scores
 
     Read = Callable[[Path], Mapping[str, Sequence[Scored]]]
     """The lists of a file under the ids that were scored."""
@@ -147,7 +147,7 @@ def compare(
     files = _named(runs)
     _check(files, baseline, metrics, level, output, format, images, html)
 
-    from mmrerank.evaluate.compare.compute import compare as compare_runs
+    from mmrerank.evaluation.compare.compute import compare as compare_runs
 
     with working(), progress("scoring") as tell:
         notes, costs = _beside(files, queries, usage)
@@ -181,8 +181,8 @@ def _by_qrels(
     metrics: Sequence[str],
     tell: Callable[[int, int], None],
 ) -> tuple[Qrels, dict[str, Scores], Read]:
-    from mmrerank.evaluate.measure.runs import read_qrels
-    from mmrerank.evaluate.measure.scoring import read_any, score_run
+    from mmrerank.evaluation.measure.runs import read_qrels
+    from mmrerank.evaluation.measure.scoring import read_any, score_run
 
     if qrels is None:
         raise UsageError("say what is right: --qrels FILE, or --benchmark NAME --data DIR")
@@ -205,7 +205,7 @@ def _by_benchmark(
     tell: Callable[[int, int], None],
 ) -> tuple[Qrels, dict[str, Scores], Notes, Read]:
     """Also fills in what the benchmark knows of its queries."""
-    from mmrerank.evaluate.tasks import load_task, read_answer, score
+    from mmrerank.evaluation.tasks import load_task, read_answer, score
 
     if data is None:
         raise UsageError(f"--benchmark {benchmark} needs --data DIR, the folder of its own files")
@@ -292,8 +292,8 @@ def _beside(
 
 
 def _print(found: Comparison, costs: Mapping[str, Usage], output: Output, format: Format) -> None:
-    from mmrerank.evaluate.compare import tables as made
-    from mmrerank.evaluate.compare.rendering import RENDERINGS, terminal
+    from mmrerank.evaluation.compare import tables as made
+    from mmrerank.evaluation.compare.rendering import RENDERINGS, terminal
 
     if output is Output.json:
         used = {run: made.usage_dict(u) for run, u in costs.items()}
@@ -329,9 +329,9 @@ def _report(
     images: Path | None,
     worst: int,
 ) -> None:
-    from mmrerank.evaluate.compare.charts import draw
-    from mmrerank.evaluate.compare.report import Evidence, failing, page, save
-    from mmrerank.evaluate.measure.runs import Ranked
+    from mmrerank.evaluation.compare.charts import draw
+    from mmrerank.evaluation.compare.report import Evidence, failing, page, save
+    from mmrerank.evaluation.measure.runs import Ranked
 
     try:
         drawn = draw(found, costs)
@@ -359,7 +359,7 @@ def _report(
 
 
 def _draw(folder: Path, found: Comparison, costs: Mapping[str, Usage]) -> None:
-    from mmrerank.evaluate.compare.charts import FORMATS, draw
+    from mmrerank.evaluation.compare.charts import FORMATS, draw
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -131,7 +131,7 @@ def demo(
     same command goes on from there and gives the figures of one uninterrupted run. Where a method judges
     images, it is also asked 50 searches that nothing meets; the last line says what these cost.
     """
-    from mmrerank.evaluate.experiment.forecast import Price
+    from mmrerank.evaluation.experiment.forecast import Price
     from mmrerank.picturebook.benchmark import evaluate_demo, journal_folder
 
     if data is not None or run is not None:
@@ -198,7 +198,7 @@ def demo(
 
 def _score(data: Path | None, run: Path | None, output: Output) -> None:
     from mmrerank.cli._scores import show
-    from mmrerank.evaluate.tasks import score_files
+    from mmrerank.evaluation.tasks import score_files
 
     if data is None or run is None:
         raise UsageError(
@@ -221,7 +221,7 @@ def _check_picture(file: Path) -> None:
 
 
 def _draw(file: Path, body: dict[str, Any]) -> None:
-    from mmrerank.evaluate.compare import charts as pictures
+    from mmrerank.evaluation.compare import charts as pictures
     from mmrerank.types import Usage
 
     points = {
@@ -244,7 +244,7 @@ def _draw(file: Path, body: dict[str, Any]) -> None:
 
 
 def _show_forecast(rows: dict[str, dict[str, Any]]) -> None:
-    from mmrerank.evaluate.experiment.forecast import Forecast
+    from mmrerank.evaluation.experiment.forecast import Forecast
 
     for name, row in rows.items():
         typer.echo(f"{name}: {Forecast(**row)}")

@@ -11,7 +11,7 @@ import typer
 from mmrerank import catalog, registry
 from mmrerank.cli.console import Output, emit, one_line, table_console
 from mmrerank.cli.options import OutputFlag
-from mmrerank.evaluate.measure.metrics import METRICS
+from mmrerank.evaluation.measure.metrics import METRICS
 
 EXAMPLE = """mmrerank list methods
 mmrerank list --output json"""
@@ -104,7 +104,7 @@ def metric(name: str) -> dict[str, Any]:
 
 def benchmark(module_name: str) -> dict[str, Any]:
     """A benchmark: what it is, its splits and options, and what papers report on it."""
-    from mmrerank.evaluate.tasks import published
+    from mmrerank.evaluation.tasks import published
 
     name = module_name.replace("_", "-")
     module = registry.load("benchmark", module_name)

@@ -16,7 +16,7 @@ from mmrerank.ports import Chat
 
 if TYPE_CHECKING:
     from mmrerank.budget import Budget
-    from mmrerank.evaluate.experiment.resume import Surroundings
+    from mmrerank.evaluation.experiment.resume import Surroundings
 
 _SHOWN = 100
 """Characters of a path in an error: one that is too long to be looked at is often no path at all."""
@@ -134,7 +134,7 @@ def surroundings(
     """What stands around the model of an evaluation, out of the flags' texts. Raises `UsageError`."""
     from mmrerank.budget import Meter
     from mmrerank.chat.around.ledger import default_ledger
-    from mmrerank.evaluate.experiment.resume import Surroundings
+    from mmrerank.evaluation.experiment.resume import Surroundings
 
     whole = budget_of(total, price)
     return Surroundings(

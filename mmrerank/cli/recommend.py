@@ -39,7 +39,7 @@ def recommend(
     server what it can do.
     """
     from mmrerank.chat.open import open_chat
-    from mmrerank.evaluate.experiment.recommend import recommend as options_for
+    from mmrerank.evaluation.experiment.recommend import recommend as options_for
 
     limits = budget_of(budget, price)
     with working():

@@ -43,9 +43,9 @@ def score(
     out. Each metric says how it orders equal scores.
     """
     from mmrerank.cli._scores import show
-    from mmrerank.evaluate.measure.metrics import split_names
-    from mmrerank.evaluate.measure.runs import read_qrels
-    from mmrerank.evaluate.measure.scoring import score_run
+    from mmrerank.evaluation.measure.metrics import split_names
+    from mmrerank.evaluation.measure.runs import read_qrels
+    from mmrerank.evaluation.measure.scoring import score_run
 
     with working():
         scores = score_run(run, read_qrels(qrels), split_names(metrics), tie_bounds=tie_bounds)

@@ -237,7 +237,7 @@ def _embedder(spec: str, device: str, made_with: str) -> Any:
 
 
 def _search_vectors(settings: config.Settings, source: Path, target: Path, output: Output) -> None:
-    from mmrerank.evaluate.measure.runs import Run, Scored, write_run
+    from mmrerank.evaluation.measure.runs import Run, Scored, write_run
     from mmrerank.index.index import ImageIndex
 
     start = time.monotonic()
@@ -294,7 +294,7 @@ def _save_trace(path: Path, result: Any) -> None:
 
 def _save_run(path: Path, result: Any) -> None:
     """The hits as query ``0``; a reranked order has no scores, so its ranks are counted down."""
-    from mmrerank.evaluate.measure.runs import Run, Scored, write_run
+    from mmrerank.evaluation.measure.runs import Run, Scored, write_run
 
     plain = result.method == "none"
     n = len(result.hits)

@@ -18,24 +18,24 @@ from typing import Any
 
 from mmrerank.corpus.folder import open as open_folder
 from mmrerank.embed.open import open_embedder
-from mmrerank.evaluate.benchmarks import _folder
-from mmrerank.evaluate.experiment.forecast import Price, rehearsed
-from mmrerank.evaluate.experiment.methods import Named, named
-from mmrerank.evaluate.experiment.provenance import (
+from mmrerank.evaluation.benchmarks import _folder
+from mmrerank.evaluation.experiment.forecast import Price, rehearsed
+from mmrerank.evaluation.experiment.methods import Named, named
+from mmrerank.evaluation.experiment.provenance import (
     candidates_digest,
     chat_identity,
     code_digest,
     prompt_digests,
     provenance,
 )
-from mmrerank.evaluate.experiment.reranking import PORTION, Item
-from mmrerank.evaluate.experiment.resume import Progress, Resumable, Surroundings
-from mmrerank.evaluate.experiment.two_stage import write
-from mmrerank.evaluate.measure.metrics import by_query, relisted
-from mmrerank.evaluate.measure.runs import Run, read_qrels, write_qrels, write_run
-from mmrerank.evaluate.measure.scores import Measured
-from mmrerank.evaluate.tasks import Answer, Task, one_run
-from mmrerank.evaluate.tasks import NoOptions as Options
+from mmrerank.evaluation.experiment.reranking import PORTION, Item
+from mmrerank.evaluation.experiment.resume import Progress, Resumable, Surroundings
+from mmrerank.evaluation.experiment.two_stage import write
+from mmrerank.evaluation.measure.metrics import by_query, relisted
+from mmrerank.evaluation.measure.runs import Run, read_qrels, write_qrels, write_run
+from mmrerank.evaluation.measure.scores import Measured
+from mmrerank.evaluation.tasks import Answer, Task, one_run
+from mmrerank.evaluation.tasks import NoOptions as Options
 from mmrerank.index.index import ImageIndex
 from mmrerank.picturebook.cards import DOMAIN
 from mmrerank.picturebook.export import World, export
@@ -102,7 +102,7 @@ def evaluate_demo(
     """Draws the world of ``seed``, searches it with every method and returns the figures as plain data.
 
     The first ``candidates`` of the embedding order are reranked. ``methods`` are named as in
-    `mmrerank.evaluate.experiment.methods`; ``all`` is every one. ``none`` is always among them, since the
+    `mmrerank.evaluation.experiment.methods`; ``all`` is every one. ``none`` is always among them, since the
     others are compared with it. Finished queries are kept in ``journals`` (default: ``runs``, or nowhere) and are
     not judged again when the same call is made after a kill; the figures are those of one uninterrupted
     run. ``fresh`` starts over, ``retry_failed`` judges queries again of which a judgement failed.

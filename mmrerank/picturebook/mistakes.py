@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mmrerank.evaluate.measure.runs import read_qrels
+from mmrerank.evaluation.measure.runs import read_qrels
 from mmrerank.picturebook.export import evaluation_queries, evaluation_scenes, name_of
 from mmrerank.picturebook.figures import kind_of
 from mmrerank.picturebook.queries import DemoQuery, Truth
@@ -102,8 +102,8 @@ def main() -> None:
                         wrong[kind_of(fact)][v["note"], v["verdict"], is_so] += 1
     for kind, mistakes in sorted(wrong.items(), key=lambda row: -row[1].total()):
         print(f"{kind}: {mistakes.total()} of {counted[kind]} verdicts are wrong")
-        for (note, given, is_so), count in mistakes.most_common(wanted.show):
-            print(f"    {count:3}  {note}: {given}, is {is_so}")
+        for (note, noted, is_so), count in mistakes.most_common(wanted.show):
+            print(f"    {count:3}  {note}: {noted}, is {is_so}")
 
 
 if __name__ == "__main__":

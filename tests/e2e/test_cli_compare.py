@@ -13,7 +13,7 @@ import pytest
 from command import data, run, write_lines
 from PIL import Image as Pillow
 
-from mmrerank.evaluate.measure.runs import Run, Scored, read_run, write_qrels, write_run
+from mmrerank.evaluation.measure.runs import Run, Scored, read_run, write_qrels, write_run
 
 QUERIES = [f"q{n}" for n in range(30)]
 

@@ -16,7 +16,7 @@ from mmrerank import registry
 from mmrerank.budget import Budget, Meter, Price, bound
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import BudgetError, ChatError, UsageError
-from mmrerank.evaluate.experiment.resume import Resumable, Surroundings
+from mmrerank.evaluation.experiment.resume import Resumable, Surroundings
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.picturebook.benchmark import journal_folder
 from mmrerank.ports import Chat

@@ -1,0 +1,76 @@
+"""INQUIRE full-rank: 250 expert queries over five million iNaturalist pictures, judged on the first 50.
+
+Also its two-stage form, where the first 50 or 100 are reranked and the best 50 kept: R is then still every
+positive of the annotation file, never those among the candidates. Source: Vendrow et al. 2024,
+arXiv 2411.02537; inquire-benchmark/INQUIRE, commit 4473f3f.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmrerank.evaluation.benchmarks import _inquire
+from mmrerank.evaluation.measure.metrics import measure, relisted
+from mmrerank.evaluation.measure.runs import Ranked, Run
+from mmrerank.evaluation.measure.scores import Measured
+from mmrerank.evaluation.tasks import Answer, Asked, Task, count_warnings, one_run, renamed
+
+NAME = "inquire-fullrank"
+SPLITS = _inquire.SPLITS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """``k``: how many of the list are judged (50 in the benchmark)."""
+
+    k: int = 50
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"k must be at least 1, not {self.k}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class InquireTask(Task):
+    """The names that images go by, and how deep the list is judged."""
+
+    names: Mapping[str, str]
+    k: int
+
+
+def load(data: Path, split: str, options: Options) -> InquireTask:
+    """``inquire_queries_SPLIT.csv`` and ``inquire_annotations.csv``."""
+    queries = _inquire.read_queries(data, split, NAME)
+    annotated = _inquire.read_annotations(data, queries, NAME)
+    nothing = [q for q, judged in annotated.positives.items() if not judged]
+    warnings = count_warnings(NAME, split, {"queries": len(queries.texts)}, str(queries.path))
+    if nothing:
+        warnings += (f"{annotated.path} has no image for {len(nothing)} queries; they score 0",)
+    return InquireTask(
+        benchmark=NAME,
+        split=split,
+        queries={q: Asked(text=t) for q, t in queries.texts.items()},
+        qrels=annotated.positives,
+        files=annotated.files,
+        categories=queries.categories,
+        names=annotated.names,
+        depth=options.k,
+        k=options.k,
+        warnings=warnings,
+    )
+
+
+def canonical(task: InquireTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
+    """A run may name images by id, path or file name, with or without extension."""
+    return renamed(rows, _inquire.by_name(task.names))
+
+
+def score(task: InquireTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+    """AP, nDCG and MRR as the benchmark defines them, precision and recall, all at k."""
+    run = Run(rows=one_run(task, answers).rows)
+    names = [f"{m}@{task.k}" for m in ("INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR")]
+    return measure(run, task.qrels, names) | relisted(
+        run, task.qrels, {f"P@{task.k}": f"Precision@{task.k}", f"R@{task.k}": f"Recall@{task.k}"}
+    )

@@ -1,0 +1,335 @@
+"""MMEB: 36 data sets in four groups; each query chooses among candidates of its own.
+
+V1 and the image part of V2 are the same. The headline is Hit@1: the mean over a data set's queries, then over
+data sets. A prediction file is judged in its own order. In a run, the right one is the last of those with
+equal scores: the files have it first, and a constant score must not win. Repeated candidates count once.
+Source: Jiang et al. 2024 (VLM2Vec), arXiv 2410.05160; TIGER-AI-Lab/VLM2Vec, src/eval_utils/metrics.py,
+commit 6ac33bb.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmrerank.errors import InputError
+from mmrerank.evaluation.measure.files import Record, json_lines, read_rows
+from mmrerank.evaluation.measure.metrics import in_order, measure
+from mmrerank.evaluation.measure.runs import HIGHEST_GRADE, Qrels, Ranked, Run
+from mmrerank.evaluation.measure.scores import Measured
+from mmrerank.evaluation.tasks import (
+    Answer,
+    Asked,
+    Task,
+    count_warnings,
+    find_all,
+    how_to_get,
+    merged,
+    published,
+)
+from mmrerank.evaluation.tasks import NoOptions as Options
+
+__all__ = ["Options", "load", "own_runs", "read_own", "score", "settled"]
+NAME = "mmeb"
+SPLITS = ("test",)
+PARTIAL = True
+KS = (1, 5, 10)
+FIELDS = {
+    "Hit": "Hit",
+    "Precision": "Precision",
+    "Recall": "Recall",
+    "F1": "F1",
+    "mAP": "AP_min",
+    "MRR": "MRR",
+    "nDCG_linear": "nDCG_linear",
+    "nDCG_exponential": "nDCG_exponential",
+}
+_ENDING = "_pred.jsonl"
+_ROWS = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
+_INSTRUCTIONS = ("qry_inst", "tgt_inst")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MmebTask(Task):
+    """``parts`` are the queries of each data set."""
+
+    parts: Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Set:
+    """A data set as a prediction file has it: by row the order predicted, and what is right."""
+
+    name: str
+    predicted: Sequence[Sequence[str]]
+    right: Sequence[Mapping[str, int]]
+    repeated: int
+
+
+def load(data: Path, split: str, options: Options) -> MmebTask:
+    """Every ``SET_pred.jsonl`` below ``data``; without any, the rows of MMEB-eval (``SET/test*.parquet``)."""
+    files = own_runs(data)
+    return _predicted(data, files) if files else _rows(data)
+
+
+def own_runs(data: Path) -> list[Path]:
+    """The prediction files in ``data``: what is scored when no run is given."""
+    return find_all(data, f"*{_ENDING}", f"*/*{_ENDING}", f"**/*{_ENDING}")
+
+
+def _predicted(data: Path, files: Sequence[Path]) -> MmebTask:
+    sets: dict[str, _Set] = {}
+    for path in files:
+        found = _read(path)
+        if found.name in sets:
+            raise InputError(f"{path}: the data set {found.name} is there twice below {data}")
+        sets[found.name] = found
+    asked: dict[str, Asked] = {}
+    qrels: dict[str, Mapping[str, int]] = {}
+    lists: dict[str, Sequence[str]] = {}
+    parts: dict[str, list[str]] = {}
+    warnings = list(_unlike(data, sets))
+    for name, found in sets.items():
+        parts[name] = [f"{name}/{n}" for n in range(len(found.right))]
+        for query, right, shown in zip(parts[name], found.right, found.predicted, strict=True):
+            asked[query] = Asked()
+            qrels[query] = right
+            lists[query] = mixed(query, shown)
+        warnings += count_warnings(
+            NAME, "test", {f"{name} queries": len(found.right)}, f"{name}{_ENDING}"
+        )
+    return _task(asked, qrels, lists, parts, warnings)
+
+
+def _task(
+    asked: Mapping[str, Asked],
+    qrels: Qrels,
+    lists: Mapping[str, Sequence[str]],
+    parts: Mapping[str, Sequence[str]],
+    warnings: Sequence[str],
+    **more: Any,
+) -> MmebTask:
+    return MmebTask(
+        benchmark=NAME,
+        split="test",
+        queries=asked,
+        qrels=qrels,
+        lists=lists,
+        categories={q: p for p, queries in parts.items() for q in queries},
+        parts=parts,
+        depth=10**6,
+        warnings=tuple(warnings),
+        **more,
+    )
+
+
+def groups() -> dict[str, list[str]]:
+    """The data sets of each group: CLS, VQA, RET, GRD, and those in and out of training, IND and OOD."""
+    found: dict[str, list[str]] = published(NAME)["groups"]
+    return found
+
+
+def _unlike(data: Path, sets: Mapping[str, Any]) -> list[str]:
+    known = {s for name in ("CLS", "VQA", "RET", "GRD") for s in groups()[name]}
+    warnings = []
+    if lacking := known - set(sets):
+        warnings.append(
+            f"{data} has {len(known & set(sets))} of MMEB's {len(known)} data sets; means are over "
+            "those alone and not comparable with published ones"
+        )
+    if strange := sorted(set(sets) - known):
+        warnings.append(f"{data}: {', '.join(strange)} are not among MMEB's {len(known)} data sets")
+    return warnings if lacking or strange else []
+
+
+def _read(path: Path) -> _Set:
+    """A prediction file: ``{"prediction": [...], "label": str | list, "rel_scores": null | list}`` a line."""
+    name = path.name.removesuffix(".gz")
+    if not name.endswith(_ENDING):
+        raise InputError(f"{path}: a prediction file is called DATASET{_ENDING}")
+    predicted: list[list[str]] = []
+    right: list[dict[str, int]] = []
+    repeated = 0
+    for row in json_lines(path, ("prediction", "label")):
+        shown = row.sequence("prediction")
+        if not all(isinstance(p, str) for p in shown):
+            raise row.wrong("prediction", "must hold candidate keys, which are texts")
+        label = row.get("label")
+        labels = row.sequence("label") if isinstance(label, list) else [label]
+        if not labels or not all(isinstance(i, str) for i in labels):
+            raise row.wrong("label", f"must be a candidate key or a list of them, not {label!r}")
+        if strange := [i for i in labels if i not in shown]:
+            raise row.wrong("label", f"{strange[0]!r} is not among the candidates of 'prediction'")
+        repeated += len(set(shown)) != len(shown)
+        predicted.append(shown)
+        right.append(_graded(row, labels))
+    if not predicted:
+        raise InputError(f"{path} has no row")
+    return _Set(
+        name=name.removesuffix(_ENDING), predicted=predicted, right=right, repeated=repeated
+    )
+
+
+def _graded(row: Record, labels: Sequence[str]) -> dict[str, int]:
+    """Grades in the labels' own order: pairing them after a set, as the official code does, would make
+    them depend on the interpreter's hash seed.
+    """
+    if not row.has("rel_scores"):
+        return dict.fromkeys(labels, 1)
+    grades = row.integers("rel_scores")
+    if any(not 0 <= g <= HIGHEST_GRADE for g in grades):
+        raise row.wrong("rel_scores", f"a grade is from 0 to {HIGHEST_GRADE}")
+    if len(grades) != len(labels):
+        raise row.wrong("rel_scores", f"has {len(grades)} grades for {len(labels)} labels")
+    return dict(zip(labels, grades, strict=True))
+
+
+def mixed(query: str, candidates: Sequence[str]) -> list[str]:
+    """Candidates, each once, in an order that only their names decide: the right one is not first."""
+    return sorted(set(candidates), key=lambda c: hashlib.sha256(f"{query}\0{c}".encode()).digest())
+
+
+def _rows(data: Path) -> MmebTask:
+    known = {s for name in ("CLS", "VQA", "RET", "GRD") for s in groups()[name]}
+    asked: dict[str, Asked] = {}
+    qrels: dict[str, dict[str, int]] = {}
+    lists: dict[str, list[str]] = {}
+    parts: dict[str, list[str]] = {}
+    texts: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for name in sorted(p.name for p in data.iterdir() if p.is_dir()):
+        tables = find_all(data / name, "test*.parquet", "test*.jsonl")
+        number = 0
+        for path in tables:
+            for row in read_rows(path, _ROWS, _INSTRUCTIONS):
+                query = f"{name}/{number}"
+                number += 1
+                words = [row.text(c, empty=True) for c in ("qry_inst", "qry_text") if row.has(c)]
+                image = row.text("qry_img_path", empty=True)
+                asked[query] = Asked(text=" ".join(w for w in words if w).strip(), image=image)
+                keys = _keys(row, image, texts, files)
+                qrels[query] = {keys[0]: 1}  # the positive is at index 0
+                lists[query] = mixed(query, keys)
+                parts.setdefault(name, []).append(query)
+    if not parts:
+        raise InputError(
+            f"{NAME} needs DATASET{_ENDING} files or MMEB-eval's DATASET/test*.parquet below {data}, "
+            f"and there are none.\n{how_to_get(NAME)}"
+        )
+    warnings = _unlike(data, parts) if known else []
+    for name, queries in parts.items():
+        warnings += count_warnings(
+            NAME, "test", {f"{name} queries": len(queries)}, str(data / name)
+        )
+    return _task(asked, qrels, lists, parts, warnings, texts=texts, files=files)
+
+
+def _keys(row: Record, image: str, texts: dict[str, str], files: dict[str, str]) -> list[str]:
+    """The candidates' keys, as the official loader makes them, and what stands behind each."""
+    captions = row.texts("tgt_text", empty=True)
+    paths = row.texts("tgt_img_path", empty=True)
+    if len(captions) != len(paths) or not captions:
+        raise row.wrong("tgt_img_path", f"has {len(paths)} paths for {len(captions)} texts")
+    keys = []
+    for caption, path in zip(captions, paths, strict=True):
+        if not path:
+            key = caption
+        elif not image:
+            key = path
+        else:
+            key = f"{path}:" + caption.strip('"')
+        if not key:
+            raise row.wrong("tgt_text", "a candidate has neither text nor image")
+        texts.setdefault(key, caption)
+        if path:
+            files.setdefault(key, path)
+        keys.append(key)
+    return keys
+
+
+def read_own(task: MmebTask, path: Path, body: Any) -> Answer | None:
+    """A prediction file; None for other JSON lines. Its data set is the one in its name."""
+    if not isinstance(body, str) or not path.name.removesuffix(".gz").endswith(_ENDING):
+        return None
+    found = _read(path)
+    queries = task.parts.get(found.name)
+    if queries is None:
+        raise InputError(
+            f"{path}: the data has no set {found.name!r}; it has {', '.join(task.parts)}"
+        )
+    if len(queries) != len(found.right):
+        raise InputError(f"{path} has {len(found.right)} rows, and the data {len(queries)}")
+    for number, (query, right) in enumerate(zip(queries, found.right, strict=True)):
+        if right != task.qrels[query]:
+            raise InputError(
+                f"{path}, row {number} (from 0), column 'label': is {json.dumps(list(right))}, and "
+                f"{json.dumps(list(task.qrels[query]))} in the data"
+            )
+    told = (f"{path}: {found.repeated} lists have a candidate twice; it counts once",)
+    return Answer(
+        path=str(path),
+        kind="predictions",
+        rows={
+            q: Ranked.of(in_order(shown)) for q, shown in zip(queries, found.predicted, strict=True)
+        },
+        warnings=told if found.repeated else (),
+    )
+
+
+def settled(query: str, ranked: Ranked) -> Ranked:
+    """A list to be reranked: equal scores in the order of `mixed`, since files have the right one first."""
+    place = {c: n for n, c in enumerate(mixed(query, ranked.ids))}
+    order = sorted(range(len(ranked)), key=lambda n: (-ranked.scores[n], place[ranked.ids[n]]))
+    return Ranked([ranked.ids[n] for n in order], [ranked.scores[n] for n in order])
+
+
+def ties_lose(task: MmebTask, rows: Mapping[str, Ranked]) -> dict[str, Ranked]:
+    """The lists with the right ones last among equal scores."""
+    found = {}
+    for query, ranked in rows.items():
+        judged = task.qrels.get(query, {})
+        order = sorted(
+            range(len(ranked)), key=lambda n: (-ranked.scores[n], judged.get(ranked.ids[n], 0))
+        )
+        found[query] = Ranked([ranked.ids[n] for n in order], [ranked.scores[n] for n in order])
+    return found
+
+
+def score(task: MmebTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+    """``DATASET.FIELD@k`` for every field at 1, 5 and 10; plain names and groups are means over data sets."""
+    # only here: what a reranker is given must not know the labels
+    rows = ties_lose(task, merged(answers))
+    ties = (
+        "the order of the file"
+        if all(a.kind != "run" for a in answers)
+        else "equal scores: right candidates last"
+    )
+    run = Run(rows=rows)
+    names = {f"{f}@{k}": f"{own}@{k}" for f, own in FIELDS.items() for k in KS}
+    whole = measure(run, task.qrels, list(names.values()))
+    found: dict[str, Measured] = {}
+    for name, own in names.items():
+        made = replace(whole[own], name=name, tie_rule=ties)
+        found[name] = replace(made, parts=task.parts)
+        for group, members in groups().items():
+            parts = {s: task.parts[s] for s in members if s in task.parts}
+            if parts and name == f"Hit@{KS[0]}":
+                found[f"{group}.{name}"] = _part(made, f"{group}.{name}", parts)
+        for part, queries in task.parts.items():
+            found[f"{part}.{name}"] = _part(made, f"{part}.{name}", {part: queries})
+    return found
+
+
+def _part(whole: Measured, name: str, parts: Mapping[str, Sequence[str]]) -> Measured:
+    queries = [q for own in parts.values() for q in own]
+    return replace(
+        whole,
+        name=name,
+        values={q: whole.values[q] for q in queries if q in whole.values},
+        expected=queries,
+        parts=parts if len(parts) > 1 else {},
+    )

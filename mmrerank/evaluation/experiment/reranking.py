@@ -1,0 +1,144 @@
+"""Reranks the queries of any benchmark by way of a journal, so that a kill costs little and changes nothing.
+
+Results are always read back from the journal's plain data, in an uninterrupted run too. Computes no figure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mmrerank.errors import UsageError
+from mmrerank.evaluation.experiment.journal import Journal
+from mmrerank.reranker import Reranker
+from mmrerank.results import SearchResult, build_hits, in_first_order
+from mmrerank.types import (
+    Assessment,
+    Candidate,
+    Component,
+    Explanation,
+    Query,
+    Ranking,
+    Repairs,
+    Usage,
+    Verdict,
+)
+
+Item = tuple[Query, Ranking]
+"""A query with an id, and its candidates in first-stage order."""
+Progress = Callable[[int, int], None]
+"""Called with (queries that are finished, queries in all)."""
+PORTION = 8
+"""Queries that share the model's batches and enter the journal together."""
+
+
+def rerank_all(
+    reranker: Reranker,
+    items: Sequence[Item],
+    journal: Journal,
+    *,
+    limit: int | None = None,
+    retry_failed: bool = False,
+    progress: Progress | None = None,
+) -> list[SearchResult]:
+    """The results of ``items``, in their order; what the journal holds is not judged again.
+
+    Queries are judged in portions of `PORTION` that are fixed by position and enter the journal as one:
+    the last bits of a model's numbers depend on what shares its batch, and so a second start asks in the
+    very batches in which an uninterrupted run does. A kill costs the portion under way.
+
+    With ``limit``, stops at the end of the portion in which so many queries were judged; what is not
+    finished then is left out. With ``retry_failed``, queries of which a judgement failed count as not
+    finished. Stops before the portion in which the budget for all (``reranker.total``) was spent. Traces are
+    not kept. Raises `UsageError` when two queries have one id, and what a journal
+    or a backend raises.
+    """
+    done = set(finished(items, journal, retry_failed=retry_failed))
+    judged = 0
+    if progress:
+        progress(len(done), len(items))
+    for start in range(0, len(items), PORTION):
+        portion = [(q, r) for q, r in items[start : start + PORTION] if q.id not in done]
+        if not portion:
+            continue
+        if limit is not None and judged >= limit:
+            break
+        found = reranker.rank_batch(portion)
+        if reranker.total is not None and reranker.total.exhausted:
+            break  # what a spent budget left unasked would stand in the figures as failures
+        journal.add({result.query.id: to_plain(result) for result in found})
+        done |= {q.id for q, _ in portion}
+        judged += len(portion)
+        if progress:
+            progress(len(done), len(items))
+    return read_back(reranker.name, items, journal)
+
+
+def read_back(method: str, items: Sequence[Item], journal: Journal) -> list[SearchResult]:
+    """The results of those of ``items`` that the journal holds, in their order."""
+    return [
+        from_plain(journal.results[query.id], query, ranking, method)
+        for query, ranking in items
+        if query.id in journal.results
+    ]
+
+
+def finished(
+    items: Sequence[Item], journal: Journal, *, retry_failed: bool = False
+) -> dict[str, Usage]:
+    """What each finished query of ``items`` cost, by its id; arguments and errors as in `rerank_all`."""
+    ids = [query.id for query, _ in items]
+    if len(set(ids)) != len(ids) or "" in ids:
+        raise UsageError("queries that are evaluated need ids, each its own")
+    results = {i: journal.results[i] for i in ids if i in journal.results}
+    return {
+        i: Usage(**r["usage"])
+        for i, r in results.items()
+        if not (retry_failed and r["repairs"]["failed"])
+    }
+
+
+def to_plain(result: SearchResult) -> dict[str, Any]:
+    """Everything about ``result`` that the query and its candidates do not say, except the trace."""
+    told = result.explanation
+    return {
+        "order": [h.id for h in result.hits],
+        "found": {h.id: h.score for h in result.hits if h.first_rank is None},
+        "components": [dataclasses.asdict(c) for c in told.components],
+        "assessments": {i: dataclasses.asdict(a) for i, a in told.assessments.items()},
+        "reason": told.reason,
+        "usage": dataclasses.asdict(result.usage),
+        "repairs": dataclasses.asdict(result.repairs),
+        "warnings": list(result.warnings),
+    }
+
+
+def from_plain(
+    body: Mapping[str, Any], query: Query, ranking: Ranking, method: str
+) -> SearchResult:
+    """The inverse of `to_plain`, given the query and the candidates that were reranked.
+
+    Of images that a method found besides, ids and scores are all that is kept.
+    """
+    found = [Candidate(id=i, text="", score=s) for i, s in body.get("found", {}).items()]
+    after, _ = Ranking((*ranking.candidates, *found)).reorder(body["order"])
+    explanation = Explanation(
+        components=tuple(Component(**c) for c in body["components"]),
+        assessments={
+            i: Assessment(**{**a, "verdicts": tuple(Verdict(**v) for v in a["verdicts"])})
+            for i, a in body["assessments"].items()
+        },
+        reason=body["reason"],
+    )
+    hits = build_hits(ranking, after, explanation)
+    return SearchResult(
+        query=query,
+        hits=hits,
+        first=in_first_order(hits, len(hits)),
+        method=method,
+        explanation=explanation,
+        usage=Usage(**body["usage"]),
+        repairs=Repairs(**body["repairs"]),
+        warnings=tuple(body["warnings"]),
+    )

@@ -1,0 +1,199 @@
+"""What every benchmark does around `rerank_all`: journal, model, forecast, and what the person is told.
+
+One `Resumable` serves all methods of an evaluation; the model is opened when the first query is judged.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mmrerank import registry
+from mmrerank.budget import Budget, Meter
+from mmrerank.chat.around import around
+from mmrerank.chat.open import deciding, open_chat
+from mmrerank.config import build
+from mmrerank.errors import UsageError
+from mmrerank.evaluation.experiment.forecast import Forecast, Price, forecast
+from mmrerank.evaluation.experiment.journal import opened
+from mmrerank.evaluation.experiment.provenance import (
+    candidates_digest,
+    chat_identity,
+    code_digest,
+    prompt_digests,
+)
+from mmrerank.evaluation.experiment.reranking import PORTION, Item, finished, read_back, rerank_all
+from mmrerank.ports import Chat, Retriever
+from mmrerank.reranker import Reranker
+from mmrerank.results import SearchResult
+from mmrerank.types import Usage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What stands around the model of an evaluation: files for its replies, and what may be spent.
+
+    ``chat_options`` are those with which the model is opened.
+    ``budget`` bounds each query's ranking; when ``total`` is spent the evaluation stops, and goes on from
+    there when it is started again.
+    """
+
+    cache: Path | str = ""
+    record: Path | str = ""
+    ledger: Path | str = ""
+    budget: Budget | None = None
+    total: Meter | None = None
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The limits of ``budget`` as plain data; a price decides nothing unless money is limited."""
+        told: dict[str, Any] = {} if self.budget is None else dataclasses.asdict(self.budget)
+        left_out = {"price"} if told.get("money") is None else set()
+        return {k: v for k, v in told.items() if v is not None and k not in left_out}
+
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is being done, how much is done, of how much)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """The finished queries' results, in the order asked, and what the others will take."""
+
+    results: list[SearchResult]
+    left: Forecast
+
+
+@dataclass(kw_only=True)
+class Resumable:
+    """How an evaluation is carried out: journals in ``folder``, questions to ``chat``.
+
+    ``work`` is plain data about what is evaluated that the methods, the candidates, the model and the
+    prompts do not say (benchmark, seed, ...). ``fresh``, ``retry_failed`` and ``limit`` as in
+    `mmrerank.evaluation.experiment.journal.opened` and `rerank_all`; ``retriever`` is what methods that
+    search again ask; ``say`` is called with lines for the person.
+    Versions of libraries and the hardware are not held against a journal; provenance tells them.
+    """
+
+    folder: Path
+    chat: str | Chat
+    work: Mapping[str, Any] = field(default_factory=dict)
+    fresh: bool = False
+    retry_failed: bool = False
+    limit: int | None = None
+    price: Price | None = None
+    retriever: Retriever | None = None
+    around: Surroundings = field(default_factory=Surroundings)
+    progress: Progress | None = None
+    say: Callable[[str], None] = lambda _: None
+    spent: dict[str, list[Usage]] = field(default_factory=dict, init=False, repr=False)
+    """What each query cost that a method has finished here, whichever list it was of."""
+
+    def __post_init__(self) -> None:
+        if self.fresh and self.limit == 0:
+            raise UsageError(
+                "a forecast that judges nothing would only delete what is finished; leave out --fresh"
+            )
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """The language model's spec and digest, which takes reading its weights, and what else decides."""
+        options = deciding(self.around.chat_options)
+        return {**chat_identity(self.chat), **({"options": options} if options else {})}
+
+    def rerank(
+        self,
+        method: str,
+        items: Sequence[Item],
+        *,
+        options: Mapping[str, Any] | None = None,
+        part: str = "",
+    ) -> Judged:
+        """Reranks ``items`` with a method; ``part`` tells several lists of one evaluation apart.
+
+        The journal is ``METHOD.journal.jsonl``, or ``METHOD.PART.journal.jsonl``. Raises what
+        `rerank_all` and `opened` raise, the latter before a model is opened.
+        """
+        name = f"{method}.{part}" if part else method
+        module = registry.load("strategy", method)
+        chosen = build(module.Options, options or {}, where=f"method {method}")
+        kind = f"{method} {chosen}"
+        asks_model = bool({*registry.needs_of(module, chosen)} - {"retrieve"})
+        work = {
+            **self.work,
+            "method": method,
+            "options": dataclasses.asdict(chosen),
+            "chat": self.identity if asks_model else {},
+            "prompts": prompt_digests(self.chat) if asks_model else {},
+            # what a budget cut short is not finished under another one
+            "budget": self.around.limits if asks_model else {},
+            "first_stage": candidates_digest(items),
+            "portion": PORTION,
+            "code": code_digest(),
+        }
+        with opened(self.folder / f"{name}.journal.jsonl", work, fresh=self.fresh) as journal:
+
+            def expected() -> Forecast:
+                cost = finished(items, journal, retry_failed=self.retry_failed)
+                left = [(q, r) for q, r in items if q.id not in cost]
+                known = list(cost.values()) or self.spent.get(kind, [])
+                return forecast(method, chosen, left, known, price=self.price)
+
+            before = expected()
+            taken = len(items) - before.queries
+            if taken and asks_model:
+                self.say(f"{name}: {taken} of {len(items)} queries are finished in {journal.path}")
+            if before.calls:
+                self.say(f"{name}: {before}")
+            told = before.measured > 0
+
+            def tell(done: int, of: int) -> None:
+                nonlocal told
+                if self.progress:
+                    self.progress(name, done, of)
+                if not told and taken < done < of and before.calls:
+                    told = True
+                    self.say(f"{name}: {expected()}")
+
+            if self.limit == 0 or not before.queries:
+                results = read_back(method, items, journal)  # no model is opened to ask nothing
+            else:
+                reranker = self._reranker(method, options or {})
+                results = rerank_all(
+                    reranker,
+                    items,
+                    journal,
+                    limit=self.limit,
+                    retry_failed=self.retry_failed,
+                    progress=tell,
+                )
+            left = expected()
+            if self.around.total is not None and self.around.total.exhausted and left.queries:
+                self.say(
+                    f"{name}: the budget of {self.around.total.exhausted} for all is spent; the same "
+                    f"command with a larger one goes on with the {left.queries} queries that are left"
+                )
+        self.spent.setdefault(kind, []).extend(r.usage for r in results)
+        return Judged(results=results, left=left)
+
+    def _reranker(self, method: str, options: Mapping[str, Any]) -> Reranker:
+        """The method over the model, which is opened for the first one that asks any."""
+        set_ = self.around
+        if registry.load("strategy", method).NEEDS:
+            chat = self.chat
+            if isinstance(chat, str):
+                chat = open_chat(chat, **set_.chat_options)
+            self.chat = around(chat, cache=set_.cache, record=set_.record, ledger=set_.ledger)
+        return Reranker(
+            method,
+            self.chat,
+            retriever=self.retriever,
+            budget=set_.budget,
+            total=set_.total,
+            **options,
+        )

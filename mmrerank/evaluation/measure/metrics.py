@@ -1,0 +1,280 @@
+"""Metrics by query over runs and qrels: trec_eval's, those of image-search benchmarks that differ, any other.
+
+`METRICS` holds every metric by its plain name, with its tie rule; a name may carry a cut-off (``nDCG@10``).
+trec_eval's are computed by pytrec_eval, expressions with arguments (``P(rel=3)@1``) by ir-measures, the
+rest here. A query of the qrels that a run lacks has no value; `mmrerank.evaluation.measure.scores` says how it
+counts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mmrerank.errors import UsageError
+from mmrerank.evaluation.measure.list_metrics import (
+    LIST_TIES,
+    Judged,
+    Listed,
+    ap_min,
+    hit,
+    inquire_ap,
+    inquire_ndcg,
+    list_f1,
+    list_ndcg,
+    list_precision,
+    list_recall,
+    reciprocal_rank,
+)
+from mmrerank.evaluation.measure.runs import Qrels, Ranked, Run, Scored
+from mmrerank.evaluation.measure.scores import Measured
+
+Values = Mapping[str, float]
+"""A metric's value by query id."""
+
+TREC_TIES = "equal scores, in single precision, by descending document id (trec_eval)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric by name. ``cutoff`` says whether ``@k`` is needed, allowed or absent.
+
+    Ours have ``compute(listed, k)``, with k None for the whole list; trec_eval's have its names, ``trec``
+    without a cut-off and ``trec_cut`` with one.
+    """
+
+    name: str
+    about: str
+    tie_rule: str
+    cutoff: str = "allowed"
+    trec: str = ""
+    trec_cut: str = ""
+    compute: Callable[[Listed, int | None], float] | None = None
+
+
+_INQUIRE = "scikit-learn's"
+METRICS: Mapping[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric(name="nDCG", about="normalised discounted cumulative gain, linear gains",
+               tie_rule=TREC_TIES, trec="ndcg", trec_cut="ndcg_cut"),
+        Metric(name="AP", about="average precision over all R relevant documents",
+               tie_rule=TREC_TIES, trec="map", trec_cut="map_cut"),
+        Metric(name="RR", about="one over the rank of the first relevant document",
+               tie_rule=TREC_TIES, trec="recip_rank", trec_cut="recip_rank"),
+        Metric(name="R", about="share of the relevant documents within k", cutoff="needed",
+               tie_rule=TREC_TIES, trec_cut="recall"),
+        Metric(name="P", about="share of relevant documents among the first k", cutoff="needed",
+               tie_rule=TREC_TIES, trec_cut="P"),
+        Metric(name="Success", about="whether a relevant document is within k", cutoff="needed",
+               tie_rule=TREC_TIES, trec_cut="success"),
+        Metric(name="Rprec", about="precision at R", cutoff="absent",
+               tie_rule=TREC_TIES, trec="Rprec"),
+        Metric(name="INQUIRE_AP", about="INQUIRE's average precision, over min(R, k)",
+               tie_rule=f"{_INQUIRE}: documents of one score enter together", compute=inquire_ap),
+        Metric(name="INQUIRE_nDCG", about="INQUIRE's nDCG, binary gains",
+               tie_rule=f"{_INQUIRE}: documents of one score share their mean gain",
+               compute=inquire_ndcg),
+        Metric(name="INQUIRE_MRR", about="INQUIRE's reciprocal rank",
+               tie_rule=f"{LIST_TIES} (INQUIRE's own order of ties is not defined)",
+               compute=reciprocal_rank),
+        Metric(name="AP_min", about="precision at each hit over min(R, k): CIRCO, MMEB",
+               tie_rule=LIST_TIES, compute=ap_min),
+        Metric(name="Hit", about="whether a relevant candidate is within k", cutoff="needed",
+               tie_rule=LIST_TIES, compute=hit),
+        Metric(name="Recall", about="R@k in list order, each candidate counted once: MMEB",
+               cutoff="needed", tie_rule=LIST_TIES, compute=list_recall),
+        Metric(name="Precision", about="P@k in list order, each candidate counted once: MMEB",
+               cutoff="needed", tie_rule=LIST_TIES, compute=list_precision),
+        Metric(name="F1", about="harmonic mean of Precision@k and Recall@k: MMEB",
+               cutoff="needed", tie_rule=LIST_TIES, compute=list_f1),
+        Metric(name="MRR", about="reciprocal rank in list order: MMEB",
+               tie_rule=LIST_TIES, compute=reciprocal_rank),
+        Metric(name="nDCG_linear", about="nDCG in list order, gain = grade: MMEB",
+               tie_rule=LIST_TIES, compute=list_ndcg(float)),
+        Metric(name="nDCG_exponential", about="nDCG in list order, gain = 2^grade - 1: MMEB",
+               tie_rule=LIST_TIES, compute=list_ndcg(lambda g: float(2**g - 1))),
+    )
+}  # fmt: skip
+
+_NAME = re.compile(r"([A-Za-z_]\w*)(?:@(\d+))?")
+
+
+def parse(name: str) -> tuple[Metric, int | None] | None:
+    """A metric of `METRICS` and its cut-off; None when ``name`` has another form. Raises `UsageError`."""
+    match = _NAME.fullmatch(name)
+    if not match or match[1] not in METRICS:
+        return None
+    metric, k = METRICS[match[1]], int(match[2]) if match[2] else None
+    if k is None and metric.cutoff == "needed":
+        raise UsageError(f"{name} needs a cut-off, such as {name}@10")
+    if k is not None and metric.cutoff == "absent":
+        raise UsageError(f"{metric.name} takes no cut-off, so not {name}")
+    if k == 0:
+        raise UsageError(f"the cut-off of {name} must be at least 1")
+    return metric, k
+
+
+def split_names(text: str) -> list[str]:
+    """Names out of ``nDCG@10, P(rel=2)@5``: commas and spaces part them, but not within brackets."""
+    return [n for n in re.split(r"[,\s]+(?![^(]*\))", text.strip()) if n]
+
+
+def measure(
+    run: Run, qrels: Qrels, names: Sequence[str], *, tie_bounds: bool = False
+) -> dict[str, Measured]:
+    """Every metric of ``names`` over the queries of ``qrels``; those that ``run`` lacks have no value.
+
+    With ``tie_bounds`` also under the worst and the best order of documents that have one score. Raises
+    `UsageError` for a name that neither `METRICS` nor ir-measures knows.
+    """
+    lists = {q: Ranked.of(rows) for q, rows in run.rows.items() if q in qrels}
+    values = _values(lists, qrels, names)
+    lowest: dict[str, dict[str, float]] = {}
+    highest: dict[str, dict[str, float]] = {}
+    if tie_bounds:
+        lowest = _values(
+            {q: untied(r, qrels[q], best=False) for q, r in lists.items()}, qrels, names
+        )
+        highest = _values(
+            {q: untied(r, qrels[q], best=True) for q, r in lists.items()}, qrels, names
+        )
+    return {
+        name: Measured(
+            name=name,
+            values=values[name],
+            expected=tuple(qrels),
+            tie_rule=known[0].tie_rule if (known := parse(name)) else TREC_TIES,
+            lowest=lowest.get(name),
+            highest=highest.get(name),
+        )
+        for name in names
+    }
+
+
+def relisted(run: Run, qrels: Qrels, names: Mapping[str, str]) -> dict[str, Measured]:
+    """`measure` under the names that a benchmark uses: ``{"R@50": "Recall@50"}``."""
+    found = measure(run, qrels, list(names.values()))
+    return {own: replace(found[name], name=own) for own, name in names.items()}
+
+
+def untied(ranked: Ranked, judged: Judged, *, best: bool) -> Ranked:
+    """The list with documents of one score (in single precision) by relevance, and no ties left."""
+    single = np.asarray(ranked.scores, np.float32)
+    sign = -1 if best else 1
+    gains = [judged.get(i, 0) for i in ranked.ids]
+    order = sorted(range(len(ranked)), key=lambda n: (-single[n], sign * gains[n]))
+    return Ranked([ranked.ids[n] for n in order], range(len(order), 0, -1))
+
+
+def _values(
+    lists: Mapping[str, Ranked], qrels: Qrels, names: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    found: dict[str, dict[str, float]] = {}
+    trec: dict[str, tuple[Metric, int | None]] = {}
+    own: dict[str, tuple[Callable[[Listed, int | None], float], int | None]] = {}
+    other: list[str] = []
+    for name in dict.fromkeys(names):
+        known = parse(name)
+        if known is None:
+            other.append(name)
+        elif known[0].compute is None:
+            trec[name] = known
+        else:
+            own[name] = known[0].compute, known[1]
+    if own:
+        found |= {name: {} for name in own}
+        for query, ranked in lists.items():
+            listed = Listed.of(ranked, qrels[query])
+            for name, (compute, k) in own.items():
+                found[name][query] = compute(listed, k)
+    if trec:
+        found |= _trec(lists, qrels, trec)
+    if other:
+        run = Run(rows=lists)
+        found |= {
+            n: {q: v for q, v in values.items() if q in lists}
+            for n, values in by_query(run, qrels, dict(zip(other, other, strict=True))).items()
+        }
+    return found
+
+
+_PORTION = 2000  # queries: trec_eval wants a dictionary for each, which for all at once is a lot
+
+
+def _trec(
+    lists: Mapping[str, Ranked], qrels: Qrels, wanted: Mapping[str, tuple[Metric, int | None]]
+) -> dict[str, dict[str, float]]:
+    import pytrec_eval
+
+    cuts: dict[str, set[int]] = {}
+    for metric, k in wanted.values():
+        plain = k is None or metric.trec_cut == metric.trec
+        cuts.setdefault(metric.trec if plain else metric.trec_cut, set()).update(
+            () if plain or k is None else (k,)
+        )
+    measures = {f"{n}.{','.join(map(str, sorted(ks)))}" if ks else n for n, ks in cuts.items()}
+    found: dict[str, dict[str, float]] = {name: {} for name in wanted}
+    ids = list(lists)
+    for start in range(0, len(ids), _PORTION):
+        part = ids[start : start + 2000]
+        judge = pytrec_eval.RelevanceEvaluator({q: dict(qrels[q]) for q in part}, measures)
+        told = judge.evaluate(
+            {q: dict(zip(lists[q].ids, lists[q].scores, strict=True)) for q in part}
+        )
+        for name, (metric, k) in wanted.items():
+            plain = k is None or metric.trec_cut == metric.trec
+            key = metric.trec if plain else f"{metric.trec_cut}_{k}"
+            for q in part:
+                # trec_eval says nothing of an empty list
+                value = told[q][key] if len(lists[q]) and q in told else 0.0
+                if plain and k is not None and value < 1 / k - 1e-12:
+                    value = 0.0  # a reciprocal rank beyond the cut-off
+                found[name][q] = float(value)
+    return found
+
+
+def by_query(run: Run, qrels: Qrels, metrics: Mapping[str, str]) -> dict[str, dict[str, float]]:
+    """Values by metric and query. Every query of ``qrels`` has one: a query that ``run`` lacks gets 0.
+
+    ``metrics`` maps the names wanted to expressions of ir-measures. Raises `UsageError` for one that
+    it does not know.
+    """
+    import ir_measures
+
+    wanted: dict[Any, str] = {}
+    for name, expression in metrics.items():
+        try:
+            wanted[ir_measures.parse_measure(expression)] = name
+        except (NameError, ValueError, SyntaxError, TypeError) as error:
+            lower = {m.lower(): m for m in METRICS}
+            near = difflib.get_close_matches(expression.split("@")[0].lower(), lower, n=1)
+            hint = f" Did you mean {lower[near[0]]}?" if near else ""
+            raise UsageError(
+                f"{expression!r} is not a metric: {error}; see `mmrerank list metrics`.{hint}"
+            ) from None
+    found = {name: dict.fromkeys(qrels, 0.0) for name in metrics}
+    graded = {q: dict(judged) for q, judged in qrels.items()}
+    lists = {q: Ranked.of(rows) for q, rows in run.rows.items()}
+    order = {q: dict(zip(r.ids, r.scores, strict=True)) for q, r in lists.items()}
+    try:
+        for value in ir_measures.iter_calc(list(wanted), graded, order):
+            found[wanted[value.measure]][value.query_id] = float(value.value)
+    except ValueError as error:  # it knows measures that none of its installed providers computes
+        raise UsageError(f"{', '.join(metrics.values())}: {error}") from None
+    return found
+
+
+def in_order(ids: Sequence[str]) -> tuple[Scored, ...]:
+    """A list without scores as rows of a run: each scores less than the one before it."""
+    return tuple(Scored(i, float(len(ids) - n)) for n, i in enumerate(ids))
+
+
+def mean(values: Values) -> float:
+    """The mean over queries; 0 without any."""
+    return sum(values.values()) / len(values) if values else 0.0
