@@ -102,8 +102,8 @@ def main() -> None:
                         wrong[kind_of(fact)][v["note"], v["verdict"], is_so] += 1
     for kind, mistakes in sorted(wrong.items(), key=lambda row: -row[1].total()):
         print(f"{kind}: {mistakes.total()} of {counted[kind]} verdicts are wrong")
-        for (note, noted, is_so), count in mistakes.most_common(wanted.show):
-            print(f"    {count:3}  {note}: {noted}, is {is_so}")
+        for (note, noted, truth), count in mistakes.most_common(wanted.show):
+            print(f"    {count:3}  {note}: {noted}, is {truth}")
 
 
 if __name__ == "__main__":
