@@ -64,7 +64,7 @@ class Budget:
 
     def __post_init__(self) -> None:
         for name in ("calls", "tokens", "seconds", "money"):
-            value = getattr(self, name)
+            value = vars(self)[name]
             if value is not None and not (math.isfinite(value) and value >= 0):
                 raise UsageError(f"a budget's {name} must be 0 or more, not {value}")
         if self.money is not None and self.price is None:
@@ -145,7 +145,7 @@ class Meter:
     def settle(self, most: Usage, used: Usage) -> None:
         """Puts what a question really cost in place of the ``most`` that was set aside."""
         with self._lock:
-            self._held += Usage(**{f.name: -getattr(most, f.name) for f in fields(Usage)})
+            self._held += Usage(**{name: -value for name, value in vars(most).items()})
             self.spent += used
             self._lock.notify_all()
 

@@ -104,18 +104,23 @@ def _foreign() -> list[Card]:
     return found
 
 
-def default_for(kind: str, corpus: str, flag: str) -> str:
-    """The short name of the model that is meant for indexes of ``corpus`` (an index's domain).
+def chosen(kind: str, spec: str, corpus: str) -> str:
+    """``spec``, or where it is empty the model that is meant for indexes of ``corpus`` (an index's domain).
 
-    Raises `ModelError` where none is: what follows is for the person to name (``flag``).
+    A model that is meant for other images is never chosen, only taken when it is named. Raises
+    `ModelError` where none is left: then the person has to name one.
     """
+    if spec:
+        return spec
     for card in cards():
         if card.kind == kind and corpus and corpus in card.corpora:
             return card.name
-    word = "language model" if kind == "chat" else "embedder"
+    word, flag = ("language model", "--chat") if kind == "chat" else ("embedder", "--embedder")
+    elsewhere = [c for c in cards() if c.kind == kind and c.corpora]
+    only = "".join(f"; {c.name} is meant for the {c.domain} only" for c in elsewhere)
     raise ModelError(
-        f"no {word} was named, and none is meant for these images by default; give {flag}, such as one of "
-        f"`mmrerank list models`"
+        f"no {word} was named for these images{only}. Name one with {flag} (in Python: "
+        f"{flag[2:]}=...); `mmrerank list models` shows some"
     )
 
 

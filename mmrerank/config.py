@@ -24,11 +24,16 @@ PREFIX = "MMRERANK_"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a search needs to know. ``options`` are the method's own (``-o name=value``)."""
+    """What a search needs to know. ``options`` are the method's own (``-o name=value``).
 
-    index: str = "demo"
+    An empty ``index`` is the only one below ``./indexes``, an empty ``embedder`` the one that made the index,
+    an empty ``chat`` the catalogue's model that is meant for such images; where there is none, an error
+    says what to name.
+    """
+
+    index: str = ""
     embedder: str = ""
-    chat: str = "bundled"
+    chat: str = ""
     rerank: str = "none"
     k: int = 10
     candidates: int = 20

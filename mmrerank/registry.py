@@ -168,7 +168,7 @@ def check(kind: str, found: object, interface: type, what: str) -> None:
     wanted = sorted(
         n for n in (*interface.__annotations__, *vars(interface)) if not n.startswith("_")
     )
-    lacking = [n for n in dict.fromkeys(wanted) if not hasattr(found, n)]
+    lacking = [n for n in dict.fromkeys(wanted) if n not in dir(found)]
     raise UsageError(
         f"{what} gives a {type(found).__name__} that lacks {', '.join(lacking)}; deriving from "
         f"mmrerank.ports.{interface.__name__} gives the optional parts their defaults"

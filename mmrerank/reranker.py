@@ -6,6 +6,7 @@ one query or many together, and returns rankings with their explanation. First-s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
@@ -19,7 +20,7 @@ from mmrerank.chat.around import around
 from mmrerank.chat.open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
-from mmrerank.ports import Chat, Judging, Retriever
+from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import Candidate, Image, Query, Ranking, Repairs
@@ -28,8 +29,8 @@ Method = str | Callable[[Query, Ranking], Judging]
 """A method of ``mmrerank list methods``, or a generator function of one's own (see the README)."""
 
 
-@dataclass(frozen=True)
-class _NoOptions:
+@dataclass(frozen=True, kw_only=True)
+class _NoOptions(StrategyOptions):
     """A function of the user's takes its options where it is written."""
 
 
@@ -38,7 +39,8 @@ class Reranker:
 
     ``name`` is a method of ``mmrerank list methods``, or a function ``(query, ranking)`` that yields lists
     of `mmrerank.messages.Ask` and returns a `mmrerank.ports.Outcome`; ``chat`` a backend or its spec
-    (``bundled``, ``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none);
+    (``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none), or a function that
+    says the spec when one is needed;
     ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an `ImageSearch`) is what
     methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
     when the backend cannot do what the method needs.
@@ -47,7 +49,7 @@ class Reranker:
     def __init__(
         self,
         name: Method,
-        chat: str | Chat | None = None,
+        chat: str | Chat | Callable[[], str] | None = None,
         *,
         retriever: Retriever | None = None,
         cache: Path | str = "",
@@ -58,7 +60,7 @@ class Reranker:
         **more: Any,
     ) -> None:
         own = None if isinstance(name, str) else name
-        self.name = name if isinstance(name, str) else getattr(name, "__name__", "own method")
+        self.name = name if isinstance(name, str) else _name_of(name)
         self.retriever = retriever
         self.budget = budget
         self.total = Meter(total) if isinstance(total, Budget) else total
@@ -130,6 +132,11 @@ class Reranker:
         )
 
 
+def _name_of(method: Callable[..., Any]) -> str:
+    # a partial or an object with __call__ has no name of its own
+    return getattr(method, "__name__", "own method")  # not every callable has a name
+
+
 def _own(method: Callable[[Query, Ranking], Judging]) -> SimpleNamespace:
     """A user's function in the place of a strategy's module."""
     return SimpleNamespace(
@@ -137,8 +144,14 @@ def _own(method: Callable[[Query, Ranking], Judging]) -> SimpleNamespace:
     )
 
 
-def _opened(chat: str | Chat | None) -> Chat | None:
-    return open_chat(chat) if isinstance(chat, str) else chat
+def _opened(chat: str | Chat | Callable[[], str] | None) -> Chat | None:
+    if isinstance(chat, Chat):
+        return chat
+    spec = chat() if callable(chat) else chat
+    if spec is None or isinstance(spec, str):
+        return open_chat(spec) if spec else None
+    registry.check("chat", spec, Chat, "the chat that was given")
+    return spec
 
 
 def _marked(driven: Driven) -> Repairs:
@@ -207,7 +220,7 @@ def to_image(item: Any) -> Image:
         return Image(path=item)
     if isinstance(item, bytes):
         return Image(data=item)
-    if hasattr(item, "save") and hasattr(item, "size"):  # a PIL image, without importing PIL
+    if "PIL.Image" in sys.modules and isinstance(item, sys.modules["PIL.Image"].Image):
         from mmrerank.images import encoded
 
         return encoded(item)

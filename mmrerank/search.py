@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mmrerank import catalog
 from mmrerank.budget import Budget, Meter
 from mmrerank.embed.open import open_embedder
 from mmrerank.errors import UsageError
@@ -60,8 +61,8 @@ class ImageSearch:
     ) -> ImageSearch:
         """Opens the index at ``path`` (a bare name is ``./indexes/NAME``).
 
-        ``chat`` is a backend or its spec (``bundled``, ``transformers:PATH``, ``openai:MODEL@URL``);
-        ``embedder`` defaults to the one the index was built with, and runs on ``device`` (default: a GPU
+        ``chat`` is a backend or its spec (``transformers:PATH``, ``openai:MODEL@URL``; default: the
+        catalogue's model that is meant for such images, if there is one); ``embedder`` defaults to the one the index was built with, and runs on ``device`` (default: a GPU
         where there is one). ``cache``, ``record``, ``budget`` and ``total`` are those of `Reranker`. Raises
         `ImageIndexError`.
         """
@@ -148,7 +149,7 @@ class ImageSearch:
         # a wrong method, option or backend is reported before the embedder is loaded
         reranker = Reranker(
             rerank,
-            self._chat,
+            self._chat or (lambda: catalog.chosen("chat", "", self.index.domain)),
             retriever=self,
             cache=self._cache,
             record=self._record,

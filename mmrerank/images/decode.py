@@ -160,13 +160,18 @@ def _reader_turns(image: ImageFile) -> bool:
     return image.format in ("TIFF", "HEIF")
 
 
+def _has_memory(image: ImageFile) -> bool:
+    # Pillow has no public way to ask: reading ``im`` would load the image
+    return vars(image).get("_im") is not None
+
+
 def _make_room(image: ImageFile) -> None:
     """Gives a TIFF its memory, which its reader would otherwise do after asking Pillow's global limit.
 
     The caller has checked the size against a limit of its own.
     """
-    size = getattr(image, "_tile_size", None)
-    if image.format == "TIFF" and size is not None and getattr(image, "_im", None) is None:
+    size = vars(image).get("_tile_size")
+    if image.format == "TIFF" and size is not None and not _has_memory(image):
         image.im = PIL.Image.new(image.mode, size).im
 
 
@@ -184,7 +189,7 @@ def _salvage(image: ImageFile, file: IO[bytes]) -> ImageFile:
         with contextlib.suppress(Exception):  # the rows decoded so far count
             image.load()
     # A TIFF is turned after loading, so a half-loaded one is of unknown shape.
-    if getattr(image, "_im", None) is None or image.format == "TIFF":
+    if not _has_memory(image) or image.format == "TIFF":
         raise ImageError("the image is damaged, and no part of it can be shown")
     image.tile = []
     return image

@@ -45,13 +45,30 @@ class Scored:
 
 
 def index_path(name: str | Path) -> Path:
-    """Where an index is: a bare name is ``./indexes/NAME``; a path, or a text with a slash, is itself."""
+    """Where an index is: a bare name is ``./indexes/NAME``; a path, or a text with a slash, is itself.
+
+    An empty name is the only index below ``./indexes``. Raises `UsageError` where there is none, or several.
+    """
     if isinstance(name, Path):
         return name
+    if not name:
+        return _only_index()
     if not name.strip() or "\0" in name:
         raise UsageError("the name of an index is empty or no file name")
     bare = os.sep not in name and name not in (".", "..")
     return INDEXES / name if bare else Path(name)
+
+
+def _only_index() -> Path:
+    found = _names()
+    if len(found) == 1:
+        return INDEXES / found[0]
+    there = f"there are {', '.join(found)}" if found else "there is none: mmrerank index FOLDER"
+    raise UsageError(f"name the index with --index; below ./{INDEXES} {there}")
+
+
+def _names() -> list[str]:
+    return sorted(p.name for p in INDEXES.iterdir() if is_index(p)) if INDEXES.is_dir() else []
 
 
 class ImageIndex:
@@ -381,7 +398,7 @@ def _go_on(facts: manifest.Manifest, path: str | Path) -> str:
 
 
 def _missing(place: Path) -> str:
-    found = sorted(p.name for p in INDEXES.iterdir() if is_index(p)) if INDEXES.is_dir() else []
+    found = _names()
     there = f"in ./{INDEXES} there are: {', '.join(found)}" if found else f"./{INDEXES} has none"
     name = place.name if place.parent == INDEXES else str(place)
     return (

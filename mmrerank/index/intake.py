@@ -79,7 +79,7 @@ class Intake:
         record = replace(record, sha256=content)
         source = image if whole is None else whole
         if old and old.row is not None and old.sha256 == content:
-            known = {c: getattr(old, c) for c in ("width", "height", "taken", "camera", "row")}
+            known = {c: vars(old)[c] for c in ("width", "height", "taken", "camera", "row")}
             return Looked(record=replace(record, **known), old=old, same=True)
         info = probe(source)
         record = replace(
@@ -144,7 +144,7 @@ def unchanged(old: Record, new: Record) -> bool:
     return (
         old.row is not None
         and new.mtime_ns is not None
-        and all(getattr(old, k) == getattr(new, k) for k in keys)
+        and all(vars(old)[k] == vars(new)[k] for k in keys)
     )
 
 

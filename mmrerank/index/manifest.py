@@ -113,7 +113,7 @@ def read(folder: Path) -> Manifest:
 
 def _check(manifest: Manifest) -> None:
     for field in dataclasses.fields(Manifest):
-        value = getattr(manifest, field.name)
+        value = vars(manifest)[field.name]
         kind = {"int": int, "str": str}.get(str(field.type))
         if kind and (not isinstance(value, kind) or isinstance(value, bool)):
             raise ValueError(f"{field.name} is {value!r}")

@@ -255,7 +255,7 @@ class Records:
     def put(self, record: Record) -> None:
         """Adds a record, or replaces the one with its id, which keeps its place."""
         values = [
-            json.dumps(record.metadata, default=str) if c == "metadata" else getattr(record, c)
+            json.dumps(record.metadata, default=str) if c == "metadata" else vars(record)[c]
             for c in _COLUMNS
         ]
         names = ",".join(f'"{c}"' for c in _COLUMNS)

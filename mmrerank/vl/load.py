@@ -128,7 +128,7 @@ def _load(
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
-    if dtype is not None and not isinstance(getattr(torch, dtype, None), torch.dtype):
+    if dtype is not None and not isinstance(vars(torch).get(dtype), torch.dtype):
         raise ModelError(f"there is no dtype {dtype!r}; allowed are float32, bfloat16 and float16")
     target = None if device == "auto" else _device(device)
     try:
@@ -152,10 +152,10 @@ def _load(
             f"{name} lacks {len(absent)} of the model's tensors, or has them in another shape, such as "
             f"{absent[0]}; copy the whole checkpoint"
         )
-    if getattr(processor, "chat_template", None) is None:
+    if vars(processor).get("chat_template") is None:
         raise ModelError(f"{name} has no chat template; give an instruction-tuned checkpoint")
     # the scales of quantised weights are for the numbers that they came as
-    quantised = bool(getattr(model, "is_quantized", False))
+    quantised = bool(vars(model).get("is_quantized"))
     if quantised and dtype is not None:
         raise ModelError(f"{name} is quantised and keeps its own numbers; leave dtype out")
     try:
@@ -164,7 +164,7 @@ def _load(
         elif target is not None and model.device != target:
             model = model.to(device=target)
         elif dtype is not None:
-            model = model.to(dtype=getattr(torch, dtype))
+            model = model.to(dtype=vars(torch)[dtype])
     except (ValueError, RuntimeError) as error:  # no such device, or not enough memory on it
         text = " ".join(str(error).split())[:300]
         raise ModelError(f"{name} cannot be put on {target}: {text}") from error
@@ -248,7 +248,7 @@ def _dtype(model: Any, device: torch.device, dtype: str | None) -> torch.dtype:
     import torch
 
     if dtype is not None:
-        chosen: torch.dtype = getattr(torch, dtype)
+        chosen: torch.dtype = vars(torch)[dtype]
         return chosen
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16

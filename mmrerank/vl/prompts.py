@@ -9,6 +9,7 @@ import hashlib
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -297,8 +298,9 @@ def _within(size: tuple[int, int], side: int, tokens: int) -> tuple[int, int]:
 
 def _cores() -> int:
     """Cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _runs(message: Message) -> Iterator[list[str] | None]:

@@ -149,7 +149,7 @@ class QwenVL:
         grids = torch.stack([p.grid for p in pictures]).to(device)
         with torch.inference_mode():
             seen = self.model.model.get_image_features(pixels, grids, return_dict=True)
-        layers = [seen.pooler_output, *(getattr(seen, "deepstack_features", None) or [])]
+        layers = [seen.pooler_output, *(seen.get("deepstack_features") or [])]
         for n, picture in enumerate(pictures):
             # copies: a view would keep every other picture of the call alive
             pooled, *deep = (layer[n].to("cpu", copy=True) for layer in layers)

@@ -92,7 +92,8 @@ def understood(error: Exception, *, where: str, said: str, timeout: float, key: 
 
 def told(error: Any) -> str:
     """What a server said, in whichever shape, on one line: the body of an exception, or a body itself."""
-    said = _message(getattr(error, "body", None)) or _message(error) or str(error)
+    body = vars(error).get("body") if isinstance(error, Exception) else None
+    said = _message(body) or _message(error) or str(error)
     return " ".join(said.split())
 
 
