@@ -154,7 +154,9 @@ class Chat(Protocol):
 
     Law: `reply` returns one reply per ask, in order, and the reply to an ask depends on nothing but that
     ask (not its neighbours, not its ``kind`` or ``shown``). A failed ask is a reply with ``error``; only
-    what concerns every ask (no such model, no such capability) is raised.
+    what concerns every ask (no such model, no such capability) is raised. An ask with ``choices`` gets a
+    log-probability for each of them and no text; any other gets text. ``usage`` counts the call, the tokens
+    and the images.
 
     >>> class Yes(Chat):
     ...     spec = "yes"
@@ -347,6 +349,8 @@ class Corpus(Protocol):
 
     location: str
     """The source as the user named it, paths absolute."""
+    domain: str = ""
+    """What the images are of, where the source knows; the index remembers it (`mmrerank.catalog.Card`)."""
     listed: tuple[str, ...] | None = None
     """The names of a list that chose the images; None where the source itself does."""
     shards: tuple[Path, ...] = ()

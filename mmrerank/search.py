@@ -62,9 +62,9 @@ class ImageSearch:
         """Opens the index at ``path`` (a bare name is ``./indexes/NAME``).
 
         ``chat`` is a backend or its spec (``transformers:PATH``, ``openai:MODEL@URL``; default: the
-        catalogue's model that is meant for such images, if there is one); ``embedder`` defaults to the one the index was built with, and runs on ``device`` (default: a GPU
-        where there is one). ``cache``, ``record``, ``budget`` and ``total`` are those of `Reranker`. Raises
-        `ImageIndexError`.
+        catalogue's model that is meant for such images, if there is one); ``embedder`` defaults to the one
+        that made the index, and runs on ``device`` (default: a GPU where there is one). ``cache``,
+        ``record``, ``budget`` and ``total`` are those of `Reranker`. Raises `ImageIndexError`.
         """
         return cls(
             ImageIndex.open(path),

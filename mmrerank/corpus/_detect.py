@@ -20,10 +20,15 @@ def open_corpus(location: str | Path, *, kind: str = "", **options: Any) -> Corp
     if kind:
         corpus: Corpus = registry.load("corpus", kind).open(place, **options)
         return corpus
-    for name in registry.names("corpus"):
-        plugin = registry.load("corpus", name)
-        if plugin.accepts(place):
+    for name, plugin in registry.every("corpus"):
+        try:
+            accepted = plugin.accepts(place)
+        except Exception as error:  # one plug-in's fault must not hide the others
+            registry.warn("corpus", name, error)
+            continue
+        if accepted:
             corpus = plugin.open(place, **options)
+            registry.check("corpus", corpus, Corpus, f"corpus {name!r}")
             return corpus
     if Path(place).exists():
         raise InputError(

@@ -89,7 +89,7 @@ def build(
         fingerprint=embedder.fingerprint,
         dim=embedder.dim,
         source=corpus.location,
-        domain=domain,
+        domain=domain or corpus.domain,
         store=store or default_store(),
         created=now(),
         updated=now(),

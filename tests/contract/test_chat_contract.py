@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import vllm_stand_in
+from contract_specs import contract_specs
 from tiny_qwen import FAMILIES
 
 from mmrerank import registry
@@ -30,7 +31,8 @@ from mmrerank.types import Candidate, Component, Image, Query
 BARE = (*(f"transformers-{f}" for f in FAMILIES), "openai", "vllm")
 AROUND = ("openai+cache", "openai+cache+record+ledger", "openai+warm", "vllm+record")
 REAL = (*BARE, *AROUND)
-ALL = (*REAL, "replay", "scripted", "oracle")
+FOREIGN = contract_specs("chat")
+ALL = (*REAL, "replay", "scripted", "oracle", *FOREIGN)
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -85,6 +87,8 @@ def make(
             return around(chat(name), cache=files["cache"])
         if layers:
             return around(chat(name), **{k: files[k] for k in layers})
+        if name in FOREIGN:
+            return open_chat(FOREIGN[name])
         if name == "vllm":
             engine.models = {"tiny": qwen_chats(FAMILIES[1])}
             return open_chat("vllm:tiny")

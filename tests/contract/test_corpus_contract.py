@@ -6,13 +6,16 @@ import io
 import json
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+from contract_specs import contract_specs
 
 from mmrerank import registry
+from mmrerank.corpus import open_corpus
 from mmrerank.errors import InputError
 from mmrerank.images import decode
 from mmrerank.ports import Corpus
@@ -53,11 +56,18 @@ def _webdataset(root: Path) -> Corpus:
     return corpus
 
 
+def _named(root: Path, spec: str) -> Corpus:
+    """A foreign source, at what ``MMRERANK_CONTRACT`` says; its list of files is made here."""
+    (_files(root) / "list.txt").write_text("".join(f"{n}\n" for n in NAMES))
+    return open_corpus(spec.replace("{folder}", str(root)))
+
+
 # A new plug-in adds a line that makes it hold the three images of NAMES.
 MAKERS: dict[str, Callable[[Path], Corpus]] = {
     "embeddings": _embeddings,
     "folder": _folder,
     "webdataset": _webdataset,
+    **{name: partial(_named, spec=spec) for name, spec in contract_specs("corpus").items()},
 }
 
 
