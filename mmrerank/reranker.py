@@ -22,11 +22,12 @@ from mmrerank.config import build
 from mmrerank.errors import UsageError
 from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
 from mmrerank.rerank.drive import Driven, Progress, check, drive
+from mmrerank.rerank.methods import parse_method
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import Candidate, Image, Query, Ranking, Repairs
 
 Method = str | Callable[[Query, Ranking], Judging]
-"""A method of ``mmrerank list methods``, or a generator function of one's own (see the README)."""
+"""A method of ``mmrerank list methods``, ``NAME(option=value)``, or a generator function of one's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class _NoOptions(StrategyOptions):
 class Reranker:
     """A reranking method bound to a backend.
 
-    ``name`` is a method of ``mmrerank list methods``, or a function ``(query, ranking)`` that yields lists
+    ``name`` is a method of ``mmrerank list methods``, with options where wanted
+    (``pointwise(alpha=0.9;beta=4)``), or a function ``(query, ranking)`` that yields lists
     of `mmrerank.messages.Ask` and returns a `mmrerank.ports.Outcome`; ``chat`` a backend or its spec
     (``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none), or a function that
     says the spec when one is needed;
@@ -60,12 +62,12 @@ class Reranker:
         **more: Any,
     ) -> None:
         own = None if isinstance(name, str) else name
-        self.name = name if isinstance(name, str) else _name_of(name)
+        self.name, named = parse_method(name) if isinstance(name, str) else (_name_of(name), {})
         self.retriever = retriever
         self.budget = budget
         self.total = Meter(total) if isinstance(total, Budget) else total
         self.module: Any = _own(own) if own else registry.load("strategy", self.name)
-        chosen = {**(options or {}), **more}
+        chosen = {**named, **(options or {}), **more}
         self.options = build(self.module.Options, chosen, where=f"method {self.name}")
         needs = [n for n in registry.needs_of(self.module, self.options) if n != "retrieve"]
         # a method without needs never costs the loading of a model; a function's are not known
@@ -114,10 +116,8 @@ class Reranker:
 
     def _result(self, query: Query, before: Ranking, driven: Driven) -> SearchResult:
         outcome = driven.outcome
-        # the law of `Ranking.reorder` holds whatever the strategy did; what it found stands at the end
-        known = set(before.ids)
-        found = tuple(c for c in outcome.ranking if c.id not in known)
-        after, _ = Ranking((*before.candidates, *found)).reorder(outcome.ranking.ids)
+        # nothing of what was given is lost, whatever the strategy did
+        after = before.with_head(outcome.ranking)
         hits = build_hits(before, after, outcome.explanation)
         return SearchResult(
             query=query,

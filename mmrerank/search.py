@@ -167,9 +167,7 @@ class ImageSearch:
         for before, head in zip(
             rankings, reranker.rank_batch(heads, progress=progress), strict=True
         ):
-            known = set(before.ids)
-            found = tuple(h.candidate for h in head if h.id not in known)
-            after, _ = Ranking((*before.candidates, *found)).reorder(h.id for h in head)
+            after = before.with_head(Ranking(tuple(h.candidate for h in head)))
             hits = build_hits(before, after, head.explanation)
             results.append(
                 replace(

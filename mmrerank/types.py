@@ -231,6 +231,17 @@ class Ranking:
         repairs = Repairs(unknown=unknown, repeated=repeated, missing=len(missing))
         return Ranking((*order.values(), *missing)), repairs
 
+    def with_head(self, head: Ranking) -> Ranking:
+        """This ranking with ``head`` in front: its order, what it found besides included, then the rest.
+
+        >>> a, b, c, d = (Candidate(id=i, text="") for i in "abcd")
+        >>> Ranking((a, b, c)).with_head(Ranking((d, b))).ids
+        ('d', 'b', 'a', 'c')
+        """
+        known = set(self.ids)
+        found = (c for c in head if c.id not in known)
+        return Ranking((*self.candidates, *found)).reorder(head.ids)[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hit:

@@ -64,11 +64,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     before = yield from one.rank(query, ranking, mine)
     head = Ranking(before.ranking.candidates[: options.keep])
     after = yield from other.rank(query, head, its)
-    known = set(before.ranking.ids)
-    found = (
-        c for c in after.ranking if c.id not in known
-    )  # by a second method that searches again
-    order, _ = Ranking((*before.ranking.candidates, *found)).reorder(after.ranking.ids)
+    order = before.ranking.with_head(after.ranking)
     told = {**before.explanation.assessments, **after.explanation.assessments}
     reasons = [o.explanation.reason for o in (before, after) if o.explanation.reason]
     return Outcome(
