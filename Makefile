@@ -29,6 +29,7 @@ check: $(DEVSTAMP) ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing/plugins.py
 	$(BIN)/lint-imports
 
 format: $(DEVSTAMP) ## rewrite the sources as `make check` wants them

@@ -22,7 +22,7 @@ runs over all of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -82,13 +82,10 @@ class Embedder(Protocol):
 class EmbedderPlugin(Protocol):
     """The file of an embedder. ``FORM`` is how it is named on the command line, such as ``mine:PATH``."""
 
-    @property
-    def FORM(self) -> str:  # noqa: D102
-        ...
+    FORM: str
 
-    @property
-    def open(self) -> Callable[..., Embedder]:
-        """``open(rest, **options)``: the embedder for ``NAME:rest``; its keywords are its options.
+    def open(self, rest: str, /) -> Embedder:
+        """The embedder for ``NAME:rest``; further keywords, each with a default, are its options.
 
         Raises `ModelError` when the weights are missing or of another kind.
         """
@@ -124,8 +121,7 @@ class VectorStore(Protocol):
 class StorePlugin(Protocol):
     """The file of a vector store."""
 
-    @property
-    def open(self) -> Callable[[], VectorStore]:
+    def open(self) -> VectorStore:
         """An empty store. Raises `MissingExtraError` where its library is not installed."""
         ...
 
@@ -210,25 +206,17 @@ class Chat(Protocol):
 
 
 class ChatPlugin(Protocol):
-    """The file of a language model's backend. ``FORM`` is how it is named, such as ``mine:MODEL``."""
+    """The file of a language model's backend. ``FORM`` is how it is named, such as ``mine:MODEL``.
 
-    @property
-    def FORM(self) -> str:  # noqa: D102
-        ...
+    It may define ``revision(rest)``: what tells these weights from others of that name, such as a commit.
+    """
 
-    @property
-    def open(self) -> Callable[..., Chat]:
-        """``open(rest, **options)``: the backend for ``NAME:rest``; its keywords are its options.
+    FORM: str
+
+    def open(self, rest: str, /) -> Chat:
+        """The backend for ``NAME:rest``; further keywords, each with a default, are its options.
 
         Raises `ModelError` when there is no such model here, `UsageError` for a wrong option.
-        """
-        ...
-
-    @property
-    def revision(self) -> Callable[[str], str | None]:
-        """``revision(rest)``: what tells these weights from others of that name, such as a commit.
-
-        May be left out of the file: then None, for "not known".
         """
         ...
 
@@ -301,17 +289,9 @@ class Strategy(Protocol):
     ...     return Outcome(ranking=ranking)
     """
 
-    @property
-    def NEEDS(self) -> tuple[Capability, ...]:  # noqa: D102
-        ...
-
-    @property
-    def FAMILY(self) -> str:  # noqa: D102
-        ...
-
-    @property
-    def PAPER(self) -> str:  # noqa: D102
-        ...
+    NEEDS: tuple[Capability, ...]
+    FAMILY: str
+    PAPER: str
 
     @property
     def Options(self) -> type[StrategyOptions]:
@@ -368,17 +348,14 @@ class Corpus(Protocol):
 class CorpusPlugin(Protocol):
     """The file of a source of images. ``FORM`` shows people what a location of this kind looks like."""
 
-    @property
-    def FORM(self) -> str:  # noqa: D102
-        ...
+    FORM: str
 
     def accepts(self, location: str, /) -> bool:
         """Whether ``location`` is of this kind. Looks, and opens no image."""
         ...
 
-    @property
-    def open(self) -> Callable[..., Corpus]:
-        """``open(location, **options)``. Raises `InputError` when it cannot be used."""
+    def open(self, location: str, /) -> Corpus:
+        """The source at ``location``. Raises `InputError` when it cannot be used."""
         ...
 
 
@@ -390,10 +367,7 @@ class VerbPlugin(Protocol):
 
     ``EXAMPLE`` is one command a line. The file is imported when the verb runs and not before.
     """
-
-    @property
-    def EXAMPLE(self) -> str:  # noqa: D102
-        ...
+    EXAMPLE: str
 
     @property
     def COMMAND(self) -> Any:
