@@ -133,12 +133,11 @@ class StorePlugin(Protocol):
 class ChatFacts:
     """What a backend has found out about itself, for `mmrerank doctor`. None is "not known".
 
-    ``models`` are the names that a server lists; ``schema`` says what became of JSON schemas so far: after
+    ``schema`` says what became of JSON schemas so far: after
     ``ignored`` and ``refused`` they are written into the prompt.
     """
 
     model: str = ""
-    models: tuple[str, ...] | None = None
     cached_tokens: int | None = None
     thinks: bool | None = None
     schema: Literal["", "obeyed", "ignored", "refused"] = ""
@@ -201,8 +200,12 @@ class Chat(Protocol):
         return
 
     def facts(self) -> ChatFacts:
-        """What it has found out about itself so far. May ask a server for its list of models."""
+        """What it has found out about itself so far. Asks nobody."""
         return ChatFacts()
+
+    def models(self) -> list[str] | None:
+        """The models that its server lists; None where there is no such list. Raises `ChatError`."""
+        return None
 
 
 class ChatPlugin(Protocol):
@@ -367,6 +370,7 @@ class VerbPlugin(Protocol):
 
     ``EXAMPLE`` is one command a line. The file is imported when the verb runs and not before.
     """
+
     EXAMPLE: str
 
     @property

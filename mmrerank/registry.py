@@ -161,18 +161,16 @@ def _exists(where: str) -> bool:
         return False
 
 
-def check(kind: str, found: object, interface: type, what: str) -> None:
+def check(found: object, interface: type, what: str) -> None:
     """Raises `UsageError` when ``found``, which a plug-in gave, lacks a part of its ``interface``."""
-    if isinstance(found, interface):
-        return
-    wanted = sorted(
-        n for n in (*interface.__annotations__, *vars(interface)) if not n.startswith("_")
-    )
-    lacking = [n for n in dict.fromkeys(wanted) if n not in dir(found)]
-    raise UsageError(
-        f"{what} gives a {type(found).__name__} that lacks {', '.join(lacking)}; deriving from "
-        f"mmrerank.ports.{interface.__name__} gives the optional parts their defaults"
-    )
+    wanted = (*interface.__annotations__, *vars(interface))
+    # `dir` looks and asks nothing: a property such as ``capabilities`` may call a server
+    there = dir(found)
+    if lacking := sorted({n for n in wanted if n[0] != "_" and n not in there}):
+        raise UsageError(
+            f"{what} gives a {type(found).__name__} that lacks {', '.join(lacking)}; deriving from "
+            f"mmrerank.ports.{interface.__name__} gives the optional parts their defaults"
+        )
 
 
 def needs_of(strategy: Any, options: Any) -> tuple[Capability, ...]:
@@ -201,7 +199,7 @@ def opened(
             f"{kind} {name!r} takes no {wrong[0]!r}; its options are {', '.join(sorted(allowed))}"
         )
     found = opener(rest, **given)
-    check(kind, found, interface, f"{kind} {name!r}")
+    check(found, interface, f"{kind} {name!r}")
     return card, found
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from mmrerank import registry
+from mmrerank import catalog, registry
 from mmrerank.budget import Budget, Meter
 from mmrerank.chat.around import around
 from mmrerank.chat.open import open_chat
@@ -41,8 +41,8 @@ class Reranker:
     ``name`` is a method of ``mmrerank list methods``, with options where wanted
     (``pointwise(alpha=0.9;beta=4)``), or a function ``(query, ranking)`` that yields lists
     of `mmrerank.messages.Ask` and returns a `mmrerank.ports.Outcome`; ``chat`` a backend or its spec
-    (``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none), or a function that
-    says the spec when one is needed;
+    (``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none; default: the model
+    that the catalogue means for images of ``corpus``, an index's domain);
     ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an `ImageSearch`) is what
     methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
     when the backend cannot do what the method needs.
@@ -51,8 +51,9 @@ class Reranker:
     def __init__(
         self,
         name: Method,
-        chat: str | Chat | Callable[[], str] | None = None,
+        chat: str | Chat | None = None,
         *,
+        corpus: str = "",
         retriever: Retriever | None = None,
         cache: Path | str = "",
         record: Path | str = "",
@@ -71,7 +72,7 @@ class Reranker:
         self.options = build(self.module.Options, chosen, where=f"method {self.name}")
         needs = [n for n in registry.needs_of(self.module, self.options) if n != "retrieve"]
         # a method without needs never costs the loading of a model; a function's are not known
-        self.chat = _opened(chat) if needs or own else None
+        self.chat = _opened(chat, corpus) if needs or own else None
         if self.chat is not None:
             self.chat = around(self.chat, cache=cache, record=record)
         check(self.chat, needs, self.name)
@@ -144,14 +145,12 @@ def _own(method: Callable[[Query, Ranking], Judging]) -> SimpleNamespace:
     )
 
 
-def _opened(chat: str | Chat | Callable[[], str] | None) -> Chat | None:
-    if isinstance(chat, Chat):
-        return chat
-    spec = chat() if callable(chat) else chat
-    if spec is None or isinstance(spec, str):
+def _opened(chat: str | Chat | None, corpus: str) -> Chat | None:
+    if chat is None or isinstance(chat, str):
+        spec = chat or (catalog.chosen("chat", "", corpus) if corpus else "")
         return open_chat(spec) if spec else None
-    registry.check("chat", spec, Chat, "the chat that was given")
-    return spec
+    registry.check(chat, Chat, "the chat that was given")
+    return chat
 
 
 def _marked(driven: Driven) -> Repairs:

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from mmrerank import catalog
 from mmrerank.budget import Budget, Meter
 from mmrerank.embed.open import open_embedder
 from mmrerank.errors import UsageError
@@ -149,7 +148,8 @@ class ImageSearch:
         # a wrong method, option or backend is reported before the embedder is loaded
         reranker = Reranker(
             rerank,
-            self._chat or (lambda: catalog.chosen("chat", "", self.index.domain)),
+            self._chat,
+            corpus=self.index.domain,
             retriever=self,
             cache=self._cache,
             record=self._record,

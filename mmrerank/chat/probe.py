@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from mmrerank.errors import ChatError, ModelError
 from mmrerank.messages import Ask, Message, Part, Reply
-from mmrerank.ports import Chat, ChatFacts
+from mmrerank.ports import Chat
 from mmrerank.types import Image
 
 COUNTS = (1, 4, 10, 20)
@@ -43,13 +43,8 @@ def probe(chat: Chat) -> Iterator[Finding]:
 
 
 def _probe(chat: Chat) -> Iterator[Finding]:
-    try:
-        facts = chat.facts()
-    except ChatError as error:
-        yield Finding(name="model list", status="off", detail=str(error))
-        facts = ChatFacts()
-    if facts.models is not None:
-        yield _models(facts.models, facts.model)
+    if (listed := _models(chat)) is not None:
+        yield listed
     reply = chat.reply([_ask("What is two and two? Answer with one word.", max_tokens=64)])[0]
     if reply.error is not None:
         yield Finding(name="answers", status="broken", detail=str(reply.error))
@@ -63,10 +58,9 @@ def _probe(chat: Chat) -> Iterator[Finding]:
     yield _schema(chat)
     yield _images(chat)
     yield _colour(chat)
-    if facts.cached_tokens is not None:
+    if chat.facts().cached_tokens is not None:
         yield _prefix(chat)
-    if facts.thinks is not None:
-        thinks = chat.facts().thinks
+    if (thinks := chat.facts().thinks) is not None:
         yield Finding(
             name="thinking", status="ok" if thinks else "off",
             detail="sends thoughts, kept apart from answers" if thinks
@@ -81,7 +75,14 @@ def _ask(text: str, *images: Image, **settings: Any) -> Ask:
     return Ask(messages=(Message(role="user", parts=parts),), image_tokens=64, **settings)
 
 
-def _models(names: tuple[str, ...], model: str) -> Finding:
+def _models(chat: Chat) -> Finding | None:
+    try:
+        names = chat.models()
+    except ChatError as error:
+        return Finding(name="model list", status="off", detail=str(error))
+    if names is None:
+        return None
+    model = chat.facts().model
     if not names:
         return Finding(name="model list", status="off", detail="the server lists none")
     shown = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

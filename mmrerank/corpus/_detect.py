@@ -28,7 +28,7 @@ def open_corpus(location: str | Path, *, kind: str = "", **options: Any) -> Corp
             continue
         if accepted:
             corpus = plugin.open(place, **options)
-            registry.check("corpus", corpus, Corpus, f"corpus {name!r}")
+            registry.check(corpus, Corpus, f"corpus {name!r}")
             return corpus
     if Path(place).exists():
         raise InputError(

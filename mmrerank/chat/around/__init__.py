@@ -84,6 +84,10 @@ class Around(Chat):
         """As the inner chat."""
         return self.inner.facts()
 
+    def models(self) -> list[str] | None:
+        """As the inner chat."""
+        return self.inner.models()
+
 
 def layers(chat: Any) -> Iterator[Any]:
     """``chat`` and what stands inside it, from the outside in."""

@@ -159,20 +159,17 @@ class OpenAIChat(Chat):
             self._loop.call_soon_threadsafe(give_up)
 
     def facts(self) -> ChatFacts:
-        """What the server does, as far as it was asked; its list of models is asked for now.
-
-        Raises `ChatError` when the server refuses that.
-        """
+        """What the server does, as far as it was asked."""
         held = not self.dialect.told
         return ChatFacts(
             model=self.model,
-            models=tuple(self._models()),
             cached_tokens=self.cached_tokens,
             thinks=self.thought,
             schema="obeyed" if held else "ignored" if self.dialect.schema else "refused",
         )
 
-    def _models(self) -> list[str]:
+    def models(self) -> list[str]:
+        """The names of the models that the server lists; none where it lists none. Raises `ChatError`."""
 
         async def listed() -> list[str]:
             try:
