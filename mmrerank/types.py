@@ -232,7 +232,7 @@ class Ranking:
         return Ranking((*order.values(), *missing)), repairs
 
     def with_head(self, head: Ranking) -> Ranking:
-        """This ranking with ``head`` in front: its order, what it found besides included, then the rest.
+        """A ranking with ``head`` in front: its order, what it found besides included, then the rest.
 
         >>> a, b, c, d = (Candidate(id=i, text="") for i in "abcd")
         >>> Ranking((a, b, c)).with_head(Ranking((d, b))).ids
