@@ -160,3 +160,5 @@ for _verb in (info, prune, clear):
         or f"  mmrerank cache {_verb.__name__} --cache replies.sqlite"
     )
     group.command(_verb.__name__, epilog=f"\b\nExample:\n{_lines}")(_verb)
+
+COMMAND = group

@@ -192,3 +192,6 @@ def _made_with(name: str, *, rebuild: bool) -> str:
         raise UsageError(
             f"{place} does not tell any more which embedder made it; name one with --embedder"
         ) from error
+
+
+COMMAND = index

@@ -35,3 +35,6 @@ def info(
     for key, value in told.items():
         table.add_row(key.replace("_", " "), Text(one_line(str(value))))
     table_console().print(table)
+
+
+COMMAND = info

@@ -109,3 +109,6 @@ def rerank(
         sys.stdout.flush()
     if degraded:
         raise typer.Exit(DEGRADED_EXIT_CODE)
+
+
+COMMAND = rerank

@@ -315,3 +315,6 @@ def _print_paths(result: Any) -> None:
             typer.echo(os.fsencode(image.path))
         else:
             typer.echo(location(image) or hit.id)
+
+
+COMMAND = search

@@ -98,3 +98,6 @@ def usage(
             )
         )
     table_console().print(table)
+
+
+COMMAND = usage

@@ -36,3 +36,6 @@ def verify(
         typer.echo(f"{len(problems)} problem(s)" if problems else "the index is whole")
     if problems:
         raise typer.Exit(ImageIndexError.exit_code)
+
+
+COMMAND = verify
