@@ -1,4 +1,4 @@
-"""``mmrerank cache``: what a cache of replies holds, whether it is whole, and making it smaller."""
+"""Look into a cache of replies (--cache FILE of search, rerank and eval), or shrink it."""
 
 from __future__ import annotations
 

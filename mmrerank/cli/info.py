@@ -1,4 +1,4 @@
-"""``mmrerank info``: what an index holds and what it was made with. Loads no model and changes nothing."""
+"""Show what an index holds: images, failures, embedder, store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mmrerank list``: what can be named on the command line, out of the plug-in folders and the catalogue."""
+"""List what can be named: methods, models, servers, stores, sources, metrics, benchmarks."""
 
 from __future__ import annotations
 

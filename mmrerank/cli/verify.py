@@ -1,4 +1,4 @@
-"""``mmrerank verify``: whether an index is whole. Loads no model and repairs nothing."""
+"""Check that an index is whole; ends with code 4 when something is wrong."""
 
 from __future__ import annotations
 
