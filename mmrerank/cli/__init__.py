@@ -1,4 +1,4 @@
 """The command line, one file per verb."""
 
-HELPERS = ("console", "main", "options")
+HELPERS = ("console", "lazy", "main", "options")
 """Modules here that are no verbs."""

@@ -1,16 +1,16 @@
-"""What ``--dry-run`` tells: the questions that a method would ask. No model is opened."""
+"""What ``--dry-run`` prints: the questions that a method would ask. No model is opened."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mmrerank import registry
 from mmrerank.cli.console import Output, emit
-from mmrerank.config import build
-from mmrerank.types import Query, Ranking
+
+if TYPE_CHECKING:
+    from mmrerank.types import Query, Ranking
 
 
 def tell(
@@ -21,10 +21,12 @@ def tell(
 ) -> None:
     """Prints the forecast for ``items``. Raises `UsageError` for a wrong method or option."""
     from mmrerank.evaluation.experiment.forecast import forecast
+    from mmrerank.rerank.methods import MethodSpec, parse_method
 
-    chosen = build(registry.load("strategy", method).Options, options, where=f"method {method}")
-    told = forecast(method, chosen, list(items), [])
+    name, named = parse_method(method)
+    spec = MethodSpec(name=name, given={**named, **options})
+    expected = forecast(name, spec.options, list(items), [])
     if output is Output.json:
-        emit({"method": method, "forecast": told.to_dict()})
+        emit({"method": name, "forecast": expected.to_dict()})
     else:
-        typer.echo(f"{method}: {told}")
+        typer.echo(f"{name}: {expected}")

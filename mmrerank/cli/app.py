@@ -63,3 +63,6 @@ def app(
         raise UsageError(
             f"cannot listen at {host}:{port}; give another --port ({error})"
         ) from error
+
+
+COMMAND = app

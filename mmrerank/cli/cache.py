@@ -1,4 +1,4 @@
-"""``mmrerank cache``: what a cache of replies holds, whether it is whole, and making it smaller."""
+"""Look into a cache of replies (--cache FILE of search, rerank and eval), or shrink it."""
 
 from __future__ import annotations
 
@@ -160,3 +160,5 @@ for _verb in (info, prune, clear):
         or f"  mmrerank cache {_verb.__name__} --cache replies.sqlite"
     )
     group.command(_verb.__name__, epilog=f"\b\nExample:\n{_lines}")(_verb)
+
+COMMAND = group

@@ -369,3 +369,6 @@ def _draw(folder: Path, found: Comparison, costs: Mapping[str, Usage]) -> None:
     except OSError as error:
         raise InputError(f"{folder} cannot be written: {error.strerror or error}") from error
     say(f"wrote pictures into {folder}")
+
+
+COMMAND = compare

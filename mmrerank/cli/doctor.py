@@ -244,3 +244,6 @@ def _print(checks: list[Check]) -> None:
         told = "\n".join(filter(None, (check.detail, check.fix and f"-> {check.fix}")))
         table.add_row(Text(word, style=style), Text(check.name), Text(told))
     table_console().print(table)
+
+
+COMMAND = doctor

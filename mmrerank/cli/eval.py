@@ -338,3 +338,6 @@ def _share(value: float | None) -> str:
 
 register(group)
 group.command("demo", epilog=f"\b\nExample:\n  {EXAMPLE}")(demo)
+
+
+COMMAND = group

@@ -1,4 +1,4 @@
-"""``mmrerank index``: builds or updates an index from a folder, a list, shards or ready-made vectors."""
+"""Index a folder, a list or tar shards; run again, it takes up what changed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmrerank import config
 from mmrerank.cli.console import Output, emit, one_line, progress, say, working
 from mmrerank.cli.options import DeviceFlag, OutputFlag
 from mmrerank.errors import ImageIndexError, UsageError
@@ -16,83 +15,84 @@ if TYPE_CHECKING:
     from mmrerank.index.build import BuildReport
 
 EXAMPLE = """mmrerank index ~/Pictures --index pictures --embedder clip-b32
-find . -name '*.jpg' | mmrerank index - --index found
+find . -name '*.jpg' | mmrerank index - --index found --embedder clip-b32
 mmrerank index photos --vectors v.npy --ids ids.jsonl --embedder open_clip:ViT-B-32:openai --index photos"""
 
 _SHOWN = 20
-"""Failures said on stderr; all of them are in the JSON."""
+"""Failures printed on stderr; all of them are in the JSON."""
+
+SourceArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A folder, tar shards ('shards/{000..012}.tar'), or - for a list of files on stdin.",
+    ),
+]
+NameFlag = Annotated[
+    str,
+    typer.Option(
+        "--index", metavar="X", envvar="MMRERANK_INDEX",
+        help="Where the index goes: a folder, or a name below ./indexes.",
+    ),
+]  # fmt: skip
+EmbedderFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--embedder", metavar="SPEC", show_default=False,
+        help="open_clip:ARCH:TAG, open_clip:local-dir:PATH, qwen3_vl:PATH_OR_NAME, "
+        "unime:v2:PATH_OR_NAME, or a name of `mmrerank list models` (default: the one that made the "
+        "index, or the one that is meant for such images, if any).",
+    ),
+]  # fmt: skip
+VectorsFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--vectors", metavar="V.npy",
+        help="Import these vectors, one row an image; no model is loaded.",
+    ),
+]  # fmt: skip
+IdsFlag = Annotated[
+    Path | None,
+    typer.Option(
+        "--ids", metavar="IDS.jsonl",
+        help="For --vectors: one JSON object a row, whose key image is a path below SOURCE.",
+    ),
+]  # fmt: skip
+StoreFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="STORE", show_default=False,
+        help="What searches the vectors: a name of `mmrerank list stores`.",
+    ),
+]  # fmt: skip
+PixelsFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--max-pixels", metavar="N", show_default=False,
+        help="Refuse images of more pixels than this.",
+    ),
+]  # fmt: skip
+TruncatedFlag = Annotated[
+    bool,
+    typer.Option("--allow-truncated", help="Accept truncated files, as far as they can be decoded."),
+]  # fmt: skip
+RebuildFlag = Annotated[
+    bool,
+    typer.Option("--rebuild", help="Forget what the index holds and embed everything again."),
+]
 
 
 def index(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="SOURCE",
-            help="A folder, tar shards ('shards/{000..012}.tar'), or - for a list of files on stdin.",
-        ),
-    ],
-    name: Annotated[
-        str,
-        typer.Option(
-            "--index",
-            metavar="X",
-            envvar="MMRERANK_INDEX",
-            help="Where the index goes: a folder, or a name below ./indexes.",
-        ),
-    ],
-    embedder: Annotated[
-        str | None,
-        typer.Option(
-            "--embedder",
-            metavar="SPEC",
-            show_default=False,
-            help="bundled, open_clip:ARCH:TAG, open_clip:local-dir:PATH, qwen3_vl:PATH_OR_NAME, "
-            "unime:v2:PATH_OR_NAME, or a name of `mmrerank list models` (default: what the index was built "
-            "with, or bundled).",
-        ),
-    ] = None,
-    vectors: Annotated[
-        Path | None,
-        typer.Option(
-            "--vectors",
-            metavar="V.npy",
-            help="Import these vectors, one row an image; no model is loaded.",
-        ),
-    ] = None,
-    ids: Annotated[
-        Path | None,
-        typer.Option(
-            "--ids",
-            metavar="IDS.jsonl",
-            help="For --vectors: one JSON object a row, whose key image is a path below SOURCE.",
-        ),
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            "--store",
-            metavar="STORE",
-            show_default=False,
-            help="What searches the vectors: a name of `mmrerank list stores`.",
-        ),
-    ] = None,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option(
-            "--max-pixels",
-            metavar="N",
-            show_default=False,
-            help="Refuse images of more pixels than this.",
-        ),
-    ] = None,
-    allow_truncated: Annotated[
-        bool, typer.Option("--allow-truncated", help="Take what can be decoded of cut-off files.")
-    ] = False,
+    source: SourceArgument,
+    name: NameFlag,
+    embedder: EmbedderFlag = None,
+    vectors: VectorsFlag = None,
+    ids: IdsFlag = None,
+    store: StoreFlag = None,
+    max_pixels: PixelsFlag = None,
+    allow_truncated: TruncatedFlag = False,
     device: DeviceFlag = None,
-    rebuild: Annotated[
-        bool,
-        typer.Option("--rebuild", help="Forget what the index holds and embed everything again."),
-    ] = False,
+    rebuild: RebuildFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
     """Index a folder, a list or tar shards; run again, it takes up what changed.
@@ -106,28 +106,18 @@ def index(
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
     with working(), progress("indexing") as step:
+        options: dict[str, Any] = {"rebuild": rebuild, "store": store, "progress": step}
         if vectors is not None and ids is not None:
-            if not embedder:
-                raise UsageError(
-                    "--vectors needs --embedder: say which model the vectors came from"
-                )
-            report = _import(
-                name,
-                source,
-                vectors,
-                ids,
-                spec=embedder,
-                rebuild=rebuild,
-                store=store,
-                progress=step,
-            )
+            report = _import(name, source, vectors, ids, spec=embedder, **options)
         else:
-            options = {
-                "allow_truncated": allow_truncated, "rebuild": rebuild, "store": store, "progress": step,
-                **({} if max_pixels is None else {"max_pixels": max_pixels}),
-            }  # fmt: skip
+            options["allow_truncated"] = allow_truncated
+            if max_pixels is not None:
+                options["max_pixels"] = max_pixels
             report = _build(name, source, embedder, device, options)
+    _show(report, output)
 
+
+def _show(report: BuildReport, output: Output) -> None:
     counts = {
         "added": report.added, "changed": report.changed, "removed": report.removed,
         "unchanged": report.unchanged,
@@ -149,6 +139,7 @@ def index(
 def _build(
     name: str, source: str, spec: str | None, device: str | None, options: dict[str, Any]
 ) -> BuildReport:
+    from mmrerank import catalog, config
     from mmrerank.corpus import open_corpus
     from mmrerank.embed.open import open_embedder
     from mmrerank.index.index import ImageIndex
@@ -157,26 +148,30 @@ def _build(
     corpus = open_corpus(source)
     settings = config.load(flags={"embedder": spec, "device": device})
     spec = settings.embedder or _made_with(name, rebuild=options["rebuild"])
-    embedder = open_embedder(spec, device=settings.device or None)
-    if embedder.domain:
+    embedder = open_embedder(
+        catalog.chosen("embedder", spec, corpus.domain), device=settings.device or None
+    )
+    if embedder.domain and embedder.domain != corpus.domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
     return ImageIndex.build(name, corpus, embedder, **options)
 
 
 def _import(
-    name: str, source: str, vectors: Path, ids: Path, *, spec: str, **options: Any
+    name: str, source: str, vectors: Path, ids: Path, *, spec: str | None, **options: Any
 ) -> BuildReport:
     from mmrerank.corpus import embeddings
     from mmrerank.index.index import ImageIndex
 
+    if not spec:
+        raise UsageError("--vectors needs --embedder: say which model the vectors came from")
     corpus = embeddings.open(source, vectors=vectors, ids=ids)
     return ImageIndex.import_vectors(name, corpus, embedder_spec=spec, **options)
 
 
 def _made_with(name: str, *, rebuild: bool) -> str:
-    """The embedder of the index that is there already, finished or not, else the bundled one.
+    """The embedder of the index that is there already, finished or not; empty where there is none.
 
-    Raises `ImageIndexError` where the index does not tell, `UsageError` where ``rebuild`` is to mend that.
+    Raises `ImageIndexError` where the index does not name it, `UsageError` where ``rebuild`` is to mend that.
     """
     from mmrerank.index import manifest
     from mmrerank.index.folders import is_index
@@ -184,11 +179,13 @@ def _made_with(name: str, *, rebuild: bool) -> str:
 
     place = index_path(name)
     try:
-        return manifest.read(place).embedder if is_index(place) else "bundled"
+        return manifest.read(place).embedder if is_index(place) else ""
     except ImageIndexError as error:
         if not rebuild:
             raise
-        # the bundled one would do for no index of photographs, so it is not taken silently
         raise UsageError(
-            f"{place} does not tell any more which embedder made it; name one with --embedder"
+            f"{place} does not name the embedder that made it any more; name one with --embedder"
         ) from error
+
+
+COMMAND = index

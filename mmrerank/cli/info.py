@@ -1,4 +1,4 @@
-"""``mmrerank info``: what an index holds and what it was made with. Loads no model and changes nothing."""
+"""Show what an index holds: images, failures, embedder, store."""
 
 from __future__ import annotations
 
@@ -35,3 +35,6 @@ def info(
     for key, value in told.items():
         table.add_row(key.replace("_", " "), Text(one_line(str(value))))
     table_console().print(table)
+
+
+COMMAND = info

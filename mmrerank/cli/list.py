@@ -1,4 +1,4 @@
-"""``mmrerank list``: what can be named on the command line, out of the plug-in folders and the catalogue."""
+"""List what can be named: methods, models, servers, stores, sources, metrics, benchmarks."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def _type_name(hint: Any) -> str:
 
 def _plugin(kind: str, name: str) -> dict[str, Any]:
     """A plug-in by its source text: a listing must not need what the plug-in needs."""
-    facts = registry.source_facts(kind, name)
-    return {"name": name, **({"form": facts.form} if facts.form else {}), "about": facts.about}
+    form = registry.form(kind, name)
+    return {"name": name, **({"form": form} if form else {}), "about": registry.about(kind, name)}
 
 
 def _print(name: str, rows: list[dict[str, Any]]) -> None:
@@ -176,3 +176,6 @@ def _option(option: dict[str, Any]) -> str:
     shown = str(default).lower() if isinstance(default, bool) else str(default)
     choices = f" ({'|'.join(map(str, option['choices']))})" if "choices" in option else ""
     return f"{option['name']}={shown}{choices}"
+
+
+COMMAND = list_

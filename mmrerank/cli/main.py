@@ -1,37 +1,17 @@
-"""The command ``mmrerank``: gathers the verbs, one file each, and starts. Imports no model."""
+"""The command ``mmrerank``: starts, and imports the verb that is asked for."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from mmrerank import __version__
-from mmrerank.cli import app as app_verb
-from mmrerank.cli import (
-    cache,
-    compare,
-    doctor,
-    index,
-    info,
-    recommend,
-    rerank,
-    score,
-    search,
-    usage,
-    verify,
-)
-from mmrerank.cli import eval as eval_verb
-from mmrerank.cli import list as list_verb
-from mmrerank.cli.console import DEBUG, guarded, quiet_libraries
-from mmrerank.picturebook import verb as demo
-from mmrerank.picturebook.training import verb as train
+from mmrerank.cli.console import DEBUG, quiet_libraries
+from mmrerank.cli.lazy import SETTINGS, VerbGroup
 
 _CODES = """\b
 Exit codes:
@@ -53,37 +33,10 @@ recommend too, MMRERANK_DEBUG=1 for --debug; MMRERANK_LEDGER=FILE or off says wh
 `mmrerank usage` counts; HF_HUB_OFFLINE, OPENAI_BASE_URL, OPENAI_API_KEY, the keys of
 `mmrerank list servers` and NO_COLOR are respected.
 """
-_ORDER = (
-    "demo",
-    "index",
-    "search",
-    "rerank",
-    "app",
-    "eval",
-    "score",
-    "compare",
-    "info",
-    "verify",
-    "cache",
-    "usage",
-    "list",
-    "recommend",
-    "doctor",
-    "train",
-)
-SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-
-
-class _Verbs(TyperGroup):
-    """Lists the verbs in the order in which a newcomer meets them."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(super().list_commands(ctx), key=_ORDER.index)
-
 
 cli = typer.Typer(
     name="mmrerank",
-    cls=_Verbs,
+    cls=VerbGroup,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -113,32 +66,6 @@ def _root(
     if debug:
         os.environ[DEBUG] = "1"
         quiet_libraries()
-
-
-def _epilog(module: ModuleType) -> str:
-    return "\b\nExample:\n" + "\n".join(f"  {line}" for line in module.EXAMPLE.splitlines())
-
-
-def _add(name: str, module: ModuleType, verb: Callable[..., Any]) -> None:
-    cli.command(name, epilog=_epilog(module), context_settings=SETTINGS)(guarded(verb))
-
-
-_add("index", index, index.index)
-_add("search", search, search.search)
-_add("rerank", rerank, rerank.rerank)
-cli.add_typer(demo.group, name="demo", epilog=_epilog(demo), context_settings=SETTINGS)
-_add("app", app_verb, app_verb.app)
-cli.add_typer(eval_verb.group, name="eval", epilog=_epilog(eval_verb), context_settings=SETTINGS)
-_add("score", score, score.score)
-_add("compare", compare, compare.compare)
-_add("info", info, info.info)
-_add("verify", verify, verify.verify)
-cli.add_typer(cache.group, name="cache", epilog=_epilog(cache), context_settings=SETTINGS)
-_add("usage", usage, usage.usage)
-_add("list", list_verb, list_verb.list_)
-_add("recommend", recommend, recommend.recommend)
-_add("doctor", doctor, doctor.doctor)
-_add("train", train, train.train)
 
 
 def main() -> None:

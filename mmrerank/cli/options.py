@@ -12,15 +12,25 @@ import typer
 
 from mmrerank.cli.console import Output
 from mmrerank.errors import InputError, UsageError
-from mmrerank.ports import Chat
 
 if TYPE_CHECKING:
     from mmrerank.budget import Budget
     from mmrerank.evaluation.experiment.resume import Surroundings
+    from mmrerank.ports import Chat
 
 _SHOWN = 100
 """Characters of a path in an error: one that is too long to be looked at is often no path at all."""
 
+IndexFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--index", metavar="X", show_default=False,
+        help="Index folder, or a name below ./indexes (default: the only one there).",
+    ),
+]  # fmt: skip
+IndexArgument = Annotated[
+    str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")
+]
 OutputFlag = Annotated[Output, typer.Option("--output", help="How results are printed on stdout.")]
 OptionsFlag = Annotated[
     list[str] | None,
@@ -39,9 +49,9 @@ ChatFlag = Annotated[
     str | None,
     typer.Option(
         "--chat", metavar="SPEC", show_default=False,
-        help="The language model: bundled (default), transformers:PATH_OR_NAME, "
-        "openai:MODEL@BASE_URL, vllm:MODEL@HOST, ollama:MODEL and other servers of `mmrerank list servers`, "
-        "or a name of `mmrerank list models`.",
+        help="The language model: transformers:PATH_OR_NAME, openai:MODEL@BASE_URL, vllm:MODEL@HOST, "
+        "ollama:MODEL and other servers of `mmrerank list servers`, or a name of `mmrerank list models` "
+        "(default: the one that is meant for the index, if any).",
     ),
 ]  # fmt: skip
 DeviceFlag = Annotated[
@@ -149,25 +159,31 @@ def surroundings(
 
 def chat_for(
     method: str,
-    spec: str,
+    method_options: Mapping[str, Any],
+    spec: Callable[[], str],
     *,
     device: str = "",
     options: Sequence[str] | None = None,
     cache: str = "",
     record: Path | None = None,
 ) -> Chat | None:
-    """The backend for ``method``, opened, or None when the method asks no model.
+    """The backend for ``method`` with its options, opened, or None when the method asks no model.
 
-    ``device`` goes to backends that run here; ``options`` (``NAME=VALUE``) to any. The ledger stands around
-    it, and a cache and a record where they are named. Raises `UsageError` for unknown names, and what
-    opening raises.
+    ``spec`` says which, when it is needed. ``device`` goes to backends that run here; ``options``
+    (``NAME=VALUE``) to any. The ledger stands around it, and a cache and a record where they are named.
+    Raises `UsageError` for unknown names, and what opening raises.
     """
     from mmrerank import registry
+    from mmrerank.config import build
+    from mmrerank.rerank.methods import parse_method
 
     given = pairs(options, "--chat-option")
-    if not registry.load("strategy", method).NEEDS:
+    name, named = parse_method(method)
+    module = registry.load("strategy", name)
+    chosen = build(module.Options, {**named, **method_options}, where=f"method {name}")
+    if set(registry.needs_of(module, chosen)) <= {"retrieve"}:
         return None
-    return opened(spec, device=device, given=given, cache=cache, record=record)
+    return opened(spec(), device=device, given=given, cache=cache, record=record)
 
 
 def opened(

@@ -83,3 +83,6 @@ def recommend(
 
 
 _NUMBERS = {"calls", "images", "tokens in", "out", "to pay"}
+
+
+COMMAND = recommend

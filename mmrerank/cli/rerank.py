@@ -1,10 +1,11 @@
-"""``mmrerank rerank``: reranks candidates from anywhere, one request a line. Searches nothing itself."""
+"""Rerank candidates from anywhere, one request a line."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -28,6 +29,10 @@ from mmrerank.cli.options import (
 )
 from mmrerank.errors import DEGRADED_EXIT_CODE
 
+if TYPE_CHECKING:
+    from mmrerank.reranker import Reranker
+    from mmrerank.types import Query, Ranking
+
 EXAMPLE = """mmrerank rerank --input requests.jsonl --rerank cotrr --chat openai:MODEL@http://localhost:8000/v1
 a line: {"query": {"text": "a red boat"}, "candidates": [{"id": "a", "image": "a.jpg", "score": 0.3}]}"""
 
@@ -35,22 +40,22 @@ BATCH = 32
 """Requests driven together: enough to fill a batch, few enough that results come as they are ready."""
 
 
+InputFlag = Annotated[
+    Path,
+    typer.Option("--input", metavar="REQUESTS.jsonl", help="One request a line; - reads stdin."),
+]
+MethodFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--rerank", metavar="METHOD", show_default=False,
+        help="A method of `mmrerank list methods` (default: cotrr).",
+    ),
+]  # fmt: skip
+
+
 def rerank(
-    input: Annotated[
-        Path,
-        typer.Option(
-            "--input", metavar="REQUESTS.jsonl", help="One request a line; - reads stdin."
-        ),
-    ],
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--rerank",
-            metavar="METHOD",
-            show_default=False,
-            help="A method of `mmrerank list methods` (default: cotrr).",
-        ),
-    ] = None,
+    input: InputFlag,
+    method: MethodFlag = None,
     option: OptionsFlag = None,
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
@@ -70,11 +75,11 @@ def rerank(
     first-stage score. Images are paths, relative to the folder of REQUESTS.jsonl. The order given is the
     first-stage order.
     """
-    from mmrerank import config
+    from mmrerank import catalog, config
     from mmrerank.cli._requests import read_requests
-    from mmrerank.cli._show import show
     from mmrerank.reranker import Reranker
 
+    # every line is checked here: a mistake in the last one must not cost the calls before it
     requests = read_requests(input, sys.stdin.buffer)
     settings = config.load(flags={"rerank": method, "chat": chat, "device": device, "cache": cache})
     name = method or ("cotrr" if settings.rerank == "none" else settings.rerank)
@@ -84,17 +89,24 @@ def rerank(
         without_money(price, budget, total_budget)
         from mmrerank.cli._forecast import tell
 
-        tell(name, options, requests, output)
-        return
+        return tell(name, options, requests, output)
     with working():
         backend = chat_for(
-            name, settings.chat, device=settings.device, options=chat_option,
-            cache=settings.cache, record=record,
+            name, options, lambda: catalog.chosen("chat", settings.chat, ""), device=settings.device,
+            options=chat_option, cache=settings.cache, record=record,
         )  # fmt: skip
         reranker = Reranker(name, backend, budget=limits[0], total=limits[1], options=options)
+    if _rank(reranker, requests, output):
+        raise typer.Exit(DEGRADED_EXIT_CODE)
+    return None
+
+
+def _rank(reranker: Reranker, requests: Sequence[tuple[Query, Ranking]], output: Output) -> bool:
+    """Prints the result of each request; whether judgements failed in one of them."""
+    from mmrerank.cli._show import show
+
     degraded = False
     for start in range(0, len(requests), BATCH):
-        # all lines were checked above: a typing error in the last one must not cost the calls before it
         with working(), progress(f"judging requests from {start + 1} on") as step:
             results = reranker.rank_batch(requests[start : start + BATCH], progress=step)
         for number, result in enumerate(results, start=start + 1):
@@ -102,10 +114,12 @@ def rerank(
             if output is Output.json:
                 emit(result.to_dict())
             else:
-                name_of = result.query.id or str(number)
-                typer.secho(f"{name_of}: {result.query.words or 'image query'}", bold=True)
+                name = result.query.id or str(number)
+                typer.secho(f"{name}: {result.query.words or 'image query'}", bold=True)
                 show(result)
                 typer.echo("")
         sys.stdout.flush()
-    if degraded:
-        raise typer.Exit(DEGRADED_EXIT_CODE)
+    return degraded
+
+
+COMMAND = rerank

@@ -53,3 +53,6 @@ def score(
         emit(scores.to_dict())
     else:
         show(scores, title=str(run))
+
+
+COMMAND = score

@@ -1,4 +1,4 @@
-"""``mmrerank usage``: what was spent on language models here, by day and model. Asks nobody."""
+"""Show what searches, rerankings and evaluations on this machine spent, by day and model."""
 
 from __future__ import annotations
 
@@ -98,3 +98,6 @@ def usage(
             )
         )
     table_console().print(table)
+
+
+COMMAND = usage

@@ -1,4 +1,4 @@
-"""``mmrerank verify``: whether an index is whole. Loads no model and repairs nothing."""
+"""Check that an index is whole; ends with code 4 when something is wrong."""
 
 from __future__ import annotations
 
@@ -36,3 +36,6 @@ def verify(
         typer.echo(f"{len(problems)} problem(s)" if problems else "the index is whole")
     if problems:
         raise typer.Exit(ImageIndexError.exit_code)
+
+
+COMMAND = verify

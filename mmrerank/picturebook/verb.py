@@ -146,3 +146,5 @@ def export(
 
 group.callback(invoke_without_command=True)(demo)
 group.command("export", epilog=f"\b\nExample:\n  {EXAMPLE.splitlines()[1]}")(export)
+
+COMMAND = group
