@@ -31,7 +31,6 @@ from mmrerank.cli import eval as eval_verb
 from mmrerank.cli import list as list_verb
 from mmrerank.cli.console import DEBUG, guarded, quiet_libraries
 from mmrerank.picturebook import verb as demo
-from mmrerank.picturebook.training import verb as train
 
 _CODES = """\b
 Exit codes:
@@ -69,7 +68,6 @@ _ORDER = (
     "list",
     "recommend",
     "doctor",
-    "train",
 )
 SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -126,7 +124,7 @@ def _add(name: str, module: ModuleType, verb: Callable[..., Any]) -> None:
 _add("index", index, index.index)
 _add("search", search, search.search)
 _add("rerank", rerank, rerank.rerank)
-cli.add_typer(demo.group, name="demo", epilog=_epilog(demo), context_settings=SETTINGS)
+cli.add_typer(demo.COMMAND, name="demo", epilog=_epilog(demo), context_settings=SETTINGS)
 _add("app", app_verb, app_verb.app)
 cli.add_typer(eval_verb.group, name="eval", epilog=_epilog(eval_verb), context_settings=SETTINGS)
 _add("score", score, score.score)
@@ -138,7 +136,6 @@ _add("usage", usage, usage.usage)
 _add("list", list_verb, list_verb.list_)
 _add("recommend", recommend, recommend.recommend)
 _add("doctor", doctor, doctor.doctor)
-_add("train", train, train.train)
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ class VlmRecipe:
     exercises for a GPU; ``processes`` share the work on processors, each with batches of ``batch_tokens``.
     ``vision_rate`` is the vision tower's share of the learning rate once it has been trained on its own:
     0 keeps it as it is.
-    At 1 the first noisy gradients of the language model undo what it knew (`configs/train/RUNS.md`).
+    At 1 the first noisy gradients of the language model undo what it knew.
     ``bfloat16`` is used where the machine computes in it, and float32 elsewhere.
     ``count_weight`` is how much a verdict, a digit or a letter counts among the other tokens of a reply;
     ``glance_weight`` that of the side losses on what each image shows of a search (`vlm_glance`) and of each
@@ -311,8 +311,8 @@ def _together(processes: int, rank: int, meeting: Path | None) -> Iterator[Any]:
         for weight in weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-        told = torch.tensor([0.0 if rank else done * processes])
-        flat = torch.cat([*(w.grad.flatten() for w in weights), told])
+        count = torch.tensor([0.0 if rank else done * processes])
+        flat = torch.cat([*(w.grad.flatten() for w in weights), count])
         distributed.all_reduce(flat)
         flat /= processes
         parts = torch.split(flat[:-1], [w.numel() for w in weights])
