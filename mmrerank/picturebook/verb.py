@@ -171,21 +171,16 @@ def app(
     ] = False,
 ) -> None:
     """Open the web page on the picture book, which is drawn and indexed first."""
+    from mmrerank import ImageSearch
     from mmrerank.picturebook.run import example_queries, prepare_demo
-    from mmrerank_app.launch import launch
+    from mmrerank_app.launch import build, serve
 
     with working(), progress("drawing and indexing") as step:
         prepare_demo(index, progress=lambda stage, now, total: step(now, total))
         backend = opened(chat, device=device or "", given={}, cache=cache or "")
-    launch(
-        index=index,
-        chat=backend,
-        device=device or "",
-        examples=[q.text for q in example_queries()],
-        host=host,
-        port=port,
-        browser=not no_browser,
-    )
+        search = ImageSearch.open(index, chat=backend, device=device or "")
+        page = build(search, examples=[q.text for q in example_queries()])
+    serve(page, host=host, port=port, browser=not no_browser)
 
 
 @guarded
