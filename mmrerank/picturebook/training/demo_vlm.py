@@ -31,6 +31,7 @@ from mmrerank.picturebook.training.vlm_model import VlmShape, build, save
 from mmrerank.picturebook.training.vlm_step import batch_vision, look_once, loss_of
 from mmrerank.picturebook.world import stream
 
+_CORPUS = 4000  # exercises of each phase, whose texts make the tokenizer
 _WORTH_COMPILING = 1000  # steps
 
 
@@ -96,7 +97,7 @@ def corpus(pool: Pool, phases: tuple[Phase, ...], seed: int) -> list[str]:
     texts: list[str] = []
     for phase in phases:
         exercises = Exercises(pool.scenes, stream("train", seed + 99), "train", phase.mix)
-        for _ in range(4000):
+        for _ in range(_CORPUS):
             example = exercises.draw()
             texts += [*("".join(p.text or "" for p in m.parts) for m in example.messages)]
             texts.append(example.reply)
