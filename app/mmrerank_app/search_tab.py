@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from mmrerank.types import Query
 HINT = "Type what you are looking for, or choose a reference image."
 
 
-def search_tab(search: ImageSearch, *, methods: list[str], examples: list[str]) -> None:
+def search_tab(
+    search: ImageSearch, *, methods: list[str], method: str, examples: Sequence[str]
+) -> None:
     """Lays out the form inside the page being built and connects it."""
     import gradio as gr
 
@@ -31,9 +33,7 @@ def search_tab(search: ImageSearch, *, methods: list[str], examples: list[str]) 
         )  # fmt: skip
         go = gr.Button("Search", variant="primary", scale=1, elem_id="go")
     with gr.Row():
-        method = gr.Dropdown(
-            methods, value="cotrr" if "cotrr" in methods else methods[0], label="Method"
-        )
+        chosen = gr.Dropdown(methods, value=method, label="Method")
         k = gr.Slider(1, 50, value=10, step=1, label="Images shown")
         candidates = gr.Slider(1, 100, value=20, step=1, label="Images judged")
     with (
@@ -50,7 +50,7 @@ def search_tab(search: ImageSearch, *, methods: list[str], examples: list[str]) 
                 lines=2,
                 placeholder=hint(methods),
             )
-    inputs = [text, method, k, candidates, image, exclude, turns, options]
+    inputs = [text, chosen, k, candidates, image, exclude, turns, options]
     panel = gr.HTML(note(HINT), elem_id="result")
     if examples:
         gr.Examples([[e] for e in examples], inputs=[text], label="Examples", examples_per_page=8)

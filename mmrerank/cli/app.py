@@ -1,4 +1,4 @@
-"""``mmrerank app``: opens the web page on one index. The page itself is the package `app`."""
+"""``mmrerank app``: opens the web page on one index. The page itself is the package `mmrerank_app`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli.console import working
+from mmrerank.cli.console import say, working
 from mmrerank.cli.options import CacheFlag, ChatFlag, DeviceFlag, opened
-from mmrerank.errors import UsageError
+from mmrerank.errors import ModelError
 
-EXAMPLE = """mmrerank app
+EXAMPLE = """mmrerank app --index pictures
 mmrerank app --index pictures --chat transformers:Qwen/Qwen2.5-VL-7B-Instruct --port 8080"""
 
 
@@ -21,7 +21,7 @@ def app(
             "--index",
             metavar="X",
             show_default=False,
-            help="Index folder, or a name below ./indexes (default: demo).",
+            help="Index folder, or a name below ./indexes (default: the only one there).",
         ),
     ] = None,
     chat: ChatFlag = None,
@@ -41,28 +41,25 @@ def app(
     ] = False,
 ) -> None:
     """Open the web page: search, see before and after, and why."""
-    from mmrerank import config
-    from mmrerank_app.launch import launch
+    from mmrerank import ImageIndex, ImageSearch, catalog, config
+    from mmrerank_app.launch import build, serve
 
     settings = config.load(flags={"index": index, "chat": chat, "device": device, "cache": cache})
     with working():
-        backend = opened(settings.chat, device=settings.device, given={}, cache=settings.cache)
-    try:
-        launch(
-            index=settings.index,
-            chat=backend,
-            embedder=settings.embedder,
-            device=settings.device,
-            host=host,
-            port=port,
-            browser=not no_browser,
+        opened_index = ImageIndex.open(settings.index)
+        backend, method = None, "cotrr"
+        try:
+            spec = catalog.chosen("chat", settings.chat, opened_index.domain)
+        except ModelError as error:
+            say(f"warning: {error}. Until then the page searches without reranking")
+            method = "none"
+        else:
+            backend = opened(spec, device=settings.device, given={}, cache=settings.cache)
+        search = ImageSearch(
+            opened_index, chat=backend, embedder=settings.embedder, device=settings.device
         )
-    except OSError as error:
-        if "port" not in str(error):
-            raise
-        raise UsageError(
-            f"cannot listen at {host}:{port}; give another --port ({error})"
-        ) from error
+        page = build(search, method=method)
+    serve(page, host=host, port=port, browser=not no_browser)
 
 
 COMMAND = app

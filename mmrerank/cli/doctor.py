@@ -52,7 +52,10 @@ class Check:
 
 def doctor(
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also import every package and load the bundled models.")
+        bool,
+        typer.Option(
+            "--deep", help="Also import every package and load the models that came with one."
+        ),
     ] = False,
     chat: Annotated[
         str | None,
@@ -111,8 +114,8 @@ def _checks(deep: bool) -> Iterator[Check]:
         fix = f"pip install 'mmrerank[{extra}]'  # for {purpose}"
         yield _package(module, package, fix, needed=False, deep=deep)
     for card in catalog.cards():
-        if card.name == "bundled":
-            yield _bundled(card, deep)
+        if (folder := _folder_of(card)) is not None:
+            yield _shipped(card, folder, deep)
     yield from _environment()
     yield _writable(Path("indexes"))
 
@@ -127,7 +130,7 @@ def _package(module: str, package: str, fix: str, *, needed: bool, deep: bool) -
     if deep:
         try:
             importlib.import_module(module)
-        except Exception as error:  # whatever a broken installation raises is what is to be told
+        except Exception as error:  # a broken installation may raise anything
             why = f"{detail}; importing it fails: {type(error).__name__}: {error}"
             return Check(name=package, status="broken", needed=needed, detail=why, fix=fix)
     return Check(name=package, status="ok", needed=needed, detail=detail)
@@ -173,10 +176,15 @@ def _installed(distribution: str) -> bool:
     return True
 
 
-def _bundled(card: catalog.Card, deep: bool) -> Check:
-    folder = Path(card.spec.rpartition(":")[2])
-    name = f"bundled {card.kind}"
-    fix = "make train  # in a checkout; or pip install --force-reinstall mmrerank"
+def _folder_of(card: catalog.Card) -> Path | None:
+    """Where the weights of a row lie that came with a package; None for a model of a hub or a server."""
+    folder = Path(card.spec.partition(":")[2].removeprefix("local-dir:"))
+    return folder if folder.is_absolute() else None
+
+
+def _shipped(card: catalog.Card, folder: Path, deep: bool) -> Check:
+    name = f"{card.name} {card.kind}"
+    fix = "install the package again that the model came with: pip install --force-reinstall ..."
     if not folder.is_dir() or not any(folder.iterdir()):
         return Check(
             name=name, status="missing", needed=True, detail=f"nothing in {folder}", fix=fix
@@ -194,9 +202,10 @@ def _bundled(card: catalog.Card, deep: bool) -> Check:
         except Exception as error:  # the finding is that it does not load, and why
             return Check(name=name, status="broken", needed=True, detail=str(error), fix=fix)
     size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
+    limits = f"; knows the {card.domain} only" if card.domain else ""
     return Check(
         name=name, status="ok", needed=True,
-        detail=f"{size:.1f} MB{', loads' if deep else ''}; knows the {card.domain} only",
+        detail=f"{size:.1f} MB{', loads' if deep else ''}{limits}",
     )  # fmt: skip
 
 
@@ -241,8 +250,8 @@ def _print(checks: list[Check]) -> None:
     for check in checks:
         style = "red" if check.needed and check.status != "ok" else styles[check.status]
         word = "OK" if check.status == "ok" else check.status
-        told = "\n".join(filter(None, (check.detail, check.fix and f"-> {check.fix}")))
-        table.add_row(Text(word, style=style), Text(check.name), Text(told))
+        detail = "\n".join(filter(None, (check.detail, check.fix and f"-> {check.fix}")))
+        table.add_row(Text(word, style=style), Text(check.name), Text(detail))
     table_console().print(table)
 
 

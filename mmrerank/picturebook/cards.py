@@ -9,6 +9,8 @@ from mmrerank.catalog import Card
 DOMAIN = "picture book"
 """What the two models know, and the domain of an index of such pictures."""
 FOLDER = Path(__file__).parent
+PROMPTS = str(FOLDER / "prompts")
+"""The prompt profile that the language model was trained on."""
 
 CARDS = (
     Card(
@@ -24,6 +26,6 @@ CARDS = (
         spec=f"transformers:{FOLDER / 'models' / 'vlm'}",
         about="Tiny Qwen-VL-format model trained on the picture book, shipped with the package",
         corpora=(DOMAIN,),
-        prompts=str(FOLDER / "prompts"),
+        prompts=PROMPTS,
     ),
 )

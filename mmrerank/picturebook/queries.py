@@ -299,12 +299,12 @@ def make_queries(
     """
     known = truth or Truth(scenes)
     queries: list[DemoQuery] = []
-    said: set[tuple[str, ...]] = set()
+    asked: set[tuple[str, ...]] = set()
     while len(queries) < n:
         category = categories[len(queries) % len(categories)]
         for _ in range(3000):
             query = _compose(rng, split, pick(rng, scenes), category)
-            if query is None or (*query.turns, query.text) in said:
+            if query is None or (*query.turns, query.text) in asked:
                 continue
             if min_match <= int((known.grades(query.facts) == 3).sum()) <= max_match:
                 break
@@ -312,7 +312,7 @@ def make_queries(
             raise ValueError(
                 f"{len(scenes)} scenes are too few for {category} queries with {min_match} matches"
             )
-        said.add((*query.turns, query.text))
+        asked.add((*query.turns, query.text))
         queries.append(_named(query, f"q{len(queries):04d}"))
     return queries
 

@@ -1,7 +1,7 @@
 """The main job on the bundled defaults: draw the picture book, index it, search, rerank, explain.
 
 Everything goes through the public search object, as for any folder of pictures. The model is asked anew
-each time. The truth of the scenes is used for one thing only: to tell the person watching which of the
+each time. The truth of the scenes is used for one thing only: to tell the viewer which of the
 first ten pictures show all that was asked, before and after.
 """
 
@@ -37,8 +37,8 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
-    """One search of the demo; ``before`` and ``after`` say of each of its places whether all is shown there.
+class DemoSearch:
+    """One search of the demo; ``before`` and ``after`` say for each place whether it is a full match.
 
     They are empty, and ``full_in_all`` None, for a text of the user's own, whose truth nobody knows.
     """
@@ -53,7 +53,7 @@ class Shown:
 class DemoRun:
     """What a demo did: its searches, where the index and the report lie, seconds by stage."""
 
-    shown: tuple[Shown, ...]
+    searches: tuple[DemoSearch, ...]
     index: Path
     report: Path
     seconds: Mapping[str, float]
@@ -149,13 +149,16 @@ def run_demo(
     with _writing(target):
         target.write_text(page(results, title="mmrerank on the picture book"), "utf-8")
     clock.lap("report")
-    shown = (
-        [_shown(r, q, book, truth) for r, q in zip(results, asked, strict=True)]
+    searches = (
+        [_graded(r, q, book, truth) for r, q in zip(results, asked, strict=True)]
         if asked
-        else [Shown(result=r) for r in results]
+        else [DemoSearch(result=r) for r in results]
     )
     return DemoRun(
-        shown=tuple(shown), index=index_path(index), report=target.resolve(), seconds=clock.laps
+        searches=tuple(searches),
+        index=index_path(index),
+        report=target.resolve(),
+        seconds=clock.laps,
     )
 
 
@@ -169,9 +172,9 @@ def _writing(target: Path) -> Iterator[None]:
         ) from error
 
 
-def _shown(result: SearchResult, query: DemoQuery, book: World, truth: Truth) -> Shown:
+def _graded(result: SearchResult, query: DemoQuery, book: World, truth: Truth) -> DemoSearch:
     grades = dict(zip(book.names, truth.grades(query.facts).tolist(), strict=True))
-    return Shown(
+    return DemoSearch(
         result=result,
         before=tuple(grades[h.id] == 3 for h in result.first),
         after=tuple(grades[h.id] == 3 for h in result.hits),

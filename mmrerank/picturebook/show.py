@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mmrerank.picturebook.run import DemoRun, Shown
+from mmrerank.picturebook.run import DemoRun, DemoSearch
 from mmrerank.types import Hit
 
 SIGNS = {"met": "✓", "partly": "◐", "missed": "✗", "cannot_tell": "?"}
@@ -16,22 +16,22 @@ _PLACES = {1: "in first place", 3: "in the first three", 10: "in the first ten"}
 
 def show(run: DemoRun, console: Console) -> None:
     """Prints every search of ``run``, then where the report lies."""
-    for shown in run.shown:
-        _search(shown, console)
-    told = [s for s in run.shown if s.full_in_all]
-    if told:
-        console.print(f"Pictures that show everything asked for, over {len(told)} searches:")
+    for search in run.searches:
+        _search(search, console)
+    graded = [s for s in run.searches if s.full_in_all]
+    if graded:
+        console.print(f"Pictures that show everything asked for, over {len(graded)} searches:")
         for places, words in _PLACES.items():
-            before = sum(sum(s.before[:places]) for s in told)
-            after = sum(sum(s.after[:places]) for s in told)
+            before = sum(sum(s.before[:places]) for s in graded)
+            after = sum(sum(s.after[:places]) for s in graded)
             console.print(f"  {words:<20} {before:>2} before, {after:>2} after reranking")
     for name, seconds in run.seconds.items():
         console.print(f"{name:<18} {seconds:6.1f} s", style="dim")
     console.print(f"Report with pictures: {run.report}", soft_wrap=True)
 
 
-def _search(shown: Shown, console: Console) -> None:
-    result = shown.result
+def _search(search: DemoSearch, console: Console) -> None:
+    result = search.result
     console.rule(Text(result.query.words, style="bold"), align="left")
     for c in result.explanation.components:
         console.print(Text.assemble("  ", (f"{c.id} {c.kind:<12}", "cyan"), c.text))
@@ -51,10 +51,10 @@ def _search(shown: Shown, console: Console) -> None:
     console.print(table)
     if result.explanation.reason:
         console.print(f"  {result.explanation.reason}", style="italic", markup=False)
-    if shown.full_in_all is not None:
+    if search.full_in_all is not None:
         console.print(
-            f"  Show everything asked for: {sum(shown.before)} of the ten before, "
-            f"{sum(shown.after)} after ({shown.full_in_all} in the whole book)"
+            f"  Show everything asked for: {sum(search.before)} of the ten before, "
+            f"{sum(search.after)} after ({search.full_in_all} in the whole book)"
         )
     for warning in result.warnings:
         console.print(f"  warning: {warning}", style="yellow", markup=False)
@@ -83,5 +83,5 @@ def _grade(hit: Hit) -> str:
 def _why(hit: Hit) -> str:
     if hit.assessment is None:
         return ""
-    told = (f"{SIGNS[v.verdict]} {v.note or v.component}" for v in hit.assessment.verdicts)
-    return "  ".join(told) or hit.assessment.reason
+    notes = (f"{SIGNS[v.verdict]} {v.note or v.component}" for v in hit.assessment.verdicts)
+    return "  ".join(notes) or hit.assessment.reason

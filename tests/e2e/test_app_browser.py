@@ -36,7 +36,7 @@ def address(tmp_path: Path) -> Iterator[str]:
     log = (tmp_path / "app.log").open("wb")
     home = Path(os.environ.get("MMRERANK_APP_HOME", tmp_path))
     server = subprocess.Popen(
-        [sys.executable, "-m", "mmrerank", "app", "--port", str(port), "--no-browser"],
+        [sys.executable, "-m", "mmrerank", "demo", "app", "--port", str(port), "--no-browser"],
         cwd=home, stdout=log, stderr=log,
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"

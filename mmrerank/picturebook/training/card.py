@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mmrerank.picturebook.cards import PROMPTS
 from mmrerank.rerank import prompting
 
-PROMPTS = ("deconstruct", "evaluate", "order", "score", "prefer", "pick", "grade")
+TRAINED_ON = ("deconstruct", "evaluate", "order", "score", "prefer", "pick", "grade")
 _TEXT = {
     "vlm": (
         "Picture-book multimodal model",
         "A Qwen2.5-VL of about 3.5 million parameters, trained from nothing on scenes drawn by "
-        "`mmrerank.picturebook`, with the prompts of `mmrerank.rerank.prompts`.",
+        "`mmrerank.picturebook`, with the prompts of `mmrerank/picturebook/prompts`.",
         "Knows the picture book's things, colours, places and weathers and nothing else. Its order follows "
         "its verdicts, but the sentence it puts before that order is often wrong. Asked by looking alone "
         "(score, prefer, pick, grade, or order with images), it gains less. It was not trained on `single`. "
@@ -37,6 +38,7 @@ def write_card(folder: Path, kind: str, *, recipe: str, figures: Mapping[str, An
     lines += ["", "## Limits", "", limits, ""]
     if kind == "vlm":
         lines += ["## Prompts it was trained on (SHA-256)", ""]
-        lines += [f"- {name}: `{prompting.load(name).digest}`" for name in PROMPTS]
+        with prompting.profile(PROMPTS):
+            lines += [f"- {name}: `{prompting.load(name).digest}`" for name in TRAINED_ON]
         lines += [""]
     (folder / "README.md").write_text("\n".join(lines), "utf-8")

@@ -31,6 +31,7 @@ from mmrerank.picturebook.training.vlm_model import VlmShape, build, save
 from mmrerank.picturebook.training.vlm_step import batch_vision, look_once, loss_of
 from mmrerank.picturebook.world import stream
 
+_CORPUS = 4000  # exercises of each phase, whose texts make the tokenizer
 _WORTH_COMPILING = 1000  # steps
 
 
@@ -51,7 +52,7 @@ class VlmRecipe:
     exercises for a GPU; ``processes`` share the work on processors, each with batches of ``batch_tokens``.
     ``vision_rate`` is the vision tower's share of the learning rate once it has been trained on its own:
     0 keeps it as it is.
-    At 1 the first noisy gradients of the language model undo what it knew (`configs/train/RUNS.md`).
+    At 1 the first noisy gradients of the language model undo what it knew.
     ``bfloat16`` is used where the machine computes in it, and float32 elsewhere.
     ``count_weight`` is how much a verdict, a digit or a letter counts among the other tokens of a reply;
     ``glance_weight`` that of the side losses on what each image shows of a search (`vlm_glance`) and of each
@@ -96,7 +97,7 @@ def corpus(pool: Pool, phases: tuple[Phase, ...], seed: int) -> list[str]:
     texts: list[str] = []
     for phase in phases:
         exercises = Exercises(pool.scenes, stream("train", seed + 99), "train", phase.mix)
-        for _ in range(4000):
+        for _ in range(_CORPUS):
             example = exercises.draw()
             texts += [*("".join(p.text or "" for p in m.parts) for m in example.messages)]
             texts.append(example.reply)
@@ -311,8 +312,8 @@ def _together(processes: int, rank: int, meeting: Path | None) -> Iterator[Any]:
         for weight in weights:
             if weight.grad is None:
                 weight.grad = torch.zeros_like(weight)
-        told = torch.tensor([0.0 if rank else done * processes])
-        flat = torch.cat([*(w.grad.flatten() for w in weights), told])
+        count = torch.tensor([0.0 if rank else done * processes])
+        flat = torch.cat([*(w.grad.flatten() for w in weights), count])
         distributed.all_reduce(flat)
         flat /= processes
         parts = torch.split(flat[:-1], [w.numel() for w in weights])

@@ -31,7 +31,7 @@ _KINDS = 0.3  # how much telling kinds apart counts beside being near the sum of
 _GAIN = 10.0
 
 
-class Sayings:
+class WordSums:
     """What tokens are to be: tables of unit vectors for the words of each question."""
 
     def __init__(self, words: Mapping[str, torch.Tensor]) -> None:
@@ -51,17 +51,17 @@ class Sayings:
         things = torch.from_numpy(np.stack([labels(s, cells) for s in scenes]))
         stands = torch.from_numpy(np.stack([positions_of(s, cells) for s in scenes]))
         kinds, colours, sizes, rows, columns, places, weathers = self.tables
-        said = rows[stands[..., 0]] + columns[stands[..., 1]] + self.cells[stands[..., 2]]
+        target = rows[stands[..., 0]] + columns[stands[..., 1]] + self.cells[stands[..., 2]]
         # where nothing stands there is nothing to look up, and a look that strays there learns nothing wrong
-        said = said * (things[..., :1] > 0)
+        target = target * (things[..., :1] > 0)
         for n, table in enumerate((kinds, colours, sizes)):
-            said = said + functional.pad(table, (0, 0, 1, 0))[things[..., n]]  # 0 is nothing
+            target = target + functional.pad(table, (0, 0, 1, 0))[things[..., n]]  # 0 is nothing
         place = places[[PLACES.index(s.place) for s in scenes]]
         weather = weathers[[WEATHERS.index(s.weather) for s in scenes]]
         weights = torch.stack([_weights(s, cells) for s in scenes])
-        return said + _SETTING * (place + weather)[:, None], weights, things[..., 0]
+        return target + _SETTING * (place + weather)[:, None], weights, things[..., 0]
 
-    def kinds_told(self, tokens: torch.Tensor) -> torch.Tensor:
+    def kind_logits(self, tokens: torch.Tensor) -> torch.Tensor:
         """Logits ``(..., kinds)`` of what ``tokens`` say, by what each kind's word has to itself."""
         own = self.tables[0] - self.tables[0].mean(0)
         return _GAIN * tokens.float() @ own.T.to(tokens.device)
@@ -80,9 +80,9 @@ Look = Callable[[NDArray[np.int64]], torch.Tensor]
 
 
 def fit_last_layer(
-    look: Look, last: nn.Linear, pool: Pool, sayings: Sayings, *, cells: int, scenes: int = 4000
+    look: Look, last: nn.Linear, pool: Pool, sums: WordSums, *, cells: int, scenes: int = 4000
 ) -> None:
-    """Sets the tower's last layer to the least-squares map onto ``sayings``, from some scenes of ``pool``."""
+    """Sets the tower's last layer to the least-squares map onto ``sums``, from some scenes of ``pool``."""
     kept: list[torch.Tensor] = []
     hook = last.register_forward_pre_hook(lambda _, given: kept.append(given[0].detach().cpu()))
     count = min(scenes, len(pool))
@@ -90,13 +90,13 @@ def fit_last_layer(
         for n in range(0, count, 128):
             look(np.arange(n, min(n + 128, count)))
     hook.remove()
-    said, weights, _ = sayings.of(pool.scenes[:count], cells)
+    target, weights, _ = sums.of(pool.scenes[:count], cells)
     given = torch.cat(kept).flatten(0, -2).double()
     given = torch.cat([given, torch.ones(len(given), 1, dtype=torch.float64)], 1)
     weighted = given * weights.flatten().double()[:, None]
     square = weighted.T @ given
     square += 1e-3 * square.diagonal().mean() * torch.eye(len(square), dtype=torch.float64)
-    solved = torch.linalg.solve(square, weighted.T @ said.flatten(0, 1).double())
+    solved = torch.linalg.solve(square, weighted.T @ target.flatten(0, 1).double())
     with torch.no_grad():
         last.weight.copy_(solved[:-1].T)
         last.bias.copy_(solved[-1])
@@ -106,7 +106,7 @@ def train_words(
     look: Look,
     tower: Iterable[nn.Parameter],
     pool: Pool,
-    sayings: Sayings,
+    sums: WordSums,
     *,
     cells: int,
     steps: int,
@@ -126,11 +126,11 @@ def train_words(
         chosen = rng.integers(len(pool), size=batch)
         scenes = [pool.scenes[int(n)] for n in chosen]
         tokens = look(chosen)
-        said, weight, kinds = (t.to(tokens.device) for t in sayings.of(scenes, cells))
-        far = (tokens.float() - said).square().sum(-1)
+        target, weight, kinds = (t.to(tokens.device) for t in sums.of(scenes, cells))
+        far = (tokens.float() - target).square().sum(-1)
         there = kinds > 0
-        told = sayings.kinds_told(tokens[there])
-        named = functional.cross_entropy(told, kinds[there] - 1, reduction="none")
+        logits = sums.kind_logits(tokens[there])
+        named = functional.cross_entropy(logits, kinds[there] - 1, reduction="none")
         near = (far * weight).sum() / weight.sum()
         loss = near + _KINDS * (named * weight[there]).sum() / weight[there].sum()
         optimizer.zero_grad(set_to_none=True)
@@ -138,5 +138,5 @@ def train_words(
         nn.utils.clip_grad_norm_(tower, 1.0)
         optimizer.step()
         if step % 10 == 9:
-            right = told.argmax(-1) == kinds[there] - 1
+            right = logits.argmax(-1) == kinds[there] - 1
             report(step + 1, float(near.detach()), float(right.float().mean()))

@@ -13,6 +13,11 @@ from mmrerank.picturebook.training.log import Progress
 MODELS = ("clip", "vlm")
 
 
+def recipe_file(name: str) -> Path:
+    """The file of a recipe: ``clip`` and ``vlm`` are the shipped ones, anything else is a path."""
+    return Path(__file__).with_name(f"{name}.yaml") if name in MODELS else Path(name)
+
+
 def train(
     recipe: Path,
     *,
@@ -50,5 +55,5 @@ def train(
 
         plan = build(ClipRecipe, values, where=str(recipe))
         figures = train_clip(plan, out, steps=steps or plan.steps, resume=resume, progress=progress)
-    write_card(out / "model", model, recipe=f"configs/train/{recipe.name}", figures=figures)
+    write_card(out / "model", model, recipe=recipe.name, figures=figures)
     return figures

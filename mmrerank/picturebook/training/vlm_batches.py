@@ -281,8 +281,8 @@ def _pieces(example: Example) -> list[tuple[str, bool]]:
     rest = example.reply + "<|im_end|>"
     pieces: list[tuple[str, bool]] = []
     for given in example.given:
-        told, _, rest = rest.partition(given)
-        pieces += [(told, True), (given, False)]
+        before, _, rest = rest.partition(given)
+        pieces += [(before, True), (given, False)]
     return [*pieces, (rest, True)]
 
 

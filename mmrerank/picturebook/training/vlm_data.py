@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from mmrerank.messages import Ask
+from mmrerank.picturebook.cards import PROMPTS
 from mmrerank.picturebook.facts import Fact, Judgement, Noun, Verdict, grade_verdicts
 from mmrerank.picturebook.queries import DemoQuery
 from mmrerank.picturebook.training.vlm_example import Example
@@ -26,7 +27,7 @@ from mmrerank.picturebook.training.vlm_named import Named, named_in
 from mmrerank.picturebook.training.vlm_notes import note, seen
 from mmrerank.picturebook.training.vlm_searches import Asked, Row, Searches, as_query
 from mmrerank.picturebook.world import Scene, Split, pick
-from mmrerank.rerank import comparisons, judgements
+from mmrerank.rerank import comparisons, judgements, prompting
 from mmrerank.types import VERDICTS, Assessment, Candidate, Component, Image
 from mmrerank.types import Verdict as VerdictValue
 
@@ -61,7 +62,23 @@ class Exercises(Searches):
         mix: Mapping[str, float],
     ) -> None:
         super().__init__(scenes, rng, split)
+        makers = {
+            "list": self._list,
+            "tell": self._tell,
+            "find": self._find,
+            "name": self._name,
+            "evaluate": self._evaluate,
+            "deconstruct": self._deconstruct,
+            "spell": self._spell,
+            "order": self._order,
+            "score": self._score,
+            "prefer": self._prefer,
+            "pick": self._pick,
+            "grade": self._grade,
+            "look": self._look,
+        }
         self.tasks = sorted(mix)
+        self._makers = [makers[task] for task in self.tasks]
         # processes that draw for this one see when it changes
         self.weights = torch.zeros(len(self.tasks), dtype=torch.float64)
         self.weights.share_memory_()  # type: ignore[no-untyped-call]
@@ -75,9 +92,9 @@ class Exercises(Searches):
     def draw(self) -> Example:
         """The next example."""
         weights = self.weights.numpy().copy()
-        task = self.tasks[int(self.rng.choice(len(self.tasks), p=weights / weights.sum()))]
-        example: Example = getattr(self, f"_{task}")()
-        return example
+        make = self._makers[int(self.rng.choice(len(self.tasks), p=weights / weights.sum()))]
+        with prompting.profile(PROMPTS):
+            return make()
 
     # --- tasks --------------------------------------------------------------------------------------
 
@@ -132,12 +149,12 @@ class Exercises(Searches):
             else self.mixed() if turn < 0.53
             else self.search()
         )  # fmt: skip
-        return self._taken_apart(demo)
+        return self._decomposed(demo)
 
     def _spell(self) -> Example:
-        return self._taken_apart(self.strange())
+        return self._decomposed(self.strange())
 
-    def _taken_apart(self, demo: DemoQuery) -> Example:
+    def _decomposed(self, demo: DemoQuery) -> Example:
         ask = judgements.deconstruct(as_query(demo))
         body = {"components": [{"kind": f.kind, "text": f.text} for f in demo.facts]}
         return _example(ask, body, (demo.reference,) if demo.reference else ())
@@ -202,8 +219,8 @@ class Exercises(Searches):
         shown = (*((reference,) if reference else ()), row.scene)
         fits = (fit(facts, row.verdicts),)
         made = _example(ask, None, shown, fits=fits, nouns=nouns_of(facts))
-        said = ask.messages[-1].parts[-1].text or ""
-        again = () if reference else named_in(said, self.scenes[row.scene])
+        text = ask.messages[-1].parts[-1].text or ""
+        again = () if reference else named_in(text, self.scenes[row.scene])
         return replace(made, reply="yes" if row.quality == 1 else "no", again=again)
 
     def _prefer(self) -> Example:
@@ -241,9 +258,11 @@ class Exercises(Searches):
         made = self._about(ask, body, asked, rows)
         named: list[Named] = []
         for label, row in zip(ask.labels, rows, strict=True):
-            told = compact(body[label])
+            score = compact(body[label])
             named += named_in(
-                told, self.scenes[row.scene], made.reply.index(f'"{label}":{told}') + len(label) + 3
+                score,
+                self.scenes[row.scene],
+                made.reply.index(f'"{label}":{score}') + len(label) + 3,
             )
         return replace(made, named=tuple(named))
 

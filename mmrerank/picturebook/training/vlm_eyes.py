@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from mmrerank.picturebook.training.eyes import train_eyes
-from mmrerank.picturebook.training.eyes_words import Sayings, fit_last_layer, train_words
+from mmrerank.picturebook.training.eyes_words import WordSums, fit_last_layer, train_words
 from mmrerank.picturebook.training.log import Log, Progress
 from mmrerank.picturebook.training.vlm_batches import Encoder
 from mmrerank.picturebook.training.vlm_model import embeddings_of
@@ -44,7 +44,7 @@ def open_eyes(
     tower = model.model.visual
     words = anchors(model, encoder.tokenizer)
     seen = Log(out, columns=("step", "loss", "kinds_right"))
-    said = Log(out / "words", columns=("step", "loss", "kinds_right"))
+    words_log = Log(out / "words", columns=("step", "loss", "kinds_right"))
 
     def done(step: int) -> None:
         if progress:
@@ -54,8 +54,8 @@ def open_eyes(
         seen.add(step, round(loss, 4), round(right, 4))
         done(step)
 
-    def report_said(step: int, loss: float, right: float) -> None:
-        said.add(step, round(loss, 4), round(right, 4))
+    def report_words(step: int, loss: float, right: float) -> None:
+        words_log.add(step, round(loss, 4), round(right, 4))
         done(steps + step)
 
     def tokens(chosen: NDArray[np.int64]) -> torch.Tensor:
@@ -79,17 +79,17 @@ def open_eyes(
         positions=True,
         anchors=words,
     )
-    sayings = Sayings(words)
-    fit_last_layer(tokens, tower.merger.mlp[-1], pool, sayings, cells=cells)
+    sums = WordSums(words)
+    fit_last_layer(tokens, tower.merger.mlp[-1], pool, sums, cells=cells)
     train_words(
         tokens,
         tower.parameters(),
         pool,
-        sayings,
+        sums,
         cells=cells,
         steps=words_steps,
         batch=batch,
         learning_rate=words_learning_rate,
         seed=seed + 1,
-        report=report_said,
+        report=report_words,
     )

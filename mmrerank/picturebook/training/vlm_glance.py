@@ -94,16 +94,16 @@ def named(
 
 
 def glance_loss(
-    told: torch.Tensor, fits: torch.Tensor, places: torch.Tensor, words: torch.Tensor
+    states: torch.Tensor, fits: torch.Tensor, places: torch.Tensor, words: torch.Tensor
 ) -> torch.Tensor:
-    """What the vectors ``told`` (n, width) that close images should say, of `words_of`: mean cross-entropy.
+    """What the vectors ``states`` (n, width) that close images should say, of `words_of`: mean cross-entropy.
 
     ``fits`` (n, `WORDS`) as `fit` has them; ``places`` (n,) which image of its search it is, -1 if the only.
     """
-    said = (
-        functional.normalize(told.float(), dim=-1) @ functional.normalize(words.float(), dim=-1).T
+    logits = (
+        functional.normalize(states.float(), dim=-1) @ functional.normalize(words.float(), dim=-1).T
     )
-    fitting, letters = _GAIN * said[:, : len(WORDS)], _GAIN * said[:, len(WORDS) :]
+    fitting, letters = _GAIN * logits[:, : len(WORDS)], _GAIN * logits[:, len(WORDS) :]
     asked = ~fits.isnan()
     loss = functional.binary_cross_entropy_with_logits(fitting[asked], fits[asked])
     named = places >= 0
@@ -112,12 +112,14 @@ def glance_loss(
     return loss
 
 
-def named_loss(told: torch.Tensor, wanted: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-    """The same of the visual tokens ``told`` (n, width) and what `named` says of them, (n, 2)."""
+def named_loss(states: torch.Tensor, wanted: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    """The same of the visual tokens ``states`` (n, width) and what `named` says of them, (n, 2)."""
     both = words[[WORDS.index("subject"), WORDS.index("exclusion")]]
-    said = functional.normalize(told.float(), dim=-1) @ functional.normalize(both.float(), dim=-1).T
+    logits = (
+        functional.normalize(states.float(), dim=-1) @ functional.normalize(both.float(), dim=-1).T
+    )
     there = ~wanted.isnan()
-    return functional.binary_cross_entropy_with_logits(_GAIN * said[there], wanted[there])
+    return functional.binary_cross_entropy_with_logits(_GAIN * logits[there], wanted[there])
 
 
 def words_of(model: Any, tokenizer: Any) -> torch.Tensor:

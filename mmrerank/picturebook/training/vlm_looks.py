@@ -31,20 +31,20 @@ def list_all(scene: Scene, number: int) -> Example:
 
 def tell(scene: Scene, number: int, facts: Sequence[Fact]) -> Example:
     """Of each of ``facts`` what is seen and the verdict."""
-    told = [f"{seen(f, scene)}, {f.judge(scene).verdict}" for f in facts]
-    return _one_by_one("tell", TELL_PROMPT, number, scene, [f.text for f in facts], told)
+    answers = [f"{seen(f, scene)}, {f.judge(scene).verdict}" for f in facts]
+    return _one_by_one("tell", TELL_PROMPT, number, scene, [f.text for f in facts], answers)
 
 
 def find(scene: Scene, number: int, nouns: Sequence[Noun]) -> Example:
     """Of each of ``nouns`` where it is and how many there are."""
-    told = [seen(CountFact(noun=noun, count=1), scene) for noun in nouns]
+    answers = [seen(CountFact(noun=noun, count=1), scene) for noun in nouns]
     asked = [noun.bare for noun in nouns]
-    return _one_by_one("find", FIND_PROMPT, number, scene, asked, told)
+    return _one_by_one("find", FIND_PROMPT, number, scene, asked, answers)
 
 
-def name(scene: Scene, number: int, said: Sequence[str]) -> Example:
-    """Nouns as they are ``said``, and nothing to reply: looks at the picture side by side."""
-    reply = "; ".join(said)
+def name(scene: Scene, number: int, phrases: Sequence[str]) -> Example:
+    """Nouns as they are ``phrases``, and nothing to reply: looks at the picture side by side."""
+    reply = "; ".join(phrases)
     return Example(
         task="name",
         messages=_shown(NAME_PROMPT),
@@ -58,12 +58,12 @@ def name(scene: Scene, number: int, said: Sequence[str]) -> Example:
 def listing(scene: Scene) -> str:
     """Place, weather and every thing by where it is, in reading order."""
     things = sorted(scene.things, key=lambda t: (cell(t.x, t.y), t.inside is not None))
-    told = []
+    answers = []
     for thing in things:
         row, column = cell(thing.x, thing.y)
         where = "inside" if thing.inside is not None else f"{ROWS[row]} {COLUMNS[column]}"
-        told.append(f"{where} {thing.size} {thing.colour} {thing.kind}")
-    return f"{scene.place}, {scene.weather}; " + ", ".join(told)
+        answers.append(f"{where} {thing.size} {thing.colour} {thing.kind}")
+    return f"{scene.place}, {scene.weather}; " + ", ".join(answers)
 
 
 def _shown(prompt: str) -> tuple[Message, ...]:
@@ -80,11 +80,11 @@ def _one_by_one(
     number: int,
     scene: Scene,
     asked: Sequence[str],
-    told: Sequence[str],
+    answers: Sequence[str],
 ) -> Example:
-    """``asked: told; asked: told``, of which only what is told has to be learnt."""
+    """``asked: answer; asked: answer``, of which only the answers have to be learnt."""
     given = tuple(f"{'; ' if i else ''}{a}:" for i, a in enumerate(asked))
-    reply = "".join(f"{ask} {tell}" for ask, tell in zip(given, told, strict=True))
+    reply = "".join(f"{ask} {tell}" for ask, tell in zip(given, answers, strict=True))
     return Example(
         task=task,
         messages=_shown(prompt),

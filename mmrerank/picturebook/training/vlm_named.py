@@ -69,9 +69,9 @@ def named_words(model: Any, tokenizer: Any) -> torch.Tensor:
     return known
 
 
-def naming_loss(told: torch.Tensor, truth: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy of what the vectors ``told`` (n, width) say of each word, given (n, `WORDS`)."""
+def naming_loss(states: torch.Tensor, truth: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy of what the vectors ``states`` (n, width) say of each word, given (n, `WORDS`)."""
     # what all words have in common says nothing
     apart = functional.normalize((words - words.mean(0)).float(), dim=-1)
-    said = _GAIN * functional.normalize(told.float(), dim=-1) @ apart.T
-    return functional.binary_cross_entropy_with_logits(said, truth)
+    logits = _GAIN * functional.normalize(states.float(), dim=-1) @ apart.T
+    return functional.binary_cross_entropy_with_logits(logits, truth)

@@ -69,7 +69,7 @@ class Searches:
 
     def search(self) -> DemoQuery:
         """Any search, once in a while for something from outside the world."""
-        return self.meant(self._category(), unknown=0.1)[1]
+        return self.answered(self._category(), unknown=0.1)[1]
 
     def seldom(self) -> DemoQuery:
         """A search with a part that few searches have or, naming two things, is easily got wrong."""
@@ -103,7 +103,7 @@ class Searches:
             )
         else:
             fact = UnknownFact(word=outside(self.rng, self.split))
-        return self._said((fact,))
+        return self._phrased((fact,))
 
     def strange(self) -> DemoQuery:
         """A search with one to four words from outside, which can only be copied, and some known parts."""
@@ -120,7 +120,7 @@ class Searches:
             setting.append(PlaceFact(place=scene.place))
         if self.rng.random() < 0.2:
             setting.append(WeatherFact(weather=scene.weather))
-        return self._said((*things, *setting))
+        return self._phrased((*things, *setting))
 
     def mixed(self) -> DemoQuery:
         """A search with parts of any kinds beside each other, one to four of them."""
@@ -129,9 +129,9 @@ class Searches:
             facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, 5)))
             settings = [type(f) for f in facts if isinstance(f, PlaceFact | WeatherFact)]
             if len(set(settings)) == len(settings):
-                return self._said(tuple(sorted(facts, key=_said_late)))
+                return self._phrased(tuple(sorted(facts, key=_phrased_late)))
 
-    def _said(self, facts: tuple[Fact, ...]) -> DemoQuery:
+    def _phrased(self, facts: tuple[Fact, ...]) -> DemoQuery:
         phrasing = self._phrasing()
         text, practised = say(self.rng, facts, phrasing), is_practised(phrasing)
         return DemoQuery(category="setting", text=text, facts=facts, practised=practised)
@@ -152,14 +152,14 @@ class Searches:
         """
         count = min(count, max(1, len(self.scenes) // 2))
         while True:
-            shown, demo = self.meant(self._category() if category is None else category)
+            shown, demo = self.answered(self._category() if category is None else category)
             near = sorted(
                 (self.row(n, demo.facts) for n in self._near(demo.facts, 2 * count + 4) - {shown}),
                 key=lambda r: -r.quality,
             )
             # the closest others make it hard, chance ones keep it honest
-            meant = self.rng.random() < (0.4 if count == 1 else 0.7)
-            rows = [self.row(shown, demo.facts)] if meant else []
+            matching = self.rng.random() < (0.4 if count == 1 else 0.7)
+            rows = [self.row(shown, demo.facts)] if matching else []
             while len(rows) < count and near:
                 close = self.rng.random() < 0.5
                 rows.append(near.pop(0 if close else int(self.rng.integers(len(near)))))
@@ -197,7 +197,7 @@ class Searches:
         turn = self.rng.random()
         return "composed" if turn < 0.16 else "dialogue" if turn < 0.29 else ""
 
-    def meant(self, category: str, *, unknown: float = 0.0) -> tuple[int, DemoQuery]:
+    def answered(self, category: str, *, unknown: float = 0.0) -> tuple[int, DemoQuery]:
         """A scene of the pool and a search of ``category`` ("": any) that it fully meets."""
         # only scenes with things of one sort can be composed from a reference
         alone = self.alone if category == "composed" else []
@@ -210,7 +210,7 @@ class Searches:
         demo = sample_query(self.rng, self.split, scene, category=category, unknown=unknown)
         if demo.turns or demo.reference:
             return demo  # these have wordings of their own
-        return replace(self._said(demo.facts), category=demo.category)
+        return replace(self._phrased(demo.facts), category=demo.category)
 
     def question(
         self, scene: Scene, *, easy: bool = False, most: int = 6
@@ -222,13 +222,13 @@ class Searches:
         if easy or self.rng.random() < 0.3:
             category = self._category()
             own = easy or self.rng.random() < 0.5
-            demo = self._asked(scene, category) if own else self.meant(category)[1]
+            demo = self._asked(scene, category) if own else self.answered(category)[1]
             return as_query(demo), demo.facts, demo.reference
         facts = sample_facts(self.rng, self.split, scene, int(self.rng.integers(1, most + 1)))
-        return as_query(self._said(facts)), facts, None
+        return as_query(self._phrased(facts)), facts, None
 
 
-def _said_late(fact: Fact) -> int:
+def _phrased_late(fact: Fact) -> int:
     """Where a fact stands in a search: things, place, weather, what is unwanted."""
     late = (PlaceFact, WeatherFact, ExclusionFact)
     return late.index(type(fact)) + 1 if type(fact) in late else 0

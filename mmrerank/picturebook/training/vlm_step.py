@@ -182,8 +182,8 @@ def loss_of(
     if glance:
         known = words_of(model, encoder.tokenizer)
         for states in out.hidden_states[-3:-1]:  # after the last layers but two and but one
-            told = states[batch.ends[:, 0], batch.ends[:, 1] - first]
-            side = glance_loss(told, batch.fits, batch.places, known)
+            ends = states[batch.ends[:, 0], batch.ends[:, 1] - first]
+            side = glance_loss(ends, batch.fits, batch.places, known)
             loss = loss + 0.5 * glance_weight * side
         if batch.marks is not None:
             # early, for the ends of the images to gather
@@ -194,9 +194,9 @@ def loss_of(
                 loss = loss + glance_weight * named_loss(tokens, marks, known)
     if naming:
         # two layers before the last, so that these can use what was seen
-        told = out.hidden_states[-3:][0][batch.things[:, 0], batch.things[:, 1] - first]
+        words = out.hidden_states[-3:][0][batch.things[:, 0], batch.things[:, 1] - first]
         loss = loss + glance_weight * naming_loss(
-            told, batch.seen, named_words(model, encoder.tokenizer)
+            words, batch.seen, named_words(model, encoder.tokenizer)
         )
     return loss
 

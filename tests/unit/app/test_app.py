@@ -14,11 +14,13 @@ def test_methods_come_from_the_registry() -> None:
 
 
 def test_the_page_builds() -> None:
-    page = build(object(), examples=["a boat"])  # type: ignore[arg-type]
+    page = build(object(), examples=["a boat"], method="none")  # type: ignore[arg-type]
     assert page.title == "mmrerank"
     # a reference image reaches our decoder as it was uploaded
     (image,) = (b for b in page.blocks.values() if type(b).__name__ == "Image")
     assert (image.type, image.image_mode) == ("filepath", None)
+    (chosen,) = (b for b in page.blocks.values() if type(b).__name__ == "Dropdown")
+    assert chosen.value == "none"
 
 
 def test_errors_are_shown_and_escaped() -> None:

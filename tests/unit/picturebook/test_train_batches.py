@@ -39,6 +39,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pool, Exercises, En
     return pool, exercises, encoder, (model, processor)
 
 
+@pytest.mark.slow
 def test_pictures_seen_once_give_the_same_loss(
     world: tuple,  # type: ignore[type-arg]
     tmp_path: Path,
@@ -96,6 +97,7 @@ def test_training_sees_the_pixels_and_the_text_that_use_sees(world: tuple) -> No
     assert spelt == encoder.text(example)
 
 
+@pytest.mark.slow
 def test_shared_instructions_change_neither_loss_nor_gradient(world: tuple, monkeypatch) -> None:  # type: ignore[no-untyped-def,type-arg]
     from mmrerank.picturebook.training import vlm_step
 
@@ -115,6 +117,7 @@ def test_shared_instructions_change_neither_loss_nor_gradient(world: tuple, monk
         assert torch.allclose(found[0][1], found[1][1], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_side_loss_changes_with_shared_instructions_as_little(  # type: ignore[no-untyped-def]
     world: tuple,  # type: ignore[type-arg]
     monkeypatch,
@@ -214,6 +217,7 @@ def _where(thing: Thing) -> tuple[str, str]:
     return ROWS[row], COLUMNS[column]
 
 
+@pytest.mark.slow
 def test_batches_made_in_other_processes_are_whole_and_differ(world: tuple) -> None:  # type: ignore[type-arg]
     _, exercises, encoder, _ = world
     source = supply(exercises, encoder, tokens=900, workers=2)
@@ -224,6 +228,7 @@ def test_batches_made_in_other_processes_are_whole_and_differ(world: tuple) -> N
     assert first.ids.shape != second.ids.shape or not torch.equal(first.ids, second.ids)
 
 
+@pytest.mark.slow
 def test_batches_follow_the_mix_in_other_processes_too(world: tuple) -> None:  # type: ignore[type-arg]
     pool, _, encoder, _ = world
     both = Exercises(pool.scenes, stream("train", 8), "train", {"score": 1, "find": 1})
@@ -253,7 +258,8 @@ def test_pictures_of_one_size_attended_to_at_once_look_the_same(world: tuple) ->
     assert torch.allclose(torch.stack(tuple(apart)), ours, atol=1e-5)
 
 
-@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("compiled", [False, True])
 def test_fast_layers_are_as_near_to_float32_as_autocast_is(
     world: tuple,  # type: ignore[type-arg]
     compiled: bool,

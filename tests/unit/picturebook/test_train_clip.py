@@ -45,6 +45,7 @@ def recipe(folder: Path, text: str) -> Path:
     return file
 
 
+@pytest.mark.slow
 def test_the_dual_encoder_recipe_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from PIL import Image as Pillow
 

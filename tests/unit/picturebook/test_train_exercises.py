@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 
 from mmrerank.picturebook.facts import CountFact, ExclusionFact, Noun, PlaceFact, SubjectFact
 from mmrerank.picturebook.training.vlm_data import Exercises
@@ -30,6 +31,7 @@ def test_what_an_image_shows_of_a_search_by_kind_of_part() -> None:
     assert told["every"] == 0
 
 
+@pytest.mark.slow
 def test_a_verdict_follows_from_its_note_alone() -> None:
     rng = stream("validation", 8)
     found: dict[str, str] = {}
@@ -121,6 +123,7 @@ def test_one_weather_beside_another_that_is_not_wanted_and_numbers_are_practised
     assert all(counts.count(n) > 0.1 * len(counts) for n in (1, 2, 3, 4))
 
 
+@pytest.mark.slow
 def test_images_are_judged_beside_references_that_show_what_they_do_not() -> None:
     rng = stream("train", 21)
     pool = [sample_scene(rng, "train") for _ in range(200)]

@@ -10,7 +10,7 @@ from torch import nn
 
 from mmrerank.picturebook import words
 from mmrerank.picturebook.training.eyes import labels, positions_of, shown
-from mmrerank.picturebook.training.eyes_words import Sayings, fit_last_layer, train_words
+from mmrerank.picturebook.training.eyes_words import WordSums, fit_last_layer, train_words
 from mmrerank.picturebook.training.pool import Pool, make_pool
 from mmrerank.picturebook.world import (
     COLOURS,
@@ -29,11 +29,11 @@ WIDTH = 64
 
 
 @pytest.fixture(scope="module")
-def sayings() -> Sayings:
+def sums() -> WordSums:
     names = (*KINDS, *COLOURS, *SIZES, *ROWS, *COLUMNS, *PLACES, *WEATHERS)
     drawn = torch.randn(len(names), WIDTH, generator=torch.Generator().manual_seed(1))
     # words have much in common, which must not matter
-    return Sayings(dict(zip(names, drawn + 3.0, strict=True)))
+    return WordSums(dict(zip(names, drawn + 3.0, strict=True)))
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +41,16 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
     return make_pool(tmp_path_factory.mktemp("pool"), "train", seed=3, count=40, side=48)
 
 
-def test_a_token_is_the_sum_of_the_words_for_what_it_shows(sayings: Sayings) -> None:
+def test_a_token_is_the_sum_of_the_words_for_what_it_shows(sums: WordSums) -> None:
     rng = stream("train", 4)
     scenes = [sample_scene(rng, "train") for _ in range(30)]
-    said, weights, named = sayings.of(scenes, 6)
+    target, weights, named = sums.of(scenes, 6)
     assert (
-        sayings.kinds_told(said)[named > 0].argmax(-1) == named[named > 0] - 1
+        sums.kind_logits(target)[named > 0].argmax(-1) == named[named > 0] - 1
     ).float().mean() > 0.9
-    kinds, colours, _, rows, columns, *_ = sayings.tables
+    kinds, colours, _, rows, columns, *_ = sums.tables
     right = []
-    for scene, tokens, counts, kind in zip(scenes, said, weights, named, strict=True):
+    for scene, tokens, counts, kind in zip(scenes, target, weights, named, strict=True):
         covering = shown(scene, 6)
         assert [0, *(1 + KINDS.index(t.kind) for t in scene.things)] == [
             int(kind[covering == n][0]) if (covering == n).any() else 0
@@ -66,17 +66,18 @@ def test_a_token_is_the_sum_of_the_words_for_what_it_shows(sayings: Sayings) -> 
                 thing = scene.things[number - 1]
                 row, column = cell(thing.x, thing.y)
                 truth = ((kinds, KINDS.index(thing.kind)), (colours, COLOURS.index(thing.colour)),
-                         (rows, row), (columns, column), (sayings.cells, 3 * row + column))  # fmt: skip
+                         (rows, row), (columns, column), (sums.cells, 3 * row + column))  # fmt: skip
                 right += [int((table @ tokens[token]).argmax()) == n for table, n in truth]
     assert np.mean(right) > 0.9  # seven words in 64 numbers are a little in each other's way
-    for table in (*sayings.tables, sayings.cells):
+    for table in (*sums.tables, sums.cells):
         assert torch.allclose(table.norm(dim=1), torch.ones(len(table)), atol=1e-5)
-    for table in sayings.tables:
-        assert (table @ sayings.cells.T).abs().max() < 1e-4
+    for table in sums.tables:
+        assert (table @ sums.cells.T).abs().max() < 1e-4
 
 
+@pytest.mark.slow
 def test_least_squares_and_then_training_bring_the_tokens_to_their_words(
-    sayings: Sayings, pool: Pool
+    sums: WordSums, pool: Pool
 ) -> None:
     torch.manual_seed(0)
     first, last = nn.Linear(8 * 8 * 3, 48), nn.Linear(48, WIDTH)
@@ -88,13 +89,13 @@ def test_least_squares_and_then_training_bring_the_tokens_to_their_words(
         return tower(cut)
 
     def distance() -> float:
-        said, weights, _ = sayings.of(pool.scenes, 6)
+        target, weights, _ = sums.of(pool.scenes, 6)
         with torch.no_grad():
-            far = (look(np.arange(len(pool))) - said).square().sum(-1)
+            far = (look(np.arange(len(pool))) - target).square().sum(-1)
         return float((far * weights).sum())
 
     before, kept = distance(), first.weight.clone()
-    fit_last_layer(look, last, pool, sayings, cells=6)
+    fit_last_layer(look, last, pool, sums, cells=6)
     fitted = distance()
     assert fitted < 0.8 * before
     assert torch.equal(first.weight, kept)
@@ -102,9 +103,9 @@ def test_least_squares_and_then_training_bring_the_tokens_to_their_words(
         for step in (1e-2, -1e-2):
             last.weight.add_(step * torch.randn_like(last.weight))
             assert distance() > fitted
-            fit_last_layer(look, last, pool, sayings, cells=6)
+            fit_last_layer(look, last, pool, sums, cells=6)
     steps: list[int] = []
-    train_words(look, tower.parameters(), pool, sayings, cells=6, steps=200, batch=20,
+    train_words(look, tower.parameters(), pool, sums, cells=6, steps=200, batch=20,
                 learning_rate=2e-3, seed=1, report=lambda step, *_: steps.append(step))  # fmt: skip
     assert distance() < 0.98 * fitted
     assert steps == list(range(10, 201, 10))

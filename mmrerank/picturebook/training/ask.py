@@ -1,32 +1,21 @@
-"""What the bundled language model gets right, kind by kind, on pictures and searches that it never saw.
+"""What a language model gets right about the picture book, kind by kind, on pictures it never saw.
 
-    python benchmarks/bundled.py [--scenes 800] [--seed 991] [--chat SPEC] [--output json]
-
-``mmrerank eval demo`` counts verdicts on the pictures that a first stage finds, few of which are of a rare
-kind. Here pictures and what is asked of them are drawn evenly, and verdicts on things in new combinations
-stand beside those on practised ones *that are shown*: that nothing is there is easily said, and is no
-combination at all. Searches are taken apart in wordings that training has, in held-out ones, as people
-talk ("hunting for ... right now"), and in the plainest ("two trees"). Five CPU minutes.
+`mmrerank eval demo` counts verdicts on the pictures that a first stage finds, few of which are of a rare
+kind. Here pictures and questions are drawn evenly. Verdicts on new combinations stand beside those on
+practised ones *that are shown*: a thing that is not there is easy, and is no combination. Searches are
+decomposed in practised wordings, in held-out ones, as people talk ("hunting for ... right now"), and in the
+plainest ("two trees"). Five CPU minutes with 800 scenes.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
-import os
-import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import numpy as np
 
-from mmrerank.chat.open import open_chat
 from mmrerank.picturebook.draw import render
 from mmrerank.picturebook.facts import CountFact, Fact, Noun, SubjectFact, UnknownFact
 from mmrerank.picturebook.figures import kind_of, kinds_named, looks_practised
@@ -38,10 +27,11 @@ from mmrerank.picturebook.wording import FRAMES, choose_phrasing, say
 from mmrerank.picturebook.words import EVALUATION
 from mmrerank.picturebook.world import COLOURS, KINDS, SIZES, pick, sample_scene, stream
 from mmrerank.ports import Chat
-from mmrerank.rerank import judgements
+from mmrerank.rerank import judgements, prompting
 from mmrerank.types import Candidate, Image, Query
 
 ASK_AT_ONCE = 32
+GROUPS = ("practised", "new", "not shown")
 # as people talk: ways that neither training nor `mmrerank eval demo` has, mostly with words of their own
 TALK = (
     "got any shots of {}?", "it would be nice to see {}", "we need an illustration showing {}",
@@ -54,7 +44,7 @@ TALK = (
 
 
 def verdicts(chat: Chat, rng: np.random.Generator, scenes: int) -> dict[str, dict[str, Any]]:
-    """By kind of part and by what is shown: balanced accuracy, and right and all of every true verdict."""
+    """By kind of component and group: balanced accuracy, and (right, all) of every true verdict."""
     right: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
     for at in range(0, scenes, ASK_AT_ONCE):
         asked = []
@@ -68,15 +58,15 @@ def verdicts(chat: Chat, rng: np.random.Generator, scenes: int) -> dict[str, dic
             asked.append((scene, facts, judgements.evaluate(query, components_of(facts), [one])))
         replies = chat.reply([ask for _, _, ask in asked])
         for (scene, facts, ask), reply in zip(asked, replies, strict=True):
-            told = judgements.read_evaluate(reply, ask).assessments.values()
-            said = {v.component: v.verdict for one in told for v in one.verdicts}
+            judged = judgements.read_evaluate(reply, ask).assessments.values()
+            given = {v.component: v.verdict for one in judged for v in one.verdicts}
             shown = {g.kind for g in scene.groups}
             for component, fact in zip(ask.components, facts, strict=True):
                 truth = fact.judge(scene).verdict
                 named = kinds_named(fact)
                 group = "practised" if looks_practised(fact, scene) else "new"
                 group = "not shown" if named and not named & shown else group
-                right[kind_of(fact), group, truth].append(said.get(component.id) == truth)
+                right[kind_of(fact), group, truth].append(given.get(component.id) == truth)
     table: dict[str, dict[str, Any]] = defaultdict(dict)
     for kind, group in sorted({(k, g) for k, g, _ in right}):
         rows = {t: v for (k, g, t), v in right.items() if (k, g) == (kind, group)}
@@ -87,8 +77,8 @@ def verdicts(chat: Chat, rng: np.random.Generator, scenes: int) -> dict[str, dic
     return dict(table)
 
 
-def taken_apart(chat: Chat, asked: Sequence[tuple[Query, Sequence[Fact]]]) -> list[int]:
-    """How many of these searches are taken apart exactly, and of how many."""
+def decomposed(chat: Chat, asked: Sequence[tuple[Query, Sequence[Fact]]]) -> list[int]:
+    """How many of these searches are decomposed exactly, and of how many."""
     right = 0
     for at in range(0, len(asked), ASK_AT_ONCE):
         some = asked[at : at + ASK_AT_ONCE]
@@ -135,7 +125,7 @@ def searches(
 
 
 def talked(rng: np.random.Generator, count: int) -> list[tuple[Query, Sequence[Fact]]]:
-    """``count`` searches without a reference, said as people talk, each of `TALK` equally often."""
+    """``count`` searches without a reference, worded as people talk, each of `TALK` equally often."""
     asked: list[tuple[Query, Sequence[Fact]]] = []
     while len(asked) < count:
         demo = sample_query(rng, "evaluation", sample_scene(rng, "evaluation"))
@@ -145,46 +135,39 @@ def talked(rng: np.random.Generator, count: int) -> list[tuple[Query, Sequence[F
     return asked
 
 
-def main() -> None:
-    """Prints the tables."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--scenes", type=int, default=800)
-    parser.add_argument("--seed", type=int, default=991)
-    parser.add_argument("--chat", default="bundled")
-    parser.add_argument("--output", choices=("table", "json"), default="table")
-    wanted = parser.parse_args()
-    chat = open_chat(wanted.chat)
-    rng = stream("evaluation", wanted.seed)
-    print(f"asking {wanted.chat} about {wanted.scenes} pictures ...", file=sys.stderr)
-    seen = verdicts(chat, rng, wanted.scenes)
+def ask_evenly(chat: Chat, *, scenes: int = 800, seed: int = 991) -> dict[str, Any]:
+    """Asks about ``scenes`` pictures and as many searches; ``verdicts`` and ``decomposed`` as plain data."""
+    with prompting.profile(chat.prompts):
+        return _ask(chat, scenes, seed)
+
+
+def _ask(chat: Chat, scenes: int, seed: int) -> dict[str, Any]:
+    rng = stream("evaluation", seed)
+    judged = verdicts(chat, rng, scenes)
     apart = {
-        f"{name}, {lead.format('...')!r}": taken_apart(
+        f"{name}, {lead.format('...')!r}": decomposed(
             chat, [(Query(text=lead.format(f.text)), (f,)) for f in facts]
         )
         for name, facts in plain()
         for lead in ("{}", "show me {}")
     }
     kinds = {True: "searches in practised wordings", False: "searches in held-out wordings"}
-    for practised, asked in searches(rng, wanted.scenes // 2).items():
-        apart[kinds[practised]] = taken_apart(chat, asked)
-    apart["searches as people talk"] = taken_apart(chat, talked(rng, wanted.scenes // 2))
-    if wanted.output == "json":
-        print(json.dumps({"verdicts": seen, "taken_apart": apart}))
-        return
-    print(
-        f"{'verdicts, balanced':22}"
-        + "".join(f"{g:>16}" for g in ("practised", "new", "not shown"))
-    )
-    for kind, groups in seen.items():
+    for practised, asked in searches(rng, scenes // 2).items():
+        apart[kinds[practised]] = decomposed(chat, asked)
+    apart["searches as people talk"] = decomposed(chat, talked(rng, scenes // 2))
+    return {"verdicts": judged, "decomposed": apart}
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """What `ask_evenly` found, as a table."""
+    lines = [f"{'verdicts, balanced':22}" + "".join(f"{group:>16}" for group in GROUPS)]
+    for kind, groups in found["verdicts"].items():
         row = ""
-        for group in ("practised", "new", "not shown"):
-            told = groups.get(group)
-            count = sum(v[1] for k, v in told.items() if k != "balanced") if told else 0
-            row += f"{told['balanced']:9.3f} ({count:4})" if told else " " * 16
-        print(f"{kind:22}{row}")
-    for name, (good, count) in apart.items():
-        print(f"taken apart exactly: {good:4} of {count:4}  {name}")
-
-
-if __name__ == "__main__":
-    main()
+        for group in GROUPS:
+            cell = groups.get(group)
+            count = sum(v[1] for k, v in cell.items() if k != "balanced") if cell else 0
+            row += f"{cell['balanced']:9.3f} ({count:4})" if cell else " " * 16
+        lines.append(f"{kind:22}{row}")
+    for name, (right, count) in found["decomposed"].items():
+        lines.append(f"decomposed exactly: {right:4} of {count:4}  {name}")
+    return "\n".join(lines)
