@@ -155,7 +155,8 @@ def _load(
     if vars(processor).get("chat_template") is None:
         raise ModelError(f"{name} has no chat template; give an instruction-tuned checkpoint")
     # the scales of quantised weights are for the numbers that they came as
-    quantised = bool(vars(model).get("is_quantized"))
+    # transformers sets it on quantised models alone
+    quantised = bool(getattr(model, "is_quantized", False))  # it is there when true
     if quantised and dtype is not None:
         raise ModelError(f"{name} is quantised and keeps its own numbers; leave dtype out")
     try:

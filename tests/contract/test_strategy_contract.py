@@ -61,7 +61,7 @@ def test_the_file_says_what_it_is(name: str) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         options.anything = 1  # type: ignore[attr-defined]
     assert set(registry.needs_of(found, options)) <= set(get_args(Capability))
-    assert registry.source_facts("strategy", name).about
+    assert registry.about("strategy", name)
 
 
 @every

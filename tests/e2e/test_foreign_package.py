@@ -51,6 +51,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, colour in (("red", (250, 0, 0)), ("green", (0, 250, 0)), ("blue", (0, 0, 250))):
         PIL.Image.new("RGB", (32, 32), colour).save(cards / f"{name}.png")
     (cards / "list.txt").write_text("red.png\ngreen.png\nblue.png\n")
+    (place / "requests.jsonl").write_text(
+        '{"query": "a boat", "candidates": [{"id": "a", "text": "x"}, {"id": "b", "text": "y"}]}\n'
+    )
     (cards / "queries.jsonl").write_text(
         '{"id": "q1", "text": "a red card", "relevant": ["red.png"]}\n'
         '{"id": "q2", "text": "a blue card", "relevant": ["blue.png"]}\n'
@@ -122,7 +125,7 @@ def test_search_rerank_and_dry_run(place: Path, index: Path) -> None:
     assert found["method"] == "brightest"
     assert found["usage"]["calls"] == 3
     out, _ = run("search", *common, "--rerank", "brightest", "--dry-run", path=[place], cwd=place)
-    assert json.loads(out)["calls"] == 3
+    assert json.loads(out)["forecast"]["calls"] == 3
     # every built-in method that needs no more than this model has runs over it
     out, _ = run(
         "search", *common, "--rerank", "pointwise", "--chat", "polly", path=[place], cwd=place
@@ -145,7 +148,7 @@ def test_a_verb_and_a_misspelt_one(place: Path) -> None:
     _, err = run("gret", "Ada", path=[place], cwd=place, code=2)
     assert "greet" in err
     _, err = run(
-        "rerank", "--input", "-", "--rerank", "brigthest", "--chat", "parrot:x", path=[place], cwd=place,
+        "rerank", "--input", "requests.jsonl", "--rerank", "brigthest", "--chat", "parrot:x", path=[place], cwd=place,
         code=2,
     )  # fmt: skip
     assert "Did you mean 'brightest'?" in err
@@ -210,7 +213,18 @@ def test_broken_plug_ins_cost_a_warning_each(
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (["rerank", "--input", "-", "--rerank", "wreck-strategies", "--chat", "parrot:x"], 2),
+        (
+            [
+                "rerank",
+                "--input",
+                "requests.jsonl",
+                "--rerank",
+                "wreck-strategies",
+                "--chat",
+                "parrot:x",
+            ],
+            2,
+        ),
         (
             [
                 "search",
