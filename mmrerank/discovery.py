@@ -58,7 +58,7 @@ KINDS = {
     "corpus": Kind(("mmrerank.corpus",), "mmrerank.corpora", ("FORM", "accepts", "open"), "corpus"),
     "store": Kind(("mmrerank.index.stores",), "mmrerank.stores", ("open",), "store"),
     "benchmark": Kind(
-        ("mmrerank.evaluation.benchmarks",), "mmrerank.benchmarks", ("SPLITS", "load"), "benchmark"
+        ("mmrerank.evaluation.benchmarks",), "mmrerank.benchmarks", ("BENCHMARK",), "benchmark"
     ),
     "verb": Kind(("mmrerank.cli",), "mmrerank.verbs", ("EXAMPLE", "COMMAND"), "command"),
 }

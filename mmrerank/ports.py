@@ -30,6 +30,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrerank.benchmark import *  # noqa: F403 - benchmarks: a file of its own for length
 from mmrerank.budget import bound
 from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.types import Candidate, Explanation, Image, Query, Ranking, Repairs, Usage

@@ -29,7 +29,7 @@ from mmrerank.cli.options import (
 from mmrerank.errors import DEGRADED_EXIT_CODE, UsageError
 
 if TYPE_CHECKING:
-    from mmrerank.evaluation.tasks import Answer, Task
+    from mmrerank.benchmark import Answer, Task
 
 
 def command(name: str) -> Callable[..., None]:
@@ -163,6 +163,7 @@ def command(name: str) -> Callable[..., None]:
         ] = None,
         output: OutputFlag = Output.text,
     ) -> None:  # fmt: skip
+        from mmrerank.benchmark import Answer
         from mmrerank.evaluation import tasks as benchmark
 
         recipe = read_recipe(
@@ -190,11 +191,11 @@ def command(name: str) -> Callable[..., None]:
             answers = [first.answer(task)]
         else:
             with working():
-                files = run or benchmark.own_runs(name, place)
+                files = run or benchmark.benchmark_of(name).own_runs(place)
                 answers = [benchmark.read_answer(task, path) for path in files]
                 if not answers and task.first and recipe.rerank != "none":
                     # the data brings a first stage, such as INQUIRE-Rerank's clip_score
-                    answers = [benchmark.Answer(path=str(place), kind="run", rows=task.first)]
+                    answers = [Answer(path=str(place), kind="run", rows=task.first)]
         result: dict[str, Any] | None = None
         if recipe.rerank != "none":
             result = carried_out(
@@ -276,14 +277,9 @@ def _score(
 
 def benchmark_about(name: str) -> str:
     """The benchmark in a few words, out of the data beside it."""
-    # the first line alone: the command line starts without reading every figure
-    from mmrerank.evaluation.tasks import beside_file
+    from mmrerank.discovery import about
 
-    beside = beside_file(name)
-    if not beside.is_file():
-        return name
-    with beside.open(encoding="utf-8") as file:
-        return file.readline().removeprefix("about:").strip()
+    return about("benchmark", name.replace("-", "_"))
 
 
 def headline(names: list[str], most: int = 40) -> list[str]:

@@ -12,10 +12,9 @@ from mmrerank.cli.console import progress, say, working
 from mmrerank.errors import UsageError
 
 if TYPE_CHECKING:
+    from mmrerank.benchmark import Answer, Run, Task
     from mmrerank.evaluation.experiment.resume import Surroundings
     from mmrerank.evaluation.experiment.two_stage import Locate
-    from mmrerank.evaluation.measure.runs import Run
-    from mmrerank.evaluation.tasks import Answer, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +82,12 @@ class First:
 
 def make_first_stage(task: Task, recipe: Recipe, folder: Path) -> First:
     """Embeds the queries, ranks what ``recipe`` names, and writes the run into ``folder``."""
+    from mmrerank.benchmark import Run
     from mmrerank.embed.open import open_embedder
     from mmrerank.evaluation.experiment import first_stage as stage
     from mmrerank.evaluation.experiment.shards import nearest_in_shards
     from mmrerank.evaluation.experiment.two_stage import in_folder
-    from mmrerank.evaluation.measure.runs import Run, write_run
+    from mmrerank.evaluation.measure.runs import write_run
     from mmrerank.index.index import ImageIndex
 
     images = Path(recipe.images) if recipe.images else None
@@ -152,10 +152,10 @@ def rerank(
     around: Surroundings,
 ) -> dict[str, Any]:
     """Reranks ``first``, or else the one run among ``answers``; what it cost and where it is from."""
+    from mmrerank.benchmark import Run
     from mmrerank.evaluation.experiment import two_stage
     from mmrerank.evaluation.experiment.forecast import Price
     from mmrerank.evaluation.experiment.resume import Resumable
-    from mmrerank.evaluation.measure.runs import Run
 
     runs = [a for a in answers if a.kind != "predictions"]
     if len(runs) != 1:

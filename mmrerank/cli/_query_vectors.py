@@ -30,7 +30,8 @@ def search_vectors(
         raise UsageError("--query-vectors needs --run FILE.trec to write to")
     if settings.rerank != "none":
         raise UsageError("--query-vectors has no words to rerank by; leave --rerank out")
-    from mmrerank.evaluation.measure.runs import Run, Scored, write_run
+    from mmrerank.benchmark import Run, Scored
+    from mmrerank.evaluation.measure.runs import write_run
     from mmrerank.index.index import ImageIndex
 
     start = time.monotonic()

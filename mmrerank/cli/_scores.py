@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mmrerank.benchmark import Measured, Scores
 from mmrerank.cli.console import say, table_console
-from mmrerank.evaluation.measure.scores import Measured, Scores
 
 
 def show(scores: Scores, *, title: str, only: Sequence[str] = ()) -> None:
@@ -60,19 +60,19 @@ def show_published(benchmark: str, split: str, metrics: Sequence[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mmrerank.evaluation.tasks import published
+    from mmrerank.evaluation.tasks import facts_of
 
-    data = published(benchmark)
+    data = facts_of(benchmark)
     found: dict[str, dict[str, float]] = {}
-    splits = {row["split"] for row in data["published"]}
-    for row in data["published"]:
+    splits = {row["split"] for row in data.published}
+    for row in data.published:
         if row["metric"] in metrics:
             found.setdefault(row["system"], {})[row["metric"]] = row["value"]
     if not found:
         return
     console = table_console()
     where = "" if splits == {split} else f", on {', '.join(sorted(splits))} and not on {split}"
-    console.print(Text(f"\npublished{where} ({data['source'].strip()})", style="dim"))
+    console.print(Text(f"\npublished{where} ({data.source.strip()})", style="dim"))
     names = [m for m in metrics if any(m in row for row in found.values())]
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("system")

@@ -19,9 +19,8 @@ from mmrerank.evaluation.measure.metrics import split_names
 from mmrerank.types import Usage
 
 if TYPE_CHECKING:
+    from mmrerank.benchmark import Qrels, Scored, Scores
     from mmrerank.evaluation.compare.comparison import Comparison
-    from mmrerank.evaluation.measure.runs import Qrels, Scored
-    from mmrerank.evaluation.measure.scores import Scores
 
     Read = Callable[[Path], Mapping[str, Sequence[Scored]]]
     """The lists of a file under the ids that were scored."""
@@ -329,9 +328,9 @@ def _report(
     images: Path | None,
     worst: int,
 ) -> None:
+    from mmrerank.benchmark import Ranked
     from mmrerank.evaluation.compare.charts import draw
     from mmrerank.evaluation.compare.report import Evidence, failing, page, save
-    from mmrerank.evaluation.measure.runs import Ranked
 
     try:
         drawn = draw(found, costs)

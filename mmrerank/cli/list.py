@@ -104,18 +104,17 @@ def metric(name: str) -> dict[str, Any]:
 
 def benchmark(module_name: str) -> dict[str, Any]:
     """A benchmark: what it is, its splits and options, and what papers report on it."""
-    from mmrerank.evaluation.tasks import published
+    from mmrerank.evaluation.tasks import benchmark_of, facts_of
 
     name = module_name.replace("_", "-")
-    module = registry.load("benchmark", module_name)
-    data = published(name)
+    found, facts = benchmark_of(name), facts_of(name)
     return {
         "name": name,
-        "about": data["about"],
-        "splits": list(module.SPLITS),
-        "options": _options(module.Options),
-        "published": len(data["published"]),
-        "source": data["source"].strip(),
+        "about": facts.about,
+        "splits": list(found.SPLITS),
+        "options": _options(found.Options),
+        "published": len(facts.published),
+        "source": facts.source.strip(),
     }
 
 

@@ -280,7 +280,8 @@ def _save_trace(path: Path, result: SearchResult) -> None:
 
 def _save_run(path: Path, result: SearchResult) -> None:
     """The hits as query ``0``; a reranked order has no scores, so its ranks are counted down."""
-    from mmrerank.evaluation.measure.runs import Run, Scored, write_run
+    from mmrerank.benchmark import Run, Scored
+    from mmrerank.evaluation.measure.runs import write_run
 
     plain = result.method == "none"
     n = len(result.hits)

@@ -1,111 +1,90 @@
-"""What a benchmark is to us, and how any run is scored by one.
+"""Benchmarks by name: their data loaded, any run scored by their protocol, and helpers for their authors.
 
-A benchmark is a file in `mmrerank.evaluation.benchmarks`: it reads its own folders, says what is asked and
-what is right, and computes its own figures. Beside it lies ``NAME.yaml`` with published counts and figures.
-Nothing here knows any of them.
+A benchmark is a file in `mmrerank.evaluation.benchmarks`, or one of another package (see
+`mmrerank.ports.Benchmark`). Nothing here knows any of them.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
 
 from mmrerank import config, registry
-from mmrerank.errors import InputError, UsageError
+from mmrerank.benchmark import (
+    Answer,
+    Benchmark,
+    BenchmarkFacts,
+    Measured,
+    Ranked,
+    Run,
+    Scores,
+    Task,
+)
+from mmrerank.discovery import source_file
+from mmrerank.errors import InputError, MmrerankError, UsageError
 from mmrerank.evaluation.measure.files import parse_json, read_bytes
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES, Listed, hit
-from mmrerank.evaluation.measure.runs import Qrels, Ranked, Run
-from mmrerank.evaluation.measure.scores import Measured, Scores
+from mmrerank.evaluation.measure.metrics import measure
 from mmrerank.evaluation.measure.scoring import quoted, read_any, unknown_queries
-from mmrerank.types import Image
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """A query as a benchmark asks it: words, the document that is its image, earlier turns."""
-
-    text: str = ""
-    image: str = ""
-    turns: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A split of a benchmark: its queries, what is right, and what may be returned.
-
-    ``qrels`` is empty where labels are private. ``gallery`` holds the documents, None where the data does
-    not list them; ``lists`` the documents that a query chooses among, where each has its own. ``removed``
-    are documents that a query's list leaves out before it is judged, ``kept`` those that a first stage lists
-    even when they are not among the nearest. ``files`` maps a document to its file below the folder of
-    images, where that is not the document's own name; ``texts`` to its words.
-    ``first`` is a first stage that comes with the data, ``pictures`` gives pictures that lie in it. ``depth``
-    is how long a list the metrics look at; ``categories`` may break a figure down.
-    """
-
-    benchmark: str
-    split: str
-    queries: Mapping[str, Asked]
-    qrels: Qrels
-    gallery: Sequence[str] | None = None
-    lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    removed: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    kept: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    files: Mapping[str, str] = field(default_factory=dict)
-    texts: Mapping[str, str] = field(default_factory=dict)
-    categories: Mapping[str, str] = field(default_factory=dict)
-    first: Mapping[str, Ranked] = field(default_factory=dict)
-    pictures: Callable[[str], Image] | None = None
-    depth: int = 100
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """The lists of one file. ``kind`` is ``run``, or the benchmark's own name for a file of its own."""
-
-    path: str
-    kind: str
-    rows: Mapping[str, Ranked]
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class NoOptions:
-    """For a benchmark without options."""
-
-
-def module_of(name: str) -> ModuleType:
-    """The benchmark's module; a hyphen in the name is an underscore in the file's."""
-    module: ModuleType = registry.load("benchmark", name.replace("-", "_"))
-    return module
 
 
 def names() -> list[str]:
-    """Every benchmark, as named on the command line."""
-    return [n.replace("_", "-") for n in registry.names("benchmark")]
+    """Every benchmark, as named on the command line. None is imported."""
+    return sorted(n.replace("_", "-") for n in registry.names("benchmark"))
+
+
+def every() -> Iterator[tuple[str, Benchmark]]:
+    """Name and benchmark of each that works; a broken one costs one warning and is left out."""
+    for name in names():
+        try:
+            yield name, benchmark_of(name)
+        except MmrerankError as error:
+            registry.warn("benchmark", name, error)
+
+
+def benchmark_of(name: str) -> Benchmark:
+    """The benchmark. Raises `UsageError` for an unknown name and for a plug-in that is broken."""
+    found = registry.load("benchmark", _plugin(name)).BENCHMARK
+    what = f"the benchmark {name!r} ({registry.place('benchmark', _plugin(name))})"
+    if isinstance(found, type):
+        raise UsageError(f"{what} cannot be used: BENCHMARK is a class; it must be an instance")
+    registry.check(found, Benchmark, what)
+    benchmark: Benchmark = found
+    return benchmark
+
+
+def _plugin(name: str) -> str:
+    """A benchmark's file is called ``inquire_rerank`` where people write ``inquire-rerank``."""
+    known = registry.names("benchmark")
+    return next((n for n in known if n.replace("_", "-") == name), name.replace("-", "_"))
 
 
 @cache
-def published(name: str) -> Mapping[str, Any]:
-    """The data beside the benchmark: where it is from, ``counts`` by split, ``published`` figures."""
-    beside = beside_file(name)
-    body: Mapping[str, Any] = {"about": "", "source": "", "get": "", "published": []}
-    return {**body, **yaml.safe_load(beside.read_text("utf-8"))} if beside.is_file() else body
+def facts_of(name: str) -> BenchmarkFacts:
+    """What ``NAME.yaml`` beside the benchmark's file says, else the benchmark itself.
 
-
-def beside_file(name: str) -> Path:
-    """``NAME.yaml`` beside the benchmark's file, whether it is there or not."""
-    spec = find_spec(registry.place("benchmark", name.replace("-", "_")))
-    return Path(str(spec.origin if spec else name)).with_suffix(".yaml")
+    Raises `UsageError` for a file that is no mapping of `BenchmarkFacts`.
+    """
+    own = benchmark_of(name).facts
+    file = source_file(registry.place("benchmark", _plugin(name)))
+    beside = Path(file or name).with_suffix(".yaml")
+    about = own.about or registry.about("benchmark", _plugin(name))
+    if not beside.is_file():
+        return replace(own, about=about)
+    try:
+        body = yaml.safe_load(beside.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise UsageError(f"{beside} cannot be read: {error}") from error
+    known = {f.name for f in fields(BenchmarkFacts)}
+    if not isinstance(body, dict) or not body.keys() <= known:
+        raise UsageError(f"{beside} must be a mapping of {', '.join(sorted(known))}")
+    return replace(own, **{"about": about, **body})
 
 
 def load_task(
@@ -116,24 +95,39 @@ def load_task(
     Raises `UsageError` for an unknown benchmark, split or option and `InputError` for missing files (with
     how to get them) and for wrong ones (with file, row and column).
     """
-    module = module_of(name)
-    wanted = split or module.SPLITS[0]
-    if wanted not in module.SPLITS:
-        near = difflib.get_close_matches(wanted, module.SPLITS, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UsageError(
-            f"{name} has no split {wanted!r}; it has {', '.join(module.SPLITS)}.{hint}"
-        )
-    given = config.build(module.Options, options or {}, where=f"benchmark {name}")
+    benchmark = benchmark_of(name)
+    wanted = split_of(name, split)
+    given = options_of(name, options)
     if not data.is_dir():
         raise InputError(f"there is no folder {data}.\n{how_to_get(name)}")
-    task: Task = module.load(data, wanted, given)
-    return task
+    return named(benchmark.load(data, wanted, given), name, wanted)
+
+
+def named(task: Task, name: str, split: str) -> Task:
+    """The task with benchmark and split filled in where it leaves them empty."""
+    return replace(task, benchmark=task.benchmark or name, split=task.split or split)
+
+
+def split_of(name: str, split: str | None) -> str:
+    """``split``, or else the benchmark's first one. Raises `UsageError` for one that it does not have."""
+    known = benchmark_of(name).SPLITS
+    wanted = split or known[0]
+    if wanted not in known:
+        near = difflib.get_close_matches(wanted, known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(f"{name} has no split {wanted!r}; it has {', '.join(known)}.{hint}")
+    return wanted
+
+
+def options_of(name: str, options: Mapping[str, Any] | None) -> Any:
+    """The benchmark's ``Options``. Raises `UsageError` for an unknown one or a wrong value."""
+    return config.build(benchmark_of(name).Options, options or {}, where=f"benchmark {name}")
 
 
 def how_to_get(name: str) -> str:
     """What to say when a benchmark's files are not there."""
-    return f"How to get {name}: {' '.join(str(published(name)['get']).split())}"
+    get = " ".join(facts_of(name).get.split())
+    return f"How to get {name}: {get}" if get else f"{name} does not say how to get its files."
 
 
 def find(data: Path, name: str, *places: str) -> Path:
@@ -162,7 +156,7 @@ def find_all(data: Path, *places: str) -> list[Path]:
 
 def count_warnings(name: str, split: str, found: Mapping[str, int], where: str) -> tuple[str, ...]:
     """What to say where a count is not the published one."""
-    known = published(name).get("counts", {}).get(split, {})
+    known = facts_of(name).counts.get(split, {})
     return tuple(
         f"{where}: {found[what]} {what}, but {number} are published for {name} {split}"
         for what, number in known.items()
@@ -170,43 +164,40 @@ def count_warnings(name: str, split: str, found: Mapping[str, int], where: str) 
     )
 
 
-def own_runs(name: str, data: Path) -> list[Path]:
-    """Predictions that lie in the data itself and are scored when no run is given (MMEB)."""
-    find_own: Callable[[Path], list[Path]] = getattr(module_of(name), "own_runs", lambda _: [])
-    return find_own(data)
-
-
 def read_answer(task: Task, path: Path) -> Answer:
     """The lists in ``path``: a TREC run, raw scores, or a file of the benchmark's own form (each may be .gz).
 
     Raises `InputError` when it is none of them, or answers none of the queries.
     """
-    module = module_of(task.benchmark)
-    own: Callable[[Task, Path, Any], Answer | None] | None = getattr(module, "read_own", None)
+    benchmark = benchmark_of(task.benchmark)
     name = path.name.removesuffix(".gz")
-    if name.endswith((".json", ".jsonl")) and own is not None:
+    if name.endswith((".json", ".jsonl")) and type(benchmark).read_own is not Benchmark.read_own:
         text = read_bytes(path).decode("utf-8-sig", "surrogateescape")
-        answer = own(task, path, parse_json(text, path) if name.endswith(".json") else text)
-        if answer is not None:
+        body = parse_json(text, path) if name.endswith(".json") else text
+        if (answer := benchmark.read_own(task, path, body)) is not None:
             return answer
     if name.endswith(".json"):
         raise InputError(
             f"{path} is JSON, and {task.benchmark} has no prediction or submission file of that form; "
             "give a TREC run"
         )
-    run = read_any(path)
-    rename: Callable[[Task, Mapping[str, Ranked]], Mapping[str, Ranked]] | None
-    rename = getattr(module, "canonical", None)
+    return answer_of(task, read_any(path), str(path))
+
+
+def answer_of(task: Task, run: Run, where: str) -> Answer:
+    """A run's lists under the benchmark's names, checked; ``where`` is what messages call the run.
+
+    Raises `InputError` when it answers none of the queries.
+    """
     rows = {q: Ranked.of(r) for q, r in run.rows.items()}
-    if rename is not None:
-        rows = dict(rename(task, rows))
-    told = unknown_queries(rows, task.queries, str(path), f"{task.benchmark} {task.split}")
+    rows = dict(benchmark_of(task.benchmark).canonical(task, rows))
+    warnings = unknown_queries(rows, task.queries, where, f"{task.benchmark} {task.split}")
     rows = {q: r for q, r in rows.items() if q in task.queries}
     return Answer(
-        path=str(path),
+        path=where,
         kind="run",
         rows=rows,
-        warnings=(*told, *unknown_documents(task, rows, path)),
+        warnings=(*warnings, *unknown_documents(task, rows, where)),
     )
 
 
@@ -218,7 +209,7 @@ def named_documents(task: Task) -> Sequence[str] | None:
     return list(dict.fromkeys(i for table in tables for own in table.values() for i in own))
 
 
-def unknown_documents(task: Task, rows: Mapping[str, Ranked], path: Path) -> list[str]:
+def unknown_documents(task: Task, rows: Mapping[str, Ranked], path: Path | str) -> list[str]:
     """A warning when lists hold documents that the benchmark does not have; they stand as wrong answers."""
     used = {i for r in rows.values() for i in r.ids}
     every = task.gallery is not None or all(q in task.lists for q in task.queries)
@@ -273,14 +264,13 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
             f"the labels of {task.benchmark} {task.split} are not public: a submission file can be checked "
             "(--run) and sent to the benchmark's server, but not scored here"
         )
-    module = module_of(task.benchmark)
-    metrics: dict[str, Measured] = module.score(task, answers)
-    # what figures of lists that are too short leave out
-    doubts: Callable[[Task, Sequence[Answer]], list[str]]
-    doubts = getattr(module, "doubts", lambda task, answers: [])
-    expected = getattr(module, "expected", lambda task, _: list(task.qrels))(task, answers)
-    # several files are parts of one answer (MMEB's data sets) or each must answer all (CIRR's two)
-    lacks = all if getattr(module, "PARTIAL", False) else any
+    benchmark = benchmark_of(task.benchmark)
+    metrics = benchmark.score(task, answers)
+    if metrics is None:
+        run = Run(rows=benchmark_rows(benchmark, task, answers))
+        metrics = measure(run, task.qrels, benchmark.METRICS)
+    expected = benchmark.expected(task, answers)
+    lacks = all if benchmark.FILES_ARE_PARTS else any
     return Scores(
         benchmark=task.benchmark,
         split=task.split,
@@ -290,9 +280,17 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
         warnings=[
             *task.warnings,
             *(w for a in answers for w in a.warnings),
-            *doubts(task, answers),
+            *benchmark.warnings(task, answers),
         ],
     )
+
+
+def benchmark_rows(
+    benchmark: Benchmark, task: Task, answers: Sequence[Answer]
+) -> Mapping[str, Ranked]:
+    """The one list of each query, without what the protocol leaves out."""
+    rows = merged(answers) if benchmark.FILES_ARE_PARTS else one_run(task, answers).rows
+    return without(task, rows)
 
 
 def write_submission(task: Task, answers: Sequence[Answer], folder: Path) -> list[Path]:
@@ -300,15 +298,15 @@ def write_submission(task: Task, answers: Sequence[Answer], folder: Path) -> lis
 
     Raises `UsageError` where the benchmark has none, or there is no run to write.
     """
-    write = getattr(module_of(task.benchmark), "write_own", None)
-    if write is None:
-        raise UsageError(f"{task.benchmark} has no submission file")
     runs = [a for a in answers if a.kind == "run"]
+    benchmark = benchmark_of(task.benchmark)
+    if type(benchmark).write_own is Benchmark.write_own:
+        raise UsageError(f"{task.benchmark} has no submission file")
     if len(runs) != 1:
         raise UsageError(
             f"a submission is written from one TREC run, not {len(runs)}; give it as --run"
         )
-    paths: list[Path] = write(task, Run(rows=runs[0].rows), folder)
+    paths = list(benchmark.write_own(task, Run(rows=runs[0].rows), folder) or ())
     for path in paths:
         read_answer(task, path)
     return paths

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmrerank.benchmark import Answer, Benchmark, Measured, NoOptions, Run, Task
 from mmrerank.corpus.folder import open as open_folder
 from mmrerank.embed.open import open_embedder
 from mmrerank.evaluation.benchmarks import _folder
@@ -32,10 +33,8 @@ from mmrerank.evaluation.experiment.reranking import PORTION, Item
 from mmrerank.evaluation.experiment.resume import Progress, Resumable, Surroundings
 from mmrerank.evaluation.experiment.two_stage import write
 from mmrerank.evaluation.measure.metrics import by_query, relisted
-from mmrerank.evaluation.measure.runs import Run, read_qrels, write_qrels, write_run
-from mmrerank.evaluation.measure.scores import Measured
-from mmrerank.evaluation.tasks import Answer, Task, one_run
-from mmrerank.evaluation.tasks import NoOptions as Options
+from mmrerank.evaluation.measure.runs import read_qrels, write_qrels, write_run
+from mmrerank.evaluation.tasks import one_run
 from mmrerank.index.index import ImageIndex
 from mmrerank.picturebook.cards import DOMAIN
 from mmrerank.picturebook.export import World, export
@@ -57,28 +56,34 @@ from mmrerank.results import SearchResult
 from mmrerank.search import ImageSearch
 from mmrerank.types import Image, Query
 
-SPLITS = ("all",)
 CANDIDATES = 20
 UNMATCHED = 50
 
 
-def load(data: Path, split: str, options: Options) -> Task:
+class PictureBook(Benchmark):
     """A world that ``mmrerank demo export`` wrote: its queries and graded truth."""
-    content = _folder.read(data, "demo")
-    return Task(
-        benchmark="demo",
-        split=split,
-        queries=content.asked,
-        qrels=content.qrels,
-        categories=content.categories,
-        depth=CANDIDATES,
-    )
+
+    SPLITS = ("all",)
+
+    def load(self, data: Path, split: str, options: NoOptions) -> Task:
+        """The folder of an exported world."""
+        content = _folder.read(data, "demo")
+        return Task(
+            benchmark="demo",
+            split=split,
+            queries=content.asked,
+            qrels=content.qrels,
+            categories=content.categories,
+            depth=CANDIDATES,
+        )
+
+    def score(self, task: Task, answers: Sequence[Answer]) -> dict[str, Measured]:
+        """nDCG@10 with the gains 0, 1, 3, 7, and P@1 for grade 3."""
+        run = Run(rows=one_run(task, answers).rows)
+        return relisted(run, task.qrels, METRICS)
 
 
-def score(task: Task, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """nDCG@10 with the gains 0, 1, 3, 7, and P@1 for grade 3, as `evaluate_demo` has them."""
-    run = Run(rows=one_run(task, answers).rows)
-    return relisted(run, task.qrels, METRICS)
+BENCHMARK = PictureBook()
 
 
 def evaluate_demo(
@@ -103,8 +108,8 @@ def evaluate_demo(
 
     The first ``candidates`` of the embedding order are reranked. ``methods`` are named as in
     `mmrerank.evaluation.experiment.methods`; ``all`` is every one. ``none`` is always among them, since the
-    others are compared with it. Finished queries are kept in ``journals`` (default: ``runs``, or nowhere) and are
-    not judged again when the same call is made after a kill; the figures are those of one uninterrupted
+    others are compared with it. Finished queries are kept in ``journals`` (default: ``runs``, or nowhere) and
+    are not judged again when the same call is made after a kill; the figures are those of one uninterrupted
     run. ``fresh`` starts over, ``retry_failed`` judges queries again of which a judgement failed.
 
     With ``runs``, also writes ``METHOD.trec``, ``METHOD.raw.jsonl`` (scores as they were),

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from mmrerank.benchmark import Run, Scored
 from mmrerank.evaluation.compare.intervals import interval, paired
 from mmrerank.evaluation.measure.metrics import by_query, in_order, mean
-from mmrerank.evaluation.measure.runs import Run, Scored
 from mmrerank.picturebook.export import World
 from mmrerank.picturebook.facts import (
     CountFact,

@@ -13,7 +13,8 @@ import pytest
 from command import data, run, write_lines
 from PIL import Image as Pillow
 
-from mmrerank.evaluation.measure.runs import Run, Scored, read_run, write_qrels, write_run
+from mmrerank.benchmark import Run, Scored
+from mmrerank.evaluation.measure.runs import read_run, write_qrels, write_run
 
 QUERIES = [f"q{n}" for n in range(30)]
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mmrerank.evaluation.measure.scores import Scores
+from mmrerank.benchmark import Scores
 
 Lists = dict[str, list[str]]
 
@@ -30,8 +30,9 @@ def table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 
 def trec(path: Path, lists: Lists) -> Path:
+    from mmrerank.benchmark import Run
     from mmrerank.evaluation.measure.metrics import in_order
-    from mmrerank.evaluation.measure.runs import Run, write_run
+    from mmrerank.evaluation.measure.runs import write_run
 
     write_run(path, Run(rows={q: in_order(ids) for q, ids in lists.items()}))
     return path

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmrerank.benchmark import HIGHEST_GRADE, BenchmarkQuery
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.files import Record, Unique, read_bytes, read_rows
-from mmrerank.evaluation.measure.runs import HIGHEST_GRADE, read_qrels
-from mmrerank.evaluation.tasks import Asked, find, find_all
+from mmrerank.evaluation.measure.runs import read_qrels
+from mmrerank.evaluation.tasks import find, find_all
 
 TABLES = ("queries.jsonl", "queries.parquet", "queries.csv", "queries.json")
 _OPTIONAL = (
@@ -28,7 +29,7 @@ _OPTIONAL = (
 class Content:
     """What a folder holds."""
 
-    asked: dict[str, Asked] = field(default_factory=dict)
+    asked: dict[str, BenchmarkQuery] = field(default_factory=dict)
     qrels: dict[str, dict[str, int]] = field(default_factory=dict)
     lists: dict[str, list[str]] = field(default_factory=dict)
     categories: dict[str, str] = field(default_factory=dict)
@@ -75,7 +76,7 @@ def read(folder: Path, benchmark: str, prefix: str = "") -> Content:
     return content
 
 
-def _asked(row: Record) -> Asked:
+def _asked(row: Record) -> BenchmarkQuery:
     column = "reference" if row.has("reference") else "image"
     image = row.text(column) if row.has(column) else ""
     turns = tuple(row.texts("turns", empty=True)) if row.has("turns") else ()
@@ -83,7 +84,7 @@ def _asked(row: Record) -> Asked:
     if not (text.strip() or image or turns):
         raise row.wrong("text", "a query needs a text, an image or turns")
     exclude = tuple(row.texts("exclude")) if row.has("exclude") else ()
-    return Asked(text=text, image=image, turns=turns, exclude=exclude)
+    return BenchmarkQuery(text=text, image=image, turns=turns, exclude=exclude)
 
 
 def _relevant(row: Record) -> dict[str, int]:

@@ -7,17 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Ranked, Task
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.files import Record, Unique, read_json, read_rows, rows_of
-from mmrerank.evaluation.measure.runs import Ranked
-from mmrerank.evaluation.measure.scores import Measured
-from mmrerank.evaluation.tasks import Answer, Asked, Task, count_warnings, one_run, recall
-
-SPLITS = ("test", "val", "train", "restval")
+from mmrerank.evaluation.tasks import count_warnings, one_run, recall
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class CaptionOptions:
     """Which captions are queries: ``all`` of them, the ``first5`` of an image, or equal ones ``merged``."""
 
     captions: Literal["all", "first5", "merged"] = "all"
@@ -37,15 +34,15 @@ class _Row:
     captions: Sequence[tuple[str, str]]
 
 
-def load(benchmark: str, path: Path, split: str, options: Options) -> CaptionTask:
-    """The rows of ``split`` in ``dataset_*.json``, or in a table (filename, split, raw, sentids, imgid)."""
+def load_captions(benchmark: str, path: Path, split: str, options: CaptionOptions) -> CaptionTask:
+    """The rows of ``split`` in ``dataset_*.json`` or in a table of filename, split, raw, sentids, imgid."""
     table = ".csv" in path.name
     rows = _table(path, split) if table else _karpathy(path, split)
     if not rows:
         raise InputError(f"{path} has no row of the split {split!r}, column 'split'")
     names: dict[str, dict[str, str]] = {}
     files: dict[str, str] = {}
-    asked: dict[str, Asked] = {}
+    asked: dict[str, BenchmarkQuery] = {}
     qrels: dict[str, dict[str, int]] = {}
     same: dict[str, str] = {}
     for row in rows:
@@ -54,7 +51,7 @@ def load(benchmark: str, path: Path, split: str, options: Options) -> CaptionTas
         files[row.image] = row.names["filename"]
         for sentid, text in row.captions[: 5 if options.captions == "first5" else None]:
             query = same.setdefault(text, sentid) if options.captions == "merged" else sentid
-            asked.setdefault(query, Asked(text=text))
+            asked.setdefault(query, BenchmarkQuery(text=text))
             qrels.setdefault(query, {})[row.image] = 1
     found = {"images": len(rows)} | ({"queries": len(asked)} if options.captions == "all" else {})
     return CaptionTask(
@@ -137,18 +134,23 @@ def _table(path: Path, split: str) -> list[_Row]:
     return found
 
 
-def canonical(task: CaptionTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
-    """A run names images in one way throughout: that which knows the most of its names is taken."""
-    used = {i for r in rows.values() for i in r.ids}
-    # what this way does not know must not pass for another image's id
-    best = max(task.names.values(), key=lambda way: sum(i in way for i in used))
-    return {
-        q: Ranked([best.get(i, f"?{i}" if i in task.files else i) for i in r.ids], r.scores)
-        for q, r in rows.items()
-    }
+class Captions(Benchmark):
+    """Captions of Karpathy's splits; a benchmark names its files."""
 
+    SPLITS = ("test", "val", "train", "restval")
+    Options = CaptionOptions
 
-def score(task: CaptionTask, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """R@1, R@5 and R@10."""
-    rows = one_run(task, answers).rows
-    return {f"R@{k}": recall(f"R@{k}", rows, task, k) for k in (1, 5, 10)}
+    def canonical(self, task: CaptionTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
+        """A run names images in one way throughout: that which knows the most of its names is taken."""
+        used = {i for r in rows.values() for i in r.ids}
+        # what this way does not know must not pass for another image's id
+        best = max(task.names.values(), key=lambda way: sum(i in way for i in used))
+        return {
+            q: Ranked([best.get(i, f"?{i}" if i in task.files else i) for i in r.ids], r.scores)
+            for q, r in rows.items()
+        }
+
+    def score(self, task: CaptionTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+        """R@1, R@5 and R@10."""
+        rows = one_run(task, answers).rows
+        return {f"R@{k}": recall(f"R@{k}", rows, task, k) for k in (1, 5, 10)}

@@ -13,26 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Ranked, Run, Task
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.files import Unique, json_rows, read_json, rows_of
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES, Listed, ap_min, hit
 from mmrerank.evaluation.measure.metrics import in_order
-from mmrerank.evaluation.measure.runs import Ranked, Run
-from mmrerank.evaluation.measure.scores import Measured
 from mmrerank.evaluation.measure.scoring import unknown_queries
-from mmrerank.evaluation.tasks import (
-    Answer,
-    Asked,
-    Task,
-    count_warnings,
-    find,
-    find_all,
-    one_run,
-    renamed,
-)
+from mmrerank.evaluation.tasks import count_warnings, find, find_all, one_run, renamed
 
 NAME = "circo"
-SPLITS = ("val", "test")
 KS = (5, 10, 25, 50)
 ASPECTS = (
     "cardinality",
@@ -48,7 +37,7 @@ ASPECTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class CircoOptions:
     """``concept=with`` puts the shared concept before the caption, as some papers do."""
 
     concept: Literal["without", "with"] = "without"
@@ -80,63 +69,6 @@ class _Files(Mapping[str, str]):
         return len(self._ids)
 
 
-def load(data: Path, split: str, options: Options) -> CircoTask:
-    """``annotations/SPLIT.json``; the gallery too where COCO's ``image_info_unlabeled2017.json`` is there."""
-    path = find(data, NAME, f"annotations/{split}.json", f"{split}.json")
-    gallery = _gallery(data)
-    known = None if gallery is None else set(gallery)
-    labelled = split == "val"
-    asked: dict[str, Asked] = {}
-    qrels: dict[str, dict[str, int]] = {}
-    targets: dict[str, str] = {}
-    aspects: dict[str, list[str]] = {a: [] for a in ASPECTS}
-    ids = Unique("query id")
-    labels = ("target_img_id", "gt_img_ids", "semantic_aspects") if labelled else ()
-    for row in json_rows(path, ("id", "reference_img_id", "relative_caption", *labels)):
-        query, reference = str(row.integer("id")), row.integer("reference_img_id")
-        ids.add(query, row, "id")
-        caption = row.text("relative_caption")
-        if options.concept == "with":
-            caption = f"{row.text('shared_concept')}, {caption}"
-        asked[query] = Asked(text=caption, image=str(reference))
-        used = {"reference_img_id": [reference]}
-        if labelled:
-            target, right = row.integer("target_img_id"), row.integers("gt_img_ids")
-            if not right or right[0] != target:
-                raise row.wrong(
-                    "gt_img_ids", f"must begin with the target {target}, and is {right}"
-                )
-            if len(set(right)) != len(right):
-                raise row.wrong("gt_img_ids", f"an image occurs twice in {right}")
-            for aspect in row.texts("semantic_aspects"):
-                if aspect not in aspects:
-                    raise row.wrong(
-                        "semantic_aspects",
-                        f"no aspect is called {aspect!r}; they are {', '.join(ASPECTS)}",
-                    )
-                aspects[aspect].append(query)
-            qrels[query] = {str(i): 1 for i in right}
-            targets[query] = str(target)
-            used |= {"target_img_id": [target], "gt_img_ids": right}
-        for column, images in used.items():
-            for image in images:
-                if image < 0 or (known is not None and str(image) not in known):
-                    raise row.wrong(column, f"there is no image {image} in the gallery")
-    sizes = {"queries": len(asked)} | ({} if gallery is None else {"images": len(gallery)})
-    return CircoTask(
-        benchmark=NAME,
-        split=split,
-        queries=asked,
-        qrels=qrels,
-        gallery=gallery,
-        files=_Files(gallery or ()),
-        targets=targets,
-        aspects=aspects,
-        depth=50,
-        warnings=count_warnings(NAME, split, sizes, str(path)),
-    )
-
-
 def _gallery(data: Path) -> list[str] | None:
     name = "image_info_unlabeled2017.json"
     found = find_all(data, f"COCO2017_unlabeled/annotations/{name}", f"annotations/{name}", name)
@@ -150,103 +82,169 @@ def _gallery(data: Path) -> list[str] | None:
     return [str(row.integer("id")) for row in rows]
 
 
-def canonical(task: CircoTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
-    """Images by id, or by COCO's file name of twelve digits."""
-    return renamed(rows, _number)
-
-
 def _number(name: str) -> str:
     stem = name.rsplit("/", 1)[-1].removesuffix(".jpg")
     return str(int(stem)) if stem.isascii() and stem.isdigit() else name
 
 
-def read_own(task: CircoTask, path: Path, body: Any) -> Answer | None:
-    """A submission file: ``{"0": [50 image ids], ...}``; None for JSON lines.
+class Circo(Benchmark):
+    """A picture and a change in words, with every right answer labelled."""
 
-    An image twice in a list is an error there too.
-    """
-    if isinstance(body, str):
-        return None
-    if not isinstance(body, dict):
-        raise InputError(f"{path} must hold an object with a list of image ids for each query id")
-    told = unknown_queries(body, task.queries, str(path), f"{NAME} {task.split}")
-    known = None if task.gallery is None else set(task.gallery)
-    rows: dict[str, Ranked] = {}
-    short = 0
-    for query, images in body.items():
-        where = f"{path}, entry {query!r}"
-        if not isinstance(images, list):
-            raise InputError(f"{where}: must be a list of image ids")
-        ids: list[str] = []
-        for place, image in enumerate(images):
-            if isinstance(image, str) and image.isascii() and image.isdigit():
-                image = int(image)  # as the official code reads them
-            if isinstance(image, bool) or not isinstance(image, int) or image < 0:
-                raise InputError(
-                    f"{where}, place {place}: an image id is a whole number, not {image!r}"
-                )
-            if known is not None and str(image) not in known:
-                raise InputError(
-                    f"{where}, place {place}: there is no image {image} in the gallery"
-                )
-            ids.append(str(image))
-        if len(set(ids)) != len(ids):
-            twice = next(i for n, i in enumerate(ids) if i in ids[:n])
-            raise InputError(f"{where}: image {twice} occurs twice, which the benchmark refuses")
-        if query in task.queries:
-            rows[query] = Ranked.of(in_order(ids))
-            short += len(ids) != KS[-1]
-    if short:
-        told.append(f"{path}: {short} lists have other than the {KS[-1]} images asked for")
-    lacking = [q for q in task.queries if q not in rows]
-    if lacking:
-        told.append(
-            f"{path} lacks {len(lacking)} queries ({lacking[0]!r}); the benchmark's server refuses that"
+    SPLITS = ("val", "test")
+    Options = CircoOptions
+
+    def load(self, data: Path, split: str, options: CircoOptions) -> CircoTask:
+        """``annotations/SPLIT.json``; also COCO's ``image_info_unlabeled2017.json``, the gallery."""
+        path = find(data, NAME, f"annotations/{split}.json", f"{split}.json")
+        gallery = _gallery(data)
+        known = None if gallery is None else set(gallery)
+        labelled = split == "val"
+        asked: dict[str, BenchmarkQuery] = {}
+        qrels: dict[str, dict[str, int]] = {}
+        targets: dict[str, str] = {}
+        aspects: dict[str, list[str]] = {a: [] for a in ASPECTS}
+        ids = Unique("query id")
+        labels = ("target_img_id", "gt_img_ids", "semantic_aspects") if labelled else ()
+        for row in json_rows(path, ("id", "reference_img_id", "relative_caption", *labels)):
+            query, reference = str(row.integer("id")), row.integer("reference_img_id")
+            ids.add(query, row, "id")
+            caption = row.text("relative_caption")
+            if options.concept == "with":
+                caption = f"{row.text('shared_concept')}, {caption}"
+            asked[query] = BenchmarkQuery(text=caption, image=str(reference))
+            used = {"reference_img_id": [reference]}
+            if labelled:
+                target, right = row.integer("target_img_id"), row.integers("gt_img_ids")
+                if not right or right[0] != target:
+                    raise row.wrong(
+                        "gt_img_ids", f"must begin with the target {target}, and is {right}"
+                    )
+                if len(set(right)) != len(right):
+                    raise row.wrong("gt_img_ids", f"an image occurs twice in {right}")
+                for aspect in row.texts("semantic_aspects"):
+                    if aspect not in aspects:
+                        raise row.wrong(
+                            "semantic_aspects",
+                            f"no aspect is called {aspect!r}; they are {', '.join(ASPECTS)}",
+                        )
+                    aspects[aspect].append(query)
+                qrels[query] = {str(i): 1 for i in right}
+                targets[query] = str(target)
+                used |= {"target_img_id": [target], "gt_img_ids": right}
+            for column, images in used.items():
+                for image in images:
+                    if image < 0 or (known is not None and str(image) not in known):
+                        raise row.wrong(column, f"there is no image {image} in the gallery")
+        sizes = {"queries": len(asked)} | ({} if gallery is None else {"images": len(gallery)})
+        return CircoTask(
+            benchmark=NAME,
+            split=split,
+            queries=asked,
+            qrels=qrels,
+            gallery=gallery,
+            files=_Files(gallery or ()),
+            targets=targets,
+            aspects=aspects,
+            depth=50,
+            warnings=count_warnings(NAME, split, sizes, str(path)),
         )
-    return Answer(path=str(path), kind="submission", rows=rows, warnings=tuple(told))
 
+    def canonical(self, task: CircoTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
+        """Images by id, or by COCO's file name of twelve digits."""
+        return renamed(rows, _number)
 
-def write_own(task: CircoTask, run: Run, folder: Path) -> list[Path]:
-    """Writes ``circo_SPLIT.json`` as the server takes it. Raises `InputError` for a list too short."""
-    rows = canonical(task, {q: Ranked.of(r) for q, r in run.rows.items()})
-    body: dict[str, list[int]] = {}
-    for query in task.queries:
-        if query not in rows:
-            raise InputError(f"the run lacks query {query!r}; a submission needs every query")
-        ids = rows[query].ids[: KS[-1]]
-        if len(ids) < KS[-1]:
-            raise InputError(f"query {query!r} has {len(ids)} of the {KS[-1]} images asked for")
-        if odd := [i for i in ids if not i.isdigit()]:
-            raise InputError(f"query {query!r}: {odd[0]!r} is no COCO image id")
-        body[query] = [int(i) for i in ids]
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{NAME}_{task.split}.json"
-    path.write_text(json.dumps(body), "utf-8")
-    return [path]
+    def read_own(self, task: CircoTask, path: Path, body: Any) -> Answer | None:
+        """A submission file: ``{"0": [50 image ids], ...}``; None for JSON lines.
 
-
-def score(task: CircoTask, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """mAP@k and R@k at 5, 10, 25 and 50, and ``ASPECT.mAP@10`` over the queries of each aspect."""
-    rows = one_run(task, answers).rows
-    every = {q: Listed.of(r, task.qrels[q]) for q, r in rows.items()}
-    target = {q: Listed.of(r, {task.targets[q]: 1}) for q, r in rows.items()}
-    found: dict[str, Measured] = {}
-    for name, metric, lists in (("mAP", ap_min, every), ("R", hit, target)):
-        for k in KS:
-            found[f"{name}@{k}"] = Measured(
-                name=f"{name}@{k}",
-                values={q: metric(listed, k) for q, listed in lists.items()},
-                expected=list(task.qrels),
-                tie_rule=LIST_TIES,
+        An image twice in a list is an error there too.
+        """
+        if isinstance(body, str):
+            return None
+        if not isinstance(body, dict):
+            raise InputError(
+                f"{path} must hold an object with a list of image ids for each query id"
             )
-    ten = found["mAP@10"]
-    for aspect, queries in task.aspects.items():
-        if queries:
-            name = f"{aspect}.mAP@10"
-            found[name] = replace(
-                ten,
-                name=name,
-                values={q: ten.values[q] for q in queries if q in ten.values},
-                expected=queries,
+        told = unknown_queries(body, task.queries, str(path), f"{NAME} {task.split}")
+        known = None if task.gallery is None else set(task.gallery)
+        rows: dict[str, Ranked] = {}
+        short = 0
+        for query, images in body.items():
+            where = f"{path}, entry {query!r}"
+            if not isinstance(images, list):
+                raise InputError(f"{where}: must be a list of image ids")
+            ids: list[str] = []
+            for place, image in enumerate(images):
+                if isinstance(image, str) and image.isascii() and image.isdigit():
+                    image = int(image)  # as the official code reads them
+                if isinstance(image, bool) or not isinstance(image, int) or image < 0:
+                    raise InputError(
+                        f"{where}, place {place}: an image id is a whole number, not {image!r}"
+                    )
+                if known is not None and str(image) not in known:
+                    raise InputError(
+                        f"{where}, place {place}: there is no image {image} in the gallery"
+                    )
+                ids.append(str(image))
+            if len(set(ids)) != len(ids):
+                twice = next(i for n, i in enumerate(ids) if i in ids[:n])
+                raise InputError(
+                    f"{where}: image {twice} occurs twice, which the benchmark refuses"
+                )
+            if query in task.queries:
+                rows[query] = Ranked.of(in_order(ids))
+                short += len(ids) != KS[-1]
+        if short:
+            told.append(f"{path}: {short} lists have other than the {KS[-1]} images asked for")
+        lacking = [q for q in task.queries if q not in rows]
+        if lacking:
+            told.append(
+                f"{path} lacks {len(lacking)} queries ({lacking[0]!r}); the benchmark's server refuses that"
             )
-    return found
+        return Answer(path=str(path), kind="submission", rows=rows, warnings=tuple(told))
+
+    def write_own(self, task: CircoTask, run: Run, folder: Path) -> list[Path]:
+        """Writes ``circo_SPLIT.json`` as the server takes it. Raises `InputError` for a list too short."""
+        rows = self.canonical(task, {q: Ranked.of(r) for q, r in run.rows.items()})
+        body: dict[str, list[int]] = {}
+        for query in task.queries:
+            if query not in rows:
+                raise InputError(f"the run lacks query {query!r}; a submission needs every query")
+            ids = rows[query].ids[: KS[-1]]
+            if len(ids) < KS[-1]:
+                raise InputError(f"query {query!r} has {len(ids)} of the {KS[-1]} images asked for")
+            if odd := [i for i in ids if not i.isdigit()]:
+                raise InputError(f"query {query!r}: {odd[0]!r} is no COCO image id")
+            body[query] = [int(i) for i in ids]
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{NAME}_{task.split}.json"
+        path.write_text(json.dumps(body), "utf-8")
+        return [path]
+
+    def score(self, task: CircoTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+        """mAP@k and R@k at 5, 10, 25 and 50, and ``ASPECT.mAP@10`` over the queries of each aspect."""
+        rows = one_run(task, answers).rows
+        every = {q: Listed.of(r, task.qrels[q]) for q, r in rows.items()}
+        target = {q: Listed.of(r, {task.targets[q]: 1}) for q, r in rows.items()}
+        found: dict[str, Measured] = {}
+        for name, metric, lists in (("mAP", ap_min, every), ("R", hit, target)):
+            for k in KS:
+                found[f"{name}@{k}"] = Measured(
+                    name=f"{name}@{k}",
+                    values={q: metric(listed, k) for q, listed in lists.items()},
+                    expected=list(task.qrels),
+                    tie_rule=LIST_TIES,
+                )
+        ten = found["mAP@10"]
+        for aspect, queries in task.aspects.items():
+            if queries:
+                name = f"{aspect}.mAP@10"
+                found[name] = replace(
+                    ten,
+                    name=name,
+                    values={q: ten.values[q] for q in queries if q in ten.values},
+                    expected=queries,
+                )
+        return found
+
+
+BENCHMARK = Circo()

@@ -12,16 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmrerank.benchmark import (
+    Answer,
+    Benchmark,
+    BenchmarkQuery,
+    Measured,
+    NoOptions,
+    Ranked,
+    Run,
+    Task,
+)
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.files import Unique, json_rows, read_json
 from mmrerank.evaluation.measure.metrics import in_order
-from mmrerank.evaluation.measure.runs import Ranked, Run
-from mmrerank.evaluation.measure.scores import Measured
 from mmrerank.evaluation.measure.scoring import unknown_queries
 from mmrerank.evaluation.tasks import (
-    Answer,
-    Asked,
-    Task,
     count_warnings,
     find,
     only,
@@ -30,11 +35,8 @@ from mmrerank.evaluation.tasks import (
     unknown_documents,
     without,
 )
-from mmrerank.evaluation.tasks import NoOptions as Options
 
-__all__ = ["Options", "canonical", "load", "read_own", "score", "write_own"]
 NAME = "cirr"
-SPLITS = ("val", "test1", "train")
 VERSION = "rc2"
 _RECALL, _SUBSET = "recall", "recall_subset"
 _LENGTH = {_RECALL: 50, _SUBSET: 3}
@@ -48,68 +50,6 @@ class CirrTask(Task):
     members: Mapping[str, frozenset[str]]
 
 
-def load(data: Path, split: str, options: Options) -> CirrTask:
-    """``captions/cap.rc2.SPLIT.json`` and ``image_splits/split.rc2.SPLIT.json``."""
-    captions = find(data, NAME, f"captions/cap.rc2.{split}.json", f"cap.rc2.{split}.json")
-    images = find(data, NAME, f"image_splits/split.rc2.{split}.json", f"split.rc2.{split}.json")
-    files = _gallery(images)
-    labelled = split != "test1"
-    asked: dict[str, Asked] = {}
-    qrels: dict[str, dict[str, int]] = {}
-    members: dict[str, frozenset[str]] = {}
-    removed: dict[str, frozenset[str]] = {}
-    pairs = Unique("pairid")
-    sets: set[int] = set()
-    needed = ("pairid", "reference", "caption", "img_set", *(("target_hard",) if labelled else ()))
-    for row in json_rows(captions, needed):
-        query = str(row.integer("pairid"))
-        pairs.add(query, row, "pairid")
-        reference = row.text("reference")
-        if reference not in files:
-            raise row.wrong("reference", f"the image {reference!r} is not in {images.name}")
-        group = row.record("img_set")
-        sets.add(group.integer("id"))
-        listed = group.texts("members")
-        strange = [m for m in listed if m not in files]
-        if strange:
-            raise group.wrong("members", f"the image {strange[0]!r} is not in {images.name}")
-        if len(set(listed)) != len(listed):
-            raise group.wrong("members", f"an image occurs twice in {listed}")
-        if reference not in listed:
-            raise group.wrong("members", f"the reference {reference!r} is not among them")
-        if labelled:
-            target = row.text("target_hard")
-            if target not in files:
-                raise row.wrong("target_hard", f"the image {target!r} is not in {images.name}")
-            if target == reference:
-                raise row.wrong("target_hard", f"is the reference {reference!r} itself")
-            if target not in listed:
-                raise row.wrong("target_hard", f"{target!r} is not in the query's img_set.members")
-            qrels[query] = {target: 1}
-        # one caption of the test split is empty
-        asked[query] = Asked(text=row.text("caption", empty=True), image=reference)
-        members[query] = frozenset(listed) - {reference}
-        removed[query] = frozenset({reference})
-    odd = sum(len(m) != 5 for m in members.values())
-    return CirrTask(
-        benchmark=NAME,
-        split=split,
-        queries=asked,
-        qrels=qrels,
-        gallery=list(files),
-        files=files,
-        members=members,
-        removed=removed,
-        kept=members,  # Rsub is over these, however far down they are
-        depth=50,
-        warnings=(
-            *count_warnings(NAME, split, {"queries": len(asked), "sets": len(sets)}, str(captions)),
-            *count_warnings(NAME, split, {"images": len(files)}, str(images)),
-            *((f"{captions}: {odd} sets have other than six images",) if odd else ()),
-        ),
-    )
-
-
 def _gallery(path: Path) -> dict[str, str]:
     body = read_json(path)
     if not isinstance(body, dict) or not all(isinstance(v, str) for v in body.values()):
@@ -117,117 +57,203 @@ def _gallery(path: Path) -> dict[str, str]:
     return {name: file.removeprefix("./") for name, file in body.items()}
 
 
-def canonical(task: CirrTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
-    """A run may name images by name, file or file name."""
-    names = {n: name for name, file in task.files.items() for n in (file, file.rpartition("/")[2])}
-    return renamed(rows, lambda i: i if i in task.files else names.get(i.removeprefix("./"), i))
+class Cirr(Benchmark):
+    """A picture and a change in words; a run gives every figure, a submission file those of its metric."""
 
+    SPLITS = ("val", "test1", "train")
 
-def read_own(task: CirrTask, path: Path, body: Any) -> Answer | None:
-    """A submission file: ``{"version": "rc2", "metric": "recall" | "recall_subset", PAIRID: [names]}``;
-    None for JSON lines.
-    """
-    if isinstance(body, str):
-        return None
-    if not isinstance(body, dict):
-        raise InputError(
-            f"{path} must hold an object with 'version', 'metric' and a list for each pairid"
+    def load(self, data: Path, split: str, options: NoOptions) -> CirrTask:
+        """``captions/cap.rc2.SPLIT.json`` and ``image_splits/split.rc2.SPLIT.json``."""
+        captions = find(data, NAME, f"captions/cap.rc2.{split}.json", f"cap.rc2.{split}.json")
+        images = find(data, NAME, f"image_splits/split.rc2.{split}.json", f"split.rc2.{split}.json")
+        files = _gallery(images)
+        labelled = split != "test1"
+        asked: dict[str, BenchmarkQuery] = {}
+        qrels: dict[str, dict[str, int]] = {}
+        members: dict[str, frozenset[str]] = {}
+        removed: dict[str, frozenset[str]] = {}
+        pairs = Unique("pairid")
+        sets: set[int] = set()
+        needed = (
+            "pairid",
+            "reference",
+            "caption",
+            "img_set",
+            *(("target_hard",) if labelled else ()),
         )
-    kind = body.get("metric")
-    if not isinstance(kind, str) or kind not in _LENGTH:
-        raise InputError(f"{path}, key 'metric': must be {_RECALL} or {_SUBSET}, not {kind!r}")
-    if body.get("version") != VERSION:
-        raise InputError(f"{path}, key 'version': must be {VERSION!r}, not {body.get('version')!r}")
-    lists = {str(k): v for k, v in body.items() if k not in ("version", "metric")}
-    told = unknown_queries(lists, task.queries, str(path), f"{NAME} {task.split}")
-    rows: dict[str, Ranked] = {}
-    repeated: list[str] = []
-    short = own = 0
-    for query, names in lists.items():
-        if query not in task.queries:
-            continue
-        if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
-            raise InputError(f"{path}, entry {query!r}: must be a list of image names")
-        if kind == _SUBSET and (
-            odd := [n for n in names if n not in task.members[query] | task.removed[query]]
-        ):
-            raise InputError(f"{path}, entry {query!r}: {odd[0]!r} is not in the query's set")
-        repeated += [query] * (len(set(names)) != len(names))
-        own += any(n in task.removed[query] for n in names)
-        short += len(names) != _LENGTH[kind]
-        rows[query] = Ranked.of(in_order(names))
-    if short:
-        told.append(f"{path}: {short} lists have other than the {_LENGTH[kind]} names asked for")
-    if repeated:
-        told.append(
-            f"{path}: {len(repeated)} lists name an image twice (pairid {repeated[0]}); the first counts"
+        for row in json_rows(captions, needed):
+            query = str(row.integer("pairid"))
+            pairs.add(query, row, "pairid")
+            reference = row.text("reference")
+            if reference not in files:
+                raise row.wrong("reference", f"the image {reference!r} is not in {images.name}")
+            group = row.record("img_set")
+            sets.add(group.integer("id"))
+            listed = group.texts("members")
+            strange = [m for m in listed if m not in files]
+            if strange:
+                raise group.wrong("members", f"the image {strange[0]!r} is not in {images.name}")
+            if len(set(listed)) != len(listed):
+                raise group.wrong("members", f"an image occurs twice in {listed}")
+            if reference not in listed:
+                raise group.wrong("members", f"the reference {reference!r} is not among them")
+            if labelled:
+                target = row.text("target_hard")
+                if target not in files:
+                    raise row.wrong("target_hard", f"the image {target!r} is not in {images.name}")
+                if target == reference:
+                    raise row.wrong("target_hard", f"is the reference {reference!r} itself")
+                if target not in listed:
+                    raise row.wrong(
+                        "target_hard", f"{target!r} is not in the query's img_set.members"
+                    )
+                qrels[query] = {target: 1}
+            # one caption of the test split is empty
+            asked[query] = BenchmarkQuery(text=row.text("caption", empty=True), image=reference)
+            members[query] = frozenset(listed) - {reference}
+            removed[query] = frozenset({reference})
+        odd = sum(len(m) != 5 for m in members.values())
+        return CirrTask(
+            benchmark=NAME,
+            split=split,
+            queries=asked,
+            qrels=qrels,
+            gallery=list(files),
+            files=files,
+            members=members,
+            removed=removed,
+            kept=members,  # Rsub is over these, however far down they are
+            depth=50,
+            warnings=(
+                *count_warnings(
+                    NAME, split, {"queries": len(asked), "sets": len(sets)}, str(captions)
+                ),
+                *count_warnings(NAME, split, {"images": len(files)}, str(images)),
+                *((f"{captions}: {odd} sets have other than six images",) if odd else ()),
+            ),
         )
-    if own:
-        told.append(
-            f"{path}: {own} lists hold their own reference image, which the protocol leaves out"
-        )
-    if path.stat().st_size > _LARGEST:
-        told.append(f"{path} is larger than the {_LARGEST // 1_000_000} MB that the server takes")
-    told += unknown_documents(task, rows, path)
-    return Answer(path=str(path), kind=kind, rows=rows, warnings=tuple(told))
 
+    def canonical(self, task: CirrTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
+        """A run may name images by name, file or file name."""
+        names = {
+            n: name for name, file in task.files.items() for n in (file, file.rpartition("/")[2])
+        }
+        return renamed(rows, lambda i: i if i in task.files else names.get(i.removeprefix("./"), i))
 
-def write_own(task: CirrTask, run: Run, folder: Path) -> list[Path]:
-    """Writes ``recall.json`` and ``recall_subset.json`` as the server takes them; returns their paths.
-
-    Raises `InputError` when the run lacks a query or cannot fill a list: the server would refuse the file.
-    """
-    rows = without(task, {q: Ranked.of(r) for q, r in run.rows.items()})
-    bodies: dict[str, dict[str, Any]] = {}
-    for kind, length in _LENGTH.items():
-        body: dict[str, Any] = {"version": VERSION, "metric": kind}
-        for query in task.queries:
-            if query not in rows:
-                raise InputError(f"the run lacks query {query!r}; a submission needs every query")
-            ranked = only(rows[query], task.members[query]) if kind == _SUBSET else rows[query]
-            if len(ranked) < min(length, len(task.gallery or ()) - 1):
-                raise InputError(
-                    f"query {query!r} has {len(ranked)} of the {length} images that {kind} needs; "
-                    "rank the whole gallery"
-                )
-            body[query] = list(ranked.ids[:length])
-        bodies[kind] = body
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for kind, body in bodies.items():
-        path = folder / f"{kind}.json"
-        path.write_text(json.dumps(body), "utf-8")
-        paths.append(path)
-    return paths
-
-
-def score(task: CirrTask, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """R@1/5/10/50, Rsub@1/2/3 and the mean of R@5 and Rsub@1.
-
-    A run gives all of them; a submission file those of its metric. Raises `UsageError` when two files
-    give the same.
-    """
-    found: dict[str, Measured] = {}
-    for answer in answers:
-        rows = without(task, answer.rows)
-        some: dict[str, Measured] = {}
-        if answer.kind != _SUBSET:
-            some |= {f"R@{k}": recall(f"R@{k}", rows, task, k) for k in (1, 5, 10, 50)}
-        if answer.kind != _RECALL:
-            few = {q: only(r, task.members[q]) for q, r in rows.items()}
-            some |= {f"Rsub@{k}": recall(f"Rsub@{k}", few, task, k) for k in (1, 2, 3)}
-        if both := some.keys() & found.keys():
-            raise UsageError(
-                f"{answer.path} gives {sorted(both)[0]} a second time; one run gives every figure, "
-                "two files must be submission files of the two metrics"
+    def read_own(self, task: CirrTask, path: Path, body: Any) -> Answer | None:
+        """A submission file: ``{"version": "rc2", "metric": "recall" | "recall_subset", PAIRID: [names]}``;
+        None for JSON lines.
+        """
+        if isinstance(body, str):
+            return None
+        if not isinstance(body, dict):
+            raise InputError(
+                f"{path} must hold an object with 'version', 'metric' and a list for each pairid"
             )
-        found |= some
-    if {"R@5", "Rsub@1"} <= found.keys():
-        five, one = found["R@5"].values, found["Rsub@1"].values
-        found["mean(R@5,Rsub@1)"] = Measured(
-            name="mean(R@5,Rsub@1)",
-            values={q: (five[q] + one[q]) / 2 for q in five if q in one},
-            expected=found["R@5"].expected,
-            tie_rule=found["R@5"].tie_rule,
-        )
-    return found
+        kind = body.get("metric")
+        if not isinstance(kind, str) or kind not in _LENGTH:
+            raise InputError(f"{path}, key 'metric': must be {_RECALL} or {_SUBSET}, not {kind!r}")
+        if body.get("version") != VERSION:
+            raise InputError(
+                f"{path}, key 'version': must be {VERSION!r}, not {body.get('version')!r}"
+            )
+        lists = {str(k): v for k, v in body.items() if k not in ("version", "metric")}
+        told = unknown_queries(lists, task.queries, str(path), f"{NAME} {task.split}")
+        rows: dict[str, Ranked] = {}
+        repeated: list[str] = []
+        short = own = 0
+        for query, names in lists.items():
+            if query not in task.queries:
+                continue
+            if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+                raise InputError(f"{path}, entry {query!r}: must be a list of image names")
+            if kind == _SUBSET and (
+                odd := [n for n in names if n not in task.members[query] | task.removed[query]]
+            ):
+                raise InputError(f"{path}, entry {query!r}: {odd[0]!r} is not in the query's set")
+            repeated += [query] * (len(set(names)) != len(names))
+            own += any(n in task.removed[query] for n in names)
+            short += len(names) != _LENGTH[kind]
+            rows[query] = Ranked.of(in_order(names))
+        if short:
+            told.append(
+                f"{path}: {short} lists have other than the {_LENGTH[kind]} names asked for"
+            )
+        if repeated:
+            told.append(
+                f"{path}: {len(repeated)} lists name an image twice (pairid {repeated[0]}); the first counts"
+            )
+        if own:
+            told.append(
+                f"{path}: {own} lists hold their own reference image, which the protocol leaves out"
+            )
+        if path.stat().st_size > _LARGEST:
+            told.append(
+                f"{path} is larger than the {_LARGEST // 1_000_000} MB that the server takes"
+            )
+        told += unknown_documents(task, rows, path)
+        return Answer(path=str(path), kind=kind, rows=rows, warnings=tuple(told))
+
+    def write_own(self, task: CirrTask, run: Run, folder: Path) -> list[Path]:
+        """Writes ``recall.json`` and ``recall_subset.json`` as the server takes them; returns their paths.
+
+        Raises `InputError` when the run lacks a query or cannot fill a list.
+        """
+        rows = without(task, {q: Ranked.of(r) for q, r in run.rows.items()})
+        bodies: dict[str, dict[str, Any]] = {}
+        for kind, length in _LENGTH.items():
+            body: dict[str, Any] = {"version": VERSION, "metric": kind}
+            for query in task.queries:
+                if query not in rows:
+                    raise InputError(
+                        f"the run lacks query {query!r}; a submission needs every query"
+                    )
+                ranked = only(rows[query], task.members[query]) if kind == _SUBSET else rows[query]
+                if len(ranked) < min(length, len(task.gallery or ()) - 1):
+                    raise InputError(
+                        f"query {query!r} has {len(ranked)} of the {length} images that {kind} needs; "
+                        "rank the whole gallery"
+                    )
+                body[query] = list(ranked.ids[:length])
+            bodies[kind] = body
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = []
+        for kind, body in bodies.items():
+            path = folder / f"{kind}.json"
+            path.write_text(json.dumps(body), "utf-8")
+            paths.append(path)
+        return paths
+
+    def score(self, task: CirrTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+        """R@1/5/10/50, Rsub@1/2/3 and the mean of R@5 and Rsub@1.
+
+        A run gives all of them; a submission file those of its metric. Raises `UsageError` when two files
+        give the same.
+        """
+        found: dict[str, Measured] = {}
+        for answer in answers:
+            rows = without(task, answer.rows)
+            some: dict[str, Measured] = {}
+            if answer.kind != _SUBSET:
+                some |= {f"R@{k}": recall(f"R@{k}", rows, task, k) for k in (1, 5, 10, 50)}
+            if answer.kind != _RECALL:
+                few = {q: only(r, task.members[q]) for q, r in rows.items()}
+                some |= {f"Rsub@{k}": recall(f"Rsub@{k}", few, task, k) for k in (1, 2, 3)}
+            if both := some.keys() & found.keys():
+                raise UsageError(
+                    f"{answer.path} gives {sorted(both)[0]} a second time; one run gives every figure, "
+                    "two files must be submission files of the two metrics"
+                )
+            found |= some
+        if {"R@5", "Rsub@1"} <= found.keys():
+            five, one = found["R@5"].values, found["Rsub@1"].values
+            found["mean(R@5,Rsub@1)"] = Measured(
+                name="mean(R@5,Rsub@1)",
+                values={q: (five[q] + one[q]) / 2 for q in five if q in one},
+                expected=found["R@5"].expected,
+                tie_rule=found["R@5"].tie_rule,
+            )
+        return found
+
+
+BENCHMARK = Cirr()

@@ -7,15 +7,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmrerank.evaluation.benchmarks import _karpathy
-from mmrerank.evaluation.benchmarks._karpathy import SPLITS, CaptionTask, Options, canonical, score
+from mmrerank.evaluation.benchmarks._karpathy import (
+    CaptionOptions,
+    Captions,
+    CaptionTask,
+    load_captions,
+)
 from mmrerank.evaluation.tasks import find
 
-__all__ = ["SPLITS", "Options", "canonical", "load", "score"]
 NAME = "flickr30k"
 
 
-def load(data: Path, split: str, options: Options) -> CaptionTask:
-    """``dataset_flickr30k.json``, or a table whose name has ``flickr`` in it."""
-    path = find(data, NAME, "dataset_flickr30k.json", "*flickr*.json", "*flickr*.csv", "*.csv")
-    return _karpathy.load(NAME, path, split, options)
+class Flickr30k(Captions):
+    """The test split's captions over its pictures."""
+
+    def load(self, data: Path, split: str, options: CaptionOptions) -> CaptionTask:
+        """``dataset_flickr30k.json``, or a table whose name has ``flickr`` in it."""
+        path = find(data, NAME, "dataset_flickr30k.json", "*flickr*.json", "*flickr*.csv", "*.csv")
+        return load_captions(NAME, path, split, options)
+
+
+BENCHMARK = Flickr30k()

@@ -12,20 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmrerank.benchmark import Answer, Benchmark, Measured, Run, Task
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.benchmarks import _folder
 from mmrerank.evaluation.measure.metrics import measure, split_names
-from mmrerank.evaluation.measure.runs import Run
-from mmrerank.evaluation.measure.scores import Measured
-from mmrerank.evaluation.tasks import Answer, Task, one_run
+from mmrerank.evaluation.tasks import one_run
 
 NAME = "folder"
-SPLITS = ("all",)
 _DEPTH = 1000  # of lists for metrics without a cut-off, as in TREC
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class FolderOptions:
     """Metrics with commas between; names of ``mmrerank list metrics``."""
 
     metrics: str = "nDCG@10,AP,RR,R@1,R@5,R@10,P@1"
@@ -39,41 +37,50 @@ class FolderTask(Task):
     whole: Sequence[str]
 
 
-def load(data: Path, split: str, options: Options) -> FolderTask:
-    """The folder's queries; see the module's text for its columns."""
-    names = split_names(options.metrics)
-    if not names:
-        raise UsageError("the option metrics names none; see `mmrerank list metrics`")
-    cuts = [int(k[1]) for n in names if (k := re.search(r"@(\d+)$", n))]
-    whole = [n for n in names if not re.search(r"@\d+$", n)]
-    content = _folder.read(data, NAME)
-    return FolderTask(
-        benchmark=NAME,
-        split=split,
-        queries=content.asked,
-        qrels=content.qrels,
-        gallery=content.gallery,
-        lists=content.lists,
-        categories=content.categories,
-        metrics=names,
-        whole=whole,
-        depth=max([*cuts, *([_DEPTH] if whole else [])]),
-    )
+class OwnFolder(Benchmark):
+    """The queries of a folder of one's own, by the metrics asked for."""
+
+    SPLITS = ("all",)
+    Options = FolderOptions
+
+    def load(self, data: Path, split: str, options: FolderOptions) -> FolderTask:
+        """The folder's queries; see the module's text for its columns."""
+        names = split_names(options.metrics)
+        if not names:
+            raise UsageError("the option metrics names none; see `mmrerank list metrics`")
+        cuts = [int(k[1]) for n in names if (k := re.search(r"@(\d+)$", n))]
+        whole = [n for n in names if not re.search(r"@\d+$", n)]
+        content = _folder.read(data, NAME)
+        return FolderTask(
+            benchmark=NAME,
+            split=split,
+            queries=content.asked,
+            qrels=content.qrels,
+            gallery=content.gallery,
+            lists=content.lists,
+            categories=content.categories,
+            metrics=names,
+            whole=whole,
+            depth=max([*cuts, *([_DEPTH] if whole else [])]),
+        )
+
+    def warnings(self, task: FolderTask, answers: Sequence[Answer]) -> list[str]:
+        """A warning where lists end before what metrics without a cut-off look for."""
+        right = {
+            q: {i for i, grade in judged.items() if grade > 0} for q, judged in task.qrels.items()
+        }
+        rows = one_run(task, answers).rows
+        cut = [q for q, ranked in rows.items() if right[q] - set(ranked.ids)]
+        if not cut or not task.whole:
+            return []
+        return [
+            f"{len(cut)} of {len(rows)} lists lack some right image, such as {cut[0]!r}: it counts as never "
+            f"found in {', '.join(task.whole)}; longer lists (--depth) may hold it"
+        ]
+
+    def score(self, task: FolderTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+        """The metrics asked for, by trec_eval's rules where it has them."""
+        return measure(Run(rows=one_run(task, answers).rows), task.qrels, task.metrics)
 
 
-def doubts(task: FolderTask, answers: Sequence[Answer]) -> list[str]:
-    """A warning where lists end before what metrics without a cut-off look for."""
-    right = {q: {i for i, grade in judged.items() if grade > 0} for q, judged in task.qrels.items()}
-    rows = one_run(task, answers).rows
-    cut = [q for q, ranked in rows.items() if right[q] - set(ranked.ids)]
-    if not cut or not task.whole:
-        return []
-    return [
-        f"{len(cut)} of {len(rows)} lists lack some right image, such as {cut[0]!r}: it counts as never "
-        f"found in {', '.join(task.whole)}; longer lists (--depth) may hold it"
-    ]
-
-
-def score(task: FolderTask, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """The metrics asked for, by trec_eval's rules where it has them."""
-    return measure(Run(rows=one_run(task, answers).rows), task.qrels, task.metrics)
+BENCHMARK = OwnFolder()

@@ -11,18 +11,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Ranked, Run, Task
 from mmrerank.evaluation.benchmarks import _inquire
 from mmrerank.evaluation.measure.metrics import measure, relisted
-from mmrerank.evaluation.measure.runs import Ranked, Run
-from mmrerank.evaluation.measure.scores import Measured
-from mmrerank.evaluation.tasks import Answer, Asked, Task, count_warnings, one_run, renamed
+from mmrerank.evaluation.tasks import count_warnings, one_run, renamed
 
 NAME = "inquire-fullrank"
-SPLITS = _inquire.SPLITS
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class InquireOptions:
     """``k``: how many of the list are judged (50 in the benchmark)."""
 
     k: int = 50
@@ -40,37 +38,46 @@ class InquireTask(Task):
     k: int
 
 
-def load(data: Path, split: str, options: Options) -> InquireTask:
-    """``inquire_queries_SPLIT.csv`` and ``inquire_annotations.csv``."""
-    queries = _inquire.read_queries(data, split, NAME)
-    annotated = _inquire.read_annotations(data, queries, NAME)
-    nothing = [q for q, judged in annotated.positives.items() if not judged]
-    warnings = count_warnings(NAME, split, {"queries": len(queries.texts)}, str(queries.path))
-    if nothing:
-        warnings += (f"{annotated.path} has no image for {len(nothing)} queries; they score 0",)
-    return InquireTask(
-        benchmark=NAME,
-        split=split,
-        queries={q: Asked(text=t) for q, t in queries.texts.items()},
-        qrels=annotated.positives,
-        files=annotated.files,
-        categories=queries.categories,
-        names=annotated.names,
-        depth=options.k,
-        k=options.k,
-        warnings=warnings,
-    )
+class InquireFullrank(Benchmark):
+    """Expert queries, judged on the first k of a list."""
+
+    SPLITS = _inquire.SPLITS
+    Options = InquireOptions
+
+    def load(self, data: Path, split: str, options: InquireOptions) -> InquireTask:
+        """``inquire_queries_SPLIT.csv`` and ``inquire_annotations.csv``."""
+        queries = _inquire.read_queries(data, split, NAME)
+        annotated = _inquire.read_annotations(data, queries, NAME)
+        nothing = [q for q, judged in annotated.positives.items() if not judged]
+        warnings = count_warnings(NAME, split, {"queries": len(queries.texts)}, str(queries.path))
+        if nothing:
+            warnings += (f"{annotated.path} has no image for {len(nothing)} queries; they score 0",)
+        return InquireTask(
+            benchmark=NAME,
+            split=split,
+            queries={q: BenchmarkQuery(text=t) for q, t in queries.texts.items()},
+            qrels=annotated.positives,
+            files=annotated.files,
+            categories=queries.categories,
+            names=annotated.names,
+            depth=options.k,
+            k=options.k,
+            warnings=warnings,
+        )
+
+    def canonical(self, task: InquireTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
+        """A run may name images by id, path or file name, with or without extension."""
+        return renamed(rows, _inquire.by_name(task.names))
+
+    def score(self, task: InquireTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+        """AP, nDCG and MRR as the benchmark defines them, precision and recall, all at k."""
+        run = Run(rows=one_run(task, answers).rows)
+        names = [f"{m}@{task.k}" for m in ("INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR")]
+        return measure(run, task.qrels, names) | relisted(
+            run,
+            task.qrels,
+            {f"P@{task.k}": f"Precision@{task.k}", f"R@{task.k}": f"Recall@{task.k}"},
+        )
 
 
-def canonical(task: InquireTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
-    """A run may name images by id, path or file name, with or without extension."""
-    return renamed(rows, _inquire.by_name(task.names))
-
-
-def score(task: InquireTask, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """AP, nDCG and MRR as the benchmark defines them, precision and recall, all at k."""
-    run = Run(rows=one_run(task, answers).rows)
-    names = [f"{m}@{task.k}" for m in ("INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR")]
-    return measure(run, task.qrels, names) | relisted(
-        run, task.qrels, {f"P@{task.k}": f"Precision@{task.k}", f"R@{task.k}": f"Recall@{task.k}"}
-    )
+BENCHMARK = InquireFullrank()

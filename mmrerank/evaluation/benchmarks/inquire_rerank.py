@@ -12,27 +12,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmrerank.benchmark import (
+    Answer,
+    Benchmark,
+    BenchmarkQuery,
+    Measured,
+    NoOptions,
+    Qrels,
+    Ranked,
+    Run,
+    Task,
+)
 from mmrerank.errors import InputError
 from mmrerank.evaluation.benchmarks import _inquire
 from mmrerank.evaluation.measure.files import Unique, read_rows
 from mmrerank.evaluation.measure.metrics import relisted
-from mmrerank.evaluation.measure.runs import Qrels, Ranked, Run
-from mmrerank.evaluation.measure.scores import Measured
-from mmrerank.evaluation.tasks import (
-    Answer,
-    Asked,
-    Task,
-    count_warnings,
-    find_all,
-    one_run,
-    renamed,
-)
-from mmrerank.evaluation.tasks import NoOptions as Options
+from mmrerank.evaluation.tasks import count_warnings, find_all, one_run, renamed
 from mmrerank.types import Image
 
-__all__ = ["Options", "canonical", "doubts", "expected", "load", "score"]
 NAME = "inquire-rerank"
-SPLITS = _inquire.SPLITS
 _LISTED = 100
 _NEEDED = ("query", "relevant", "inat24_image_id", "inat24_file_name")
 _OPTIONAL = ("clip_score", "supercategory", "category", "iconic_group")
@@ -46,25 +44,12 @@ class InquireRerankTask(Task):
     given: bool
 
 
-def load(data: Path, split: str, options: Options) -> InquireRerankTask:
-    """The rows ``*SPLIT*.parquet`` (or csv, jsonl) below ``data``; else INQUIRE's own two files."""
-    hub = {"val": "validation", "test": "test"}[split]
-    places = [
-        f"{folder}{name}*.{ending}"
-        for ending in ("parquet", "csv", "jsonl")
-        for folder in ("", "data/")
-        for name in (hub, f"inquire_rerank_{split}", f"inquire_rerank_{hub}", f"rerank_{split}")
-    ]
-    files = find_all(data, *places)
-    return _rows(data, files, split) if files else _annotations(data, split)
-
-
 def _rows(data: Path, files: Sequence[Path], split: str) -> InquireRerankTask:
     ids: dict[str, str] = {}
     if find_all(data, f"inquire_queries_{split}.csv"):
         known = _inquire.read_queries(data, split, NAME)
         ids = {text: query for query, text in known.texts.items()}
-    asked: dict[str, Asked] = {}
+    asked: dict[str, BenchmarkQuery] = {}
     qrels: dict[str, dict[str, int]] = {}
     images: dict[str, str] = {}
     categories: dict[str, str] = {}
@@ -83,7 +68,7 @@ def _rows(data: Path, files: Sequence[Path], split: str) -> InquireRerankTask:
             pairs.add((query, image), row, "inat24_image_id")
             if images.setdefault(image, file) != file:
                 raise row.wrong("inat24_file_name", f"image {image!r} was {images[image]!r} before")
-            asked[query] = Asked(text=text)
+            asked[query] = BenchmarkQuery(text=text)
             qrels.setdefault(query, {})[image] = _inquire.label(row, "relevant")
             if isinstance(row.row, int):
                 places.setdefault(image, (path, row.row))
@@ -163,7 +148,7 @@ def _annotations(data: Path, split: str) -> InquireRerankTask:
     return InquireRerankTask(
         benchmark=NAME,
         split=split,
-        queries={q: Asked(text=t) for q, t in queries.texts.items()},
+        queries={q: BenchmarkQuery(text=t) for q, t in queries.texts.items()},
         qrels=annotated.positives,
         files=annotated.files,
         categories=queries.categories,
@@ -177,61 +162,81 @@ def _annotations(data: Path, split: str) -> InquireRerankTask:
     )
 
 
-def canonical(task: InquireRerankTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
-    """Queries by id or text; images by id, path or file name, with or without extension."""
-    known = {asked.text: q for q, asked in task.queries.items()}
-    by_id = {known.get(q, q): r for q, r in rows.items()}
-    return renamed(by_id, _inquire.by_name(task.names))
+class InquireRerank(Benchmark):
+    """A hundred given pictures for each query, judged on the whole list."""
+
+    SPLITS = _inquire.SPLITS
+
+    def load(self, data: Path, split: str, options: NoOptions) -> InquireRerankTask:
+        """The rows ``*SPLIT*.parquet`` (or csv, jsonl) below ``data``; else INQUIRE's own two files."""
+        hub = {"val": "validation", "test": "test"}[split]
+        places = [
+            f"{folder}{name}*.{ending}"
+            for ending in ("parquet", "csv", "jsonl")
+            for folder in ("", "data/")
+            for name in (hub, f"inquire_rerank_{split}", f"inquire_rerank_{hub}", f"rerank_{split}")
+        ]
+        files = find_all(data, *places)
+        return _rows(data, files, split) if files else _annotations(data, split)
+
+    def canonical(
+        self, task: InquireRerankTask, rows: Mapping[str, Ranked]
+    ) -> Mapping[str, Ranked]:
+        """Queries by id or text; images by id, path or file name, with or without extension."""
+        known = {asked.text: q for q, asked in task.queries.items()}
+        by_id = {known.get(q, q): r for q, r in rows.items()}
+        return renamed(by_id, _inquire.by_name(task.names))
+
+    def expected(self, task: InquireRerankTask, answers: Sequence[Answer]) -> list[str]:
+        """The task's queries; those of the run where the task's own rows are missing."""
+        if task.given:
+            return list(task.qrels)
+        answered = one_run(task, answers).rows
+        return [q for q in task.qrels if q in answered]
+
+    def warnings(self, task: InquireRerankTask, answers: Sequence[Answer]) -> list[str]:
+        """A warning where lists are not those that the benchmark judges."""
+        rows = one_run(task, answers).rows
+        lengths = {q: len(task.lists[q]) if task.given else _LISTED for q in rows}
+        odd = [q for q, ranked in rows.items() if len(ranked) != lengths[q]]
+        if not odd:
+            return []
+        what = "a positive that they lack is not found" if task.given else "these are other lists"
+        return [
+            f"{len(odd)} lists have other than the {lengths[odd[0]]} images that {NAME} judges, such as "
+            f"{odd[0]!r} with {len(rows[odd[0]])}; {what}"
+        ]
+
+    def score(self, task: InquireRerankTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+        """AP, nDCG and MRR over the 100, as the benchmark defines them, precision and recall."""
+        answer = one_run(task, answers)
+        rows = answer.rows
+        qrels: Qrels = task.qrels
+        if task.given:
+            for query, ranked in rows.items():
+                strange = [i for i in ranked.ids if i not in qrels[query]]
+                if strange:
+                    raise InputError(
+                        f"{answer.path}: query {query!r} lists {strange[0]!r}, which is not among its images"
+                    )
+        else:
+            qrels = {
+                q: {i: 1 for i in rows[q].ids if i in task.qrels[q]}
+                for q in self.expected(task, answers)
+            }
+        k = _LISTED
+        whole = ("INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR")
+        return relisted(
+            Run(rows=rows),
+            qrels,
+            {
+                # k is 100 whatever a run lists: without a cut-off a short list would have a short denominator
+                **{name: f"{name}@{k}" for name in whole},
+                **{f"{name}@{k}": f"{name}@{k}" for name in whole},
+                f"P@{k}": f"Precision@{k}",
+                f"R@{k}": f"Recall@{k}",
+            },
+        )
 
 
-def expected(task: InquireRerankTask, answers: Sequence[Answer]) -> list[str]:
-    """The task's queries; those of the run where the task's own rows are missing."""
-    if task.given:
-        return list(task.qrels)
-    answered = one_run(task, answers).rows
-    return [q for q in task.qrels if q in answered]
-
-
-def doubts(task: InquireRerankTask, answers: Sequence[Answer]) -> list[str]:
-    """A warning where lists are not those that the benchmark judges."""
-    rows = one_run(task, answers).rows
-    lengths = {q: len(task.lists[q]) if task.given else _LISTED for q in rows}
-    odd = [q for q, ranked in rows.items() if len(ranked) != lengths[q]]
-    if not odd:
-        return []
-    what = "a positive that they lack is not found" if task.given else "these are other lists"
-    return [
-        f"{len(odd)} lists have other than the {lengths[odd[0]]} images that {NAME} judges, such as "
-        f"{odd[0]!r} with {len(rows[odd[0]])}; {what}"
-    ]
-
-
-def score(task: InquireRerankTask, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """AP, nDCG and MRR over the 100, as the benchmark defines them, precision and recall."""
-    answer = one_run(task, answers)
-    rows = answer.rows
-    qrels: Qrels = task.qrels
-    if task.given:
-        for query, ranked in rows.items():
-            strange = [i for i in ranked.ids if i not in qrels[query]]
-            if strange:
-                raise InputError(
-                    f"{answer.path}: query {query!r} lists {strange[0]!r}, which is not among its images"
-                )
-    else:
-        qrels = {
-            q: {i: 1 for i in rows[q].ids if i in task.qrels[q]} for q in expected(task, answers)
-        }
-    k = _LISTED
-    whole = ("INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR")
-    return relisted(
-        Run(rows=rows),
-        qrels,
-        {
-            # k is 100 whatever a run lists: without a cut-off a short list would have a short denominator
-            **{name: f"{name}@{k}" for name in whole},
-            **{f"{name}@{k}": f"{name}@{k}" for name in whole},
-            f"P@{k}": f"Precision@{k}",
-            f"R@{k}": f"Recall@{k}",
-        },
-    )
+BENCHMARK = InquireRerank()

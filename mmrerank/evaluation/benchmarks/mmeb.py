@@ -16,27 +16,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmrerank.benchmark import (
+    HIGHEST_GRADE,
+    Answer,
+    Benchmark,
+    BenchmarkQuery,
+    Measured,
+    NoOptions,
+    Qrels,
+    Ranked,
+    Run,
+    Task,
+)
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.files import Record, json_lines, read_rows
 from mmrerank.evaluation.measure.metrics import in_order, measure
-from mmrerank.evaluation.measure.runs import HIGHEST_GRADE, Qrels, Ranked, Run
-from mmrerank.evaluation.measure.scores import Measured
-from mmrerank.evaluation.tasks import (
-    Answer,
-    Asked,
-    Task,
-    count_warnings,
-    find_all,
-    how_to_get,
-    merged,
-    published,
-)
-from mmrerank.evaluation.tasks import NoOptions as Options
+from mmrerank.evaluation.tasks import count_warnings, facts_of, find_all, how_to_get, merged
 
-__all__ = ["Options", "load", "own_runs", "read_own", "score", "settled"]
 NAME = "mmeb"
-SPLITS = ("test",)
-PARTIAL = True
 KS = (1, 5, 10)
 FIELDS = {
     "Hit": "Hit",
@@ -70,17 +67,6 @@ class _Set:
     repeated: int
 
 
-def load(data: Path, split: str, options: Options) -> MmebTask:
-    """Every ``SET_pred.jsonl`` below ``data``; without any, the rows of MMEB-eval (``SET/test*.parquet``)."""
-    files = own_runs(data)
-    return _predicted(data, files) if files else _rows(data)
-
-
-def own_runs(data: Path) -> list[Path]:
-    """The prediction files in ``data``: what is scored when no run is given."""
-    return find_all(data, f"*{_ENDING}", f"*/*{_ENDING}", f"**/*{_ENDING}")
-
-
 def _predicted(data: Path, files: Sequence[Path]) -> MmebTask:
     sets: dict[str, _Set] = {}
     for path in files:
@@ -88,7 +74,7 @@ def _predicted(data: Path, files: Sequence[Path]) -> MmebTask:
         if found.name in sets:
             raise InputError(f"{path}: the data set {found.name} is there twice below {data}")
         sets[found.name] = found
-    asked: dict[str, Asked] = {}
+    asked: dict[str, BenchmarkQuery] = {}
     qrels: dict[str, Mapping[str, int]] = {}
     lists: dict[str, Sequence[str]] = {}
     parts: dict[str, list[str]] = {}
@@ -96,7 +82,7 @@ def _predicted(data: Path, files: Sequence[Path]) -> MmebTask:
     for name, found in sets.items():
         parts[name] = [f"{name}/{n}" for n in range(len(found.right))]
         for query, right, shown in zip(parts[name], found.right, found.predicted, strict=True):
-            asked[query] = Asked()
+            asked[query] = BenchmarkQuery()
             qrels[query] = right
             lists[query] = mixed(query, shown)
         warnings += count_warnings(
@@ -106,7 +92,7 @@ def _predicted(data: Path, files: Sequence[Path]) -> MmebTask:
 
 
 def _task(
-    asked: Mapping[str, Asked],
+    asked: Mapping[str, BenchmarkQuery],
     qrels: Qrels,
     lists: Mapping[str, Sequence[str]],
     parts: Mapping[str, Sequence[str]],
@@ -129,8 +115,7 @@ def _task(
 
 def groups() -> dict[str, list[str]]:
     """The data sets of each group: CLS, VQA, RET, GRD, and those in and out of training, IND and OOD."""
-    found: dict[str, list[str]] = published(NAME)["groups"]
-    return found
+    return {name: list(sets) for name, sets in facts_of(NAME).groups.items()}
 
 
 def _unlike(data: Path, sets: Mapping[str, Any]) -> list[str]:
@@ -195,7 +180,7 @@ def mixed(query: str, candidates: Sequence[str]) -> list[str]:
 
 def _rows(data: Path) -> MmebTask:
     known = {s for name in ("CLS", "VQA", "RET", "GRD") for s in groups()[name]}
-    asked: dict[str, Asked] = {}
+    asked: dict[str, BenchmarkQuery] = {}
     qrels: dict[str, dict[str, int]] = {}
     lists: dict[str, list[str]] = {}
     parts: dict[str, list[str]] = {}
@@ -210,7 +195,9 @@ def _rows(data: Path) -> MmebTask:
                 number += 1
                 words = [row.text(c, empty=True) for c in ("qry_inst", "qry_text") if row.has(c)]
                 image = row.text("qry_img_path", empty=True)
-                asked[query] = Asked(text=" ".join(w for w in words if w).strip(), image=image)
+                asked[query] = BenchmarkQuery(
+                    text=" ".join(w for w in words if w).strip(), image=image
+                )
                 keys = _keys(row, image, texts, files)
                 qrels[query] = {keys[0]: 1}  # the positive is at index 0
                 lists[query] = mixed(query, keys)
@@ -251,42 +238,6 @@ def _keys(row: Record, image: str, texts: dict[str, str], files: dict[str, str])
     return keys
 
 
-def read_own(task: MmebTask, path: Path, body: Any) -> Answer | None:
-    """A prediction file; None for other JSON lines. Its data set is the one in its name."""
-    if not isinstance(body, str) or not path.name.removesuffix(".gz").endswith(_ENDING):
-        return None
-    found = _read(path)
-    queries = task.parts.get(found.name)
-    if queries is None:
-        raise InputError(
-            f"{path}: the data has no set {found.name!r}; it has {', '.join(task.parts)}"
-        )
-    if len(queries) != len(found.right):
-        raise InputError(f"{path} has {len(found.right)} rows, and the data {len(queries)}")
-    for number, (query, right) in enumerate(zip(queries, found.right, strict=True)):
-        if right != task.qrels[query]:
-            raise InputError(
-                f"{path}, row {number} (from 0), column 'label': is {json.dumps(list(right))}, and "
-                f"{json.dumps(list(task.qrels[query]))} in the data"
-            )
-    told = (f"{path}: {found.repeated} lists have a candidate twice; it counts once",)
-    return Answer(
-        path=str(path),
-        kind="predictions",
-        rows={
-            q: Ranked.of(in_order(shown)) for q, shown in zip(queries, found.predicted, strict=True)
-        },
-        warnings=told if found.repeated else (),
-    )
-
-
-def settled(query: str, ranked: Ranked) -> Ranked:
-    """A list to be reranked: equal scores in the order of `mixed`, since files have the right one first."""
-    place = {c: n for n, c in enumerate(mixed(query, ranked.ids))}
-    order = sorted(range(len(ranked)), key=lambda n: (-ranked.scores[n], place[ranked.ids[n]]))
-    return Ranked([ranked.ids[n] for n in order], [ranked.scores[n] for n in order])
-
-
 def ties_lose(task: MmebTask, rows: Mapping[str, Ranked]) -> dict[str, Ranked]:
     """The lists with the right ones last among equal scores."""
     found = {}
@@ -299,31 +250,6 @@ def ties_lose(task: MmebTask, rows: Mapping[str, Ranked]) -> dict[str, Ranked]:
     return found
 
 
-def score(task: MmebTask, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """``DATASET.FIELD@k`` for every field at 1, 5 and 10; plain names and groups are means over data sets."""
-    # only here: what a reranker is given must not know the labels
-    rows = ties_lose(task, merged(answers))
-    ties = (
-        "the order of the file"
-        if all(a.kind != "run" for a in answers)
-        else "equal scores: right candidates last"
-    )
-    run = Run(rows=rows)
-    names = {f"{f}@{k}": f"{own}@{k}" for f, own in FIELDS.items() for k in KS}
-    whole = measure(run, task.qrels, list(names.values()))
-    found: dict[str, Measured] = {}
-    for name, own in names.items():
-        made = replace(whole[own], name=name, tie_rule=ties)
-        found[name] = replace(made, parts=task.parts)
-        for group, members in groups().items():
-            parts = {s: task.parts[s] for s in members if s in task.parts}
-            if parts and name == f"Hit@{KS[0]}":
-                found[f"{group}.{name}"] = _part(made, f"{group}.{name}", parts)
-        for part, queries in task.parts.items():
-            found[f"{part}.{name}"] = _part(made, f"{part}.{name}", {part: queries})
-    return found
-
-
 def _part(whole: Measured, name: str, parts: Mapping[str, Sequence[str]]) -> Measured:
     queries = [q for own in parts.values() for q in own]
     return replace(
@@ -333,3 +259,81 @@ def _part(whole: Measured, name: str, parts: Mapping[str, Sequence[str]]) -> Mea
         expected=queries,
         parts=parts if len(parts) > 1 else {},
     )
+
+
+class Mmeb(Benchmark):
+    """36 data sets; a file of predictions answers one of them."""
+
+    SPLITS = ("test",)
+    FILES_ARE_PARTS = True
+
+    def load(self, data: Path, split: str, options: NoOptions) -> MmebTask:
+        """Every ``SET_pred.jsonl`` below ``data``; without any, MMEB-eval's rows (``SET/test*.parquet``)."""
+        files = self.own_runs(data)
+        return _predicted(data, files) if files else _rows(data)
+
+    def own_runs(self, data: Path) -> list[Path]:
+        """The prediction files in ``data``: what is scored when no run is given."""
+        return find_all(data, f"*{_ENDING}", f"*/*{_ENDING}", f"**/*{_ENDING}")
+
+    def read_own(self, task: MmebTask, path: Path, body: Any) -> Answer | None:
+        """A prediction file; None for other JSON lines. Its data set is the one in its name."""
+        if not isinstance(body, str) or not path.name.removesuffix(".gz").endswith(_ENDING):
+            return None
+        found = _read(path)
+        queries = task.parts.get(found.name)
+        if queries is None:
+            raise InputError(
+                f"{path}: the data has no set {found.name!r}; it has {', '.join(task.parts)}"
+            )
+        if len(queries) != len(found.right):
+            raise InputError(f"{path} has {len(found.right)} rows, and the data {len(queries)}")
+        for number, (query, right) in enumerate(zip(queries, found.right, strict=True)):
+            if right != task.qrels[query]:
+                raise InputError(
+                    f"{path}, row {number} (from 0), column 'label': is {json.dumps(list(right))}, and "
+                    f"{json.dumps(list(task.qrels[query]))} in the data"
+                )
+        told = (f"{path}: {found.repeated} lists have a candidate twice; it counts once",)
+        return Answer(
+            path=str(path),
+            kind="predictions",
+            rows={
+                q: Ranked.of(in_order(shown))
+                for q, shown in zip(queries, found.predicted, strict=True)
+            },
+            warnings=told if found.repeated else (),
+        )
+
+    def settle_ties(self, query: str, ranked: Ranked) -> Ranked:
+        """Equal scores in the order of `mixed`, since files have the right one first."""
+        place = {c: n for n, c in enumerate(mixed(query, ranked.ids))}
+        order = sorted(range(len(ranked)), key=lambda n: (-ranked.scores[n], place[ranked.ids[n]]))
+        return Ranked([ranked.ids[n] for n in order], [ranked.scores[n] for n in order])
+
+    def score(self, task: MmebTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+        """``DATASET.FIELD@k`` at 1, 5 and 10; plain names and groups are means over data sets."""
+        # only here: what a reranker is given must not know the labels
+        rows = ties_lose(task, merged(answers))
+        ties = (
+            "the order of the file"
+            if all(a.kind != "run" for a in answers)
+            else "equal scores: right candidates last"
+        )
+        run = Run(rows=rows)
+        names = {f"{f}@{k}": f"{own}@{k}" for f, own in FIELDS.items() for k in KS}
+        whole = measure(run, task.qrels, list(names.values()))
+        found: dict[str, Measured] = {}
+        for name, own in names.items():
+            made = replace(whole[own], name=name, tie_rule=ties)
+            found[name] = replace(made, parts=task.parts)
+            for group, members in groups().items():
+                parts = {s: task.parts[s] for s in members if s in task.parts}
+                if parts and name == f"Hit@{KS[0]}":
+                    found[f"{group}.{name}"] = _part(made, f"{group}.{name}", parts)
+            for part, queries in task.parts.items():
+                found[f"{part}.{name}"] = _part(made, f"{part}.{name}", {part: queries})
+        return found
+
+
+BENCHMARK = Mmeb()

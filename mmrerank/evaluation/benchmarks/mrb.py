@@ -11,17 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, NoOptions, Run, Task
 from mmrerank.errors import InputError
 from mmrerank.evaluation.benchmarks import _folder
 from mmrerank.evaluation.measure.metrics import measure
-from mmrerank.evaluation.measure.runs import Run
-from mmrerank.evaluation.measure.scores import Measured
-from mmrerank.evaluation.tasks import Answer, Asked, Task, find_all, how_to_get, one_run
-from mmrerank.evaluation.tasks import NoOptions as Options
+from mmrerank.evaluation.tasks import find_all, how_to_get, one_run
 
-__all__ = ["Options", "load", "score"]
 NAME = "mrb"
-SPLITS = ("test",)
 METRICS = ("nDCG@10", "MRR@10", "R@1")
 
 
@@ -32,42 +28,51 @@ class MrbTask(Task):
     parts: Mapping[str, Sequence[str]]
 
 
-def load(data: Path, split: str, options: Options) -> MrbTask:
-    """Every folder below ``data`` that has a table of queries; ids are ``dataset/id``."""
-    asked: dict[str, Asked] = {}
-    qrels: dict[str, dict[str, int]] = {}
-    lists: dict[str, list[str]] = {}
-    parts: dict[str, list[str]] = {}
-    for folder in sorted(p for p in data.iterdir() if p.is_dir()):
-        if find_all(folder, *_folder.TABLES):
-            content = _folder.read(folder, NAME, f"{folder.name}/")
-            asked |= content.asked
-            qrels |= content.qrels
-            lists |= content.lists
-            parts[folder.name] = list(content.asked)
-    if not parts:
-        raise InputError(f"no folder below {data} holds a table of queries.\n{how_to_get(NAME)}")
-    return MrbTask(
-        benchmark=NAME,
-        split=split,
-        queries=asked,
-        qrels=qrels,
-        lists=lists,
-        categories={q: p for p, queries in parts.items() for q in queries},
-        parts=parts,
-        warnings=("MRB's protocol is not public: these figures are ours, not its own",),
-    )
+class Mrb(Benchmark):
+    """Data sets in folders of our own layout."""
 
+    SPLITS = ("test",)
 
-def score(task: MrbTask, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """``DATASET.METRIC`` and the means over data sets."""
-    whole = measure(Run(rows=one_run(task, answers).rows), task.qrels, METRICS)
-    found: dict[str, Measured] = {}
-    for name, measured in whole.items():
-        for part, queries in task.parts.items():
-            own = {q: measured.values[q] for q in queries if q in measured.values}
-            found[f"{part}.{name}"] = replace(
-                measured, name=f"{part}.{name}", values=own, expected=queries
+    def load(self, data: Path, split: str, options: NoOptions) -> MrbTask:
+        """Every folder below ``data`` that has a table of queries; ids are ``dataset/id``."""
+        asked: dict[str, BenchmarkQuery] = {}
+        qrels: dict[str, dict[str, int]] = {}
+        lists: dict[str, list[str]] = {}
+        parts: dict[str, list[str]] = {}
+        for folder in sorted(p for p in data.iterdir() if p.is_dir()):
+            if find_all(folder, *_folder.TABLES):
+                content = _folder.read(folder, NAME, f"{folder.name}/")
+                asked |= content.asked
+                qrels |= content.qrels
+                lists |= content.lists
+                parts[folder.name] = list(content.asked)
+        if not parts:
+            raise InputError(
+                f"no folder below {data} holds a table of queries.\n{how_to_get(NAME)}"
             )
-        found[name] = replace(measured, parts=task.parts)
-    return found
+        return MrbTask(
+            benchmark=NAME,
+            split=split,
+            queries=asked,
+            qrels=qrels,
+            lists=lists,
+            categories={q: p for p, queries in parts.items() for q in queries},
+            parts=parts,
+            warnings=("MRB's protocol is not public: these figures are ours, not its own",),
+        )
+
+    def score(self, task: MrbTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+        """``DATASET.METRIC`` and the means over data sets."""
+        whole = measure(Run(rows=one_run(task, answers).rows), task.qrels, METRICS)
+        found: dict[str, Measured] = {}
+        for name, measured in whole.items():
+            for part, queries in task.parts.items():
+                own = {q: measured.values[q] for q in queries if q in measured.values}
+                found[f"{part}.{name}"] = replace(
+                    measured, name=f"{part}.{name}", values=own, expected=queries
+                )
+            found[name] = replace(measured, parts=task.parts)
+        return found
+
+
+BENCHMARK = Mrb()

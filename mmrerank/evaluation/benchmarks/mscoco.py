@@ -8,15 +8,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmrerank.evaluation.benchmarks import _karpathy
-from mmrerank.evaluation.benchmarks._karpathy import SPLITS, CaptionTask, Options, canonical, score
+from mmrerank.evaluation.benchmarks._karpathy import (
+    CaptionOptions,
+    Captions,
+    CaptionTask,
+    load_captions,
+)
 from mmrerank.evaluation.tasks import find
 
-__all__ = ["SPLITS", "Options", "canonical", "load", "score"]
 NAME = "mscoco"
 
 
-def load(data: Path, split: str, options: Options) -> CaptionTask:
-    """``dataset_coco.json``, or a table whose name has ``coco`` in it."""
-    path = find(data, NAME, "dataset_coco.json", "*coco*.json", "*coco*.csv", "*.csv")
-    return _karpathy.load(NAME, path, split, options)
+class Mscoco(Captions):
+    """The test split's captions over its pictures."""
+
+    def load(self, data: Path, split: str, options: CaptionOptions) -> CaptionTask:
+        """``dataset_coco.json``, or a table whose name has ``coco`` in it."""
+        path = find(data, NAME, "dataset_coco.json", "*coco*.json", "*coco*.csv", "*.csv")
+        return load_captions(NAME, path, split, options)
+
+
+BENCHMARK = Mscoco()

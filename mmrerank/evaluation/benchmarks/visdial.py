@@ -15,19 +15,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Task
 from mmrerank.evaluation.measure.files import json_names, json_rows
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES
-from mmrerank.evaluation.measure.scores import Measured
-from mmrerank.evaluation.tasks import Answer, Asked, Task, count_warnings, find, one_run
+from mmrerank.evaluation.tasks import count_warnings, find, one_run
 
 NAME = "visdial"
-SPLITS = ("val",)
 ROUNDS = 11
 _WITHIN = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class VisDialOptions:
     """``dialogues``: another file of the same form below the folder, such as rewritten ones. ``turns``:
     ``joined`` asks all turns so far, ``last`` the last alone, which rewritten dialogues are made for.
     """
@@ -43,111 +42,118 @@ class DialogueTask(Task):
     targets: Mapping[str, str]
 
 
-def load(data: Path, split: str, options: Options) -> DialogueTask:
-    """``dialogues/VisDial_v1.0_queries_val.json`` and ``ChatIR_Protocol/Search_Space_val_50k.json``."""
-    own = (options.dialogues,) if options.dialogues else ()
-    path = find(
-        data,
-        NAME,
-        *(own or ("dialogues/VisDial_v1.0_queries_val.json", "VisDial_v1.0_queries_val.json")),
-    )
-    space = find(
-        data,
-        NAME,
-        "ChatIR_Protocol/Search_Space_val_50k.json",
-        "Protocol/Search_Space_val_50k.json",
-        "Search_Space_val_50k.json",
-    )
-    gallery = json_names(space, "an image path")
-    known = set(gallery)
-    asked: dict[str, Asked] = {}
-    targets: dict[str, str] = {}
-    for number, row in enumerate(json_rows(path, ("img", "dialog"))):
-        image = row.text("img")
-        if image not in known:
-            raise row.wrong("img", f"the image {image!r} is not in {space.name}")
-        turns = row.texts("dialog", empty=True)
-        if len(turns) != ROUNDS:
-            raise row.wrong("dialog", f"must hold {ROUNDS} turns, not {len(turns)}")
-        targets[str(number)] = image
-        for n, turn in enumerate(turns):
-            before = tuple(turns[:n]) if options.turns == "joined" else ()
-            asked[f"{number}/{n}"] = Asked(text=turn, turns=before)
-    sizes = {"dialogues": len(targets)}
-    return DialogueTask(
-        benchmark=NAME,
-        split=split,
-        queries=asked,
-        qrels={q: {targets[q.partition("/")[0]]: 1} for q in asked},
-        gallery=gallery,
-        targets=targets,
-        warnings=(
-            *count_warnings(NAME, split, sizes, str(path)),
-            *count_warnings(NAME, split, {"images": len(gallery)}, str(space)),
-        ),
-    )
+class VisDial(Benchmark):
+    """A dialogue of eleven turns, judged after every turn."""
 
+    SPLITS = ("val",)
+    Options = VisDialOptions
 
-def doubts(task: DialogueTask, answers: Sequence[Answer]) -> list[str]:
-    """A warning where BRI takes a rank that no list tells."""
-    rows = one_run(task, answers).rows
-    cut = [q for q, r in rows.items() if task.targets[q.partition("/")[0]] not in r.ids]
-    if not cut:
-        return []
-    return [
-        f"{len(cut)} of {len(rows)} lists end before their picture, such as {cut[0]!r}: BRI takes it for the "
-        f"last of {len(task.gallery or ()):,}, and may be lower with longer lists (--depth)"
-    ]
+    def load(self, data: Path, split: str, options: VisDialOptions) -> DialogueTask:
+        """``dialogues/VisDial_v1.0_queries_val.json`` and ``ChatIR_Protocol/Search_Space_val_50k.json``."""
+        own = (options.dialogues,) if options.dialogues else ()
+        path = find(
+            data,
+            NAME,
+            *(own or ("dialogues/VisDial_v1.0_queries_val.json", "VisDial_v1.0_queries_val.json")),
+        )
+        space = find(
+            data,
+            NAME,
+            "ChatIR_Protocol/Search_Space_val_50k.json",
+            "Protocol/Search_Space_val_50k.json",
+            "Search_Space_val_50k.json",
+        )
+        gallery = json_names(space, "an image path")
+        known = set(gallery)
+        asked: dict[str, BenchmarkQuery] = {}
+        targets: dict[str, str] = {}
+        for number, row in enumerate(json_rows(path, ("img", "dialog"))):
+            image = row.text("img")
+            if image not in known:
+                raise row.wrong("img", f"the image {image!r} is not in {space.name}")
+            turns = row.texts("dialog", empty=True)
+            if len(turns) != ROUNDS:
+                raise row.wrong("dialog", f"must hold {ROUNDS} turns, not {len(turns)}")
+            targets[str(number)] = image
+            for n, turn in enumerate(turns):
+                before = tuple(turns[:n]) if options.turns == "joined" else ()
+                asked[f"{number}/{n}"] = BenchmarkQuery(text=turn, turns=before)
+        sizes = {"dialogues": len(targets)}
+        return DialogueTask(
+            benchmark=NAME,
+            split=split,
+            queries=asked,
+            qrels={q: {targets[q.partition("/")[0]]: 1} for q in asked},
+            gallery=gallery,
+            targets=targets,
+            warnings=(
+                *count_warnings(NAME, split, sizes, str(path)),
+                *count_warnings(NAME, split, {"images": len(gallery)}, str(space)),
+            ),
+        )
 
+    def warnings(self, task: DialogueTask, answers: Sequence[Answer]) -> list[str]:
+        """A warning where BRI takes a rank that no list tells."""
+        rows = one_run(task, answers).rows
+        cut = [q for q, r in rows.items() if task.targets[q.partition("/")[0]] not in r.ids]
+        if not cut:
+            return []
+        return [
+            f"{len(cut)} of {len(rows)} lists end before their picture, such as {cut[0]!r}: BRI takes it "
+            f"for the last of {len(task.gallery or ()):,}, and may be lower with longer lists (--depth)"
+        ]
 
-def score(task: DialogueTask, answers: Sequence[Answer]) -> dict[str, Measured]:
-    """``Hits@10.roundT`` (cumulative), ``R@10.roundT``, their means over rounds, and BRI.
+    def score(self, task: DialogueTask, answers: Sequence[Answer]) -> dict[str, Measured]:
+        """``Hits@10.roundT`` (cumulative), ``R@10.roundT``, their means over rounds, and BRI.
 
-    A dialogue counts as scored from its first answered round on; a mean over rounds has every round, those
-    without an answer as nothing. Where a list does not hold the picture, BRI takes its rank for the last of
-    the gallery.
-    """
-    rows = one_run(task, answers).rows
-    worst = max(len(task.gallery or ()) - 1, 0)
-    dialogues = list(task.targets)
-    hits: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
-    alone: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
-    bri: dict[str, float] = {}
-    for dialogue, target in task.targets.items():
-        best, found, answered = worst, False, False
-        logs = []
-        for n in range(ROUNDS):
-            ranked = rows.get(f"{dialogue}/{n}")
-            if ranked is not None:
-                answered = True
-                rank = ranked.ids.index(target) if target in ranked.ids else worst
-                hit = target in ranked.ids[:_WITHIN]
-                best, found = min(best, rank), found or hit
-                alone[n][dialogue] = float(hit)
+        A dialogue counts as scored from its first answered round on; a mean over rounds has every round,
+        those without an answer as nothing. Where a list does not hold the picture, BRI takes its rank for
+        the last of the gallery.
+        """
+        rows = one_run(task, answers).rows
+        worst = max(len(task.gallery or ()) - 1, 0)
+        dialogues = list(task.targets)
+        hits: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
+        alone: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
+        bri: dict[str, float] = {}
+        for dialogue, target in task.targets.items():
+            best, found, answered = worst, False, False
+            logs = []
+            for n in range(ROUNDS):
+                ranked = rows.get(f"{dialogue}/{n}")
+                if ranked is not None:
+                    answered = True
+                    rank = ranked.ids.index(target) if target in ranked.ids else worst
+                    hit = target in ranked.ids[:_WITHIN]
+                    best, found = min(best, rank), found or hit
+                    alone[n][dialogue] = float(hit)
+                if answered:
+                    hits[n][dialogue] = float(found)
+                logs.append(math.log(best + 1))
             if answered:
-                hits[n][dialogue] = float(found)
-            logs.append(math.log(best + 1))
-        if answered:
-            bri[dialogue] = sum((a + b) / 2 for a, b in pairwise(logs)) / (ROUNDS - 1)
-    made: dict[str, Measured] = {}
-    for name, rounds in ((f"Hits@{_WITHIN}", hits), (f"R@{_WITHIN}", alone)):
-        for n, values in enumerate(rounds):
-            made[f"{name}.round{n}"] = Measured(
-                name=f"{name}.round{n}", values=values, expected=dialogues, tie_rule=LIST_TIES
+                bri[dialogue] = sum((a + b) / 2 for a, b in pairwise(logs)) / (ROUNDS - 1)
+        made: dict[str, Measured] = {}
+        for name, rounds in ((f"Hits@{_WITHIN}", hits), (f"R@{_WITHIN}", alone)):
+            for n, values in enumerate(rounds):
+                made[f"{name}.round{n}"] = Measured(
+                    name=f"{name}.round{n}", values=values, expected=dialogues, tie_rule=LIST_TIES
+                )
+            # a dialogue is one unit: its rounds are alike, and are no eleven proofs of a difference
+            made[name] = Measured(
+                name=name,
+                values={d: sum(values.get(d, 0.0) for values in rounds) / ROUNDS for d in bri},
+                expected=dialogues,
+                tie_rule=LIST_TIES,
             )
-        # a dialogue is one unit: its rounds are alike, and are no eleven proofs of a difference
-        made[name] = Measured(
-            name=name,
-            values={d: sum(values.get(d, 0.0) for values in rounds) / ROUNDS for d in bri},
+        made["BRI"] = Measured(
+            name="BRI",
+            values=bri,
             expected=dialogues,
             tie_rule=LIST_TIES,
+            absent=math.log(worst + 1),
+            lower_is_better=True,
         )
-    made["BRI"] = Measured(
-        name="BRI",
-        values=bri,
-        expected=dialogues,
-        tie_rule=LIST_TIES,
-        absent=math.log(worst + 1),
-        lower_is_better=True,
-    )
-    return made
+        return made
+
+
+BENCHMARK = VisDial()

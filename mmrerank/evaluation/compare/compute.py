@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 
+from mmrerank.benchmark import Measured, Scores
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.compare.comparison import (
     SEEN,
@@ -23,7 +24,6 @@ from mmrerank.evaluation.compare.comparison import (
 )
 from mmrerank.evaluation.compare.intervals import interval_of_parts
 from mmrerank.evaluation.compare.significance import DRAWS, holm, randomisation
-from mmrerank.evaluation.measure.scores import Measured, Scores
 
 MOST_DRAWS = 1_000_000
 

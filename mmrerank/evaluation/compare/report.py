@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mmrerank.benchmark import Qrels
 from mmrerank.errors import InputError
 from mmrerank.evaluation.compare.charts import Picture
 from mmrerank.evaluation.compare.comparison import Comparison
@@ -25,7 +26,6 @@ from mmrerank.evaluation.compare.tables import (
     shown,
     values_table,
 )
-from mmrerank.evaluation.measure.runs import Qrels
 from mmrerank.images import IMAGE_SUFFIXES, data_uri
 from mmrerank.result_page import environment, picture_uri
 from mmrerank.types import Image, Usage

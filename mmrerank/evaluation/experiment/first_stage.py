@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from mmrerank.benchmark import BenchmarkQuery, Ranked, Run, Task
 from mmrerank.errors import InputError
-from mmrerank.evaluation.measure.runs import Ranked, Run
 from mmrerank.evaluation.measure.scoring import quoted
-from mmrerank.evaluation.tasks import Asked, Task, module_of, named_documents
+from mmrerank.evaluation.tasks import benchmark_of, named_documents
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Embedder, Vectors
 from mmrerank.types import Image, Query
@@ -39,7 +39,7 @@ def query_of(task: Task, id_: str, images: Path | None) -> Query:
 
     Raises `InputError` when there is nothing to ask with, or the picture is not there.
     """
-    asked: Asked = task.queries[id_]
+    asked: BenchmarkQuery = task.queries[id_]
     pictures: tuple[Image, ...] = ()
     if asked.image:
         pictures = (Image(path=image_file(task, asked.image, images)),)
@@ -177,13 +177,12 @@ class _Searcher:
 
     def _everything(self, ids: Sequence[str], vectors: Vectors, k: int) -> list[Ranked]:
         most = max((len(self._task.removed.get(i, ())) for i in ids), default=0)
-        rename: Callable[[Task, Mapping[str, Ranked]], Mapping[str, Ranked]]
-        rename = getattr(module_of(self._task.benchmark), "canonical", lambda _, rows: rows)
+        canonical = benchmark_of(self._task.benchmark).canonical
         found = []
         for id_, hits in zip(ids, self._index.search(vectors, k + most), strict=True):
             own = [h.id for h in hits]
             ranked = Ranked([self._documents.get(i, i) for i in own], [h.score for h in hits])
-            ranked = rename(self._task, {id_: ranked})[id_]
+            ranked = canonical(self._task, {id_: ranked})[id_]
             self._names.update(zip(ranked.ids, own, strict=True))
             found.append(_but(ranked, self._task.removed.get(id_, frozenset()), k))
         return found

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mmrerank.benchmark import Ranked
 from mmrerank.errors import InputError, MismatchError
 from mmrerank.evaluation.measure.files import read_rows
-from mmrerank.evaluation.measure.runs import Ranked
 from mmrerank.evaluation.tasks import find_all
 from mmrerank.ports import Vectors
 

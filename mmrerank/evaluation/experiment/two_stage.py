@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmrerank.benchmark import Answer, Ranked, Run, Scored, Scores, Task
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation import tasks as benchmark
 from mmrerank.evaluation.experiment.first_stage import image_file, query_of
@@ -19,9 +20,7 @@ from mmrerank.evaluation.experiment.provenance import candidates_digest, provena
 from mmrerank.evaluation.experiment.reranking import Item
 from mmrerank.evaluation.experiment.resume import Resumable
 from mmrerank.evaluation.measure.metrics import in_order
-from mmrerank.evaluation.measure.runs import Ranked, Run, Scored, write_run
-from mmrerank.evaluation.measure.scores import Scores
-from mmrerank.evaluation.tasks import Answer, Task
+from mmrerank.evaluation.measure.runs import write_run
 from mmrerank.index.manifest import replace
 from mmrerank.results import SearchResult
 from mmrerank.types import Candidate, Image, Ranking, Usage
@@ -66,9 +65,7 @@ def items_of(
 def _listed(task: Task, query: str, rows: Sequence[Scored]) -> Ranked:
     """A list without what the protocol leaves out, equal scores in an order that no label decides."""
     ranked = benchmark.without(task, {query: Ranked.of(rows)})[query]
-    settle: Callable[[str, Ranked], Ranked]
-    settle = getattr(benchmark.module_of(task.benchmark), "settled", lambda query, ranked: ranked)
-    return settle(query, ranked)
+    return benchmark.benchmark_of(task.benchmark).settle_ties(query, ranked)
 
 
 def _candidate(task: Task, document: str, score: float, locate: Locate) -> Candidate:
@@ -109,8 +106,8 @@ def _best(ids: Sequence[str], judged: Mapping[str, int]) -> list[str]:
 def score(task: Task, run: Run) -> Scores:
     """Scores a run that is in memory."""
     rows = {q: Ranked.of(r) for q, r in run.rows.items() if q in task.queries}
-    canonical = getattr(benchmark.module_of(task.benchmark), "canonical", lambda _, rows: rows)
-    return benchmark.score(task, [Answer(path=run.tag, kind="run", rows=canonical(task, rows))])
+    rows = dict(benchmark.benchmark_of(task.benchmark).canonical(task, rows))
+    return benchmark.score(task, [Answer(path=run.tag, kind="run", rows=rows)])
 
 
 def rerank(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 
-from mmrerank.evaluation.measure.runs import Ranked
+from mmrerank.benchmark import Ranked
 
 Judged = Mapping[str, int]
 """A query's relevance by document id; what is absent is 0."""

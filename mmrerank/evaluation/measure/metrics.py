@@ -2,8 +2,7 @@
 
 `METRICS` holds every metric by its plain name, with its tie rule; a name may carry a cut-off (``nDCG@10``).
 trec_eval's are computed by pytrec_eval, expressions with arguments (``P(rel=3)@1``) by ir-measures, the
-rest here. A query of the qrels that a run lacks has no value; `mmrerank.evaluation.measure.scores` says how it
-counts.
+rest here. A query of the qrels that a run lacks has no value: see `mmrerank.benchmark.Measured`.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mmrerank.benchmark import Measured, Qrels, Ranked, Run, Scored
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.measure.list_metrics import (
     LIST_TIES,
@@ -31,8 +31,6 @@ from mmrerank.evaluation.measure.list_metrics import (
     list_recall,
     reciprocal_rank,
 )
-from mmrerank.evaluation.measure.runs import Qrels, Ranked, Run, Scored
-from mmrerank.evaluation.measure.scores import Measured
 
 Values = Mapping[str, float]
 """A metric's value by query id."""

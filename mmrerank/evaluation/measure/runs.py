@@ -14,76 +14,15 @@ import math
 import re
 import unicodedata
 import zlib
-from array import array
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import NamedTuple, overload
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
 
+from mmrerank.benchmark import HIGHEST_GRADE, Qrels, Ranked, Run, Scored
 from mmrerank.errors import InputError
-
-Qrels = Mapping[str, Mapping[str, int]]
-"""Relevance by query id and document id."""
-
-
-HIGHEST_GRADE = 1000
-"""Beyond it 2^grade and trec_eval's tables by grade are of no use to anybody."""
-
-
-class Scored(NamedTuple):
-    """One line of a run: a document and its score."""
-
-    id: str
-    score: float
-
-
-class Ranked(Sequence[Scored]):
-    """The documents of one query, best first, held without an object for each of them.
-
-    A run of millions of lines is read and scored in this form: ``ids`` and, as long, ``scores``.
-    """
-
-    __slots__ = ("ids", "scores")
-
-    def __init__(self, ids: Sequence[str], scores: Sequence[float]) -> None:
-        self.ids = tuple(ids)
-        self.scores = array("d", scores)
-
-    @classmethod
-    def of(cls, rows: Sequence[Scored]) -> Ranked:
-        """``rows`` in this form."""
-        return rows if isinstance(rows, cls) else cls([r.id for r in rows], [r.score for r in rows])
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @overload
-    def __getitem__(self, place: int) -> Scored: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> Ranked: ...
-
-    def __getitem__(self, place: int | slice) -> Scored | Ranked:
-        if isinstance(place, slice):
-            return Ranked(self.ids[place], self.scores[place])
-        return Scored(self.ids[place], self.scores[place])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and tuple(self) == tuple(other)
-
-    __hash__ = None  # type: ignore[assignment] # a sequence with an array inside
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """What one system returned: documents by query id, best first, each once. ``tag`` names the system."""
-
-    rows: Mapping[str, Sequence[Scored]]
-    tag: str = "mmrerank"
 
 
 def encode_id(id_: str) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmrerank.benchmark import Qrels, Run, Scores
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.metrics import measure
-from mmrerank.evaluation.measure.runs import Qrels, Run, read_raw, read_run
-from mmrerank.evaluation.measure.scores import Scores
+from mmrerank.evaluation.measure.runs import read_raw, read_run
 
 
 def score_run(

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from benchmark_samples import MAKERS, dump, table
 
+from mmrerank.benchmark import BenchmarkQuery
 from mmrerank.errors import InputError
-from mmrerank.evaluation.tasks import Asked, load_task
+from mmrerank.evaluation.tasks import load_task
 
 Change = Callable[[Any], None]
 
@@ -287,8 +288,8 @@ def test_blank_cells_are_no_values(tmp_path: Path) -> None:
     )
     (tmp_path / "qrels.txt").write_text("b 0 3.jpg 2\n")
     task = load_task("folder", tmp_path)
-    assert task.queries["a"] == Asked(text="a boat")
-    assert task.queries["b"] == Asked(image="2.jpg", turns=("first",), exclude=("night",))
+    assert task.queries["a"] == BenchmarkQuery(text="a boat")
+    assert task.queries["b"] == BenchmarkQuery(image="2.jpg", turns=("first",), exclude=("night",))
     assert task.qrels == {"a": {"1.jpg": 1}, "b": {"3.jpg": 2}}
     assert (task.lists, task.categories) == ({"b": ["1.jpg", "3.jpg"]}, {"b": "sea"})
 

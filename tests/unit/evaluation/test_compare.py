@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from mmrerank.benchmark import Measured, Scores
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.compare.comparison import Comparison, Difference
 from mmrerank.evaluation.compare.compute import compare
 from mmrerank.evaluation.compare.intervals import interval, paired
 from mmrerank.evaluation.compare.significance import holm, randomisation
-from mmrerank.evaluation.measure.scores import Measured, Scores
 
 FINITE = st.floats(-1, 1, allow_nan=False, width=16)
 PS = st.lists(st.floats(0, 1), min_size=1, max_size=8)

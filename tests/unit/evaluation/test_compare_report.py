@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pillow
 from rich.console import Console
 
+from mmrerank.benchmark import Measured, Scores
 from mmrerank.errors import InputError, MissingExtraError, UsageError
 from mmrerank.evaluation.compare import charts as pictures
 from mmrerank.evaluation.compare.comparison import Comparison
@@ -33,7 +34,6 @@ from mmrerank.evaluation.compare.tables import (
     long_table,
     values_table,
 )
-from mmrerank.evaluation.measure.scores import Measured, Scores
 from mmrerank.types import Image, Usage
 
 EVIL = '</td><script>alert("x")</script><img src=x onerror=y> $\\frac1 & 100% _a_ {b} | c\n#d~^`*['

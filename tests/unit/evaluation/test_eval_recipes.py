@@ -15,9 +15,10 @@ def test_every_recipe_says_what_exists(path: Path) -> None:
 
     from mmrerank import config, registry
     from mmrerank.cli._carry_out import Recipe
+    from mmrerank.evaluation.tasks import benchmark_of
 
     values = config.read_yaml(path)
-    module = registry.load("benchmark", values.pop("benchmark").replace("-", "_"))
+    module = benchmark_of(values.pop("benchmark"))
     recipe = config.build(Recipe, values, where=path.name)
     assert not recipe.split or recipe.split in module.SPLITS
     method = registry.load("strategy", recipe.rerank)

@@ -14,6 +14,7 @@ from benchmark_samples import MAKERS, circo, cirr, fashioniq
 from index_world import ColourEmbedder, build, paint
 from typer.testing import CliRunner
 
+from mmrerank.benchmark import Run, Task
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.cli.main import cli
 from mmrerank.errors import InputError, MismatchError, UsageError
@@ -26,8 +27,8 @@ from mmrerank.evaluation.experiment.first_stage import (
     query_of,
 )
 from mmrerank.evaluation.experiment.resume import Resumable
-from mmrerank.evaluation.measure.runs import Run, read_run
-from mmrerank.evaluation.tasks import Task, load_task
+from mmrerank.evaluation.measure.runs import read_run
+from mmrerank.evaluation.tasks import load_task
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Vectors
 from mmrerank.types import Query

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmrerank.benchmark import Ranked, Run, Scored
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.metrics import METRICS, in_order, measure, parse, split_names
-from mmrerank.evaluation.measure.runs import Ranked, Run, Scored, read_run, write_qrels
+from mmrerank.evaluation.measure.runs import read_run, write_qrels
 from mmrerank.evaluation.measure.scoring import score_run
 
 Rows = dict[str, list[tuple[str, float]]]

@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmrerank.benchmark import Run, Scored
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.runs import (
-    Run,
-    Scored,
     decode_id,
     encode_id,
     read_qrels,

@@ -11,10 +11,11 @@ import pytest
 from benchmark_samples import dump, folder
 from index_world import paint
 
+from mmrerank.benchmark import Ranked, Run, Task
 from mmrerank.evaluation.experiment import two_stage
 from mmrerank.evaluation.experiment.resume import Resumable
-from mmrerank.evaluation.measure.runs import Ranked, Run, read_run
-from mmrerank.evaluation.tasks import Task, load_task
+from mmrerank.evaluation.measure.runs import read_run
+from mmrerank.evaluation.tasks import load_task
 
 
 def do_nothing(task: Task, run: Run, images: Path | None, out: Path) -> tuple[Any, Any]:

@@ -11,12 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mmrerank.benchmark import Run
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.cli.main import cli
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.compare.intervals import interval, paired
 from mmrerank.evaluation.measure.metrics import by_query, in_order, mean
-from mmrerank.evaluation.measure.runs import Run, read_qrels, read_run
+from mmrerank.evaluation.measure.runs import read_qrels, read_run
 from mmrerank.picturebook.benchmark import METRICS, UNMATCHED, evaluate_demo
 from mmrerank.picturebook.export import evaluation_queries, evaluation_scenes, name_of
 from mmrerank.picturebook.queries import Truth, make_unmatched
