@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from mmrerank import catalog, registry
+from mmrerank import discovery
 from mmrerank.cli.console import Output, emit, one_line, table_console
 from mmrerank.cli.options import OutputFlag
-from mmrerank.evaluation.measure.metrics import METRICS
+from mmrerank.errors import MmrerankError
+
+if TYPE_CHECKING:
+    from mmrerank import catalog
 
 EXAMPLE = """mmrerank list methods
 mmrerank list --output json"""
@@ -57,8 +61,11 @@ def list_(
 
 
 def _rows(what: What) -> list[dict[str, Any]]:
+    from mmrerank import catalog
+    from mmrerank.evaluation.measure.metrics import METRICS
+
     if what is What.methods:
-        return [method(name, module) for name, module in registry.every("strategy")]
+        return [method(name, module) for name, module in discovery.every("strategy")]
     if what is What.models:
         return [dataclasses.asdict(card) for card in catalog.cards()]
     if what is What.servers:
@@ -66,8 +73,19 @@ def _rows(what: What) -> list[dict[str, Any]]:
     if what is What.metrics:
         return [metric(name) for name in METRICS]
     if what is What.benchmarks:
-        return [benchmark(name) for name in registry.names("benchmark")]
-    return [_plugin(_KIND[what], name) for name in registry.names(_KIND[what])]
+        return _working("benchmark", benchmark)
+    return _working(_KIND[what], lambda name: _plugin(_KIND[what], name))
+
+
+def _working(kind: str, row: Callable[[str], dict[str, Any]]) -> list[dict[str, Any]]:
+    """A row for each plug-in of a kind; a broken one costs one warning and is left out."""
+    rows = []
+    for name in discovery.names(kind):
+        try:
+            rows.append(row(name))
+        except MmrerankError as error:
+            discovery.warn(kind, name, error)
+    return rows
 
 
 def method(name: str, module: Any) -> dict[str, Any]:
@@ -79,7 +97,7 @@ def method(name: str, module: Any) -> dict[str, Any]:
         # the most that is asked about 20 candidates with the default options
         "calls": module.Options().calls(20),
         "paper": module.PAPER,
-        "about": registry.first_sentence(module.__doc__),
+        "about": discovery.first_sentence(module.__doc__),
         "options": _options(module.Options),
     }
 
@@ -97,6 +115,8 @@ def server(found: catalog.Server) -> dict[str, Any]:
 
 def metric(name: str) -> dict[str, Any]:
     """A metric: whether it takes a cut-off, and in which order it has documents of one score."""
+    from mmrerank.evaluation.measure.metrics import METRICS
+
     found = METRICS[name]
     form = {"needed": f"{name}@k", "allowed": f"{name}[@k]", "absent": name}[found.cutoff]
     return {"name": name, "form": form, "about": found.about, "ties": found.tie_rule}
@@ -141,8 +161,8 @@ def _type_name(hint: Any) -> str:
 
 def _plugin(kind: str, name: str) -> dict[str, Any]:
     """A plug-in by its source text: a listing must not need what the plug-in needs."""
-    form = registry.form(kind, name)
-    return {"name": name, **({"form": form} if form else {}), "about": registry.about(kind, name)}
+    form = discovery.form(kind, name)
+    return {"name": name, **({"form": form} if form else {}), "about": discovery.about(kind, name)}
 
 
 def _print(name: str, rows: list[dict[str, Any]]) -> None:

@@ -78,7 +78,9 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes new and renamed entries of ``folder`` survive a power cut."""
+    """Makes new and renamed entries of ``folder`` survive a power cut, where a folder can be synced."""
+    if os.name == "nt":
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

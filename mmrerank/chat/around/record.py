@@ -7,9 +7,7 @@ its reply. Lines are only added, whole, also by several processes at once.
 from __future__ import annotations
 
 import base64
-import fcntl
 import json
-import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 from mmrerank.chat.around import Around
 from mmrerank.chat.around.replies import packed, to_plain
 from mmrerank.errors import ChatError, InputError
+from mmrerank.locks import lock
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Chat
 
@@ -68,14 +67,11 @@ class Recorded(Around):
         data = "".join(json.dumps(line) + "\n" for line in lines).encode("ascii")
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+            with self.path.open("ab", buffering=0) as file:
+                lock(file, wait=True)
                 view = memoryview(data)
                 while view:
-                    view = view[os.write(handle, view) :]
-            finally:
-                os.close(handle)
+                    view = view[file.write(view) :]
         except OSError as error:
             raise InputError(
                 f"the record {self.path} cannot be written: {error.strerror or error}"

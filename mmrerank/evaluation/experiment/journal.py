@@ -7,16 +7,17 @@ Knows nothing of methods, models or metrics.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import InputError, UsageError
 from mmrerank.index.manifest import sync_folder
+from mmrerank.locks import lock
 
 FORMAT = 1
 _START = b'{"journal": '
@@ -26,10 +27,10 @@ class Journal:
     """An open journal; `opened` makes it. ``results`` are the finished ones by query id."""
 
     def __init__(
-        self, path: Path, handle: int, results: Mapping[str, Mapping[str, Any]], end: int
+        self, path: Path, file: FileIO, results: Mapping[str, Mapping[str, Any]], end: int
     ) -> None:
         self.path = path
-        self._handle, self._end = handle, end
+        self._file, self._end = file, end
         self._results = dict(results)
 
     @property
@@ -49,7 +50,7 @@ class Journal:
             )
             for n, (query, result) in enumerate(results.items(), start=1)
         ]
-        self._end = _append(self._handle, self._end, [*lines], self.path)
+        self._end = _append(self._file, self._end, [*lines], self.path)
         self._results.update({q: json.loads(json.dumps(r)) for q, r in results.items()})
 
 
@@ -63,32 +64,29 @@ def opened(path: Path, work: Mapping[str, Any], *, fresh: bool = False) -> Itera
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        path.touch()
+        file = path.open("r+b", buffering=0)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
-    try:
+    with file:  # closing it releases the lock, as the end of the process does
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise InputError(
-                f"{path} is being written by another process; wait until it has ended"
-            ) from error
+            free = lock(file)
         except OSError as error:
             raise InputError(f"{path} cannot be locked: {error.strerror or error}") from error
-        yield _begun(path, handle, json.loads(json.dumps(work)), fresh)
-    finally:
-        os.close(handle)  # which lets go of the lock, as the end of the process does
+        if not free:
+            raise InputError(f"{path} is being written by another process; wait until it has ended")
+        yield _begun(path, file, json.loads(json.dumps(work)), fresh)
 
 
-def _begun(path: Path, handle: int, work: Mapping[str, Any], fresh: bool) -> Journal:
-    data = b"" if fresh else path.read_bytes()
+def _begun(path: Path, file: FileIO, work: Mapping[str, Any], fresh: bool) -> Journal:
+    data = b"" if fresh else file.readall()
     first, newline, rest = data.partition(b"\n")
     if not newline and not _START.startswith(first[: len(_START)]):
         raise InputError(f"{path} is not a journal; move it away, or start over with --fresh")
     if not newline:  # nothing, or a first line that a kill cut short
-        end = _append(handle, 0, [json.dumps({"journal": FORMAT, "work": work})], path)
+        end = _append(file, 0, [json.dumps({"journal": FORMAT, "work": work})], path)
         sync_folder(path.parent)
-        return Journal(path, handle, {}, end)
+        return Journal(path, file, {}, end)
     before = _work(path, first)
     if told := differences(before, work):
         raise UsageError(
@@ -97,9 +95,9 @@ def _begun(path: Path, handle: int, work: Mapping[str, Any], fresh: bool) -> Jou
     results, length = _results(path, rest)
     end = len(first) + 1 + length
     if end < len(data):
-        os.ftruncate(handle, end)
-        os.fsync(handle)
-    return Journal(path, handle, results, end)
+        file.truncate(end)
+        os.fsync(file.fileno())
+    return Journal(path, file, results, end)
 
 
 def _work(path: Path, line: bytes) -> dict[str, Any]:
@@ -142,18 +140,19 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
     return body if isinstance(body, dict) else None
 
 
-def _append(handle: int, end: int, lines: list[str], path: Path) -> int:
+def _append(file: FileIO, end: int, lines: list[str], path: Path) -> int:
     """Writes ``lines`` at ``end`` and returns the new end; on failure leaves the file as it was."""
     data = "".join(f"{line}\n" for line in lines).encode("ascii")
     try:
-        os.ftruncate(handle, end)
+        file.truncate(end)
+        file.seek(end)
         written = 0
         while written < len(data):
-            written += os.pwrite(handle, data[written:], end + written)
-        os.fsync(handle)
+            written += file.write(data[written:])
+        os.fsync(file.fileno())
     except OSError as error:
         with suppress(OSError):
-            os.ftruncate(handle, end)
+            file.truncate(end)
         raise InputError(
             f"{path} cannot be written: {error.strerror or error}; what it held is kept, "
             "and the same command goes on from there"
