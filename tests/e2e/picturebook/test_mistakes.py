@@ -1,28 +1,25 @@
-"""``benchmarks/told.py``: what it counts of a faultless run, and of the same with mistakes put in."""
+"""``mmrerank demo mistakes``: what it counts of a faultless run, and of the same with mistakes put in."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from command import data
+from command import data, run
 
 from mmrerank.picturebook.export import evaluation_queries, evaluation_scenes, name_of
 from mmrerank.picturebook.queries import Truth
 
-TOLD = Path(__file__).resolve().parents[3] / "mmrerank/picturebook/mistakes.py"
 SEED, SCENES, QUERIES = 15, 300, 12
 
 
 @pytest.fixture(scope="module")
 def faultless(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of ``eval demo`` in which every part, verdict and sentence is the world's truth."""
-    runs = tmp_path_factory.mktemp("told")
+    runs = tmp_path_factory.mktemp("runs")
     data("eval", "demo", "--seed", SEED, "--scenes", SCENES, "--queries", QUERIES, "--methods", "cotrr",
          "--chat", "oracle", "--runs", runs)  # fmt: skip
     scenes = evaluation_scenes(SEED, SCENES)
@@ -52,11 +49,9 @@ def met(hit: dict[str, Any]) -> int:
     return [v["verdict"] for v in hit["verdicts"]].count("met")
 
 
-def told(runs: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, TOLD, runs], capture_output=True, text=True, timeout=300, check=True
-    )
-    return done.stdout
+def found(runs: Path) -> dict[str, Any]:
+    body: dict[str, Any] = data("demo", "mistakes", runs)
+    return body
 
 
 def changed(faultless: Path, folder: Path, change: Callable[[dict[str, Any]], None]) -> Path:
@@ -71,16 +66,14 @@ def changed(faultless: Path, folder: Path, change: Callable[[dict[str, Any]], No
 
 
 def test_a_run_without_mistakes_has_none(faultless: Path) -> None:
-    said = told(faultless)
-    assert "wrong" not in said
-    lines = [line for line in said.splitlines() if " of " in line]
-    (nothing,) = [line for line in lines if line.startswith("'nothing matches'")]
-    counts = [line.split(": ")[1].split(" of ") for line in lines if line != nothing]
-    # first places, sentences, searches taken apart in practised and in new wordings
-    assert len(counts) == 4
-    for right, of in counts:
-        assert int(right) == int(of.split()[0]) > 0
-    assert f": 0 of {QUERIES} searches" in nothing
+    body = found(faultless)
+    assert body["verdicts"] == {}
+    right = [body["first_place"], body["sentence"], *body["decomposed"].values()]
+    assert all(row["right"] == row["of"] > 0 for row in right)
+    assert body["no_match"] == {"reported": 0, "of": QUERIES, "without_match": 0}
+    text = run("demo", "mistakes", faultless).stdout
+    assert "wrong" not in text
+    assert f"sentence over the order right: {QUERIES} of {QUERIES} (0 claim nothing" in text
 
 
 def test_a_wrong_verdict_is_shown_with_its_note(faultless: Path, tmp_path: Path) -> None:
@@ -89,16 +82,23 @@ def test_a_wrong_verdict_is_shown_with_its_note(faultless: Path, tmp_path: Path)
         wrong = "missed" if verdict["verdict"] == "met" else "met"
         verdict.update(verdict=wrong, note="a thing of my own making")
 
-    said = told(changed(faultless, tmp_path, lie))
-    assert ": 1 of " in said
-    assert "1  a thing of my own making: " in said
+    runs = changed(faultless, tmp_path, lie)
+    ((_, row),) = found(runs)["verdicts"].items()
+    assert row["wrong"] == 1
+    assert [e["note"] for e in row["examples"]] == ["a thing of my own making"]
+    text = run("demo", "mistakes", runs).stdout
+    assert f": 1 of {row['of']} verdicts are wrong" in text
+    assert "1  a thing of my own making: " in text
+    assert "of my own making" not in run("demo", "mistakes", runs, "--show", 0).stdout
 
 
-def test_a_search_taken_apart_wrongly_is_shown(faultless: Path, tmp_path: Path) -> None:
+def test_a_search_decomposed_wrongly_is_shown(faultless: Path, tmp_path: Path) -> None:
     def confuse(result: dict[str, Any]) -> None:
         result["components"][0]["text"] = "three blind mice"
 
-    assert "three blind mice" in told(changed(faultless, tmp_path, confuse))
+    assert (
+        "three blind mice" in run("demo", "mistakes", changed(faultless, tmp_path, confuse)).stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,9 @@ def test_a_sentence_is_held_against_the_first_picture(
             id=first["id"], met=met(first), all=len(result["components"])
         )
 
-    said = told(changed(faultless, tmp_path, boast))
-    assert f"is right: {QUERIES - 1} of {QUERIES} ({silent} say nothing" in said
+    sentence = found(changed(faultless, tmp_path, boast))["sentence"]
+    assert (sentence["right"], sentence["unverifiable"]) == (QUERIES - 1, silent)
+    assert len(sentence["examples"]) == 1
 
 
 def test_every_part_met_is_held_against_every_part(faultless: Path, tmp_path: Path) -> None:
@@ -129,16 +130,21 @@ def test_every_part_met_is_held_against_every_part(faultless: Path, tmp_path: Pa
         result["reason"] = f"{first['id']} fits best: every part is met"
         first["verdicts"][0]["verdict"] = "missed"
 
-    assert f"is right: {QUERIES - 1} of {QUERIES} (0 say" in told(
-        changed(faultless, tmp_path, boast)
-    )
+    assert found(changed(faultless, tmp_path, boast))["sentence"]["right"] == QUERIES - 1
 
 
 def test_a_false_nothing_matches_is_counted(faultless: Path, tmp_path: Path) -> None:
-    said = told(changed(faultless, tmp_path, lambda result: result.update(no_match=True)))
-    assert f"though something does: 1 of {QUERIES} searches, of which 0 have no match" in said
+    runs = changed(faultless, tmp_path, lambda result: result.update(no_match=True))
+    assert found(runs)["no_match"] == {"reported": 1, "of": QUERIES, "without_match": 0}
 
 
 def test_a_wrong_first_place_is_counted(faultless: Path, tmp_path: Path) -> None:
-    said = told(changed(faultless, tmp_path, lambda result: result["hits"].reverse()))
-    assert f"the first place is right: {QUERIES - 1} of {QUERIES} " in said
+    runs = changed(faultless, tmp_path, lambda result: result["hits"].reverse())
+    assert found(runs)["first_place"]["right"] == QUERIES - 1
+
+
+def test_a_folder_without_a_run_is_an_error(faultless: Path, tmp_path: Path) -> None:
+    assert "mmrerank eval demo" in run("demo", "mistakes", tmp_path, code=3).stderr
+    (tmp_path / "cotrr.json").write_text("{}")
+    (tmp_path / "cotrr.jsonl").write_text("")
+    assert "holds no run" in run("demo", "mistakes", tmp_path, code=3).stderr

@@ -1,4 +1,4 @@
-"""The searches that people type first ("a red boat") are taken apart rightly by the bundled model.
+"""The searches that people type first ("a red boat") are decomposed exactly by the bundled model.
 
 `mmrerank eval demo` asks longer ones only, so that nothing there would show it.
 """
@@ -14,7 +14,7 @@ from mmrerank.picturebook.facts import CountFact, Fact, Noun, SubjectFact, Unkno
 from mmrerank.picturebook.words import EVALUATION
 from mmrerank.picturebook.world import COLOURS, KINDS
 from mmrerank.ports import Chat
-from mmrerank.rerank import judgements
+from mmrerank.rerank import judgements, prompting
 from mmrerank.types import Query
 
 THINGS = [Noun(kind=k) for k in KINDS]
@@ -26,14 +26,16 @@ def bundled() -> Chat:
     return open_chat("bundled")
 
 
-def taken_apart(chat: Chat, texts: Sequence[str]) -> list[list[tuple[str, str]]]:
-    replies = chat.reply([judgements.deconstruct(Query(text=text)) for text in texts])
+def decomposed(chat: Chat, texts: Sequence[str]) -> list[list[tuple[str, str]]]:
+    with prompting.profile(chat.prompts):
+        asks = [judgements.deconstruct(Query(text=text)) for text in texts]
+    replies = chat.reply(asks)
     read = [judgements.read_deconstruct(reply).components for reply in replies]
     return [[(c.kind, c.text) for c in components] for components in read]
 
 
 def wrong(chat: Chat, facts: Sequence[Fact], words: str) -> list[tuple[str, list[tuple[str, str]]]]:
-    found = taken_apart(chat, [words.format(f.text) for f in facts])
+    found = decomposed(chat, [words.format(f.text) for f in facts])
     return [(f.text, got) for f, got in zip(facts, found, strict=True) if got != [(f.kind, f.text)]]
 
 
@@ -56,7 +58,7 @@ def test_a_word_from_outside_is_not_read_as_a_thing_of_the_book(bundled: Chat) -
     texts = [UnknownFact(word=word).text for word in EVALUATION]
     read = [
         (text, parts)
-        for text, parts in zip(texts, taken_apart(bundled, texts), strict=True)
+        for text, parts in zip(texts, decomposed(bundled, texts), strict=True)
         if any(word in KINDS for _, part in parts for word in part.split())
     ]
     assert len(read) <= len(texts) / 10, read
