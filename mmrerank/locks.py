@@ -1,4 +1,4 @@
-"""One writer at a time: a lock on an open file. The system releases it when the process ends, however it ends."""
+"""One writer at a time: a lock on an open file, which the system releases when the process ends."""
 
 from __future__ import annotations
 

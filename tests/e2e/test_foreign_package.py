@@ -148,8 +148,8 @@ def test_a_verb_and_a_misspelt_one(place: Path) -> None:
     _, err = run("gret", "Ada", path=[place], cwd=place, code=2)
     assert "greet" in err
     _, err = run(
-        "rerank", "--input", "requests.jsonl", "--rerank", "brigthest", "--chat", "parrot:x", path=[place], cwd=place,
-        code=2,
+        "rerank", "--input", "requests.jsonl", "--rerank", "brigthest", "--chat", "parrot:x", path=[place],
+        cwd=place, code=2,
     )  # fmt: skip
     assert "Did you mean 'brightest'?" in err
 

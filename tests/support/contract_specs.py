@@ -1,4 +1,4 @@
-"""How contract tests name plug-ins of other packages: ``MMRERANK_CONTRACT``, ``{kind: {name: spec}}`` in JSON.
+"""How contract tests name foreign plug-ins: ``MMRERANK_CONTRACT``, ``{kind: {name: spec}}`` in JSON.
 
 A package runs them over its own plug-ins with that variable set; `tests/e2e/test_foreign_package.py` does.
 """

@@ -1,4 +1,4 @@
-"""Every built-in plug-in beside its interface, for mypy (``make check``); `test_house` sees that none is left out."""
+"""Built-in plug-ins beside their interfaces, for mypy (`make check`); `test_house` sees that none is missing."""
 
 from __future__ import annotations
 
