@@ -14,11 +14,6 @@ from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
 from mmrerank.types import Image
 
-__all__ = [
-    "Answer", "Benchmark", "BenchmarkFacts", "BenchmarkPlugin", "BenchmarkQuery", "Measured", "NoOptions",
-    "Prepared", "Qrels", "Ranked", "Run", "Scored", "Scores", "Task",
-]  # fmt: skip
-
 Qrels = Mapping[str, Mapping[str, int]]
 """Relevance by query id and document id."""
 

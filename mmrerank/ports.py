@@ -30,7 +30,21 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.benchmark import *  # noqa: F403 - benchmarks: a file of its own for length
+# benchmarks have a file of their own for length; these names are part of this one
+from mmrerank.benchmark import Answer as Answer
+from mmrerank.benchmark import Benchmark as Benchmark
+from mmrerank.benchmark import BenchmarkFacts as BenchmarkFacts
+from mmrerank.benchmark import BenchmarkPlugin as BenchmarkPlugin
+from mmrerank.benchmark import BenchmarkQuery as BenchmarkQuery
+from mmrerank.benchmark import Measured as Measured
+from mmrerank.benchmark import NoOptions as NoOptions
+from mmrerank.benchmark import Prepared as Prepared
+from mmrerank.benchmark import Qrels as Qrels
+from mmrerank.benchmark import Ranked as Ranked
+from mmrerank.benchmark import Run as Run
+from mmrerank.benchmark import Scored as Scored
+from mmrerank.benchmark import Scores as Scores
+from mmrerank.benchmark import Task as Task
 from mmrerank.budget import bound
 from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.types import Candidate, Explanation, Image, Query, Ranking, Repairs, Usage

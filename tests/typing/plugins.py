@@ -1,13 +1,50 @@
-"""Built-in plug-ins beside their interfaces, for mypy (`make check`); `test_house` sees that none is missing."""
+"""Built-in plug-ins beside their interfaces, for mypy; `test_house` sees that none is missing."""
 
 from __future__ import annotations
 
 from mmrerank.chat import openai, transformers, vllm
 from mmrerank.chat.fakes import oracle, replay, scripted
+from mmrerank.cli import (
+    app,
+    cache,
+    compare,
+    doctor,
+    index,
+    info,
+    recommend,
+    rerank,
+    score,
+    search,
+    usage,
+    verify,
+)
+from mmrerank.cli import eval as eval_verb
+from mmrerank.cli import list as list_verb
 from mmrerank.corpus import folder, webdataset
 from mmrerank.embed import open_clip, qwen3_vl, unime
+from mmrerank.evaluation.benchmarks import (
+    circo,
+    cirr,
+    fashioniq,
+    flickr30k,
+    inquire_fullrank,
+    inquire_rerank,
+    mmeb,
+    mrb,
+    mscoco,
+    visdial,
+)
+from mmrerank.evaluation.benchmarks import folder as folder_benchmark
 from mmrerank.index.stores import exact, faiss
-from mmrerank.ports import ChatPlugin, CorpusPlugin, EmbedderPlugin, StorePlugin, Strategy
+from mmrerank.ports import (
+    BenchmarkPlugin,
+    ChatPlugin,
+    CorpusPlugin,
+    EmbedderPlugin,
+    StorePlugin,
+    Strategy,
+    VerbPlugin,
+)
 from mmrerank.rerank.strategies import (
     cascade,
     cotrr,
@@ -43,3 +80,11 @@ CHATS: list[ChatPlugin] = [openai, oracle, replay, scripted, transformers, vllm]
 EMBEDDERS: list[EmbedderPlugin] = [open_clip, qwen3_vl, unime]
 STORES: list[StorePlugin] = [exact, faiss]
 CORPORA: list[CorpusPlugin] = [folder, webdataset]
+BENCHMARKS: list[BenchmarkPlugin] = [
+    circo, cirr, fashioniq, flickr30k, folder_benchmark, inquire_fullrank, inquire_rerank, mmeb, mrb, mscoco,
+    visdial,
+]  # fmt: skip
+VERBS: list[VerbPlugin] = [
+    app, cache, compare, doctor, eval_verb, index, info, list_verb, recommend, rerank, score, search, usage,
+    verify,
+]  # fmt: skip

@@ -67,7 +67,7 @@ def recommend(
     """
     if k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
-    found = [_option(n, capabilities, k, budget or Budget()) for n in registry.names("strategy")]
+    found = [_option(n, capabilities, k, budget or Budget()) for n, _ in registry.every("strategy")]
     best = next((n for n in PREFERRED if any(o.method == n and o.possible for o in found)), "none")
     rows = sorted(found, key=lambda o: (o.calls, o.images, o.method))
     return [Option(**{**asdict(o), "recommended": o.method == best}) for o in rows]
