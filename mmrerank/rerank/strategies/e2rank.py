@@ -48,10 +48,6 @@ class Options(StrategyOptions):
         """Vectors for ``k`` candidates: theirs, which a cache keeps, and the query's."""
         return 0 if k < 2 else k + 1
 
-    def settles(self, k: int) -> int:
-        """How many of the first places are in the model's order."""
-        return k
-
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Embeds in one round; one candidate or none is returned without a question."""

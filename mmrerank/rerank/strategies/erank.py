@@ -40,10 +40,6 @@ class Options(StrategyOptions):
         """The most questions for ``k`` candidates; an upper bound with pruning or early exit."""
         return calls_one_by_one(k)
 
-    def settles(self, k: int) -> int:
-        """How many of the first places are in the model's order."""
-        return k
-
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Marks every candidate on its own, all in one round."""

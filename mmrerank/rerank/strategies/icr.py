@@ -39,10 +39,6 @@ class Options(StrategyOptions):
         """Passes for ``k`` candidates; the images are read once for all of them."""
         return 0 if k < 2 else 1 + self.calibrate
 
-    def settles(self, k: int) -> int:
-        """How many of the first places are in the model's order."""
-        return k
-
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Reads attention once or twice; one candidate or none is returned without a question."""

@@ -61,10 +61,6 @@ class Options(StrategyOptions):
         parts = judgements.MAX_COMPONENTS if self.deconstruct else 1
         return int(self.deconstruct) + parts + 1 + k
 
-    def settles(self, k: int) -> int:
-        """How many of the first places are in the model's order."""
-        return k
-
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Takes apart, encodes and compares; one candidate or none is returned without a question."""

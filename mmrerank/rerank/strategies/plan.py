@@ -52,10 +52,6 @@ class Options(StrategyOptions):
         """The candidates, and whatever is found."""
         return k + self.found
 
-    def settles(self, k: int) -> int:
-        """How many of the first places are in the model's order."""
-        return k
-
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Plans, searches, judges; one candidate or none is returned without a question."""

@@ -29,10 +29,6 @@ class Options(StrategyOptions):
         """The most questions for ``k`` candidates; an upper bound with pruning or early exit."""
         return calls_one_by_one(k)
 
-    def settles(self, k: int) -> int:
-        """How many of the first places are in the model's order."""
-        return k
-
 
 def margin(reply: Reply) -> float | None:
     """Log P(1) - log P(0): its sign is the gate, its size the finer score."""

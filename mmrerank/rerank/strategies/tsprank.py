@@ -44,10 +44,6 @@ class Options(StrategyOptions):
         """Questions for ``k`` candidates: each pair in both orders."""
         return k * (k - 1)
 
-    def settles(self, k: int) -> int:
-        """How many of the first places are in the model's order."""
-        return k
-
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Compares all pairs in one round; one candidate or none is returned without a question."""
