@@ -50,7 +50,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'mmrerank' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"mmrerank.{_HOME[name]}"), name)
+    return getattr(import_module(f"mmrerank.{_HOME[name]}"), name)  # what a lazy name stands for
 
 
 def __dir__() -> list[str]:

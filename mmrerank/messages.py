@@ -81,7 +81,7 @@ class Ask:
         return self.read or ("choice_logprobs" if self.choices else "generate")
 
     @property
-    def told(self) -> str:
+    def transcript(self) -> str:
         """The question as text, for traces."""
         return "\n\n".join(f"{m.role}: {m.text}" for m in self.messages)
 
@@ -134,7 +134,7 @@ class Retrieve(Ask):
         return "retrieve"
 
     @property
-    def told(self) -> str:
+    def transcript(self) -> str:
         """What is searched for, and how the search is moved."""
         words = self.query.words if self.query else ""
         moved = f", moved by {len(self.toward)} images" if self.toward else ""
@@ -188,7 +188,7 @@ class Step:
             kind=ask.kind,
             digest=digest,
             shown=ask.shown,
-            prompt=ask.told,
+            prompt=ask.transcript,
             reply=reply.text or " ".join(c.id for c in reply.found),
             logprobs=reply.logprobs,
             error=str(reply.error or ""),

@@ -97,9 +97,9 @@ class SearchResult:
 def build_hits(before: Ranking, after: Ranking, explanation: Explanation) -> tuple[Hit, ...]:
     """Hits of ``after``, each knowing its place in ``before``, if it had one."""
     first = {id_: rank for rank, id_ in enumerate(before.ids, start=1)}
-    told = explanation.assessments
+    assessments = explanation.assessments
     return tuple(
-        Hit(candidate=c, rank=r, first_rank=first.get(c.id), assessment=told.get(c.id))
+        Hit(candidate=c, rank=r, first_rank=first.get(c.id), assessment=assessments.get(c.id))
         for r, c in enumerate(after, start=1)
     )
 
@@ -137,18 +137,18 @@ def location(image: Any) -> str | None:
 def hit_dict(hit: Hit) -> dict[str, Any]:
     """One hit as plain data."""
     candidate: Candidate = hit.candidate
-    told = hit.assessment
+    assessments = hit.assessment
     body = {
         "id": hit.id,
         "rank": hit.rank,
         "first_rank": hit.first_rank,
         "score": hit.score,
         "image": location(candidate.image),
-        "grade": told.grade if told else None,
-        "reason": told.reason if told else "",
+        "grade": assessments.grade if assessments else None,
+        "reason": assessments.reason if assessments else "",
         "verdicts": [
             {"component": v.component, "verdict": v.verdict, "note": v.note}
-            for v in (told.verdicts if told else ())
+            for v in (assessments.verdicts if assessments else ())
         ],
     }
     return body if candidate.text is None else {**body, "text": candidate.text}

@@ -89,7 +89,7 @@ class Query:
 
     @property
     def words(self) -> str:
-        """Every word of the query in the order said, as one line: what an embedder or a list can show."""
+        """Every word of the query in their order, as one line: what an embedder or a list can show."""
         return ", ".join(t.strip() for t in (*self.turns, self.text) if t.strip())
 
 
@@ -133,7 +133,7 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Assessment:
-    """Everything a model said about one candidate."""
+    """A model's judgement of one candidate."""
 
     grade: int | None = None
     verdicts: tuple[Verdict, ...] = ()

@@ -107,8 +107,8 @@ def _logprobs(chat: Chat) -> Finding:
             name=name, status="broken", detail=str(reply.error),
             fix="switch thinking off, or use a model that answers in one word",
         )  # fmt: skip
-    told = ", ".join(f"{k} {v:.2f}" for k, v in reply.logprobs.items())
-    return Finding(name=name, status="ok", detail=told)
+    detail = ", ".join(f"{k} {v:.2f}" for k, v in reply.logprobs.items())
+    return Finding(name=name, status="ok", detail=detail)
 
 
 def _schema(chat: Chat) -> Finding:
@@ -121,7 +121,9 @@ def _schema(chat: Chat) -> Finding:
     if held and schema in ("", "obeyed"):
         return Finding(name=name, status="ok", detail="obeyed")
     how = "refused" if schema == "refused" else "ignored"
-    what = "follows it when told in words" if held else "does not follow it in words either"
+    what = (
+        "follows it when it stands in the prompt" if held else "does not follow it in words either"
+    )
     why = f"; {reply.error}" if reply.error is not None else ""
     return Finding(name=name, status="off", detail=f"{how}; {what}{why}")
 
@@ -135,19 +137,21 @@ def _held(reply: Reply) -> bool:
 
 
 def _images(chat: Chat) -> Finding:
-    most, why, said = 0, "", ""
+    most, why, answer = 0, "", ""
     for count in COUNTS:
         shown = [_square((count * 12 % 256, n * 12 % 256, 90)) for n in range(count)]
         reply = chat.reply([_ask("How many images are these?", *shown, max_tokens=16)])[0]
         if reply.error is not None:
             why = str(reply.error)
             break
-        most, said = count, reply.text.strip()[:40]
+        most, answer = count, reply.text.strip()[:40]
     if not most:
         return Finding(name="images", status="broken", detail=f"none: {why}")
     # a server may take them and look at one: what it says of their number is for people to judge
-    told = f"at least {most} a question (asked how many these are, it said {said!r})"
-    return Finding(name="images", status="ok", detail=f"{told}; with more: {why}" if why else told)
+    detail = f"at least {most} a question (asked how many these are, it answer {answer!r})"
+    return Finding(
+        name="images", status="ok", detail=f"{detail}; with more: {why}" if why else detail
+    )
 
 
 def _colour(chat: Chat) -> Finding:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from mmrerank.messages import Ask, Message, Part, Reply
 
 ANSWER = "Now answer, without another word."
-"""What is said after the thoughts."""
+"""What is written after the thoughts."""
 
 
 def with_thoughts(
@@ -26,22 +26,25 @@ def with_thoughts(
     if not wanted:
         return reply(asks)
     thoughts = reply([replace(asks[n], choices=(), schema=None, think=False) for n in wanted])
-    told = dict(zip(wanted, thoughts, strict=True))
-    failed = {n for n, r in told.items() if r.error is not None}
+    thoughts_by_place = dict(zip(wanted, thoughts, strict=True))
+    failed = {n for n, r in thoughts_by_place.items() if r.error is not None}
     second = [
-        replace(ask, messages=_after(ask, told[n].text), think=False) if n in told else ask
+        replace(ask, messages=_after(ask, thoughts_by_place[n].text), think=False)
+        if n in thoughts_by_place
+        else ask
         for n, ask in enumerate(asks)
         if n not in failed
     ]
     answers = iter(reply(second))
     return [
-        told[n] if n in failed else _joined(told.get(n), next(answers)) for n in range(len(asks))
+        thoughts_by_place[n] if n in failed else _joined(thoughts_by_place.get(n), next(answers))
+        for n in range(len(asks))
     ]
 
 
 def _after(ask: Ask, thoughts: str) -> tuple[Message, ...]:
-    said = Message(role="assistant", parts=(Part(text=thoughts),))
-    return (*ask.messages, said, Message(role="user", parts=(Part(text=ANSWER),)))
+    written = Message(role="assistant", parts=(Part(text=thoughts),))
+    return (*ask.messages, written, Message(role="user", parts=(Part(text=ANSWER),)))
 
 
 def _joined(thought: Reply | None, answer: Reply) -> Reply:

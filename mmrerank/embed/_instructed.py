@@ -1,4 +1,4 @@
-"""Embedders that are vision-language models told what to do: one prompt, one vector.
+"""Embedders that are vision-language models with an instruction: one prompt, one vector.
 
 What distinguishes them is data (`Form`) and goes into the fingerprint. The models run in `mmrerank.vl`.
 """
@@ -100,16 +100,16 @@ class InstructedEmbedder(Embedder):
 
     def _turns(self, images: int, words: str, kind: str, instruction: str) -> list[dict[str, Any]]:
         form, defuse = self._form, self._defuse
-        told = instruction.strip() or form.instructions.get(kind, "")
-        if form.full_stop and told and not unicodedata.category(told[-1]).startswith("P"):
-            told += "."
-        said = form.both if images and words else form.image if images else form.text
-        text = said.format(text=defuse(words), instruction=defuse(told))
+        given = instruction.strip() or form.instructions.get(kind, "")
+        if form.full_stop and given and not unicodedata.category(given[-1]).startswith("P"):
+            given += "."
+        template = form.both if images and words else form.image if images else form.text
+        text = template.format(text=defuse(words), instruction=defuse(given))
         content: list[dict[str, Any]] = [{"type": "image"} for _ in range(images)]
         content += [{"type": "text", "text": text}] if text else []
         turns: list[dict[str, Any]] = [{"role": "user", "content": content}]
-        if form.role == "system" and told:
-            system = {"role": "system", "content": [{"type": "text", "text": defuse(told)}]}
+        if form.role == "system" and given:
+            system = {"role": "system", "content": [{"type": "text", "text": defuse(given)}]}
             turns.insert(0, system)
         return turns
 

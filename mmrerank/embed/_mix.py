@@ -44,7 +44,7 @@ def mix(
     cannot be decoded.
     """
     words = {t: i for i, t in enumerate(dict.fromkeys(t for q in queries for t in _texts(q)))}
-    said = texts(list(words))
+    text_vectors = texts(list(words))
     pictures = images([picture for q in queries for picture in decoded(q)])
     rows = []
     at = 0
@@ -54,12 +54,12 @@ def mix(
         if not query.words:
             vector = unit(shown.mean(axis=0))
         elif not query.images:
-            vector = said[words[query.words]]
+            vector = text_vectors[words[query.words]]
         else:
             seen = unit(shown.mean(axis=0))
-            vector = unit(text_weight * said[words[query.words]] + (1 - text_weight) * seen)
-        rows.append(without(vector, [said[words[t]] for t in query.exclude if t.strip()]))
-    return np.stack(rows).astype(np.float32) if rows else said
+            vector = unit(text_weight * text_vectors[words[query.words]] + (1 - text_weight) * seen)
+        rows.append(without(vector, [text_vectors[words[t]] for t in query.exclude if t.strip()]))
+    return np.stack(rows).astype(np.float32) if rows else text_vectors
 
 
 def decoded(query: Query) -> list[Any]:

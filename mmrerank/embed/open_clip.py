@@ -46,7 +46,7 @@ class OpenClipEmbedder(Embedder):
         self.dtype = dtype
         self._batch_size = batch_size
         self._text_weight = text_weight
-        self._dtype = getattr(torch, dtype)
+        self._dtype = vars(torch)[dtype]
         self._model = loaded.model.to(device=device, dtype=self._dtype).eval()
         self._transform = loaded.transform
         self._crops = loaded.crops

@@ -9,7 +9,7 @@ import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from mmrerank import catalog
+from mmrerank.benchmark import Scored
 from mmrerank.errors import ImageError, ImageIndexError, InputError, MismatchError, UsageError
 from mmrerank.images import DEFAULT_MAX_PIXELS
 from mmrerank.index import build as building
@@ -34,14 +35,6 @@ from mmrerank.ports import Corpus, Embedder, Vectors
 from mmrerank.types import Candidate, Image
 
 INDEXES = Path("indexes")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """An image's id and its inner product with the query; of unit vectors, so -1 to 1."""
-
-    id: str
-    score: float
 
 
 def index_path(name: str | Path) -> Path:

@@ -25,10 +25,10 @@ def keep_slots(prior: Sequence[str], judged: Sequence[str]) -> list[str]:
 
 
 def verdict_sum(assessment: Assessment) -> float | None:
-    """Mean verdict (met 1, partly 0.5, missed 0) over what could be told; None when nothing could."""
+    """Mean verdict (met 1, partly 0.5, missed 0) over what could be known; None when nothing could."""
     values = [VERDICT_VALUE[v.verdict] for v in assessment.verdicts]
-    told = [v for v in values if v is not None]
-    return sum(told) / len(told) if told else None
+    known = [v for v in values if v is not None]
+    return sum(known) / len(known) if known else None
 
 
 def by_value(prior: Sequence[str], values: Mapping[str, float]) -> list[str]:

@@ -55,11 +55,13 @@ def combine(
     after = Ranking(
         tuple(by_id[i] for i in by_value(ids, {i: round(p, 12) for i, p in points.items()}))
     )
-    said = first.explanation.assessments
-    told = {i: replace(said.get(i, Assessment()), reason=f"ranks {_ranks(i, lists)}") for i in ids}
+    given = first.explanation.assessments
+    assessments = {
+        i: replace(given.get(i, Assessment()), reason=f"ranks {_ranks(i, lists)}") for i in ids
+    }
     explanation = Explanation(
         components=first.explanation.components,
-        assessments=told,
+        assessments=assessments,
         reason=f"{rule} over {len(results)} rankings ({', '.join(r.method for r in results)})",
     )
     # of a search that was cut at k, others stood between them

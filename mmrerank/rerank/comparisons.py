@@ -227,7 +227,7 @@ def read_grade(reply: Reply, ask: Ask) -> tuple[Mapping[str, int], Reading]:
     """
     body, repaired = json_object(reply)
     marks: dict[str, int] = {}
-    told: dict[str, Assessment] = {}
+    assessments: dict[str, Assessment] = {}
     for label, id_ in zip(ask.labels, ask.shown, strict=True):
         entry = as_mapping(body.get(label))
         found = whole(entry.get("grade", body.get(label)), TOP_MARK)
@@ -235,7 +235,7 @@ def read_grade(reply: Reply, ask: Ask) -> tuple[Mapping[str, int], Reading]:
             repaired = True
             continue
         marks[id_] = found
-        told[id_] = Assessment(reason=f"{found} of {TOP_MARK}: {as_text(entry.get('note'))}")
+        assessments[id_] = Assessment(reason=f"{found} of {TOP_MARK}: {as_text(entry.get('note'))}")
     if not marks:
         return {}, reading("failed")
-    return marks, reading("repaired" if repaired else "ok", assessments=told)
+    return marks, reading("repaired" if repaired else "ok", assessments=assessments)

@@ -168,6 +168,8 @@ class _Desk:
         while open_jobs := [job for job in jobs if job.outcome is None]:
             if self.closed:
                 return
+            # one call for the open questions of all jobs: a tournament of twenty rounds over fifty queries
+            # is twenty full batches, not a thousand single questions
             asks = [(ask, job.meters) for job in open_jobs for ask in job.asks]
             self._tell(asked=len(asks))
             replies = iter(self._replies(asks))
@@ -196,8 +198,10 @@ class _Desk:
             return _within(self.chat, asks)
         with self.lock:  # an index and its embedder serve one at a time
             found = iter(_retrieved(self.retriever, searches))
-        told = iter(_within(self.chat, [row for row in asks if not isinstance(row[0], Retrieve)]))
-        return [next(found) if isinstance(a, Retrieve) else next(told) for a, _ in asks]
+        answered = iter(
+            _within(self.chat, [row for row in asks if not isinstance(row[0], Retrieve)])
+        )
+        return [next(found) if isinstance(a, Retrieve) else next(answered) for a, _ in asks]
 
 
 def _retrieved(retriever: Retriever | None, searches: list[Retrieve]) -> list[Reply]:
@@ -228,6 +232,8 @@ def _within(chat: Chat | None, rows: list[tuple[Ask, tuple[Meter, ...]]]) -> lis
         replies = {n: r for n, r in enumerate(chat.known(asks)) if r is not None}  # cost nothing
     waiting = [n for n in range(len(rows)) if n not in replies]
     most = [(bound if chat is None else chat.bound)(ask) for ask in asks]
+    # Ask what fits at its largest, learn what it really cost, ask again: a budget of 40,000 tokens sends more
+    # than one question although the bounds of all together would pass it.
     while waiting:
         sent: list[int] = []
         why: dict[int, tuple[Meter, str]] = {}

@@ -329,8 +329,8 @@ def read_single(reply: Reply, ask: Ask) -> Reading:
         entry = as_mapping(images.get(label))
         listed = entry.get("verdicts")
         # verdicts stand at the places of the model's own parts, those that were dropped included
-        told = listed if isinstance(listed, list) else []
-        found = [_verdict(c, told[n]) for n, c in placed.items() if n < len(told)]
+        entries = listed if isinstance(listed, list) else []
+        found = [_verdict(c, entries[n]) for n, c in placed.items() if n < len(entries)]
         clean = clean and len(found) == len(components) and all(found)
         if any(found):
             found += [None] * (len(components) - len(found))

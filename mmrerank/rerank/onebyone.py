@@ -45,7 +45,7 @@ def one_by_one(
 
     values, failed = yield from scored(ranking, thrift, scoring)
     after, _ = ranking.reorder(by_value(ranking.ids, fused(values, first_scores(ranking), weight)))
-    told = {
+    assessments = {
         i: Assessment(reason=f"{tell(v)}{'; ' if i in thoughts else ''}{thoughts.get(i, '')}")
         for i, v in values.items()
     }
@@ -56,7 +56,7 @@ def one_by_one(
         reason += f", {weight:g} of it beside the first stage's score"
     return Outcome(
         ranking=after,
-        explanation=Explanation(assessments=told, reason=reason),
+        explanation=Explanation(assessments=assessments, reason=reason),
         repairs=Repairs(failed=failed),
     )
 

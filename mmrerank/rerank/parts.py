@@ -25,15 +25,15 @@ def whole_query(query: Query) -> tuple[Component, ...]:
 
 def _with_unwanted(components: Sequence[Component], query: Query) -> tuple[Component, ...]:
     """``components`` and, after them, one for each of the query's own exclusions."""
-    told = {c.text: c for c in components}
+    by_text = {c.text: c for c in components}
     for word in query.exclude:
         bare = _ARTICLE.sub("", word.strip())
         text = f"{'not' if _WHERE.match(bare) else 'no'} {bare}"
-        told.setdefault(text, Component(id=f"c{len(told) + 1}", kind="exclusion", text=text))
-    return tuple(told.values())
+        by_text.setdefault(text, Component(id=f"c{len(by_text) + 1}", kind="exclusion", text=text))
+    return tuple(by_text.values())
 
 
-def taken_apart(
+def decomposed(
     query: Query, *, image_tokens: int = 256
 ) -> Generator[list[Ask], list[Reply], tuple[tuple[Component, ...], Repairs]]:
     """The query's parts; none where the reply names none.
@@ -62,10 +62,10 @@ def evaluated(
         for n in range(0, len(candidates), group_size)
     ]
     replies = yield asks
-    told: dict[str, Assessment] = {}
+    assessments: dict[str, Assessment] = {}
     repairs = Repairs()
     for ask, reply in zip(asks, replies, strict=True):
         read = judgements.read_evaluate(reply, ask)
-        told.update(read.assessments)
+        assessments.update(read.assessments)
         repairs += read.repairs
-    return told, repairs
+    return assessments, repairs

@@ -56,7 +56,7 @@ NOTHING = Start()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class PromptGroup:
     """Prompts (their places) that share their first ``shared`` tokens, or what ``start`` holds of them."""
 
     places: tuple[int, ...]
@@ -83,12 +83,12 @@ class Prefixes:
         """Forgets every beginning, to make room."""
         self._kept.clear()
 
-    def groups(self, prompts: Sequence[Encoded], limits: Sequence[int]) -> list[Group]:
+    def groups(self, prompts: Sequence[Encoded], limits: Sequence[int]) -> list[PromptGroup]:
         """Which prompts to run together; at most ``limits`` tokens of each may be taken as computed."""
         if not self.enabled:
-            return [Group(places=tuple(range(len(prompts))))] if prompts else []
+            return [PromptGroup(places=tuple(range(len(prompts))))] if prompts else []
         found = [self.covering(p, most) for p, most in zip(prompts, limits, strict=True)]
-        groups: list[Group] = []
+        groups: list[PromptGroup] = []
         for places, shared in plan([p.marks for p in prompts], limits):
             shared = prompts[places[0]].cut(shared)
             rest, known = [], dict[tuple[int, int], list[int]]()
@@ -98,9 +98,13 @@ class Prefixes:
                     known.setdefault((id(start.prefix), start.length), []).append(place)
                 else:
                     rest.append(place)
-            groups += [Group(places=tuple(own), start=found[own[0]]) for own in known.values()]
+            groups += [
+                PromptGroup(places=tuple(own), start=found[own[0]]) for own in known.values()
+            ]
             if rest:
-                groups.append(Group(places=tuple(rest), shared=shared if len(rest) > 1 else 0))
+                groups.append(
+                    PromptGroup(places=tuple(rest), shared=shared if len(rest) > 1 else 0)
+                )
         return groups
 
     def covering(self, prompt: Encoded, most: int) -> Start:
@@ -165,6 +169,8 @@ class Prefixes:
             # a row of a batch must not keep the batch alive
             return mine if len(states) == 1 or padding else mine.clone()
 
+        # keys and values (1, heads, tokens, dim): rotated by M-RoPE already, so they hold at these positions
+        # only, which is why a beginning is shared from its first token on and never from the middle
         layers = tuple((own(layer.keys), own(layer.values)) for layer in cache.layers)
         made = Prefix(marks=marks, layers=layers)
         if made.size <= self._limit:
@@ -191,7 +197,9 @@ def plan(marks: Sequence[Marks], limits: Sequence[int]) -> list[tuple[list[int],
     A group is split off its larger one only where that saves at least `WORTH` tokens: what its members share
     beyond the larger group's beginning, for all of them but one.
     """
-    # bytes in place of numbers: any order will do that brings equal beginnings together
+    # Sorted, prompts that share a beginning are neighbours, and what any two of them share is the smallest of
+    # the neighbours' shares between them: one pass of comparisons finds every group.
+    # Bytes in place of numbers: any order will do that brings equal beginnings together.
     order = sorted(range(len(marks)), key=lambda n: marks[n].tobytes())
     heads = [marks[n][: limits[n]] for n in order]
     # shared[i]: tokens that the prompts i and i + 1 of the order share
@@ -207,6 +215,7 @@ def plan(marks: Sequence[Marks], limits: Sequence[int]) -> list[tuple[list[int],
             end = at + 1
             while end < last and shared[end - 1] > depth:
                 end += 1
+            # worth a pass of its own: (members - 1) x (tokens shared beyond ``depth``), at best
             if _most_saved([s - depth for s in shared[at : end - 1]]) >= WORTH:
                 split(at, end)
             else:

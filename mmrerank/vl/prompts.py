@@ -153,8 +153,10 @@ class Prompts:
         """
         import torch
 
-        told = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=bool(parts))
-        plain: list[int] = told["input_ids"]
+        encoding = self._tokenizer(
+            text, add_special_tokens=False, return_offsets_mapping=bool(parts)
+        )
+        plain: list[int] = encoding["input_ids"]
         if plain.count(self.image_id) != len(pictures):
             raise ModelError(
                 f"{self._name}: its chat template drops images; give another checkpoint"
@@ -171,7 +173,9 @@ class Prompts:
             starts = [0, *accumulate(widths)]
             for message, role, first, last in parts:
                 own = [
-                    n for n, (a, b) in enumerate(told["offset_mapping"]) if a < last and b > first
+                    n
+                    for n, (a, b) in enumerate(encoding["offset_mapping"])
+                    if a < last and b > first
                 ]
                 if own:
                     span = (starts[own[0]], starts[own[-1] + 1])
@@ -195,7 +199,7 @@ class Prompts:
         text: str = self._processor.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=True, **options
         )
-        # templates of thinking models open the block whatever they are told
+        # templates of thinking models open the block whatever they are encoding
         opened = text.rstrip()
         return f"{opened}\n\n</think>\n\n" if opened.endswith("<think>") else text
 
@@ -230,7 +234,7 @@ class Prompts:
             rebuilt += self.defuse("".join(run)) + after
         if rebuilt != text:
             raise ModelError(
-                f"{self._name}: its chat template rewrites texts, so that their tokens cannot be told; "
+                f"{self._name}: its chat template rewrites texts, so that their tokens cannot be encoding; "
                 "give another checkpoint, or a method that needs no hidden states"
             )
         return parts

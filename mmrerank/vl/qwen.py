@@ -74,12 +74,14 @@ class QwenVL:
     @cached_property
     def eyes(self) -> str:
         """A digest of what, beside the weights, changes an image's features: preparation and vision tower."""
-        said = [
+        identity = [
             PIXELS_VERSION,
             self.processor.image_processor.to_dict(),
             self.model.config.vision_config.to_dict(),
         ]
-        return hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode()).hexdigest()
+        return hashlib.sha256(
+            json.dumps(identity, sort_keys=True, default=str).encode()
+        ).hexdigest()
 
     @property
     def vocabulary(self) -> int:
@@ -119,6 +121,8 @@ class QwenVL:
             ids[n, first:] = row.ids[start:]
             mask[n, start + first :] = 1
             positions[:, n, first:] = row.positions[:, start:]
+        # ids (B, L), mask (B, start + L), positions (3, B, L): M-RoPE has a time, a row and a column for each
+        # token. They come with the prompt and are not counted here: padding must not shift them.
         device = self.model.device
         return Batch(
             ids=ids.to(device),
@@ -215,6 +219,8 @@ class QwenVL:
 
         ``ids`` (B,), ``mask`` (B, L so far), ``positions`` (B,): the rotary position of the new token.
         """
+        # a written token is text: its three M-RoPE positions are the same number, one more than the largest
+        # so far, which after an image is not the count of tokens
         out = self.model(
             input_ids=ids[:, None],
             attention_mask=mask,

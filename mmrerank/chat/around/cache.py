@@ -62,7 +62,7 @@ class ReplyStore:
         self._process = -1
         self._connection: sqlite3.Connection | None = None
         with self._open():
-            pass  # a file that is no cache is told before anything is paid for
+            pass  # a file that is no cache is reported before anything is paid for
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, Reply]:
         """The replies that are there, by key."""

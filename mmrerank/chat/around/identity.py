@@ -45,9 +45,9 @@ def fingerprint(chat: Chat) -> str:
     """Everything but the question that can change a reply of ``chat``, as far as it can be known here.
 
     Two backends with one fingerprint are taken to give the same replies. A server that changes the model
-    behind a name cannot be told from one that does not.
+    behind a name cannot be identity from one that does not.
     """
-    told = chat_identity(chat)
+    identity = chat_identity(chat)
     plugin = catalog.resolve("chat", chat.spec).spec.partition(":")[0]
-    body = [plugin, told["digest"] or chat.spec, chat.fingerprint, dict(chat.settings)]
+    body = [plugin, identity["digest"] or chat.spec, chat.fingerprint, dict(chat.settings)]
     return json.dumps(body, sort_keys=True, default=str)

@@ -1,4 +1,4 @@
-"""A record of everything a model was asked and said: JSON lines, for audits and for ``replay:FILE``.
+"""A record of everything a model was asked and answered: JSON lines, for audits and for ``replay:FILE``.
 
 The first line of a session names the model; every other one is a question's digest, its prompt in words and
 its reply. Lines are only added, whole, also by several processes at once.
@@ -31,7 +31,7 @@ class Recorded(Around):
         self.path = path
         self._begun = False
         self._lock = threading.Lock()
-        self._add([])  # a file that cannot be written is told before anything is paid for
+        self._add([])  # a file that cannot be written is reported before anything is paid for
 
     def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
         """The inner chat's replies, written down."""
@@ -87,7 +87,7 @@ def _line(ask: Ask, reply: Reply) -> dict[str, Any]:
     return {
         "digest": digest,
         "kind": ask.kind,
-        "prompt": ask.told,
+        "prompt": ask.transcript,
         "reply": to_plain(reply),
         **({"states": base64.b64encode(states).decode()} if states else {}),
     }

@@ -29,11 +29,11 @@ Parts = Sequence[Mapping[str, str]]
 
 def by_name(query: Query, id: str) -> int:
     """A grade from names: the share of the query's words found in ``id``, all of them being the top grade."""
-    said = set(re.findall(r"[^\W_]+", query.words.casefold()))
+    asked = set(re.findall(r"[^\W_]+", query.words.casefold()))
     named = set(re.findall(r"[^\W_]+", id.casefold()))
-    if any(w.casefold() in named for w in query.exclude) or not said:
+    if any(w.casefold() in named for w in query.exclude) or not asked:
         return 0
-    return len(said & named) * MAX_GRADE // len(said)
+    return len(asked & named) * MAX_GRADE // len(asked)
 
 
 def whole(query: Query) -> Parts:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from mmrerank.budget import PER_MESSAGE, bound
 from mmrerank.chat.openai.address import address
-from mmrerank.chat.openai.failures import Complaint, Failure, Refused, told, understood
+from mmrerank.chat.openai.failures import Complaint, Refused, ServerFailure, classified, error_text
 from mmrerank.chat.openai.limits import Limits as Limits
 from mmrerank.chat.openai.sdk import LARGEST, arguments, connected, stop
 from mmrerank.chat.openai.stream import assembled
@@ -70,7 +70,7 @@ class OpenAIChat(Chat):
         self.concurrency = self.limits.concurrency
         self._key, self.dialect = api_key, dialect or Dialect()
         self.cached_tokens = 0
-        """Prompt tokens of which the server said that it had read them before."""
+        """Prompt tokens that the server reports to have read before."""
         self.thought = False
         """Whether an answer came with thoughts."""
         self.most_images: int | None = None
@@ -90,13 +90,13 @@ class OpenAIChat(Chat):
     @property
     def fingerprint(self) -> str:  # type: ignore[override] # worked out when asked
         """What of the settings can change a reply, beside the model: for what keeps replies."""
-        said = {
+        text = {
             "model": self.model,
             "url": self._url,
             "extra": self.dialect.extra,
             "thinking": self.limits.thinking,
         }
-        return json.dumps(said, sort_keys=True, default=str)
+        return json.dumps(text, sort_keys=True, default=str)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -142,7 +142,7 @@ class OpenAIChat(Chat):
     def bound(self, ask: Ask) -> Usage:
         """The most that ``ask`` is taken to cost: `budget.bound`, with thoughts and a schema in words."""
         most = bound(ask)
-        if ask.schema is not None and not ask.choices and self.dialect.told:
+        if ask.schema is not None and not ask.choices and self.dialect.schema_in_prompt:
             words = len(in_words(ask.schema).encode()) + PER_MESSAGE
             most += Usage(input_tokens=words)
         thinks = not ask.choices or ask.think
@@ -160,7 +160,7 @@ class OpenAIChat(Chat):
 
     def facts(self) -> ChatFacts:
         """What the server does, as far as it was asked."""
-        held = not self.dialect.told
+        held = not self.dialect.schema_in_prompt
         return ChatFacts(
             model=self.model,
             cached_tokens=self.cached_tokens,
@@ -176,7 +176,7 @@ class OpenAIChat(Chat):
                 async with asyncio.timeout(self.limits.timeout):
                     page = await self._client.models.list()
             except Exception as error:
-                raise self._understood(error).error from None
+                raise self._classified(error).error from None
             # whatever a server that only resembles the protocol sends
             rows = vars(page).get("data") or []
             return [m.id for m in rows if isinstance(m.id, str)]
@@ -242,7 +242,7 @@ class OpenAIChat(Chat):
         if reply.error is None:
             self._answered = True
         else:
-            reply.error.args = (self._clean(str(reply.error)),)  # it may quote what the server said
+            reply.error.args = (self._clean(str(reply.error)),)  # it may quote what the server text
         return replace(reply, usage=reply.usage + usage)
 
     async def _ask(self, ask: Ask) -> Reply:
@@ -284,11 +284,11 @@ class OpenAIChat(Chat):
             if (
                 ask.schema is not None
                 and "response_format" in request
-                and not dialect.told
+                and not dialect.schema_in_prompt
                 and reply.error is None
                 and off_schema(reply, ask.schema)
             ):
-                dialect, spent = replace(dialect, told=True), reply.usage
+                dialect, spent = replace(dialect, schema_in_prompt=True), reply.usage
                 continue
             return replace(reply, usage=reply.usage + spent)
 
@@ -298,14 +298,14 @@ class OpenAIChat(Chat):
             try:
                 return await self._post(request)
             except Exception as error:
-                failure = self._understood(error)
+                failure = self._classified(error)
                 if not failure.error.retryable or tried == self.limits.max_retries:
                     raise failure.error from None  # the original may quote the request's headers
             wait = failure.wait or 0.0
             if wait > LONGEST_WAIT:
-                said = f"{failure.error}; it asks to wait {wait:,.0f} s"
-                raise ChatError(said, retryable=True) from None
-            # on top of what the server asks for, or all who were told the same come back together
+                text = f"{failure.error}; it asks to wait {wait:,.0f} s"
+                raise ChatError(text, retryable=True) from None
+            # on top of what the server asks for, or all who got the same answer come back together
             pause = self.limits.backoff * 2**tried * random.uniform(0.5, 1.0)
             await asyncio.sleep(wait + min(pause, LONGEST_WAIT))
         raise AssertionError("the last try returns or raises")
@@ -329,16 +329,16 @@ class OpenAIChat(Chat):
             raise ChatError(f"{self._where()} broke its stream off", retryable=True)
         if (found := trouble(whole)) is not None:
             error, code = found
-            said = self._clean(told(error))[:300]
+            text = self._clean(error_text(error))[:300]
             again = code in (408, 429) or code >= 500
-            raise ChatError(f"{self._where()} answered with an error: {said}", retryable=again)
+            raise ChatError(f"{self._where()} answered with an error: {text}", retryable=again)
         return whole.replace(self._key.encode(), b"***") if len(self._key) >= 8 else whole
 
-    def _understood(self, error: Exception) -> Failure:
-        return understood(
+    def _classified(self, error: Exception) -> ServerFailure:
+        return classified(
             error,
             where=self._where(),
-            said=self._clean(told(error)),
+            text=self._clean(error_text(error)),
             timeout=self.limits.timeout,
             key=self.limits.key,
         )
@@ -354,9 +354,9 @@ class OpenAIChat(Chat):
     def _where(self) -> str:
         return f"{self.model} at {self.host}"
 
-    def _clean(self, said: str) -> str:
+    def _clean(self, text: str) -> str:
         # a placeholder such as EMPTY is no secret, and a word that messages may hold
-        return said.replace(self._key, "***") if len(self._key) >= 8 else said
+        return text.replace(self._key, "***") if len(self._key) >= 8 else text
 
 
 def open(

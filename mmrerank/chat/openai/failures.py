@@ -18,7 +18,7 @@ FATAL = (401, 403, 404)
 _WRONG_KEY = re.compile(
     r"(?i)(invalid|incorrect|missing).{0,20}api.key|api.key.{0,20}(not valid|invalid|incorrect|expired)"
 )
-_SHOWN = 300  # characters of what a server said
+_SHOWN = 300  # characters of what a server text
 
 
 class Refused(ChatError):
@@ -26,7 +26,7 @@ class Refused(ChatError):
 
 
 class Complaint(ChatError):
-    """The server does not take this request as it is (400 or 422). ``whole`` is all that it said."""
+    """The server does not take this request as it is (400 or 422). ``whole`` is all that it text."""
 
     def __init__(self, message: str, whole: str) -> None:
         super().__init__(message)
@@ -34,17 +34,19 @@ class Complaint(ChatError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
-    """``error`` as it is told; ``wait`` is the seconds that the server asks for, None where it does not."""
+class ServerFailure:
+    """``error`` to report; ``wait`` is the seconds that the server asks for, None where it does not."""
 
     error: ChatError
     wait: float | None = None
 
 
-def understood(error: Exception, *, where: str, said: str, timeout: float, key: str) -> Failure:
+def classified(
+    error: Exception, *, where: str, text: str, timeout: float, key: str
+) -> ServerFailure:
     """What ``error`` of the SDK or of asyncio means.
 
-    ``where`` names model and host, ``said`` is `told` without secrets, ``key`` the variable that holds the
+    ``where`` names model and host, ``text`` is `error_text` without secrets, ``key`` the variable of the
     server's key.
     """
     import openai
@@ -52,49 +54,49 @@ def understood(error: Exception, *, where: str, said: str, timeout: float, key: 
     # by name: depending on its version, the SDK's HTTP library is httpx or httpx2
     kinds = {c.__name__ for c in type(error).__mro__}
     if isinstance(error, ChatError):
-        return Failure(error=error)
+        return ServerFailure(error=error)
     if isinstance(error, openai.APIStatusError):
-        code, whole, said = error.status_code, said, said[:_SHOWN]
+        code, whole, text = error.status_code, text, text[:_SHOWN]
         if code < 400:
             elsewhere = urlsplit(error.response.headers.get("location", ""))
             there = f"{elsewhere.scheme}://{elsewhere.netloc.rpartition('@')[2]}{elsewhere.path}"
-            return Failure(
+            return ServerFailure(
                 error=Refused(
                     f"{where} answered {code} and points to {there}; name the base URL that answers itself"
                 )
             )
         if code == 403 and "logprob" in whole.casefold():
             # of OpenAI's reasoning models: it concerns questions with choices alone
-            return Failure(error=Complaint(f"{where} answered {code}: {said}", whole))
+            return ServerFailure(error=Complaint(f"{where} answered {code}: {text}", whole))
         if code in FATAL or (code == 400 and _WRONG_KEY.search(whole)):
             hint = (
                 "check the model's name and that the base URL ends as the server wants, often in /v1"
                 if code == 404
                 else f"check {key}"
             )
-            return Failure(error=Refused(f"{where} answered {code}; {hint}"))
+            return ServerFailure(error=Refused(f"{where} answered {code}; {hint}"))
         if code in (400, 422):
-            return Failure(error=Complaint(f"{where} answered {code}: {said}", whole))
+            return ServerFailure(error=Complaint(f"{where} answered {code}: {text}", whole))
         again = code in (408, 409, 429) or code >= 500
-        return Failure(
-            error=ChatError(f"{where} answered {code}: {said}", retryable=again),
+        return ServerFailure(
+            error=ChatError(f"{where} answered {code}: {text}", retryable=again),
             wait=retry_after(error.response.headers),
         )
     if isinstance(error, openai.APITimeoutError | TimeoutError) or "TimeoutException" in kinds:
         late = ChatError(f"{where} gave no answer within {timeout:g} s", retryable=True)
-        return Failure(error=late)
+        return ServerFailure(error=late)
     if isinstance(error, openai.APIConnectionError) or "TransportError" in kinds:
         cause = type(error.__cause__ or error).__name__
         gone = ChatError(f"{where} cannot be reached, or hung up ({cause})", retryable=True)
-        return Failure(error=gone)
-    return Failure(error=ChatError(f"{where}: {type(error).__name__}: {said[:_SHOWN]}"))
+        return ServerFailure(error=gone)
+    return ServerFailure(error=ChatError(f"{where}: {type(error).__name__}: {text[:_SHOWN]}"))
 
 
-def told(error: Any) -> str:
-    """What a server said, in whichever shape, on one line: the body of an exception, or a body itself."""
+def error_text(error: Any) -> str:
+    """What a server text, in whichever shape, on one line: the body of an exception, or a body itself."""
     body = vars(error).get("body") if isinstance(error, Exception) else None
-    said = _message(body) or _message(error) or str(error)
-    return " ".join(said.split())
+    text = _message(body) or _message(error) or str(error)
+    return " ".join(text.split())
 
 
 def _message(body: Any) -> str:

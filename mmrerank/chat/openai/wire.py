@@ -31,14 +31,14 @@ LOSSLESS = 256 * 256
 
 @dataclass(frozen=True, kw_only=True)
 class Dialect:
-    """What a server takes. ``schema`` as response_format; ``told`` if it must stand in the prompt.
+    """What a server takes. ``schema`` as response_format; ``schema_in_prompt`` if it must stand there.
 
     ``extra`` fields go into every request, ``quiet`` ones (which switch thinking off) where no thinking is
     wanted. ``top`` is how many log-probabilities are asked for; ``usage`` asks a stream for its tokens.
     """
 
     schema: bool = True
-    told: bool = False
+    schema_in_prompt: bool = False
     limit: str = "max_tokens"
     temperature: bool = True
     top: int = TOP
@@ -70,7 +70,7 @@ class Dialect:
         if self.stream and "stream" in complaint:
             return replace(self, stream=False)
         if "response_format" in request:
-            return replace(self, schema=False, told=True)
+            return replace(self, schema=False, schema_in_prompt=True)
         return None
 
 
@@ -95,7 +95,7 @@ def body(ask: Ask, model: str, dialect: Dialect, *, thinking: int = 0) -> dict[s
         if dialect.chooses:
             request["structured_outputs"] = {"choice": list(ask.choices)}
         return {**request, "logprobs": True, "top_logprobs": dialect.top}
-    if ask.schema is not None and dialect.told:
+    if ask.schema is not None and dialect.schema_in_prompt:
         text = in_words(ask.schema)
         messages.append({"role": "user", "content": [{"type": "text", "text": text}]})
     if ask.schema is not None and dialect.schema:
@@ -178,34 +178,34 @@ def answered_as(payload: bytes, model: str) -> str:
     Names count as one when either holds the other: servers add a date, a tag or a folder.
     """
     try:
-        said = _at(json.loads(payload), "model")
+        answering = _at(json.loads(payload), "model")
     except (ValueError, RecursionError):
         return ""
-    if not isinstance(said, str) or not said.strip():
+    if not isinstance(answering, str) or not answering.strip():
         return ""
-    one, two = (_bare(n) for n in (said, model))
-    return "" if one in two or two in one else said[:100]
+    one, two = (_bare(n) for n in (answering, model))
+    return "" if one in two or two in one else answering[:100]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Notes:
+class ServerNotes:
     """What a response says beside its answer."""
 
     cached_tokens: int = 0
     thought: bool = False
 
 
-def notes(payload: bytes) -> Notes:
+def notes(payload: bytes) -> ServerNotes:
     """Prompt tokens that the server had read before, and whether it sent thoughts."""
     try:
         response = json.loads(payload)
     except (ValueError, RecursionError):
-        return Notes()
+        return ServerNotes()
     choices = _at(response, "choices")
     message = _at(choices[0] if isinstance(choices, list) and choices else None, "message")
     cached = _count(_at(response, "usage", "prompt_tokens_details", "cached_tokens"))
     inline = "<think>" in _text(_at(message, "content"))
-    return Notes(cached_tokens=cached, thought=inline or _thoughts(response))
+    return ServerNotes(cached_tokens=cached, thought=inline or _thoughts(response))
 
 
 def _thoughts(response: Any) -> bool:
@@ -266,8 +266,8 @@ def _logprobs(choices: Sequence[str], choice: Any) -> tuple[dict[str, float], fl
     values = [found.get(c, floor) for c in choices]
     top = max(values)
     total = top + math.log(sum(math.exp(v - top) for v in values))
-    told = all(c in found for c in choices)
-    return {c: v - total for c, v in zip(choices, values, strict=True)}, total if told else None
+    complete = all(c in found for c in choices)
+    return {c: v - total for c, v in zip(choices, values, strict=True)}, total if complete else None
 
 
 def _at(value: Any, *keys: str) -> Any:

@@ -26,7 +26,7 @@ from mmrerank.vl import features, prefix
 from mmrerank.vl.feature_folder import FeatureFolder
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.load import weights_digest
-from mmrerank.vl.prefix import NOTHING, Group, Prefixes, Start
+from mmrerank.vl.prefix import NOTHING, Prefixes, PromptGroup, Start
 from mmrerank.vl.prompts import Encoded
 from mmrerank.vl.qwen import QwenVL
 
@@ -182,7 +182,7 @@ class TransformersChat(Chat):
         if batch:
             yield batch
 
-    def _answer(self, jobs: Sequence[_Job], group: Group) -> list[Reply]:
+    def _answer(self, jobs: Sequence[_Job], group: PromptGroup) -> list[Reply]:
         """Replies to one batch; if it fails, each ask on its own, so that one cannot spoil the others."""
         run: Callable[[Sequence[_Job], Start], list[Reply]] = {
             "generate": self._generate,
@@ -205,7 +205,7 @@ class TransformersChat(Chat):
         if why:
             # only now: while the error lives, so does all that did not fit
             alone = len(jobs) == 1 and not group.shared and not group.start.length
-            start, group = NOTHING, Group(places=(0,))
+            start, group = NOTHING, PromptGroup(places=(0,))
             self._free()
             if alone:
                 return [_failed(ChatError(f"{self.spec} failed: {why}"))]

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mmrerank.chat.transformers.room import Budget, Shape, shape_of
+from mmrerank.chat.transformers.room import Allowance, Shape, shape_of
 from mmrerank.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Writing:
     """A reply being written: where it stands in its grammar, and the tokens it may still take."""
 
     matcher: Any
-    budget: Budget | None
+    allowance: Allowance | None
     never: frozenset[int]
 
     def take(self, token: int) -> bool:
@@ -37,12 +37,12 @@ class Writing:
         # special tokens are never taken, and xgrammar warns on stderr when it is asked about them
         if token in self.never or not self.matcher.accept_token(token):
             return False
-        if self.matcher.is_terminated() or self.budget is None:
+        if self.matcher.is_terminated() or self.allowance is None:
             return True
-        if not self.budget.allows(token):
+        if not self.allowance.allows(token):
             self.matcher.rollback(1)
             return False
-        self.budget.take(token)
+        self.allowance.take(token)
         return True
 
 
@@ -80,6 +80,7 @@ class Grammars:
                     for n, spelling in enumerate(self._spelling)
                     if len(spelling) == 1 and n not in self._never and n not in self.stop
                 ]
+            # compiling takes longer than writing a short reply, and a ranking repeats few schemas
             if key not in self._compiled:
                 try:
                     grammar = self._compiler.compile_json_schema(
@@ -93,9 +94,9 @@ class Grammars:
                     self._compiled.popitem(last=False)
             self._compiled.move_to_end(key)
             grammar, shape = self._compiled[key]
-            budget = None if shape is None else Budget(shape, self._spelling, limit)
+            allowance = None if shape is None else Allowance(shape, self._spelling, limit)
             matcher = xgrammar.GrammarMatcher(grammar)
-            return Writing(matcher=matcher, budget=budget, never=self._never)
+            return Writing(matcher=matcher, allowance=allowance, never=self._never)
 
     def mask(self, logits: torch.Tensor, written: Sequence[Writing]) -> None:
         """Sets what the grammars forbid in ``logits`` (B, width) to minus infinity."""

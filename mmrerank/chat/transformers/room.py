@@ -1,7 +1,7 @@
 """Room to finish: how many bytes a half-written JSON reply needs at most until it is whole.
 
 A grammar says what may come next but not how much is left to say; a model that rambles in one text would be
-cut off in the middle. Knowing the room, the decoding loop closes a reply while its tokens last (`Budget`).
+cut off in the middle. Knowing the room, the decoding loop closes a reply while its tokens last (`Allowance`).
 Covers what the judgements' schemas are made of; `shape_of` says None of any other, and nothing is guarded.
 """
 
@@ -190,10 +190,10 @@ def shape_of(schema: Mapping[str, Any]) -> Shape | None:
 
 
 def _one_of(options: Sequence[str]) -> Shape | None:
-    told = tuple(o.encode() for o in options)
+    encoded = tuple(o.encode() for o in options)
     # what stands between quotes in another spelling could not be recognised
-    plain = told and all(o.isascii() and b"\\" not in o for o in told)
-    return _OneOf(told, max(map(len, told))) if plain else None
+    plain = encoded and all(o.isascii() and b"\\" not in o for o in encoded)
+    return _OneOf(encoded, max(map(len, encoded))) if plain else None
 
 
 def _object(schema: Mapping[str, Any]) -> Shape | None:
@@ -214,7 +214,7 @@ def _object(schema: Mapping[str, Any]) -> Shape | None:
     return _Object(tuple(members), room, max(value.more for _, value in members))
 
 
-class Budget:
+class Allowance:
     """The tokens that one reply may still take, and whether a next token leaves enough of them.
 
     Law: where ``limit`` tokens are enough for ``shape`` at all, each token that is allowed leaves enough to
@@ -233,7 +233,7 @@ class Budget:
         if not self._guards or self._left - 1 >= self._most:
             return True
         found = self._shape.rest(self._written + self._spelling[token], 0)
-        # one more for the token that stops
+        # every byte is a token of its own, so bytes bound tokens; one more for the token that stops
         return found is not None and found[1] + 1 <= self._left - 1
 
     def take(self, token: int) -> None:

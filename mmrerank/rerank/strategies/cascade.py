@@ -65,13 +65,13 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     head = Ranking(before.ranking.candidates[: options.keep])
     after = yield from other.rank(query, head, its)
     order = before.ranking.with_head(after.ranking)
-    told = {**before.explanation.assessments, **after.explanation.assessments}
+    assessments = {**before.explanation.assessments, **after.explanation.assessments}
     reasons = [o.explanation.reason for o in (before, after) if o.explanation.reason]
     return Outcome(
         ranking=order,
         explanation=Explanation(
             components=after.explanation.components or before.explanation.components,
-            assessments=_merged(before.explanation, after.explanation, told),
+            assessments=_merged(before.explanation, after.explanation, assessments),
             reason=f"first {options.first}, then {options.then} over the best {len(head)}: "
             + "; then ".join(reasons),
         ),
@@ -79,10 +79,10 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     )
 
 
-def _merged(before: Explanation, after: Explanation, told: dict[str, Any]) -> dict[str, Any]:
+def _merged(before: Explanation, after: Explanation, assessments: dict[str, Any]) -> dict[str, Any]:
     """Assessments with the reasons of both stages."""
-    merged = dict(told)
+    merged = dict(assessments)
     for id_ in before.assessments.keys() & after.assessments.keys():
         reasons = [e.assessments[id_].reason for e in (before, after)]
-        merged[id_] = replace(told[id_], reason="; then ".join(r for r in reasons if r))
+        merged[id_] = replace(assessments[id_], reason="; then ".join(r for r in reasons if r))
     return merged

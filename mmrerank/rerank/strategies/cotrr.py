@@ -16,7 +16,7 @@ from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value, keep_slots, verdict_sum
-from mmrerank.rerank.parts import evaluated, taken_apart, whole_query
+from mmrerank.rerank.parts import decomposed, evaluated, whole_query
 from mmrerank.rerank.thrift import Thrift, scored
 from mmrerank.types import Assessment, Candidate, Explanation, Query, Ranking, Repairs
 
@@ -108,7 +108,7 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
     repairs = Repairs()
     components = whole_query(query)
     if options.deconstruct:
-        parts, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
+        parts, repairs = yield from decomposed(query, image_tokens=options.image_tokens)
         # without components the query itself is the one thing to check
         components = parts or components
 
@@ -118,7 +118,7 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
         group: Sequence[Candidate],
     ) -> Generator[list[Ask], list[Reply], list[float | None]]:
         nonlocal repairs
-        told, mended = yield from evaluated(
+        judged, mended = yield from evaluated(
             query,
             components,
             group,
@@ -126,8 +126,8 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
             image_tokens=options.image_tokens,
         )
         repairs += mended
-        assessments.update(told)
-        return [verdict_sum(told[c.id]) if c.id in told else None for c in group]
+        assessments.update(judged)
+        return [verdict_sum(judged[c.id]) if c.id in judged else None for c in group]
 
     if options.evaluate:
         thrift = Thrift(alpha=options.alpha, beta=options.beta, top=options.top)
@@ -165,10 +165,10 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
     )
 
 
-def _reason(said: str, order: Ranking, assessments: Mapping[str, Assessment]) -> str:
+def _reason(reason: str, order: Ranking, assessments: Mapping[str, Assessment]) -> str:
     """The model's sentence, or where it gave none about the image that came first, what its verdicts say."""
     first = order.ids[0]
-    if said or first not in assessments:
-        return said
+    if reason or first not in assessments:
+        return reason
     verdicts = [v.verdict for v in assessments[first].verdicts]
     return f"{first} comes first: {verdicts.count('met')} of {len(verdicts)} parts met"

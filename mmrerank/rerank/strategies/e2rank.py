@@ -66,11 +66,11 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             asked = moved(asked, np.stack(list(vectors.values())), options)
         values = {i: round(float(v @ asked), 6) for i, v in vectors.items()}
     after, _ = ranking.reorder(by_value(ranking.ids, values))
-    told = {i: Assessment(reason=f"cosine {v:.3f}") for i, v in values.items()}
+    assessments = {i: Assessment(reason=f"cosine {v:.3f}") for i, v in values.items()}
     how = "read after the candidates" if options.mode == "listwise" else "moved towards the nearest"
     return Outcome(
         ranking=after,
-        explanation=Explanation(assessments=told, reason=f"nearest to the search, {how}"),
+        explanation=Explanation(assessments=assessments, reason=f"nearest to the search, {how}"),
         repairs=Repairs(failed=(asked is None) + len(ranking) - len(vectors)),
     )
 

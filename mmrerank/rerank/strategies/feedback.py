@@ -17,7 +17,7 @@ from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value, verdict_sum
-from mmrerank.rerank.parts import evaluated, taken_apart, whole_query
+from mmrerank.rerank.parts import decomposed, evaluated, whole_query
 from mmrerank.rerank.strategies.judge import soft
 from mmrerank.types import (
     Assessment,
@@ -86,18 +86,18 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     if options.judge == "first":
         return (yield from _believed(query, ranking, options))
     scores: dict[str, float] = {}
-    told: dict[str, Assessment] = {}
+    assessments: dict[str, Assessment] = {}
     repairs = Repairs()
     components: tuple[Component, ...] = ()
     if options.judge == "verdicts":
-        parts, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
+        parts, repairs = yield from decomposed(query, image_tokens=options.image_tokens)
         components = parts or whole_query(query)
     everything = list(ranking.candidates)
     new: Sequence[Candidate] = everything
     for turn in range(options.rounds + 1):
-        values, said, mended = yield from _judged(query, components, new, options)
+        values, judged, mended = yield from _judged(query, components, new, options)
         scores |= values
-        told |= said
+        assessments |= judged
         repairs += mended
         if turn == options.rounds or not scores or not options.found:
             break
@@ -120,7 +120,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         ranking=after,
         explanation=Explanation(
             components=components,
-            assessments=told,
+            assessments=assessments,
             reason=("ordered by the verdicts" if components else "ordered by P(yes)")
             + (f"; {added} found by searching again" if added else "; nothing new was found"),
         ),
@@ -137,15 +137,15 @@ def _judged(
     """How well each image fits, 0 to 1, by id, what was said of it, and what had to be mended."""
     tokens = options.image_tokens
     if components:
-        told, repairs = yield from evaluated(query, components, group, image_tokens=tokens)
-        values = {i: v for i, a in told.items() if (v := verdict_sum(a)) is not None}
-        return values, told, repairs
+        assessments, repairs = yield from evaluated(query, components, group, image_tokens=tokens)
+        values = {i: v for i, a in assessments.items() if (v := verdict_sum(a)) is not None}
+        return values, assessments, repairs
     asks = [comparisons.score(query, c, image_tokens=tokens) for c in group]
     replies = yield asks
     chances = {c.id: soft(r) for c, r in zip(group, replies, strict=True)}
     values = {i: p for i, p in chances.items() if p is not None}
-    told = {i: Assessment(reason=f"judged to match with {p:.0%}") for i, p in values.items()}
-    return values, told, Repairs(failed=len(group) - len(values))
+    assessments = {i: Assessment(reason=f"judged to match with {p:.0%}") for i, p in values.items()}
+    return values, assessments, Repairs(failed=len(group) - len(values))
 
 
 def _toward(scores: dict[str, float], options: Options) -> dict[str, float]:

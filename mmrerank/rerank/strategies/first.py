@@ -63,7 +63,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Reads window by window; one candidate or none is returned without a question."""
     order = list(ranking.candidates)
     failed = 0
-    told: dict[str, Assessment] = {}
+    assessments: dict[str, Assessment] = {}
     spans = windows(len(order), options.window, options.step) if len(order) > 1 else []
     for start, end in spans:
         part = order[start:end]
@@ -73,7 +73,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         # what the calibration leaves even, the answer itself decides
         before = by_value([c.id for c in part], raw)
         order[start:end] = [by_id[i] for i in by_value(before, values)]
-        told.update(
+        assessments.update(
             {i: Assessment(reason=f"log P of its letter {v:.2f}") for i, v in values.items()}
         )
     after, _ = ranking.reorder(c.id for c in order)
@@ -82,7 +82,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         reason += ", less those without a search"
     return Outcome(
         ranking=after,
-        explanation=Explanation(assessments=told, reason=reason),
+        explanation=Explanation(assessments=assessments, reason=reason),
         repairs=Repairs(failed=failed),
     )
 

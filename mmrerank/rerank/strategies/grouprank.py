@@ -87,12 +87,12 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     values = {i: v for i, m in marks.items() if (v := mean_known(m)) is not None}
     mixed_in = fused(values, first_scores(ranking), options.weight)
     after, _ = ranking.reorder(by_value(ranking.ids, mixed_in))
-    told = {i: Assessment(reason=notes[i]) for i in values}
+    assessments = {i: Assessment(reason=notes[i]) for i in values}
     beside = "" if options.weight >= 1 else " and the first stage's score"
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=told,
+            assessments=assessments,
             reason=f"ordered by the mean of {options.repeats} grades in groups{beside}",
         ),
         repairs=repairs,

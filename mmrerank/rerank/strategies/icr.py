@@ -61,11 +61,11 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         }
     # what the calibration leaves even, the attention itself decides
     after, _ = ranking.reorder(by_value(by_value(ranking.ids, raw), values))
-    told = {i: Assessment(reason=f"attention {v:+.4g}") for i, v in values.items()}
+    assessments = {i: Assessment(reason=f"attention {v:+.4g}") for i, v in values.items()}
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=told,
+            assessments=assessments,
             reason="ordered by how much the search attends to each image"
             + (", less what it attends to without a search" if options.calibrate else ""),
         ),

@@ -84,11 +84,11 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     thrift = Thrift(alpha=options.alpha, beta=options.beta, top=options.top)
     values, failed = yield from scored(ranking, thrift, scoring)
     after, _ = ranking.reorder(by_value(ranking.ids, values))
-    told = {i: Assessment(reason=f"MaxSim {v:.3f}") for i, v in values.items()}
+    assessments = {i: Assessment(reason=f"MaxSim {v:.3f}") for i, v in values.items()}
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=told,
+            assessments=assessments,
             reason="the mean over the search's tokens of each one's nearest patch",
         ),
         repairs=Repairs(failed=failed),

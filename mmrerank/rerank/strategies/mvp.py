@@ -18,7 +18,7 @@ from mmrerank.messages import Ask
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value
-from mmrerank.rerank.parts import taken_apart, whole_query
+from mmrerank.rerank.parts import decomposed, whole_query
 from mmrerank.rerank.states import (
     Matrix,
     read_tokens,
@@ -69,11 +69,11 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     repairs = Repairs()
     components = whole_query(query)
     if options.deconstruct:
-        parts, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
+        parts, repairs = yield from decomposed(query, image_tokens=options.image_tokens)
         components = parts or components
     views: list[Component] = []
     asks: list[Ask] = []
-    # what must not appear has no view to be near to; it is told, and left to other methods
+    # what must not appear has no view to be near to; it is assessments, and left to other methods
     for component in components:
         # words that stand for a reference image say nothing of what it shows
         if not component.excluded and (query.words or components != whole_query(query)):
@@ -106,7 +106,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         mean = np.mean(per_view, axis=0)
         values = {i: round(float(v), 6) for i, v in zip(images, mean, strict=True)}
     after, _ = ranking.reorder(by_value(ranking.ids, values))
-    told = {
+    assessments = {
         i: Assessment(
             reason=f"{values[i]:.3f}: "
             + ", ".join(f"{c.text} {nearness[i][c.id]:.2f}" for c in views if c.id in nearness[i])
@@ -117,7 +117,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         ranking=after,
         explanation=Explanation(
             components=tuple(components),
-            assessments=told,
+            assessments=assessments,
             reason="nearest, over the query's parts, to what the best candidates show of each",
         ),
         repairs=repairs,

@@ -17,7 +17,7 @@ from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value, rrf
 from mmrerank.rerank.comparisons import read_score, score
 from mmrerank.rerank.parse import as_text, json_object
-from mmrerank.rerank.parts import taken_apart
+from mmrerank.rerank.parts import decomposed
 from mmrerank.rerank.prompting import render
 from mmrerank.rerank.replies import TEXT, labels_for, object_of
 from mmrerank.types import Assessment, Candidate, Component, Explanation, Query, Ranking, Repairs
@@ -57,7 +57,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Plans, searches, judges; one candidate or none is returned without a question."""
     if len(ranking) < 2:
         return Outcome(ranking=ranking)
-    components, repairs = yield from taken_apart(query, image_tokens=options.image_tokens)
+    components, repairs = yield from decomposed(query, image_tokens=options.image_tokens)
     captions = plans_of(components, options.plans)
     if options.write and captions:
         captions, mended = yield from _written(query, captions, options.image_tokens)

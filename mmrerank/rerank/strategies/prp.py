@@ -66,12 +66,12 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         written=options.read == "written",
         image_tokens=options.image_tokens,
     )
-    told: dict[str, Assessment] = {}
+    assessments: dict[str, Assessment] = {}
     if options.schedule == "allpairs":
         p = yield from pairs.matrix(k, list(combinations(range(k), 2)))
         means = zip(ranking.ids, mean_preference(p), strict=True)
         values = {i: round(v, 9) for i, v in means if v is not None}
-        told = {
+        assessments = {
             i: Assessment(reason=f"preferred in {v:.0%} of its pairs") for i, v in values.items()
         }
         ids = by_value(ranking.ids, values)
@@ -85,7 +85,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=told, reason=f"ordered by pairwise preferences ({options.schedule})"
+            assessments=assessments, reason=f"ordered by pairwise preferences ({options.schedule})"
         ),
         repairs=Repairs(failed=pairs.failed),
     )

@@ -61,7 +61,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         values = {i: round(v, 9) for i, v in zip(ranking.ids, rule, strict=True) if v is not None}
         order = by_value(ranking.ids, values)
     after, _ = ranking.reorder(order)
-    told = {
+    assessments = {
         i: Assessment(reason=f"preferred in {v:.0%} of its pairs")
         for i, v in mean.items()
         if v is not None
@@ -70,7 +70,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=told, reason=f"{how} of {len(pairs)} pairs asked in both orders"
+            assessments=assessments, reason=f"{how} of {len(pairs)} pairs asked in both orders"
         ),
         repairs=Repairs(failed=compared.failed),
     )

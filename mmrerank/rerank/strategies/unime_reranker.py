@@ -71,5 +71,5 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         by_value(ranking.ids, fused(known, first_scores(ranking), options.weight))
     )
     reason = "places by one answer's letters beside the first stage's scores"
-    told = replace(outcome.explanation, reason=reason)
-    return replace(outcome, ranking=after, explanation=told)
+    explanation = replace(outcome.explanation, reason=reason)
+    return replace(outcome, ranking=after, explanation=explanation)

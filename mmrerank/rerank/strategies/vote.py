@@ -77,10 +77,10 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     votes = sum(len(ids) > 1 for ids in voted)
     best = (len(ranking) - 1) * votes
     points = {i: p * best for i, p in points.items()}
-    said = outcomes[0].explanation
-    told = {
+    first = outcomes[0].explanation
+    assessments = {
         i: Assessment(
-            grade=a.grade if (a := said.assessments.get(i)) else None,
+            grade=a.grade if (a := first.assessments.get(i)) else None,
             verdicts=a.verdicts if a else (),
             reason=f"{p:.0f} of {best} points" + (f"; {a.reason}" if a and a.reason else ""),
         )
@@ -89,8 +89,8 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            components=said.components,
-            assessments=told,
+            components=first.components,
+            assessments=assessments,
             reason=f"Borda count of {votes} votes of {options.method} over shuffled lists",
         ),
         repairs=repairs,
@@ -102,9 +102,9 @@ def _counted(outcome: Outcome, known: Container[str]) -> list[str]:
 
     Where a judgement failed, images stand as the shuffle put them, which is nobody's opinion.
     """
-    told = outcome.explanation.assessments
+    assessments = outcome.explanation.assessments
     failed = outcome.repairs.failed > 0
-    return [i for i in outcome.ranking.ids if i in known and (not failed or i in told)]
+    return [i for i in outcome.ranking.ids if i in known and (not failed or i in assessments)]
 
 
 def shares(votes: Sequence[Sequence[str]]) -> dict[str, float]:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmrerank.chat.transformers.room import Budget, shape_of
+from mmrerank.chat.transformers.room import Allowance, shape_of
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.rerank import comparisons
 from mmrerank.rerank import judgements as j
@@ -78,9 +78,9 @@ class _Nothing:
 
 
 def _one(prompts: Any) -> Any:
-    from mmrerank.vl.prefix import Group
+    from mmrerank.vl.prefix import PromptGroup
 
-    return [Group(places=tuple(range(len(prompts))))]
+    return [PromptGroup(places=tuple(range(len(prompts))))]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_a_budget_says_what_it_can_afford() -> None:
     shape = shape_of({"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 3})
     assert shape is not None
     spelling = [b'["', b"abc", b'","', b'"]']
-    budget = Budget(shape, spelling, 8)
+    budget = Allowance(shape, spelling, 8)
     budget.take(0)
     assert budget.allows(1)
     budget.take(1)

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from index_world import ColourEmbedder, build, paint, tally
 
+from mmrerank.benchmark import Scored
 from mmrerank.errors import ImageIndexError, InputError, MismatchError
-from mmrerank.index.index import ImageIndex, Scored
+from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image
 

@@ -43,7 +43,7 @@ class Heard(Oracle):
 
     def said(self, kind: str) -> list[str]:
         """The words of each question of a kind."""
-        return [a.told for a in self.asks if a.kind == kind]
+        return [a.transcript for a in self.asks if a.kind == kind]
 
     def pictures(self, kind: str) -> list[list[Any]]:
         """The images of each question of a kind."""
