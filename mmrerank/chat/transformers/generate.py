@@ -102,7 +102,7 @@ def _choose_allowed(
     temperatures: Sequence[float],
     draws: Sequence[torch.Generator | None],
 ) -> list[int]:
-    """The next token of each row, counted by what the row writes; only a refused choice is made again, masked.
+    """The next token of each row, counted by its writing; only a refused choice is made again, masked.
 
     Asking about one token before masking all: masks of xgrammar 0.2.8 lack some tokens that its matcher
     accepts (a vocabulary with "environment" was never allowed that word). What is drawn is distributed
