@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # importing `typing` would cost more than all of this
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,8 @@ _HOME = {
 __all__ = sorted(_HOME)
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from mmrerank.budget import Budget as Budget
     from mmrerank.budget import Price as Price
     from mmrerank.errors import MmrerankError as MmrerankError
