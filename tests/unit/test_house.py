@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from mmrerank import registry
+
 ROOT = Path(__file__).resolve().parents[2]
 CORE = [ROOT / "mmrerank", ROOT / "app/mmrerank_app", ROOT / "configs"]
 NEXT_DOOR = ROOT / "mmrerank/picturebook"
@@ -129,3 +131,21 @@ def _inside(user: str, used: str, modules: dict[str, Path]) -> bool:
             0
         ]  # a private name of a module: private to the module's package
     return user == owner or user.startswith(f"{owner}.")
+
+
+def test_every_built_in_plug_in_is_checked_against_its_interface() -> None:
+    """``tests/typing/plugins.py`` is read by mypy; a plug-in that it lacks is not checked."""
+    tree = ast.parse((ROOT / "tests/typing/plugins.py").read_text("utf-8"))
+    checked = {
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    there = {
+        registry.place(kind, name)
+        for kind in ("strategy", "chat", "embedder", "store", "corpus")
+        for name in registry.names(kind)
+    }
+    found = sorted(p for p in there - checked if p.startswith("mmrerank."))
+    assert not found, offenders(found)
