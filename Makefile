@@ -5,22 +5,23 @@ BIN := .venv/bin
 EXTRAS ?= cpu
 STAMP := .venv/.installed-$(EXTRAS)
 DEVSTAMP := .venv/.installed-$(EXTRAS)-dev
+DOCSTAMP := .venv/.installed-$(EXTRAS)-docs
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE ?= 1
 
-.PHONY: demo app test test-slow check format bench train wheel clean help
+.PHONY: demo app test test-slow check format bench docs wheel clean help
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-demo: $(STAMP) ## find, rerank and explain on the bundled picture book
+demo: $(STAMP) ## find, rerank and explain on the picture book
 	$(BIN)/mmrerank demo
 
-app: $(STAMP) ## the web page, on the bundled picture book
-	$(BIN)/mmrerank app
+app: $(STAMP) ## the web page, on the picture book
+	$(BIN)/mmrerank demo app
 
-test: $(DEVSTAMP) ## the default test suite
-	$(BIN)/python -m pytest -q
+test: $(DEVSTAMP) ## the default test suite, on two cores
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(DEVSTAMP) ## what the default suite leaves out for time
 	$(BIN)/python -m pytest -q -m "slow or browser"
@@ -36,12 +37,11 @@ format: $(DEVSTAMP) ## rewrite the sources as `make check` wants them
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(STAMP) ## speed, memory and the bundled model, by hand
-	@for f in benchmarks/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
+bench: $(DEVSTAMP) ## speed and memory, by hand
+	@for f in bench/*.py; do echo "== $$f"; $(BIN)/python $$f || exit 1; done
 
-train: $(DEVSTAMP) ## train both bundled models again
-	$(BIN)/mmrerank train configs/train/demo-clip.yaml --out runs/clip
-	$(BIN)/mmrerank train configs/train/demo-vlm.yaml --out runs/vlm
+docs: $(DOCSTAMP) ## build the documentation into site/
+	$(BIN)/mkdocs build --strict
 
 wheel: .tools/bin/uv ## build dist/*.whl
 	$(UV) build --wheel
@@ -61,5 +61,9 @@ $(DEVSTAMP): $(STAMP)
 	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS),dev,train]'
 	@touch $@
 
+$(DOCSTAMP): $(DEVSTAMP)
+	$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[$(EXTRAS),dev,train,docs]'
+	@touch $@
+
 clean: ## remove what was built (not the environment)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

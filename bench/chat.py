@@ -1,6 +1,6 @@
 """What the local language-model backend saves: batches, shared beginnings, stored images, and the driver.
 
-    python benchmarks/chat.py [--output json] [--family qwen2_5_vl] [--candidates 20] [--dtype float32]
+    python bench/chat.py [--output json] [--family qwen2_5_vl] [--candidates 20] [--dtype float32]
 
 Builds a Qwen2.5-VL and a Qwen3-VL of about 100 M parameters with random weights, split between vision and
 text as in the published models of 2-3 B, and ranks 20 candidates of 256 visual tokens. Every ratio compares
@@ -27,7 +27,7 @@ from typing import Any
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests/support"))
 
 import numpy as np
 import torch

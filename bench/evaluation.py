@@ -1,6 +1,6 @@
 """What scoring a large run costs: CPU seconds and peak memory of `mmrerank score`, in a process of its own.
 
-    python benchmarks/evaluation.py [--queries 20000] [--candidates 100]
+    python bench/evaluation.py [--queries 20000] [--candidates 100]
 
 Prints one JSON object. CPU seconds are user and system time of the child, start of Python included.
 """
