@@ -1,0 +1,142 @@
+"""Every example of README and documentation: marked, parsed by the real command line, compiled, and run.
+
+What cannot run here (weights, servers, published data) is still parsed. The default suite runs the quick
+ones; those on the picture book are `slow`.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from snippets import (
+    NEEDS,
+    PAGES,
+    ROOT,
+    Block,
+    blocks,
+    check_command,
+    check_python,
+    commands,
+    every_block,
+    inline_commands,
+    marked,
+    perform,
+)
+
+SHELL = ("bash", "console")
+RUNS = frozenset({"nothing", "photos", "picture-book"})
+"""What blocks may need that are run here; `test_plugins_page` runs those that need plug-ins."""
+
+
+def _groups(slow: bool) -> list[list[Block]]:
+    """Blocks of one page that need the same, in order."""
+    found: dict[tuple[Path, frozenset[str]], list[Block]] = {}
+    for block in every_block():
+        wanted = block.needs & RUNS
+        if wanted and ("slow" in block.needs or "picture-book" in wanted) is slow:
+            found.setdefault((block.page, wanted), []).append(block)
+    return list(found.values())
+
+
+def _id(group: list[Block]) -> str:
+    return f"{group[0].page.stem}-{'-'.join(sorted(group[0].needs & RUNS))}"
+
+
+def test_every_example_says_what_it_needs() -> None:
+    wrong = [
+        f"{b}: {b.word} {b.value}"
+        for b in every_block()
+        if (b.language in (*SHELL, "python"))
+        and not (b.word == "file" or (b.needs and b.needs <= NEEDS))
+    ]
+    assert wrong == []
+
+
+def test_every_command_is_one_of_the_real_command_line() -> None:
+    told = []
+    for page in PAGES:
+        shown = [c for b in blocks(page) if b.language in SHELL for c in commands(b.text)]
+        own = {"sizes", "boats"} if page.stem == "plugins" else set()
+        for words in [*shown, *inline_commands(page)]:
+            if words[0] != "mmrerank" or own & set(words):
+                continue
+            try:
+                check_command(words)
+            except Exception as error:
+                told.append(f"{page.relative_to(ROOT)}: {' '.join(words)}: {error}")
+    assert told == []
+
+
+def test_every_target_of_make_and_every_extra_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    for block in every_block():
+        for words in commands(block.text) if block.language in SHELL else ():
+            if words[0] == "make":
+                assert set(words[1:]) <= targets, str(block)
+            if words[:2] == ["pip", "install"]:
+                extras = re.findall(r"\[([\w,]+)\]", " ".join(words))
+                assert {e for x in extras for e in x.split(",")} <= set(
+                    project["optional-dependencies"]
+                ), str(block)
+
+
+def test_every_python_example_compiles_and_its_imports_exist() -> None:
+    for block in every_block():
+        if block.language == "python" and block.word != "file":
+            try:
+                check_python(block.text)
+            except Exception as error:
+                raise AssertionError(f"{block}: {error}") from error
+
+
+@pytest.mark.parametrize("group", _groups(slow=False), ids=_id)
+def test_quick_examples_run(
+    group: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "photos" in group[0].needs:
+        lay_out(request.getfixturevalue("photos"), tmp_path)
+    perform(group)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", _groups(slow=True), ids=_id)
+def test_examples_on_the_picture_book_run(
+    group: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    perform(group)
+
+
+def lay_out(source: Path, folder: Path) -> None:
+    """The photographs under short names, their vectors, and those of their captions as queries."""
+    import json
+
+    (folder / "photos").mkdir()
+    rows = [json.loads(line) for line in (source / "captions.jsonl").read_text("utf-8").splitlines()]
+    names = [re.sub(r"^(\d{3})_.*", r"\1.jpg", row["image"]) for row in rows]
+    for name, row in zip(names, rows, strict=True):
+        (folder / "photos" / name).symlink_to(source / "images" / row["image"])
+    (folder / "ids.jsonl").write_text("".join(json.dumps({"image": n}) + "\n" for n in names))
+    np.save(folder / "vectors.npy", np.load(source / "clip_vitb32_image.npy"))
+    queries = np.load(source / "clip_vitb32_text.npy")
+    np.save(folder / "queries.npy", queries / np.linalg.norm(queries, axis=1, keepdims=True))
+    (folder / "captions.txt").write_text("\n".join(row["caption"] for row in rows))
+
+
+def test_prompts_that_are_shown_are_the_real_ones() -> None:
+    for block in marked("prompt"):
+        real = ROOT / "mmrerank/rerank/prompts" / f"{block.value}.md"
+        assert block.text.strip() == real.read_text("utf-8").strip()
+
+
+def test_the_readme_is_short_and_names_no_machine() -> None:
+    assert 6_000 <= len((ROOT / "README.md").read_bytes()) < 9_000
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        assert not re.search(r"(?i)pypi\.|download\.pytorch|/home/|/root/|/tmp/", text), page
