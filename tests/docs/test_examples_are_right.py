@@ -96,7 +96,10 @@ def test_every_python_example_compiles_and_its_imports_exist() -> None:
 
 @pytest.mark.parametrize("group", _groups(slow=False), ids=_id)
 def test_quick_examples_run(
-    group: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    group: list[Block],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if "photos" in group[0].needs:
@@ -118,7 +121,9 @@ def lay_out(source: Path, folder: Path) -> None:
     import json
 
     (folder / "photos").mkdir()
-    rows = [json.loads(line) for line in (source / "captions.jsonl").read_text("utf-8").splitlines()]
+    rows = [
+        json.loads(line) for line in (source / "captions.jsonl").read_text("utf-8").splitlines()
+    ]
     names = [re.sub(r"^(\d{3})_.*", r"\1.jpg", row["image"]) for row in rows]
     for name, row in zip(names, rows, strict=True):
         (folder / "photos" / name).symlink_to(source / "images" / row["image"])

@@ -46,7 +46,9 @@ def lay_out(folder: Path) -> list[str]:
     for name, colour in {"red": (250, 20, 20), "blue": (20, 20, 250), "white": (250,) * 3}.items():
         Pillow.new("RGB", (32, 32), colour).save(pictures / f"{name}.png")
     (pictures / "list.csv").write_text("path,place\nred.png,sea\nblue.png,land\n")
-    (pictures / "boats.csv").write_text("id,text,image\nq1,a red boat,red.png\nq2,a blue boat,blue.png\n")
+    (pictures / "boats.csv").write_text(
+        "id,text,image\nq1,a red boat,red.png\nq2,a blue boat,blue.png\n"
+    )
     texts = [{"id": n, "text": n} for n in ("a house", "a red boat", "a boat")]
     shown = [{"id": n, "image": f"pictures/{n}.png"} for n in ("blue", "red", "white")]
     for name, candidates in (("requests", texts), ("pictures", shown)):

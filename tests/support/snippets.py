@@ -28,7 +28,18 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted(p for p in (ROOT / "docs").rglob("*.md")),
 ]
-NEEDS = {"nothing", "photos", "picture-book", "plugins", "hub", "server", "gpu", "data", "make", "slow"}
+NEEDS = {
+    "nothing",
+    "photos",
+    "picture-book",
+    "plugins",
+    "hub",
+    "server",
+    "gpu",
+    "data",
+    "make",
+    "slow",
+}
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _COMMENT = re.compile(r"<!-- (\w+): (.*?) -->\n$")
 _CODE = re.compile(r"`(mmrerank [a-z][^`]*)`")
@@ -47,7 +58,9 @@ class Block:
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset(self.value.replace(",", " ").split()) if self.word == "needs" else frozenset()
+        return (
+            frozenset(self.value.replace(",", " ").split()) if self.word == "needs" else frozenset()
+        )
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"

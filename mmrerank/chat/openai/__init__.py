@@ -30,6 +30,7 @@ from mmrerank.chat.openai.wire import (
     Dialect,
     answered_as,
     body,
+    fields,
     in_words,
     notes,
     off_schema,
@@ -391,19 +392,7 @@ def open(
             thinking=thinking, any_model=any_model, key=found.server.key,
         ),
         dialect=Dialect(
-            limit=found.limit, stream=stream, extra=_fields(extra), quiet=found.server.quiet,
+            limit=found.limit, stream=stream, extra=fields(extra), quiet=found.server.quiet,
             chooses=found.server.chooses,
         ),
     )  # fmt: skip
-
-
-def _fields(extra: str) -> dict[str, Any]:
-    try:
-        found = json.loads(extra or "{}")
-    except ValueError:
-        found = None
-    if not isinstance(found, dict):
-        raise UsageError(
-            f'extra is a JSON object of fields, such as {{"top_k": 20}}, not {extra!r}'
-        )
-    return found

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmrerank.chat.text import without_thinking
-from mmrerank.errors import NoRoomError, ReplyError
+from mmrerank.errors import NoRoomError, ReplyError, UsageError
 from mmrerank.images import data_uri, decode, fit
 from mmrerank.messages import Ask, Message, Reply
 from mmrerank.types import Image, Usage
@@ -285,3 +285,16 @@ def _text(content: Any) -> str:
     if isinstance(content, list):
         return "".join(t for part in content if isinstance(t := _at(part, "text"), str))
     return content if isinstance(content, str) else ""
+
+
+def fields(extra: str) -> dict[str, Any]:
+    """More fields for every request, out of JSON text. Raises `UsageError`."""
+    try:
+        found = json.loads(extra or "{}")
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise UsageError(
+            f'extra is a JSON object of fields, such as {{"top_k": 20}}, not {extra!r}'
+        )
+    return found
