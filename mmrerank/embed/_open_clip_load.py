@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmrerank.embed import _open_clip_part as _open_clip
 from mmrerank.errors import ModelError
 
 RANDOM_SEED = 0
@@ -61,8 +63,7 @@ def load(rest: str) -> Loaded:
             f"open_clip:{_LOCAL}PATH or open_clip:ARCH:random"
         )
     with _quiet():
-        import open_clip
-
+        open_clip = _open_clip.part()
         if arch not in (known := open_clip.list_models()):
             near = difflib.get_close_matches(arch, known, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"
@@ -93,9 +94,8 @@ def _load_folder(folder: Path) -> Loaded:
         tokenizer_files = sorted(folder.glob("tokenizer*.json")) + sorted(folder.glob("vocab*"))
         extra = "".join(_sha256(f) for f in tokenizer_files if f.is_file())
     with _quiet():
-        import open_clip
-
-        model = _create(f"the weights in {weights}", name, require_pretrained=True)
+        open_clip = _suited(config)
+        model = _create(open_clip, f"the weights in {weights}", name, require_pretrained=True)
         try:
             tokenizer = open_clip.get_tokenizer(name)
         except Exception as error:
@@ -103,7 +103,7 @@ def _load_folder(folder: Path) -> Loaded:
                 f"{folder} names the tokenizer {config['text_cfg'].get('hf_tokenizer_name')!r}, but its "
                 f"files are not in the folder or unreadable: {_line(error)}"
             ) from error
-        return _loaded(name, model, tokenizer, config, _sha256(weights) + extra)
+        return _loaded(open_clip, name, model, tokenizer, config, _sha256(weights) + extra)
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -121,33 +121,38 @@ def _config(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} cannot be used as a model's configuration: {error!r}") from error
 
 
+def _suited(config: dict[str, Any]) -> Any:
+    """As much of open_clip as a model takes."""
+    return _open_clip.part() if _open_clip.suffices(config) else _open_clip.whole()
+
+
 def _load_random(arch: str) -> Loaded:
-    import open_clip
     import torch
 
+    config = _open_clip.part().get_model_config(arch)
+    open_clip = _suited(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        model = _create(f"the architecture {arch}", arch, pretrained_text=False)
+        model = _create(open_clip, f"the architecture {arch}", arch, pretrained_text=False)
     # Another torch may draw other numbers from the same seed; a few parameters show that.
     few = [p for p in model.parameters() if p.numel() <= 100_000]
     drawn = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in few)).hexdigest()
-    config = open_clip.get_model_config(arch)
-    return _loaded(f"{arch}:random", model, _hub_tokenizer(arch), config, drawn, random=True)
+    tokenizer = _hub_tokenizer(open_clip, arch)
+    return _loaded(open_clip, f"{arch}:random", model, tokenizer, config, drawn, random=True)
 
 
 def _load_hub(arch: str, tag: str) -> Loaded:
-    import open_clip
-    from open_clip.pretrained import download_pretrained, get_pretrained_cfg
-
-    facts = get_pretrained_cfg(arch, tag)
+    config = _open_clip.part().get_model_config(arch)
+    open_clip = _suited(config)
+    facts = open_clip.get_pretrained_cfg(arch, tag)
     try:
-        weights = Path(download_pretrained(facts))
+        weights = Path(open_clip.download_pretrained(facts))
     except Exception as error:
         raise ModelError(_unreachable(f"the weights {arch}:{tag}", error)) from error
-    config = open_clip.get_model_config(arch)
     # Weights trained with QuickGELU are wrong without it, and only some architecture names imply it.
     config["quick_gelu"] = bool(facts.get("quick_gelu") or config.get("quick_gelu"))
     model = _create(
+        open_clip,
         f"the weights {weights}",
         arch,
         pretrained=tag,
@@ -158,22 +163,19 @@ def _load_hub(arch: str, tag: str) -> Loaded:
     digest = weights.resolve().name
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
         digest = _sha256(weights)
-    return _loaded(f"{arch}:{tag}", model, _hub_tokenizer(arch), config, digest)
+    tokenizer = _hub_tokenizer(open_clip, arch)
+    return _loaded(open_clip, f"{arch}:{tag}", model, tokenizer, config, digest)
 
 
-def _create(what: str, name: str, **options: Any) -> Any:
+def _create(open_clip: Any, what: str, name: str, **options: Any) -> Any:
     """``open_clip.create_model`` on the CPU in float32, with its failures made readable."""
-    import open_clip
-
     try:
         return open_clip.create_model(name, precision="fp32", device="cpu", **options)
     except Exception as error:
         raise ModelError(f"{what} cannot be loaded: {_line(error)}") from error
 
 
-def _hub_tokenizer(arch: str) -> Any:
-    import open_clip
-
+def _hub_tokenizer(open_clip: Any, arch: str) -> Any:
     try:
         return open_clip.get_tokenizer(arch)
     except Exception as error:
@@ -181,12 +183,16 @@ def _hub_tokenizer(arch: str) -> Any:
 
 
 def _loaded(
-    name: str, model: Any, tokenizer: Any, config: Any, weights: str, *, random: bool = False
+    open_clip: Any,
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    config: Any,
+    weights: str,
+    *,
+    random: bool = False,
 ) -> Loaded:
-    import open_clip
-    from open_clip.transform import PreprocessCfg, image_transform_v2
-
-    preprocess = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+    preprocess = open_clip.PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
     dim = int(config["embed_dim"])
     identity = {
         "weights": weights,
@@ -204,13 +210,28 @@ def _loaded(
     return Loaded(
         name=name,
         model=model,
-        transform=image_transform_v2(preprocess, is_train=False),
+        transform=_Transform(preprocess),
         crops=preprocess.resize_mode == "shortest",
         tokenizer=tokenizer,
         dim=dim,
         fingerprint=f"sha256:{hashlib.sha256(body).hexdigest()}",
         random=random,
     )
+
+
+class _Transform:
+    """open_clip's image transform, made when the first image comes: texts do without torchvision."""
+
+    def __init__(self, preprocess: Any) -> None:
+        self._preprocess = preprocess
+        self._made: Any = None
+        self._lock = threading.Lock()
+
+    def __call__(self, image: Any) -> Any:
+        with self._lock:
+            if self._made is None:
+                self._made = _open_clip.image_transform(self._preprocess)
+        return self._made(image)
 
 
 def _sha256(path: Path) -> str:

@@ -13,7 +13,9 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from mmrerank.embed import _open_clip_part
 from mmrerank.embed._mix import decoded
+from mmrerank.embed._open_clip_part import suffices
 from mmrerank.embed.open import open_embedder
 from mmrerank.errors import ImageError, ModelError, UsageError
 from mmrerank.ports import Embedder
@@ -262,8 +264,6 @@ def test_an_unreachable_hub_names_the_way_out(
 def test_weights_trained_with_quickgelu_get_it(
     name: str, quick: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    import open_clip
-
     (tmp_path / "weights").write_bytes(b"x")
     asked: dict[str, Any] = {}
 
@@ -274,7 +274,7 @@ def test_weights_trained_with_quickgelu_get_it(
     monkeypatch.setattr(
         "open_clip.pretrained.download_pretrained", lambda facts: str(tmp_path / "weights")
     )
-    monkeypatch.setattr(open_clip, "create_model", create)
+    monkeypatch.setattr("open_clip.factory.create_model", create)
     with pytest.raises(ModelError, match="far enough"):
         open_embedder(f"open_clip:{name}")
     assert asked["force_quick_gelu"] is quick
@@ -302,3 +302,66 @@ def test_wrong_options(tiny_clip: Path, options: dict[str, Any]) -> None:
 def test_an_unknown_embedder_lists_the_forms() -> None:
     with pytest.raises(UsageError, match=r"open_clip:ARCH:TAG.*bundled"):
         open_embedder("clip")
+
+
+def test_a_text_needs_neither_torchvision_nor_timm_nor_transformers(tiny_clip: Path) -> None:
+    code = (
+        "import sys\n"
+        "from mmrerank.embed.open import open_embedder\n"
+        "from mmrerank.types import Query\n"
+        "embedder = open_embedder(sys.argv[1])\n"
+        "assert embedder.embed_queries([Query(text='a dog')]).shape == (1, 24)\n"
+        "heavy = {'torchvision', 'timm', 'transformers', 'torch._dynamo', 'open_clip', 'sympy'}\n"
+        "assert not heavy & sys.modules.keys(), heavy & sys.modules.keys()"
+    )
+    command = [sys.executable, "-c", code, f"open_clip:local-dir:{tiny_clip}"]
+    subprocess.run(command, check=True, timeout=120)
+
+
+def test_a_part_of_open_clip_gives_what_the_whole_gives(
+    tiny_clip: Path, tiny: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert type(tiny._model).__module__ == "open_clip.model"  # type: ignore[attr-defined]
+    monkeypatch.delitem(sys.modules, "open_clip")
+    part: Any = open_embedder(f"open_clip:local-dir:{tiny_clip}")
+    assert type(part._model).__module__ == "_mmrerank_open_clip.model"
+    assert part.fingerprint == tiny.fingerprint
+    queries = [Query(text="a red dog", exclude=("a cat",)), Query(text="word " * 99)]
+    assert np.array_equal(part.embed_queries(queries), tiny.embed_queries(queries))
+    images = [*pictures(2), *pictures(1, size=(300, 20))]
+    assert np.array_equal(part.embed_images(images), tiny.embed_images(images))
+
+
+def test_models_with_foreign_towers_get_the_whole_of_open_clip() -> None:
+    text: dict[str, Any] = {"context_length": 16}
+    assert suffices({"vision_cfg": {}, "text_cfg": text})
+    assert not suffices({"vision_cfg": {"timm_model_name": "vit"}, "text_cfg": text})
+    assert not suffices({"vision_cfg": {}, "text_cfg": {"hf_model_name": "bert"}})
+    assert not suffices({"vision_cfg": {}, "text_cfg": text, "multimodal_cfg": {}})
+
+
+def test_what_is_left_out_raises_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "open_clip")
+    preprocess = _open_clip_part.part().PreprocessCfg()
+    transform = sys.modules["_mmrerank_open_clip.transform"]
+    with pytest.raises(RuntimeError, match="is left out here"):
+        transform.image_transform_v2(preprocess, is_train=False)
+
+
+def test_an_open_clip_that_cannot_be_imported_in_part_is_imported_whole_with_a_warning(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    import open_clip
+
+    monkeypatch.delitem(sys.modules, "open_clip")
+    names = {**_open_clip_part._NAMES, "transform": ("NewName",)}
+
+    def functions(package: str) -> Any:
+        if package != "open_clip":
+            raise ImportError("NewName")
+        monkeypatch.setitem(sys.modules, "open_clip", open_clip)
+        return names
+
+    monkeypatch.setattr(_open_clip_part, "_functions", functions)
+    assert _open_clip_part.part() is names
+    assert "cannot be imported in part (ImportError: NewName)" in caplog.text
