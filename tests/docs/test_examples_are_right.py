@@ -1,6 +1,6 @@
 """Every example of README and documentation: marked, parsed by the real command line, compiled, and run.
 
-What cannot run here (weights, servers, published data) is still parsed. The default suite runs the quick
+What cannot run here (weights, servers, published data) or takes long (``hand``) is still parsed. The default suite runs the quick
 ones; those on the picture book are `slow`.
 """
 
@@ -36,7 +36,7 @@ def _groups(slow: bool) -> list[list[Block]]:
     """Blocks of one page that need the same, in order."""
     found: dict[tuple[Path, frozenset[str]], list[Block]] = {}
     for block in every_block():
-        wanted = block.needs & RUNS
+        wanted = block.needs & RUNS if "hand" not in block.needs else frozenset()
         if wanted and ("slow" in block.needs or "picture-book" in wanted) is slow:
             found.setdefault((block.page, wanted), []).append(block)
     return list(found.values())
@@ -69,6 +69,21 @@ def test_every_command_is_one_of_the_real_command_line() -> None:
             except Exception as error:
                 told.append(f"{page.relative_to(ROOT)}: {' '.join(words)}: {error}")
     assert told == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "mmrerank seek",
+        "mmrerank search --bogus",
+        "mmrerank list nonsense",
+        "mmrerank info a b",
+        "mmrerank demo x",
+    ],
+)
+def test_a_wrong_command_would_be_found(line: str) -> None:
+    with pytest.raises(Exception, match=r"(?i)no such|is not|too much|got unexpected|'NoneType'"):
+        check_command(line.split())
 
 
 def test_every_target_of_make_and_every_extra_exists() -> None:

@@ -13,11 +13,12 @@ import shlex
 import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import click
 from command import run
+from typer.core import TyperGroup
 from typer.main import get_command
 
 from mmrerank.cli.main import cli
@@ -28,18 +29,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted(p for p in (ROOT / "docs").rglob("*.md")),
 ]
-NEEDS = {
-    "nothing",
-    "photos",
-    "picture-book",
-    "plugins",
-    "hub",
-    "server",
-    "gpu",
-    "data",
-    "make",
-    "slow",
-}
+NEEDS = {"nothing", "photos", "picture-book", "plugins", "hub", "server", "gpu", "data", "make", "slow", "hand"}
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _COMMENT = re.compile(r"<!-- (\w+): (.*?) -->\n$")
 _CODE = re.compile(r"`(mmrerank [a-z][^`]*)`")
@@ -58,9 +48,7 @@ class Block:
 
     @property
     def needs(self) -> frozenset[str]:
-        return (
-            frozenset(self.value.replace(",", " ").split()) if self.word == "needs" else frozenset()
-        )
+        return frozenset(self.value.replace(",", " ").split()) if self.word == "needs" else frozenset()
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -121,19 +109,22 @@ def inline_commands(page: Path) -> Iterator[list[str]]:
 def check_command(words: Sequence[str]) -> None:
     """Raises when the real command line has no such verb or flag, or an argument too many."""
     command: Any = get_command(cli)
-    context = click.Context(command, info_name="mmrerank")
+    context = command.context_class(command, info_name="mmrerank")
     rest = list(words[1:])
-    while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
+    while isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
         name, found, rest = command.resolve_command(context, rest)
         command = found
-        context = click.Context(command, parent=context, info_name=name)
+        context = command.context_class(command, parent=context, info_name=name)
     values, extra, _ = command.make_parser(context).parse_args(rest)
     assert not extra, f"{' '.join(words)}: {extra} is too much"
     for parameter in command.params:
         value = values.get(parameter.name)
-        if isinstance(parameter.type, click.Choice) and value is not None:
-            for v in value if isinstance(value, list) else [value]:
-                parameter.type.convert(v, parameter, context)
+        kind = parameter.bare_type()
+        if value is None or not isinstance(kind, type) or not issubclass(kind, Enum | int | float):
+            continue  # files need not be there
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str):
+                kind(one)  # raises for a value that is none
 
 
 def check_python(text: str) -> None:
