@@ -72,8 +72,8 @@ def check(chat: Chat | None, needs: Iterable[str], method: str) -> None:
     lacking = [n for n in needs if chat is None or n not in chat.capabilities]
     if lacking and chat is None:
         raise CapabilityError(
-            f"{method} needs a language model; name one with --chat (`mmrerank list models`, `mmrerank "
-            "list servers`)"
+            f"{method} needs a language model; name one with --chat (in Python: chat=...); "
+            "`mmrerank list models` and `mmrerank list servers` show some"
         )
     if lacking and chat is not None:
         raise CapabilityError(

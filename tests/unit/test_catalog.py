@@ -63,7 +63,7 @@ def test_an_index_knows_what_its_images_are_of(tmp_path: Path) -> None:
         built[domain] = ImageSearch(ImageIndex.open(folder), embedder=Embedder())
     found = built["moths by day"].search("a", rerank="pointwise")
     assert found.usage.calls == 2
-    with pytest.raises(ModelError, match="no language model was named"):
+    with pytest.raises(ModelError, match="--chat"):
         built[""].search("a", rerank="pointwise")
     named = ImageSearch(built[""].index, embedder=Embedder(), chat="moths")
     assert "is limited (moths at night)" in named.search("a", rerank="pointwise").warnings[0]
