@@ -9,13 +9,13 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from mmrerank.evaluation.experiment.methods import named
 
 import mmrerank
 from mmrerank import Budget, Candidate, Price, Reranker, combine, recommend, registry
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.cli.main import cli
 from mmrerank.errors import UsageError
-from mmrerank.evaluation.experiment.methods import named
 from mmrerank.picturebook.draw import render
 from mmrerank.picturebook.export import evaluation_scenes
 from mmrerank.types import Image, Query
