@@ -1,4 +1,4 @@
-"""Queries and right answers in a folder of one's own: what ``folder``, ``mrb`` and ``demo`` read.
+"""Queries and right answers in a folder of one's own: what ``folder``, ``mrb`` and others read.
 
 ``queries.jsonl`` (or ``.json``, ``.csv``, ``.parquet``): ``id`` (or ``query_id``) and ``text``, and where
 they apply ``relevant`` (a list of image ids, or an object from id to grade), ``image`` (or ``reference``),
