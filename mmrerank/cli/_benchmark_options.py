@@ -44,7 +44,7 @@ def own_options(plugin: str) -> list[OwnOption]:
 def _body(module: str) -> list[ast.stmt]:
     try:
         return ast.parse(Path(discovery.source_file(module)).read_text("utf-8")).body
-    except (OSError, SyntaxError, ValueError):  # what is wrong is said when it is run
+    except (OSError, SyntaxError, ValueError):  # what is wrong is reported when it is run
         return []
 
 

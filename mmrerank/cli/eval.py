@@ -329,7 +329,7 @@ def _stages(tell: Callable[[int, int | None], None]) -> Callable[[str, int, int]
 
 
 def _check_picture(file: Path) -> None:
-    """Raises what can be told before anything is judged."""
+    """Raises what can be reported before anything is judged."""
     if file.suffix not in (".svg", ".png"):
         raise UsageError(f"a picture is a .svg or .png file, not {file.name!r}")
     if find_spec("matplotlib") is None:

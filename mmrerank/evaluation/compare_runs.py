@@ -85,7 +85,7 @@ class ComparisonReport(Tabular):
         """Writes a page that needs no other file: tables, charts, and ``worst`` failures of each kind.
 
         ``images`` is a folder in which documents are files. Without matplotlib the page has no charts, and
-        ``say`` is told so. Raises `InputError` where it cannot be written.
+        ``say`` is called with that. Raises `InputError` where it cannot be written.
         """
         from mmrerank.evaluation.compare.charts import draw
         from mmrerank.evaluation.compare.report import Evidence, failing, page, save
@@ -176,22 +176,15 @@ def compare(
         if progress:
             progress(number, len(files))
     found = compare_scores(
-        scores,
-        baseline=baseline,
+        scores, baseline=baseline, all_pairs=all_pairs, level=level, seed=seed,
         metrics=names or list(next(iter(scores.values())).metrics)[:2],
         categories={"category": notes.categories} if notes.categories else None,
         seen=notes.seen or None,
-        all_pairs=all_pairs,
-        level=level,
-        seed=seed,
-    )
+    )  # fmt: skip
     return ComparisonReport(
-        comparison=found,
-        usage=costs,
-        notes=notes,
-        qrels=judged,
+        comparison=found, usage=costs, notes=notes, qrels=judged,
         rows_of=lambda name: read(files[name])[1](),
-    )
+    )  # fmt: skip
 
 
 _Rows = Callable[[], Mapping[str, Ranked]]

@@ -20,33 +20,19 @@ from mmrerank.rerank.methods import method_specs
 def evaluate(
     benchmark: str,
     *,
-    data: Path | str | None = None,
-    split: str = "",
-    options: Mapping[str, Any] | None = None,
-    methods: Sequence[str] | None = None,
-    chat: str | Chat = "",
-    chat_options: Mapping[str, Any] | None = None,
-    run: RunLike | Sequence[RunLike] = (),
-    index: Path | str = "",
-    shards: Path | str = "",
-    embedder: str | Embedder = "",
-    images: Path | str | None = None,
-    candidates: int = 20,
-    depth: int = 0,
-    runs: Path | str | None = None,
-    fresh: bool = False,
-    retry_failed: bool = False,
-    forecast: int | None = None,
-    price: Price | None = None,
-    cache: Path | str = "",
-    record: Path | str = "",
-    ledger: Path | str = "",
-    budget: Budget | None = None,
-    total: Budget | Meter | None = None,
+    data: Path | str | None = None, split: str = "", options: Mapping[str, Any] | None = None,
+    methods: Sequence[str] | None = None, candidates: int = 20,
+    chat: str | Chat = "", chat_options: Mapping[str, Any] | None = None,
+    run: RunLike | Sequence[RunLike] = (), index: Path | str = "", shards: Path | str = "",
+    embedder: str | Embedder = "", images: Path | str | None = None, depth: int = 0,
+    runs: Path | str | None = None, fresh: bool = False, retry_failed: bool = False,
+    forecast: int | None = None, price: Price | None = None,
+    cache: Path | str = "", record: Path | str = "", ledger: Path | str = "",
+    budget: Budget | None = None, total: Budget | Meter | None = None,
     submission: Path | str | None = None,
     progress: Callable[[str, int, int], None] = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
-) -> Evaluation:
+) -> Evaluation:  # fmt: skip
     """Evaluates methods on a benchmark, as ``mmrerank eval NAME`` does.
 
     ``data`` is the folder of its own files (a benchmark that draws its own needs none), ``options`` are its
@@ -54,13 +40,13 @@ def evaluate(
     document) is scored; ``index``, ``shards`` or ``embedder`` make a first stage. ``methods``, such as
     ``["cotrr", "prp(schedule=heap;top=5)"]``, rerank the first ``candidates`` of each list with ``chat``;
     ``none`` is always among them. Finished queries are kept in journals in ``runs`` (default
-    ``./runs/eval/...``) and are not judged again; ``fresh`` starts over, ``retry_failed`` judges queries
-    again of which a judgement failed. ``forecast`` judges no more than so many queries of each list and says
-    what the others take. ``cache``, ``record``, ``budget`` (a query's) and ``total`` are as in
-    `mmrerank.Reranker`. ``submission`` is a folder for the official files.
+    ``./runs/eval/...``) and not judged again; ``fresh`` starts over, ``retry_failed`` judges queries again of
+    which a judgement failed. ``forecast`` judges no more than so many queries of each list and says what the
+    others take. ``cache``, ``record``, ``budget`` (a query's) and ``total`` are as in `mmrerank.Reranker`.
+    ``submission`` is a folder for the official files.
 
-    Raises `UsageError` for an unknown name, option or split, `InputError` for files that are missing or
-    wrong, and `ModelError` where no model was named and none is meant for the images.
+    Raises `UsageError` for a wrong name or option, `InputError` for files that are missing or wrong, and
+    `ModelError` where no model was named and none is meant for the images.
 
     >>> import mmrerank
     >>> found = mmrerank.evaluate("cirr", data="DATA/cirr", run="cirr.trec")  # doctest: +SKIP
@@ -68,36 +54,22 @@ def evaluate(
     """
     wanted = methods if methods is not None or run else benchmark_of(benchmark).METHODS
     specs = method_specs(["none", *wanted]) if wanted else []
-    single = isinstance(run, str | Path | Run | Mapping)
+    around = Surroundings(
+        cache=cache, record=record, ledger=ledger, budget=budget, chat_options=chat_options or {},
+        total=Meter(total) if isinstance(total, Budget) else total,
+    )  # fmt: skip
     return Experiment(
-        benchmark=benchmark,
-        data=None if data is None else Path(data),
-        split=split,
-        options=options or {},
-        run=[run] if single else list(run),  # type: ignore[list-item, arg-type]
-        index=index,
-        shards=shards,
-        embedder=embedder,
-        images=None if images is None else Path(images),
-        depth=depth,
-        methods=specs,
-        side_by_side=bool(specs),
-        candidates=candidates,
-        chat=chat,
-        around=Surroundings(
-            cache=cache,
-            record=record,
-            ledger=ledger,
-            budget=budget,
-            total=Meter(total) if isinstance(total, Budget) else total,
-            chat_options=chat_options or {},
-        ),
-        runs=None if runs is None else Path(runs),
-        fresh=fresh,
-        retry_failed=retry_failed,
-        forecast=forecast,
-        price=price,
-        submission=None if submission is None else Path(submission),
-        progress=progress,
-        say=say,
-    ).carry_out()
+        benchmark=benchmark, data=_path(data), split=split, options=options or {}, run=_listed(run),
+        index=index, shards=shards, embedder=embedder, images=_path(images), depth=depth,
+        methods=specs, side_by_side=bool(specs), candidates=candidates, chat=chat, around=around,
+        runs=_path(runs), fresh=fresh, retry_failed=retry_failed, forecast=forecast, price=price,
+        submission=_path(submission), progress=progress, say=say,
+    ).carry_out()  # fmt: skip
+
+
+def _path(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _listed(run: RunLike | Sequence[RunLike]) -> Sequence[RunLike]:
+    return [run] if isinstance(run, str | Path | Run | Mapping) else run

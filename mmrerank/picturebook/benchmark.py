@@ -175,7 +175,7 @@ def _verdict_table(report: Mapping[str, Any]) -> Table:
         ),
     }
     found = report["no_match"]
-    told = (
+    share = (
         f"reports rightly that nothing matches: {found['balanced_accuracy']:.3f} (balanced; "
         f"{found['usage']['calls']:,} calls more)"
     )
@@ -183,7 +183,7 @@ def _verdict_table(report: Mapping[str, Any]) -> Table:
         title="",
         columns=["verdicts right (balanced)", "seen", "new combinations"],
         rows=[[Cell(text=kind), *map(_share, pair)] for kind, pair in shares.items()],
-        notes=[told],
+        notes=[share],
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from mmrerank import catalog, registry
 from mmrerank.benchmark import Answer, Benchmark, Prepared, Run, Task
 from mmrerank.budget import Price
+from mmrerank.chat.around.identity import chat_identity
 from mmrerank.errors import ModelError, UsageError
 from mmrerank.evaluation import tasks
 from mmrerank.evaluation.experiment import first_stage as stage
@@ -24,7 +25,6 @@ from mmrerank.evaluation.experiment.make_first_stage import MadeFirstStage, make
 from mmrerank.evaluation.experiment.outcome import Evaluation, MethodRun
 from mmrerank.evaluation.experiment.provenance import (
     candidates_digest,
-    chat_identity,
     code_digest,
     prompt_digests,
     provenance,
