@@ -22,7 +22,10 @@ _HOME = {
     "Reranker": "reranker",
     "SearchResult": "results",
     "combine": "rerank.combine",
+    "compare": "evaluation.compare_runs",
+    "evaluate": "evaluation.evaluate",
     "recommend": "evaluation.experiment.recommend",
+    "score": "evaluation.score",
 }
 __all__ = sorted(_HOME)
 
@@ -32,7 +35,10 @@ if TYPE_CHECKING:
     from mmrerank.budget import Budget as Budget
     from mmrerank.budget import Price as Price
     from mmrerank.errors import MmrerankError as MmrerankError
+    from mmrerank.evaluation.compare_runs import compare as compare
+    from mmrerank.evaluation.evaluate import evaluate as evaluate
     from mmrerank.evaluation.experiment.recommend import recommend as recommend
+    from mmrerank.evaluation.score import score as score
     from mmrerank.index.index import ImageIndex as ImageIndex
     from mmrerank.rerank.combine import combine as combine
     from mmrerank.reranker import Reranker as Reranker

@@ -237,10 +237,15 @@ class BenchmarkFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """Data that a benchmark has made itself: the task, and the folder of an index of its images."""
+    """A task, and what a benchmark that makes its data has made: an index of its images.
+
+    ``images`` is the folder of the images that queries are asked with, ``domain`` what they are of.
+    """
 
     task: Task
-    index: Path
+    index: Path | None = None
+    images: Path | None = None
+    domain: str = ""
 
 
 @runtime_checkable
@@ -249,8 +254,8 @@ class Benchmark(Protocol):
 
     ``METRICS`` are names of `mmrerank list metrics`, computed where `score` returns None. ``Options`` is a
     frozen dataclass, every field with a default; each becomes a flag of ``mmrerank eval NAME``.
-    ``FILES_ARE_PARTS``: several files of one run each answer a part of the queries; otherwise each must
-    answer all. ``task`` is always what `load` (or `prepare`) returned.
+    ``METHODS`` are run where none is named. ``FILES_ARE_PARTS``: several files of one run each answer a part
+    of the queries; otherwise each must answer all. ``task`` is always what `load` (or `prepare`) returned.
 
     >>> class Boats(Benchmark):
     ...     def load(self, data, split, options):
@@ -264,6 +269,7 @@ class Benchmark(Protocol):
     SPLITS: tuple[str, ...] = ("test",)
     METRICS: tuple[str, ...] = ("nDCG@10", "AP", "RR", "R@1", "R@10")
     Options: type[Any] = NoOptions
+    METHODS: tuple[str, ...] = ()
     FILES_ARE_PARTS: bool = False
     facts: BenchmarkFacts = BenchmarkFacts()
 
@@ -330,8 +336,8 @@ class Benchmark(Protocol):
     ) -> Mapping[str, Any]:
         """Figures of its own, beside the metrics: plain data, ready for JSON.
 
-        ``results`` are `mmrerank.SearchResult` by method, ``none`` first, and ``unanswerable`` those of the
-        further queries. Rows under ``methods`` are added to those of the methods.
+        ``results`` are `mmrerank.SearchResult` by method, and ``unanswerable`` those of the further queries,
+        which the last of the methods was asked. Rows under ``methods`` are added to those of the methods.
         """
         return {}
 

@@ -1,148 +1,321 @@
-"""``mmrerank eval demo``: how good a method is, on a picture-book world that nothing was trained on."""
+"""Measure methods against a benchmark's truth, check its files, score a run."""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from mmrerank.cli._benchmarks import register
-from mmrerank.cli.console import Output, emit, guarded, progress, say, table_console, working
+from mmrerank import discovery
+from mmrerank.cli._benchmark_options import OwnOption, own_options
+from mmrerank.cli.console import Output, emit, progress, say, table_console, working
+from mmrerank.cli.lazy import LazyGroup, as_command, example
 from mmrerank.cli.options import (
     BudgetFlag,
     CacheFlag,
+    ChatFlag,
     ChatOptionsFlag,
+    OptionsFlag,
     OutputFlag,
     PriceFlag,
     RecordFlag,
     TotalFlag,
+    pairs,
     surroundings,
 )
-from mmrerank.errors import DEGRADED_EXIT_CODE, InputError, MissingExtraError, UsageError
+from mmrerank.errors import DEGRADED_EXIT_CODE, MissingExtraError, UsageError
 
-EXAMPLE = "mmrerank eval demo --seed 5 --methods none,cotrr,pointwise"
+if TYPE_CHECKING:
+    from mmrerank.evaluation.experiment.carry_out import Experiment
+    from mmrerank.evaluation.experiment.outcome import Evaluation
+    from mmrerank.evaluation.experiment.recipe import Recipe
 
-group = typer.Typer(
-    help="Measure methods against a benchmark's truth.", no_args_is_help=True, rich_markup_mode=None
-)
+EXAMPLE = """mmrerank eval cirr --data DATA/cirr --run cirr.trec --output json
+mmrerank eval circo --data DATA/circo --index circo --methods none,cotrr,pointwise --chat SPEC"""
 
 
-@guarded
-def demo(
-    seed: Annotated[
-        int,
-        typer.Option("--seed", metavar="N", min=0, help="Which world; any is new to the models."),
-    ] = 0,
-    scenes: Annotated[
-        int, typer.Option("--scenes", metavar="N", min=1, help="How many pictures are drawn.")
-    ] = 2000,
-    queries: Annotated[
-        int, typer.Option("--queries", metavar="N", min=1, help="How many queries are asked.")
-    ] = 200,
-    candidates: Annotated[
-        int,
-        typer.Option(
-            "--candidates",
-            metavar="N",
-            min=1,
-            help="How many of the embedding order are reranked.",
-        ),
-    ] = 20,
-    methods: Annotated[
-        str,
-        typer.Option(
-            "--methods",
-            metavar="LIST",
-            help="Methods with commas between, such as cotrr,prp(schedule=heap;top=5), or all.",
-        ),
-    ] = "none,cotrr",
-    chat: Annotated[
-        str,
-        typer.Option(
-            "--chat",
-            metavar="SPEC",
-            envvar="MMRERANK_CHAT",
-            help="The language model that judges.",
-        ),
-    ] = "bundled",
-    chat_option: ChatOptionsFlag = None,
-    runs: Annotated[
-        Path | None,
-        typer.Option(
-            "--runs",
-            metavar="DIR",
-            show_default=False,
-            help="Also write runs, qrels and provenance here, and keep the journals here.",
-        ),
-    ] = None,
-    fresh: Annotated[
-        bool, typer.Option("--fresh", help="Start over instead of going on from the journals.")
-    ] = False,
-    retry_failed: Annotated[
-        bool,
-        typer.Option("--retry-failed", help="Judge queries again of which a judgement failed."),
-    ] = False,
-    forecast: Annotated[
-        int | None,
-        typer.Option(
-            "--forecast",
-            metavar="N",
-            min=0,
-            show_default=False,
-            help="Judge N queries more of each method (0: none), say what the rest takes, and stop.",
-        ),
-    ] = None,
-    price: PriceFlag = None,
-    cache: CacheFlag = None,
-    record: RecordFlag = None,
-    budget: BudgetFlag = None,
-    total_budget: TotalFlag = None,
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            "--picture",
-            metavar="FILE.svg|png",
-            show_default=False,
-            help="Draw quality against calls, tokens and seconds.",
-        ),
-    ] = None,
+class Flags:
+    """The flags that every benchmark has."""
+
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data",
-            metavar="DIR",
-            show_default=False,
-            help="With --run: a world of `mmrerank demo export`, instead of drawing one.",
+            "--data", metavar="DIR", show_default=False, help="The benchmark's own files."
         ),
-    ] = None,
+    ] = None
     run: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--run", metavar="FILE", show_default=False,
+            help="What is scored: a TREC run, raw scores (.jsonl), or a prediction or submission "
+            "file of the benchmark; .gz too; may be repeated.",
+        ),
+    ] = None  # fmt: skip
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="S", show_default=False, help="Which split.")
+    ] = None
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", show_default=False,
+            help="An option of the benchmark (`mmrerank list benchmarks`); may be repeated.",
+        ),
+    ] = None  # fmt: skip
+    index: Annotated[
+        str | None,
+        typer.Option(
+            "--index", metavar="X", show_default=False,
+            help="Make the first stage with this index.",
+        ),
+    ] = None  # fmt: skip
+    shards: Annotated[
         Path | None,
         typer.Option(
-            "--run", metavar="FILE", show_default=False, help="Score this run over --data."
+            "--shards", metavar="DIR", show_default=False,
+            help="Make the first stage with INQUIRE's published embedding shards.",
         ),
-    ] = None,
-    output: OutputFlag = Output.text,
-) -> None:
-    """Measure methods on a new picture-book world with graded truth.
+    ] = None  # fmt: skip
+    embedder: Annotated[
+        str | None,
+        typer.Option(
+            "--embedder", metavar="SPEC", show_default=False,
+            help="What embeds queries (default: the index's own); without --index their candidates too.",
+        ),
+    ] = None  # fmt: skip
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            "--images", metavar="DIR", show_default=False,
+            help="Where the pictures are, to be asked with or to be reranked.",
+        ),
+    ] = None  # fmt: skip
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            "--methods", metavar="LIST", show_default=False,
+            help="Compare methods, with commas between, such as cotrr,prp(schedule=heap;top=5), or all.",
+        ),
+    ] = None  # fmt: skip
+    rerank: Annotated[
+        str | None,
+        typer.Option(
+            "--rerank", metavar="METHOD", show_default=False,
+            help="Rerank the first stage, or the --run, by this method alone.",
+        ),
+    ] = None  # fmt: skip
+    option: OptionsFlag = None
+    chat: ChatFlag = None
+    chat_option: ChatOptionsFlag = None
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            "--candidates", metavar="N", min=1, show_default=False,
+            help="How many of each list are reranked (default: 20).",
+        ),
+    ] = None  # fmt: skip
+    depth: Annotated[
+        int | None,
+        typer.Option(
+            "--depth", metavar="N", min=1, show_default=False,
+            help="How long the first stage's lists are (default: as the benchmark looks).",
+        ),
+    ] = None  # fmt: skip
+    runs: Annotated[
+        Path | None,
+        typer.Option(
+            "--runs", metavar="DIR", show_default=False,
+            help="Where runs, verdicts, provenance and journals go (default: ./runs/eval/...).",
+        ),
+    ] = None  # fmt: skip
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE.yaml", show_default=False,
+            help="A recipe with any of these settings; flags go over it.",
+        ),
+    ] = None  # fmt: skip
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over instead of going on from the journal.")
+    ] = False
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Judge queries again of which a judgement failed."),
+    ] = False
+    forecast: Annotated[
+        int | None,
+        typer.Option(
+            "--forecast", metavar="N", min=0, show_default=False,
+            help="Judge N queries more of each method (0: none), say what the rest takes, and stop.",
+        ),
+    ] = None  # fmt: skip
+    price: PriceFlag = None
+    cache: CacheFlag = None
+    record: RecordFlag = None
+    budget: BudgetFlag = None
+    total_budget: TotalFlag = None
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture", metavar="FILE.svg|png", show_default=False,
+            help="With --methods: draw quality against calls, tokens and seconds.",
+        ),
+    ] = None  # fmt: skip
+    submission: Annotated[
+        Path | None,
+        typer.Option(
+            "--submission", metavar="DIR", show_default=False,
+            help="Write the official submission files of the result here.",
+        ),
+    ] = None  # fmt: skip
+    output: OutputFlag = Output.text
 
-    Finished queries are kept in journals (below ./runs/eval, or in the folder of --runs): after a kill, the
-    same command goes on from there and gives the figures of one uninterrupted run. Where a method judges
-    images, it is also asked 50 searches that nothing meets; the last line says what these cost.
+
+class BenchmarkGroup(LazyGroup):
+    """A command for each benchmark; none is imported before it runs."""
+
+    kind = "benchmark"
+
+    def _loaded(self, name: str) -> Any:
+        plugin = self._places[name]
+        lines = (
+            f"mmrerank eval {name} --data DATA/{name} --run {name}.trec --output json\n"
+            f"mmrerank eval {name} --data DATA/{name} --index {name} --methods cotrr --chat SPEC"
+        )
+        return as_command(_command(name, plugin), name, epilog=example(lines))
+
+
+def _command(name: str, plugin: str) -> Callable[..., None]:
+    """A function with the flags of `Flags` and a flag for each option of the benchmark."""
+    hints = get_type_hints(Flags, include_extras=True)
+    taken = {n.rstrip("_") for n in hints} | {"help"}
+    own = [o for o in own_options(plugin) if o.name not in taken]
+    parameters = [
+        inspect.Parameter(
+            n, inspect.Parameter.KEYWORD_ONLY, default=vars(Flags)[n], annotation=hint
+        )
+        for n, hint in hints.items()
+    ]
+    parameters[3:3] = [_parameter(o) for o in own]
+
+    def evaluate(**flags: Any) -> None:
+        options = {o.name: flags.pop(o.name) for o in own}
+        _evaluate(name, {k: v for k, v in options.items() if v is not None}, **flags)
+
+    evaluate.__doc__ = f"""{discovery.about("benchmark", plugin)}
+
+    Without a run or an index the files are checked and counted. With --run, a run is scored, which needs no
+    pictures. With --index, a first stage is made; --methods compares methods over its head, or over that of
+    a run, and --rerank takes one; a killed command goes on where it was. "value" takes a query without an
+    answer for 0, "value_scored" leaves it out.
     """
-    from mmrerank.evaluation.experiment.forecast import Price
-    from mmrerank.picturebook.benchmark import evaluate_demo, journal_folder
+    evaluate.__annotations__ = {p.name: p.annotation for p in parameters}
+    evaluate.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return evaluate
 
-    if data is not None or run is not None:
-        _score(data, run, output)
-        return
+
+def _parameter(option: OwnOption) -> inspect.Parameter:
+    flag = f"--{option.name.replace('_', '-')}"
+    kind: Any = bool | None if option.is_flag else str | None
+    shape = {} if option.is_flag else {"metavar": option.form}
+    hint = Annotated[kind, typer.Option(flag, show_default=False, help=option.about, **shape)]
+    where = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(option.name, where, default=None, annotation=hint)
+
+
+def _evaluate(
+    name: str, own: dict[str, Any], *, output: Output, picture: Path | None, **flags: Any
+) -> None:
+    from mmrerank.evaluation.experiment.recipe import read_recipe
+
     if picture is not None:
         _check_picture(picture)
-    cost = None if price is None else Price.parse(price)
-    around = surroundings(
-        cache, record, budget, total_budget, price, chat=chat, chat_option=chat_option
+    if flags["rerank"] and flags["methods"]:
+        raise UsageError("give --methods, or --rerank for one method alone, not both")
+    named = ("data", "split", "index", "shards", "embedder", "images", "methods", "rerank", "chat",
+             "candidates", "depth", "runs")  # fmt: skip
+    recipe = read_recipe(
+        name,
+        flags["config"],
+        set={**pairs(flags["set_"], "--set"), **own},
+        options=pairs(flags["option"], "-o") or None,
+        **{n: flags[n] for n in named},
     )
+    with working(), progress("evaluating") as tell:
+        found = _experiment(name, recipe, flags, _stages(tell)).carry_out()
+    for path in found.submission:
+        say(f"wrote {path}")
+    if output is Output.json:
+        emit(found.to_dict())
+    else:
+        _print(found)
+    if found.forecast:
+        return
+    if found.side_by_side and recipe.runs:
+        say(f"runs in {recipe.runs}")
+    # the figures first: a picture that cannot be written must not cost them
+    if picture is not None:
+        with working():
+            found.save_chart(picture)
+        say(f"picture in {picture}")
+    if found.degraded:
+        raise typer.Exit(DEGRADED_EXIT_CODE)
+
+
+def _experiment(
+    name: str, recipe: Recipe, flags: dict[str, Any], step: Callable[[str, int, int], None]
+) -> Experiment:
+    from mmrerank.budget import Price
+    from mmrerank.cli.options import _values
+    from mmrerank.evaluation.experiment.carry_out import Experiment
+    from mmrerank.evaluation.tasks import benchmark_of
+    from mmrerank.rerank.methods import MethodSpec, method_specs, parse_method, split_methods
+
+    specs: list[MethodSpec] = []
+    made = not recipe.data and not flags["run"]
+    default = benchmark_of(name).METHODS if made and recipe.rerank == "none" else ()
+    if wanted := split_methods(recipe.methods) or default:
+        specs = method_specs(["none", *wanted])
+    elif recipe.rerank != "none":
+        method, options = parse_method(recipe.rerank)
+        given = {**options, **recipe.options}
+        specs = [MethodSpec(name=method, given=given, plain_files=not options)]
+    chat_option = pairs(flags["chat_option"], "--chat-option")
+    limits = ("cache", "record", "budget", "total_budget", "price")
+    return Experiment(
+        benchmark=name,
+        data=Path(recipe.data) if recipe.data else None,
+        split=recipe.split,
+        options=recipe.set,
+        run=flags["run"] or (),
+        index=recipe.index,
+        shards=recipe.shards,
+        # a run that is given needs no first stage
+        embedder="" if flags["run"] else recipe.embedder,
+        images=Path(recipe.images) if recipe.images else None,
+        depth=recipe.depth,
+        methods=specs,
+        side_by_side=bool(wanted),
+        candidates=recipe.candidates,
+        chat=recipe.chat,
+        chat_options=lambda spec: _values(spec, chat_option) if chat_option else {},
+        around=surroundings(*(flags[n] for n in limits), chat=recipe.chat, chat_option=None),
+        runs=Path(recipe.runs) if recipe.runs else None,
+        fresh=flags["fresh"],
+        retry_failed=flags["retry_failed"],
+        forecast=flags["forecast"],
+        price=None if flags["price"] is None else Price.parse(flags["price"]),
+        submission=flags["submission"],
+        progress=step,
+        say=say,
+    )
+
+
+def _stages(tell: Callable[[int, int | None], None]) -> Callable[[str, int, int], None]:
+    """Progress by stage: each new one is a line."""
     stage = ""
 
     def step(name: str, done: int, total: int) -> None:
@@ -152,192 +325,42 @@ def demo(
             say(f"{name} ...")
         tell(done, total)
 
-    with working(), progress("evaluating") as tell:
-        body = evaluate_demo(
-            seed=seed,
-            scenes=scenes,
-            queries=queries,
-            candidates=candidates,
-            methods=[m.strip() for m in methods.split(",") if m.strip()],
-            chat=chat,
-            runs=runs,
-            journals=runs
-            or journal_folder(
-                seed=seed,
-                scenes=scenes,
-                queries=queries,
-                candidates=candidates,
-                chat=chat,
-                around=around,
-            ),
-            fresh=fresh,
-            retry_failed=retry_failed,
-            stop_after=forecast,
-            price=cost,
-            around=around,
-            progress=step,
-            say=say,
-        )
-    if output is Output.json:
-        emit(body)
-    elif "forecast" in body:
-        _show_forecast(body["forecast"])
-    else:
-        _show(body)
-    if "forecast" in body:
-        return
-    if runs is not None:
-        say(f"runs and qrels in {runs}")
-    # the figures first: a picture that cannot be written must not cost them
-    if picture is not None:
-        with working():
-            _draw(picture, body)
-    if any(row["queries_degraded"] for row in body["methods"].values()):
-        raise typer.Exit(DEGRADED_EXIT_CODE)
-
-
-def _score(data: Path | None, run: Path | None, output: Output) -> None:
-    from mmrerank.cli._scores import show
-    from mmrerank.evaluation.tasks import score_files
-
-    if data is None or run is None:
-        raise UsageError(
-            "--data and --run go together: a world that was exported, and a run over it"
-        )
-    with working():
-        scores = score_files("demo", data, [run])
-    if output is Output.json:
-        emit(scores.to_dict())
-    else:
-        show(scores, title=f"demo {data}")
+    return step
 
 
 def _check_picture(file: Path) -> None:
-    """Raises what can be told before anything is judged."""
+    """Raises what can be reported before anything is judged."""
     if file.suffix not in (".svg", ".png"):
         raise UsageError(f"a picture is a .svg or .png file, not {file.name!r}")
     if find_spec("matplotlib") is None:
         raise MissingExtraError('pictures are drawn by matplotlib; pip install "mmrerank[eval]"')
 
 
-def _draw(file: Path, body: dict[str, Any]) -> None:
-    from mmrerank.evaluation.compare import charts as pictures
-    from mmrerank.types import Usage
+def _print(found: Evaluation) -> None:
+    from mmrerank.evaluation.compare.rendering import terminal
+    from mmrerank.evaluation.experiment.outcome import forecast_lines
 
-    points = {
-        name: (row["nDCG@10"], Usage(**row["usage"])) for name, row in body["methods"].items()
-    }
-    format: pictures.Format = "png" if file.suffix == ".png" else "svg"
-    drawn = pictures.frontier(
-        points,
-        "nDCG@10",
-        queries=body["queries"],
-        ceiling=body["ceiling"]["nDCG@10"],
-        format=format,
-    )
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(drawn)
-    except OSError as error:
-        raise InputError(f"{file} cannot be written: {error.strerror or error}") from error
-    say(f"picture in {file}")
-
-
-def _show_forecast(rows: dict[str, dict[str, Any]]) -> None:
-    from mmrerank.evaluation.experiment.forecast import Forecast
-
-    for name, row in rows.items():
-        typer.echo(f"{name}: {Forecast(**row)}")
-
-
-def _show(body: dict[str, Any]) -> None:
-    from rich.table import Table
-
+    if found.forecast:
+        for line in forecast_lines(found.forecast):
+            typer.echo(line)
+        return
     console = table_console()
-    console.print(
-        f"{body['queries']} queries over {body['scenes']} pictures, world {body['seed']}; "
-        f"the first {body['candidates']} candidates are reranked"
-    )
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    for name in _COLUMNS:
-        table.add_column(
-            name, justify="left" if name in ("method", "than none") else "right", no_wrap=True
-        )
-    table.add_row("(random)", *_bound(body["random"]))
-    for name, row in body["methods"].items():
-        table.add_row(
-            name,
-            f"{row['nDCG@10']:.3f}",
-            "" if name == "none" else _gain(row),
-            "" if name == "none" else _against_none(row),
-            f"{row['P@1']:.3f}",
-            f"{row['R@20']:.3f}",
-            f"{row['usage']['calls']:,}",
-            f"{row['usage']['input_tokens'] / 1000:,.0f}k",
-            f"{row['usage']['output_tokens'] / 1000:,.0f}k",
-            f"{row['usage']['seconds']:,.0f}",
-            f"{row['failed']}/{row['repaired']}",
-        )
-    if body["sum_of_verdicts"]:
-        row = body["sum_of_verdicts"]
-        table.add_row(
-            "(sum of verdicts)", f"{row['nDCG@10']:.3f}", _gain(row), _against_none(row),
-            f"{row['P@1']:.3f}",
-        )  # fmt: skip
-    table.add_row("(ceiling)", *_bound(body["ceiling"]))
-    console.print(table)
-    console.print("calls, tokens and seconds are those of all queries together", style="dim")
-    for name, row in body["methods"].items():
-        if row["queries_degraded"]:
-            console.print(
-                f"{name}: judgements failed in {row['queries_degraded']} of {body['queries']} queries; "
-                "there the first-stage order stands (--retry-failed asks again)"
-            )
-    if body["verdicts"]:
-        kinds = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for name in ("verdicts right (balanced)", "seen", "new combinations"):
-            kinds.add_column(name, justify="left" if name.startswith("v") else "right")
-        for kind, row in body["verdicts"].items():
-            kinds.add_row(kind, _share(row["seen"]), _share(row["unseen"]))
-        apart = body["deconstruction"]
-        # of wordings, not of combinations
-        kinds.add_row(
-            "taken apart exactly (new wordings)", _share(apart["seen"]), _share(apart["unseen"])
-        )
-        console.print(kinds)
-    if body["no_match"]:
-        console.print(
-            f"tells 'nothing matches' right: {body['no_match']['balanced_accuracy']:.3f} (balanced; "
-            f"{body['no_match']['usage']['calls']:,} calls more)"
-        )
+    for table in found.tables:
+        console.print(terminal(table))
+    for warning in found.warnings:
+        say(f"warning: {warning}")
+    if not found.answers:
+        say("score a run with --run FILE, or make one with --index X")
 
 
-_COLUMNS = (
-    "method", "nDCG@10", "gain, 95% interval", "than none", "P@1", "R@20", "calls", "in", "out", "s",
-    "fail/rep",
-)  # fmt: skip
+COMMAND = typer.Typer(
+    cls=BenchmarkGroup,
+    help="Measure methods against a benchmark's truth.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
-def _against_none(row: dict[str, Any]) -> str:
-    low, high = row["gain"]["nDCG@10"]["ci"]
-    return "better" if low > 0 else "worse" if high < 0 else "unclear"
-
-
-def _gain(row: dict[str, Any]) -> str:
-    gain = row["gain"]["nDCG@10"]
-    return f"{gain['value']:+.3f} [{gain['ci'][0]:+.3f}, {gain['ci'][1]:+.3f}]"
-
-
-def _bound(row: dict[str, float]) -> tuple[str, str, str, str]:
-    return f"{row['nDCG@10']:.3f}", "", "", f"{row['P@1']:.3f}"
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-register(group)
-group.command("demo", epilog=f"\b\nExample:\n  {EXAMPLE}")(demo)
-
-
-COMMAND = group
+@COMMAND.callback()
+def _group() -> None:
+    """Measure methods against a benchmark's truth."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmrerank.cli.console import Output, emit, table_console, working
 from mmrerank.cli.options import OutputFlag, PriceFlag, budget_of
 
-EXAMPLE = """mmrerank recommend --chat bundled
+if TYPE_CHECKING:
+    from mmrerank.evaluation.experiment.recommend import Option
+
+EXAMPLE = """mmrerank recommend --chat transformers:Qwen/Qwen3-VL-8B-Instruct
 mmrerank recommend --chat openai:MODEL --candidates 50 --budget calls=60 --price 0.15,0.60"""
 
 
@@ -17,9 +21,10 @@ def recommend(
     chat: Annotated[
         str,
         typer.Option(
-            "--chat", metavar="SPEC", envvar="MMRERANK_CHAT", help="The language model."
+            "--chat", metavar="SPEC", envvar="MMRERANK_CHAT", show_default=False,
+            help="The language model.",
         ),
-    ] = "bundled",
+    ] = "",
     candidates: Annotated[
         int, typer.Option("--candidates", min=1, help="Images that are reranked.")
     ] = 20,
@@ -38,22 +43,28 @@ def recommend(
     Calls are the most a method asks; tokens are estimates at 256 an image. Opens the model, or asks the
     server what it can do.
     """
+    import mmrerank
+    from mmrerank import catalog
     from mmrerank.chat.open import open_chat
-    from mmrerank.evaluation.experiment.recommend import recommend as options_for
 
     limits = budget_of(budget, price)
     with working():
-        backend = open_chat(chat)
-        rows = options_for(backend.capabilities, k=candidates, budget=limits)
+        backend = open_chat(catalog.chosen("chat", chat, ""))
+        rows = mmrerank.recommend(backend.capabilities, k=candidates, budget=limits)
+    best = next(r.method for r in rows if r.recommended)
     if output is Output.json:
         emit({
             "chat": chat,
             "capabilities": sorted(backend.capabilities),
             "candidates": candidates,
-            "recommended": next(r.method for r in rows if r.recommended),
+            "recommended": best,
             "methods": [r.to_dict() for r in rows],
         })  # fmt: skip
-        return
+    else:
+        _print(rows, f"{chat}, {candidates} candidates a query", best)
+
+
+def _print(rows: Sequence[Option], title: str, best: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -76,9 +87,8 @@ def recommend(
         )
         table.add_row(*(Text(c) for c in cells), style="" if row.possible else "dim")
     console = table_console()
-    console.print(Text(f"{chat}, {candidates} candidates a query", style="bold"))
+    console.print(Text(title, style="bold"))
     console.print(table)
-    best = next(r.method for r in rows if r.recommended)
     console.print(Text(f"Begin with: mmrerank search ... --rerank {best}", style="dim"))
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli.console import Output, emit, working
+from mmrerank.cli.console import Output, emit, say, table_console, working
 from mmrerank.cli.options import OutputFlag
 
 EXAMPLE = """mmrerank score runs/cotrr.trec --qrels runs/qrels.txt --metrics nDCG@10,RR,R@20
@@ -42,17 +42,18 @@ def score(
     Every query of the qrels counts: "value" takes one that the run lacks for 0, "value_scored" leaves it
     out. Each metric says how it orders equal scores.
     """
-    from mmrerank.cli._scores import show
-    from mmrerank.evaluation.measure.metrics import split_names
-    from mmrerank.evaluation.measure.runs import read_qrels
-    from mmrerank.evaluation.measure.scoring import score_run
+    import mmrerank
+    from mmrerank.evaluation.compare.rendering import terminal
 
     with working():
-        scores = score_run(run, read_qrels(qrels), split_names(metrics), tie_bounds=tie_bounds)
+        found = mmrerank.score(run, qrels, metrics, tie_bounds=tie_bounds)
     if output is Output.json:
-        emit(scores.to_dict())
-    else:
-        show(scores, title=str(run))
+        emit(found.to_dict())
+        return
+    for table in found.tables:
+        table_console().print(terminal(table))
+    for warning in found.warnings:
+        say(f"warning: {warning}")
 
 
 COMMAND = score

@@ -219,7 +219,7 @@ def unknown_documents(task: Task, rows: Mapping[str, Ranked], path: Path | str) 
         right = {i for judged in task.qrels.values() for i in judged}
         if not right or used & right:
             return []
-        # wrong answers cannot be told from ids of another kind, but a run of nothing else is odd
+        # wrong answers cannot be distinguished from ids of another kind, but a run of nothing else is odd
         return [
             f"{path}: none of its ids is a right answer of {where} to any query; they are like "
             f"{quoted(sorted(used))}, those like {quoted(sorted(right))}"

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mmrerank.benchmark import Run, Scored
-from mmrerank.evaluation.compare.intervals import interval, paired
+from mmrerank.benchmark import Run, Task
+from mmrerank.evaluation.compare.intervals import paired
 from mmrerank.evaluation.measure.metrics import by_query, in_order, mean
 from mmrerank.picturebook.export import World
 from mmrerank.picturebook.facts import (
@@ -26,8 +26,7 @@ from mmrerank.picturebook.queries import DemoQuery
 from mmrerank.picturebook.world import Scene, is_seen
 from mmrerank.rerank.aggregate import by_value, verdict_sum
 from mmrerank.results import SearchResult
-from mmrerank.search import ImageSearch
-from mmrerank.types import Query, Usage
+from mmrerank.types import Usage
 
 METRICS = {
     "nDCG@10": "nDCG(gains={1:1,2:3,3:7})@10",
@@ -39,14 +38,11 @@ _SHUFFLES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Book:
-    """An indexed world with its queries as users would ask them, and their truth."""
+class BookTask(Task):
+    """A drawn world with its queries and their truth; ``seed`` is the world's."""
 
     world: World
-    search: ImageSearch
-    queries: tuple[Query, ...]
-    unmatched: tuple[Query, ...]
-    qrels: Mapping[str, Mapping[str, int]]
+    seed: int = 0
 
     @property
     def asked(self) -> dict[str, DemoQuery]:
@@ -59,44 +55,18 @@ class Book:
         return dict(zip(self.world.names, self.world.scenes, strict=True))
 
 
-def run_of(results: Sequence[SearchResult], tag: str, *, first_stage: bool = False) -> Run:
-    """With ``first_stage``, hits have the first stage's scores; else an order that has none counts down."""
-    rows = {}
-    for r in results:
-        scored = [Scored(h.id, h.score) for h in r.hits if h.score is not None]
-        plain = first_stage and len(scored) == len(r.hits)
-        rows[r.query.id] = tuple(scored) if plain else in_order([h.id for h in r.hits])
-    return Run(rows=rows, tag=tag)
+def orders(results: Sequence[SearchResult]) -> Run:
+    """The hits of each result as a run without ties."""
+    return Run(rows={r.query.id: in_order([h.id for h in r.hits]) for r in results})
 
 
-def figures(
-    book: Book,
-    results: Sequence[SearchResult],
-    values: Mapping[str, Mapping[str, float]],
-    baseline: Mapping[str, Mapping[str, float]],
-) -> dict[str, Any]:
-    """A method's means with intervals, its gain over ``baseline``, and what it cost."""
-    categories: dict[str, list[str]] = defaultdict(list)
-    for query in book.world.queries:
-        categories[query.category].append(query.id)
+def possible(book: BookTask, results: Sequence[SearchResult]) -> dict[str, Any]:
+    """P@1 over the queries of which a full match is among the candidates."""
     reachable = [
         r.query.id for r in results if any(book.qrels[r.query.id].get(h.id) == 3 for h in r.hits)
     ]
-    gains = {m: paired(values[m], baseline[m]) for m in METRICS}
-    return {
-        **{m: round(mean(values[m]), 4) for m in METRICS},
-        "P@1_where_possible": round(mean({q: values["P@1"][q] for q in reachable}), 4),
-        "ci": {m: _rounded(interval(list(values[m].values()))) for m in METRICS},
-        "gain": {m: {"value": round(g, 4), "ci": _rounded(ci)} for m, (g, ci) in gains.items()},
-        "by_category": {
-            c: {m: round(mean({q: values[m][q] for q in ids}), 4) for m in METRICS}
-            for c, ids in sorted(categories.items())
-        },
-        "usage": used(results),
-        "failed": sum(r.repairs.failed for r in results),
-        "repaired": sum(r.repairs.repaired for r in results),
-        "queries_degraded": sum(r.degraded for r in results),
-    }
+    values = by_query(orders(results), book.qrels, METRICS)["P@1"]
+    return {"P@1_where_possible": round(mean({q: values[q] for q in reachable}), 4)}
 
 
 def used(results: Sequence[SearchResult]) -> dict[str, Any]:
@@ -115,9 +85,9 @@ def _rounded(pair: tuple[float, float]) -> list[float]:
     return [round(v, 4) for v in pair]
 
 
-def bounds(book: Book, first: Sequence[SearchResult], seed: int) -> dict[str, Any]:
-    """The same candidates in random orders, and in the best one."""
-    rng = np.random.default_rng([seed, 5])
+def random_order(book: BookTask, first: Sequence[SearchResult]) -> dict[str, Any]:
+    """The figures of the same candidates in random orders."""
+    rng = np.random.default_rng([book.seed, 5])
     shuffled: dict[str, list[float]] = {m: [] for m in METRICS}
     for _ in range(_SHUFFLES):
         rows = {
@@ -126,17 +96,7 @@ def bounds(book: Book, first: Sequence[SearchResult], seed: int) -> dict[str, An
         }
         for metric, values in by_query(Run(rows=rows), book.qrels, METRICS).items():
             shuffled[metric].append(mean(values))
-    best = {
-        r.query.id: in_order(
-            [h.id for h in sorted(r.hits, key=lambda h: -book.qrels[r.query.id].get(h.id, 0))]
-        )
-        for r in first
-    }
-    ideal = by_query(Run(rows=best), book.qrels, METRICS)
-    return {
-        "random": {m: round(sum(v) / len(v), 4) for m, v in shuffled.items()},
-        "ceiling": {m: round(mean(v), 4) for m, v in ideal.items()},
-    }
+    return {m: round(sum(v) / len(v), 4) for m, v in shuffled.items()}
 
 
 def kind_of(fact: Fact) -> str:
@@ -176,16 +136,17 @@ def looks_practised(fact: Fact, scene: Scene) -> bool:
 
 
 def summed(
-    book: Book, results: Sequence[SearchResult], baseline: Mapping[str, Mapping[str, float]]
+    book: BookTask, results: Sequence[SearchResult], none: Sequence[SearchResult]
 ) -> dict[str, Any]:
     """The ablation that costs nothing: the same verdicts, ordered by their sum."""
     rows = {}
     for result in results:
         first = [h.id for h in result.first]
-        told = result.explanation.assessments
-        sums = {i: v for i in first if i in told and (v := verdict_sum(told[i])) is not None}
+        known = result.explanation.assessments
+        sums = {i: v for i in first if i in known and (v := verdict_sum(known[i])) is not None}
         rows[result.query.id] = in_order(by_value(first, sums))
     values = by_query(Run(rows=rows), book.qrels, METRICS)
+    baseline = by_query(orders(none), book.qrels, METRICS)
     gains = {m: paired(values[m], baseline[m]) for m in METRICS}
     return {
         **{m: round(mean(values[m]), 4) for m in METRICS},
@@ -193,7 +154,13 @@ def summed(
     }
 
 
-def verdicts(book: Book, results: Sequence[SearchResult]) -> dict[str, Any]:
+def gain_text(row: Mapping[str, Any]) -> str:
+    """A gain in nDCG@10 with its interval, as tables show it."""
+    gain = row["gain"]["nDCG@10"]
+    return f"{gain['value']:+.3f} [{gain['ci'][0]:+.3f}, {gain['ci'][1]:+.3f}]"
+
+
+def verdicts(book: BookTask, results: Sequence[SearchResult]) -> dict[str, Any]:
     """Balanced accuracy by kind of component, on practised and on new combinations."""
     right: dict[tuple[str, str, str], list[bool]] = defaultdict(list)
     for result in results:
@@ -224,8 +191,8 @@ def verdicts(book: Book, results: Sequence[SearchResult]) -> dict[str, Any]:
     return table
 
 
-def deconstruction(book: Book, results: Sequence[SearchResult]) -> dict[str, Any]:
-    """Share of queries taken apart exactly: the same components, in any order."""
+def decomposed(book: BookTask, results: Sequence[SearchResult]) -> dict[str, Any]:
+    """Share of queries decomposed exactly: the same components, in any order."""
     exact: dict[str, list[bool]] = {"seen": [], "unseen": []}
     for result in results:
         query = book.asked[result.query.id]
@@ -240,11 +207,11 @@ def deconstruction(book: Book, results: Sequence[SearchResult]) -> dict[str, Any
 
 def no_match(without: Sequence[SearchResult], matched: Sequence[SearchResult]) -> dict[str, Any]:
     """How often a method says rightly that nothing matches, over queries without and with a match."""
-    said = float(np.mean([r.no_match for r in without]))
+    reported = float(np.mean([r.no_match for r in without]))
     quiet = float(np.mean([not r.no_match for r in matched]))
     return {
-        "balanced_accuracy": round((said + quiet) / 2, 4),
-        "without_a_match": {"queries": len(without), "right": round(said, 4)},
+        "balanced_accuracy": round((reported + quiet) / 2, 4),
+        "without_a_match": {"queries": len(without), "right": round(reported, 4)},
         "with_a_match": {"queries": len(matched), "right": round(quiet, 4)},
         "usage": used(without),
     }

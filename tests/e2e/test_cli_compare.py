@@ -198,7 +198,7 @@ def test_what_is_wrong_is_named(
 def test_one_run_is_no_comparison(folder: Path) -> None:
     told = run(*arguments(folder, "plain.trec"), code=2).stderr
     assert "at least two runs, not 1" in told
-    assert "mmrerank eval demo --runs DIR" in told
+    assert "--methods LIST --runs DIR" in told
 
 
 def test_the_report_shows_the_lists_that_were_scored(folder: Path, tmp_path: Path) -> None:

@@ -96,7 +96,8 @@ def test_two_files_of_cirr_are_scored_together(tmp_path: Path) -> None:
             "cirr has no split 'vall'; it has val, test1, train. Did you mean 'val'?",
         ),
         (["--set", "captions=all"], 2, "unknown option 'captions'"),
-        (["--gallery", "union"], 2, "unknown option 'gallery'"),
+        (["--gallery", "union"], 2, "No such option: --gallery"),
+        (["--rerank", "cotrr", "--methods", "none"], 2, "not both"),
         (["--rerank", "cotr"], 2, "Did you mean 'cotrr'?"),
     ],
 )

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrerank import registry
+from mmrerank.benchmark import NoOptions
 from mmrerank.budget import Budget, Meter, Price, bound
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import BudgetError, ChatError, UsageError
+from mmrerank.evaluation.experiment.carry_out import work_digest
 from mmrerank.evaluation.experiment.resume import Resumable, Surroundings
 from mmrerank.messages import Ask, Message, Part, Reply
-from mmrerank.picturebook.benchmark import journal_folder
 from mmrerank.ports import Chat
 from mmrerank.reranker import Reranker
 from mmrerank.types import Candidate, Image, Query, Ranking, Usage
@@ -255,8 +256,8 @@ def test_a_budget_is_part_of_what_was_done(tmp_path: Path) -> None:
     paid = Surroundings(budget=Budget(money=1, price=PRICE))
     assert paid.limits == {"money": 1, "price": {"input": 2.0, "output": 10.0}}
     places = {
-        journal_folder(seed=1, scenes=9, queries=2, chat="oracle", around=around)
-        for around in (None, paid, Surroundings(), Surroundings(budget=Budget(calls=1)))
+        work_digest(NoOptions(), 20, "oracle", around.limits)
+        for around in (paid, Surroundings(), Surroundings(), Surroundings(budget=Budget(calls=1)))
     }
     assert len(places) == 3
 

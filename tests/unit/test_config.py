@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mmrerank import config
-from mmrerank.cli._carry_out import read_recipe
 from mmrerank.errors import UsageError
+from mmrerank.evaluation.experiment.recipe import read_recipe
 
 
 def recipe(folder: Path, text: str) -> Path:

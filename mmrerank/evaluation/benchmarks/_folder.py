@@ -1,4 +1,4 @@
-"""Queries and right answers in a folder of one's own: what ``folder``, ``mrb`` and ``demo`` read.
+"""Queries and right answers in a folder of one's own: what ``folder``, ``mrb`` and others read.
 
 ``queries.jsonl`` (or ``.json``, ``.csv``, ``.parquet``): ``id`` (or ``query_id``) and ``text``, and where
 they apply ``relevant`` (a list of image ids, or an object from id to grade), ``image`` (or ``reference``),
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmrerank.benchmark import HIGHEST_GRADE, BenchmarkQuery
 from mmrerank.errors import InputError
-from mmrerank.evaluation.measure.files import Record, Unique, read_bytes, read_rows
+from mmrerank.evaluation.measure.files import TableRow, Unique, read_bytes, read_rows
 from mmrerank.evaluation.measure.runs import read_qrels
 from mmrerank.evaluation.tasks import find, find_all
 
@@ -76,7 +76,7 @@ def read(folder: Path, benchmark: str, prefix: str = "") -> Content:
     return content
 
 
-def _asked(row: Record) -> BenchmarkQuery:
+def _asked(row: TableRow) -> BenchmarkQuery:
     column = "reference" if row.has("reference") else "image"
     image = row.text(column) if row.has(column) else ""
     turns = tuple(row.texts("turns", empty=True)) if row.has("turns") else ()
@@ -87,7 +87,7 @@ def _asked(row: Record) -> BenchmarkQuery:
     return BenchmarkQuery(text=text, image=image, turns=turns, exclude=exclude)
 
 
-def _relevant(row: Record) -> dict[str, int]:
+def _relevant(row: TableRow) -> dict[str, int]:
     value = row.get("relevant")
     if isinstance(value, Mapping):
         # a Parquet column of objects has every key in every row
@@ -113,7 +113,7 @@ def _relevant(row: Record) -> dict[str, int]:
     return found
 
 
-def _known(row: Record, column: str, images: list[str], known: set[str] | None) -> list[str]:
+def _known(row: TableRow, column: str, images: list[str], known: set[str] | None) -> list[str]:
     strange = [i for i in images if known is not None and i not in known]
     if strange:
         raise row.wrong(column, f"there is no image {strange[0]!r} to be found")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmrerank.errors import InputError
-from mmrerank.evaluation.measure.files import Record, Unique, read_rows
+from mmrerank.evaluation.measure.files import TableRow, Unique, read_rows
 from mmrerank.evaluation.tasks import find, find_all
 
 SPLITS = ("test", "val")
@@ -104,7 +104,7 @@ def by_name(names: Mapping[str, str]) -> Callable[[str], str]:
     return name
 
 
-def label(row: Record, column: str) -> int:
+def label(row: TableRow, column: str) -> int:
     """0 or 1. Raises `InputError` for any other label."""
     value = row.integer(column)
     if value not in (0, 1):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Ranked, Task
 from mmrerank.errors import InputError
-from mmrerank.evaluation.measure.files import Record, Unique, read_json, read_rows, rows_of
+from mmrerank.evaluation.measure.files import TableRow, Unique, read_json, read_rows, rows_of
 from mmrerank.evaluation.tasks import count_warnings, one_run, recall
 
 
@@ -78,12 +78,12 @@ def _karpathy(path: Path, split: str) -> list[_Row]:
     return [found for row, found in made if row.text("split") == split]
 
 
-def _sentences(row: Record, seen: _Seen) -> list[tuple[str, str]]:
+def _sentences(row: TableRow, seen: _Seen) -> list[tuple[str, str]]:
     captions = []
     for place, value in enumerate(row.sequence("sentences")):
         if not isinstance(value, dict):
             raise row.wrong("sentences", f"must hold objects, not {value!r}")
-        sentence = Record(row.path, row.row, value, f"sentences.{place}.")
+        sentence = TableRow(row.path, row.row, value, f"sentences.{place}.")
         id_ = str(sentence.integer("sentid"))
         seen.captions.add(id_, sentence, "sentid")
         if sentence.has("imgid") and sentence.integer("imgid") != row.integer("imgid"):
@@ -104,7 +104,9 @@ class _Seen:
         self.files = Unique("file name")
 
 
-def _row(row: Record, captions: Sequence[tuple[str, str]], seen: _Seen, id_: str = "imgid") -> _Row:
+def _row(
+    row: TableRow, captions: Sequence[tuple[str, str]], seen: _Seen, id_: str = "imgid"
+) -> _Row:
     image, file = str(row.integer(id_)), row.text("filename")
     seen.images.add(image, row, id_)
     seen.files.add(file, row, "filename")

@@ -164,7 +164,7 @@ class Circo(Benchmark):
             raise InputError(
                 f"{path} must hold an object with a list of image ids for each query id"
             )
-        told = unknown_queries(body, task.queries, str(path), f"{NAME} {task.split}")
+        warnings = unknown_queries(body, task.queries, str(path), f"{NAME} {task.split}")
         known = None if task.gallery is None else set(task.gallery)
         rows: dict[str, Ranked] = {}
         short = 0
@@ -194,13 +194,13 @@ class Circo(Benchmark):
                 rows[query] = Ranked.of(in_order(ids))
                 short += len(ids) != KS[-1]
         if short:
-            told.append(f"{path}: {short} lists have other than the {KS[-1]} images asked for")
+            warnings.append(f"{path}: {short} lists have other than the {KS[-1]} images asked for")
         lacking = [q for q in task.queries if q not in rows]
         if lacking:
-            told.append(
+            warnings.append(
                 f"{path} lacks {len(lacking)} queries ({lacking[0]!r}); the benchmark's server refuses that"
             )
-        return Answer(path=str(path), kind="submission", rows=rows, warnings=tuple(told))
+        return Answer(path=str(path), kind="submission", rows=rows, warnings=tuple(warnings))
 
     def write_own(self, task: CircoTask, run: Run, folder: Path) -> list[Path]:
         """Writes ``circo_SPLIT.json`` as the server takes it. Raises `InputError` for a list too short."""

@@ -23,7 +23,7 @@ from mmrerank.benchmark import (
     Task,
 )
 from mmrerank.errors import InputError, UsageError
-from mmrerank.evaluation.measure.files import Unique, json_rows, read_json
+from mmrerank.evaluation.measure.files import TableRow, Unique, json_rows, read_json
 from mmrerank.evaluation.measure.metrics import in_order
 from mmrerank.evaluation.measure.scoring import unknown_queries
 from mmrerank.evaluation.tasks import (
@@ -48,6 +48,31 @@ class CirrTask(Task):
     """``members`` are the five other pictures of a query's set."""
 
     members: Mapping[str, frozenset[str]]
+
+
+def _members(group: TableRow, reference: str, files: Mapping[str, str], images: Path) -> list[str]:
+    """The six images of a query's set. Raises `InputError` where they are not."""
+    listed = group.texts("members")
+    if strange := [m for m in listed if m not in files]:
+        raise group.wrong("members", f"the image {strange[0]!r} is not in {images.name}")
+    if len(set(listed)) != len(listed):
+        raise group.wrong("members", f"an image occurs twice in {listed}")
+    if reference not in listed:
+        raise group.wrong("members", f"the reference {reference!r} is not among them")
+    return listed
+
+
+def _target(
+    row: TableRow, reference: str, listed: Sequence[str], files: Mapping[str, str], images: Path
+) -> str:
+    target = row.text("target_hard")
+    if target not in files:
+        raise row.wrong("target_hard", f"the image {target!r} is not in {images.name}")
+    if target == reference:
+        raise row.wrong("target_hard", f"is the reference {reference!r} itself")
+    if target not in listed:
+        raise row.wrong("target_hard", f"{target!r} is not in the query's img_set.members")
+    return target
 
 
 def _gallery(path: Path) -> dict[str, str]:
@@ -89,25 +114,9 @@ class Cirr(Benchmark):
                 raise row.wrong("reference", f"the image {reference!r} is not in {images.name}")
             group = row.record("img_set")
             sets.add(group.integer("id"))
-            listed = group.texts("members")
-            strange = [m for m in listed if m not in files]
-            if strange:
-                raise group.wrong("members", f"the image {strange[0]!r} is not in {images.name}")
-            if len(set(listed)) != len(listed):
-                raise group.wrong("members", f"an image occurs twice in {listed}")
-            if reference not in listed:
-                raise group.wrong("members", f"the reference {reference!r} is not among them")
+            listed = _members(group, reference, files, images)
             if labelled:
-                target = row.text("target_hard")
-                if target not in files:
-                    raise row.wrong("target_hard", f"the image {target!r} is not in {images.name}")
-                if target == reference:
-                    raise row.wrong("target_hard", f"is the reference {reference!r} itself")
-                if target not in listed:
-                    raise row.wrong(
-                        "target_hard", f"{target!r} is not in the query's img_set.members"
-                    )
-                qrels[query] = {target: 1}
+                qrels[query] = {_target(row, reference, listed, files, images): 1}
             # one caption of the test split is empty
             asked[query] = BenchmarkQuery(text=row.text("caption", empty=True), image=reference)
             members[query] = frozenset(listed) - {reference}
@@ -158,7 +167,7 @@ class Cirr(Benchmark):
                 f"{path}, key 'version': must be {VERSION!r}, not {body.get('version')!r}"
             )
         lists = {str(k): v for k, v in body.items() if k not in ("version", "metric")}
-        told = unknown_queries(lists, task.queries, str(path), f"{NAME} {task.split}")
+        warnings = unknown_queries(lists, task.queries, str(path), f"{NAME} {task.split}")
         rows: dict[str, Ranked] = {}
         repeated: list[str] = []
         short = own = 0
@@ -176,23 +185,23 @@ class Cirr(Benchmark):
             short += len(names) != _LENGTH[kind]
             rows[query] = Ranked.of(in_order(names))
         if short:
-            told.append(
+            warnings.append(
                 f"{path}: {short} lists have other than the {_LENGTH[kind]} names asked for"
             )
         if repeated:
-            told.append(
+            warnings.append(
                 f"{path}: {len(repeated)} lists name an image twice (pairid {repeated[0]}); the first counts"
             )
         if own:
-            told.append(
+            warnings.append(
                 f"{path}: {own} lists hold their own reference image, which the protocol leaves out"
             )
         if path.stat().st_size > _LARGEST:
-            told.append(
+            warnings.append(
                 f"{path} is larger than the {_LARGEST // 1_000_000} MB that the server takes"
             )
-        told += unknown_documents(task, rows, path)
-        return Answer(path=str(path), kind=kind, rows=rows, warnings=tuple(told))
+        warnings += unknown_documents(task, rows, path)
+        return Answer(path=str(path), kind=kind, rows=rows, warnings=tuple(warnings))
 
     def write_own(self, task: CirrTask, run: Run, folder: Path) -> list[Path]:
         """Writes ``recall.json`` and ``recall_subset.json`` as the server takes them; returns their paths.

@@ -29,7 +29,7 @@ from mmrerank.benchmark import (
     Task,
 )
 from mmrerank.errors import InputError
-from mmrerank.evaluation.measure.files import Record, json_lines, read_rows
+from mmrerank.evaluation.measure.files import TableRow, json_lines, read_rows
 from mmrerank.evaluation.measure.metrics import in_order, measure
 from mmrerank.evaluation.tasks import count_warnings, facts_of, find_all, how_to_get, merged
 
@@ -159,7 +159,7 @@ def _read(path: Path) -> _Set:
     )
 
 
-def _graded(row: Record, labels: Sequence[str]) -> dict[str, int]:
+def _graded(row: TableRow, labels: Sequence[str]) -> dict[str, int]:
     """Grades in the labels' own order: pairing them after a set, as the official code does, would make
     them depend on the interpreter's hash seed.
     """
@@ -215,7 +215,7 @@ def _rows(data: Path) -> MmebTask:
     return _task(asked, qrels, lists, parts, warnings, texts=texts, files=files)
 
 
-def _keys(row: Record, image: str, texts: dict[str, str], files: dict[str, str]) -> list[str]:
+def _keys(row: TableRow, image: str, texts: dict[str, str], files: dict[str, str]) -> list[str]:
     """The candidates' keys, as the official loader makes them, and what stands behind each."""
     captions = row.texts("tgt_text", empty=True)
     paths = row.texts("tgt_img_path", empty=True)
@@ -294,7 +294,7 @@ class Mmeb(Benchmark):
                     f"{path}, row {number} (from 0), column 'label': is {json.dumps(list(right))}, and "
                     f"{json.dumps(list(task.qrels[query]))} in the data"
                 )
-        told = (f"{path}: {found.repeated} lists have a candidate twice; it counts once",)
+        warnings = (f"{path}: {found.repeated} lists have a candidate twice; it counts once",)
         return Answer(
             path=str(path),
             kind="predictions",
@@ -302,7 +302,7 @@ class Mmeb(Benchmark):
                 q: Ranked.of(in_order(shown))
                 for q, shown in zip(queries, found.predicted, strict=True)
             },
-            warnings=told if found.repeated else (),
+            warnings=warnings if found.repeated else (),
         )
 
     def settle_ties(self, query: str, ranked: Ranked) -> Ranked:

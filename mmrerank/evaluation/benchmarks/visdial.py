@@ -93,7 +93,7 @@ class VisDial(Benchmark):
         )
 
     def warnings(self, task: DialogueTask, answers: Sequence[Answer]) -> list[str]:
-        """A warning where BRI takes a rank that no list tells."""
+        """A warning where BRI takes a rank that no list has."""
         rows = one_run(task, answers).rows
         cut = [q for q, r in rows.items() if task.targets[q.partition("/")[0]] not in r.ids]
         if not cut:

@@ -1,6 +1,6 @@
 """A comparison in pictures, as SVG or PNG: differences, queries, groups, and quality against cost.
 
-Colours are Okabe and Ito's, told apart with any colour vision; shapes say the same again. Needs matplotlib,
+Colours are Okabe and Ito's, distinct with any colour vision; shapes repeat them. Needs matplotlib,
 which is loaded when a picture is drawn.
 """
 
@@ -207,7 +207,7 @@ def frontier(
             axes.plot(
                 costs[n], values[n], "o", color=BLUE if best else GREY, markersize=6, zorder=3
             )
-            # neighbours at one cost are told above and below
+            # neighbours at one cost are labelled above and below
             up = sum(costs[m] == costs[n] and values[m] < values[n] for m in range(len(names))) % 2
             axes.annotate(
                 _short(name), (costs[n], values[n]), xytext=(5, 4 if up else -9),
@@ -219,8 +219,8 @@ def frontier(
         axes.grid(color="#e4e4e4", linewidth=0.7)
         axes.set_axisbelow(True)
         axes.set_xlabel(kind)
-    told = "dashed: no other method is better at the same cost or less"
-    _below(figure, told if ceiling is None else f"{told}; dotted: the best order of the candidates")
+    note = "dashed: no other method is better at the same cost or less"
+    _below(figure, note if ceiling is None else f"{note}; dotted: the best order of the candidates")
     panels[0].set_ylabel(metric, parse_math=False)
     return _saved(figure, format)
 

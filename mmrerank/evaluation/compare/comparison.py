@@ -72,7 +72,7 @@ class Difference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Group:
+class GroupValue:
     """One run under one metric on the queries of one category, or on the seen or the novel ones.
 
     ``difference`` is against the baseline (0 for the baseline itself), ``interval`` is its own. Groups are
@@ -115,7 +115,7 @@ class Comparison:
     baseline: str
     values: Sequence[RunValue]
     differences: Sequence[Difference]
-    groups: Sequence[Group]
+    groups: Sequence[GroupValue]
     lower_is_better: frozenset[str]
     queries: int
     level: float

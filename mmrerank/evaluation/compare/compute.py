@@ -18,7 +18,7 @@ from mmrerank.evaluation.compare.comparison import (
     SEEN,
     Comparison,
     Difference,
-    Group,
+    GroupValue,
     RunValue,
     Verdict,
 )
@@ -52,14 +52,7 @@ def compare(
     `UsageError` for fewer than two runs, an unknown baseline or metric, or a level not between 0 and 1,
     and `InputError` when runs were not scored on the same queries in the same way.
     """
-    names = tuple(runs)
-    if len(names) < 2:
-        raise UsageError(f"a comparison needs at least two runs, not {len(names)}")
-    if not 0 < level < 1:
-        raise UsageError(f"the level must lie between 0 and 1, not {level}")
-    base = names[0] if baseline is None else baseline
-    if base not in runs:
-        raise UsageError(f"the baseline must be one of {', '.join(names)}, not {base!r}")
+    names, base = _named(runs, baseline, level)
     chosen = _common(runs, metrics)
     pairs = [(base, r) for r in names if r != base]
     if all_pairs:
@@ -69,7 +62,7 @@ def compare(
 
     values: dict[tuple[str, str], RunValue] = {}
     found: list[Difference] = []
-    groups: list[Group] = []
+    groups: list[GroupValue] = []
     warnings = [f"{run}: {w}" for run, scores in runs.items() for w in scores.warnings]
     groupings = {**(categories or {}), **({SEEN: _split(seen)} if seen else {})}
     for metric in chosen:
@@ -89,14 +82,7 @@ def compare(
             groups += _groups(name, members, table, base, level, seed)
             warnings += _outside(name, members, shape)
     queries = max(len(runs[base].metrics[m].expected) for m in chosen)
-    if count * 2.0 ** (1 - queries) > level:
-        warnings.append(
-            f"with {queries} queries and {count} comparison(s) no difference can reach the level {level:g}"
-        )
-    elif count / (draws + 1) > level:
-        warnings.append(
-            f"with {draws:,} draws and {count} comparison(s) no difference can reach the level {level:g}"
-        )
+    warnings += _out_of_reach(count, queries, draws, level)
     return Comparison(
         runs=names,
         metrics=chosen,
@@ -111,6 +97,33 @@ def compare(
         draws=draws,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def _named(
+    runs: Mapping[str, Scores], baseline: str | None, level: float
+) -> tuple[tuple[str, ...], str]:
+    """The runs' names and the baseline's. Raises `UsageError`."""
+    names = tuple(runs)
+    if len(names) < 2:
+        raise UsageError(f"a comparison needs at least two runs, not {len(names)}")
+    if not 0 < level < 1:
+        raise UsageError(f"the level must lie between 0 and 1, not {level}")
+    base = names[0] if baseline is None else baseline
+    if base not in runs:
+        raise UsageError(f"the baseline must be one of {', '.join(names)}, not {base!r}")
+    return names, base
+
+
+def _out_of_reach(count: int, queries: int, draws: int, level: float) -> list[str]:
+    """A warning where no difference could be significant, whatever it were."""
+    few = ""
+    if count * 2.0 ** (1 - queries) > level:
+        few = f"{queries} queries"
+    elif count / (draws + 1) > level:
+        few = f"{draws:,} draws"
+    if not few:
+        return []
+    return [f"with {few} and {count} comparison(s) no difference can reach the level {level:g}"]
 
 
 def _common(runs: Mapping[str, Scores], wanted: Sequence[str]) -> tuple[str, ...]:
@@ -213,7 +226,7 @@ def _groups(
     base: str,
     level: float,
     seed: int,
-) -> list[Group]:
+) -> list[GroupValue]:
     queries: dict[str, list[str]] = {}
     for query in table[base].by_query:
         if query in members:
@@ -225,7 +238,7 @@ def _groups(
             gaps = [one.by_query[q] - table[base].by_query[q] for q in asked]
             same = run == base
             found.append(
-                Group(
+                GroupValue(
                     grouping=grouping,
                     name=name,
                     metric=one.metric,

@@ -12,7 +12,7 @@ from mmrerank.evaluation.compare.comparison import Comparison
 
 
 @dataclass(frozen=True, kw_only=True)
-class Failure:
+class FailedQuery:
     """One query of one run. ``gain`` is how much better than the baseline it is: below 0 is a loss."""
 
     query: str
@@ -23,7 +23,7 @@ class Failure:
     gain: float
 
 
-def lost_most(comparison: Comparison, metric: str, run: str, count: int) -> tuple[Failure, ...]:
+def lost_most(comparison: Comparison, metric: str, run: str, count: int) -> tuple[FailedQuery, ...]:
     """Up to ``count`` queries on which ``run`` is worse than the baseline, the largest loss first."""
     gains = comparison.gains(metric, run)
     worse = sorted((q for q in gains if gains[q] < 0), key=lambda q: (gains[q], q))
@@ -32,7 +32,7 @@ def lost_most(comparison: Comparison, metric: str, run: str, count: int) -> tupl
 
 def lowest(
     comparison: Comparison, metric: str, run: str, count: int, *, but: Collection[str] = ()
-) -> tuple[Failure, ...]:
+) -> tuple[FailedQuery, ...]:
     """Up to ``count`` queries whose value under ``run`` is worst, the worst first.
 
     Those in ``but`` are left out, and so are those on which nothing could be better: 1, where higher is.
@@ -46,10 +46,10 @@ def lowest(
 
 def _failures(
     comparison: Comparison, metric: str, run: str, gains: dict[str, float], chosen: list[str]
-) -> tuple[Failure, ...]:
+) -> tuple[FailedQuery, ...]:
     values = comparison.value(metric, run).by_query
     base = comparison.value(metric, comparison.baseline).by_query
     return tuple(
-        Failure(query=q, run=run, metric=metric, value=values[q], baseline_value=base[q], gain=gains[q])
+        FailedQuery(query=q, run=run, metric=metric, value=values[q], baseline_value=base[q], gain=gains[q])
         for q in chosen
     )  # fmt: skip

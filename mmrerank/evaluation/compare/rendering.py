@@ -73,8 +73,7 @@ def terminal(table: Table) -> Group:
     from rich.text import Text
 
     shown = RichTable(
-        title=Text(one_line(table.title), style="bold"), title_justify="left", box=None,
-        padding=(0, 2, 0, 0), header_style="dim",
+        box=None, padding=(0, 2, 0, 0), header_style="dim"
     )  # fmt: skip
     for name, right in zip(table.columns, table.right, strict=True):
         shown.add_column(
@@ -94,9 +93,41 @@ def terminal(table: Table) -> Group:
                 for c, star, mark in zip(row, starred, table.marked, strict=True)
             )
         )
-    # below, not as the table's caption: that would be as narrow as the table
+    # above and below, not as the table's title and caption: those would be as narrow as the table
     notes = [Text(one_line(n), style="dim") for n in table.explained("*: the best.")]
-    return Group(shown, *notes)
+    return Group(Text(one_line(table.title), style="bold"), shown, *notes)
+
+
+def plain(table: Table) -> str:
+    """What `terminal` shows, as text without colours."""
+    from io import StringIO
+
+    from rich.console import Console
+
+    console = Console(file=StringIO(), width=120, highlight=False, color_system=None)
+    console.print(terminal(table))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def html(table: Table) -> str:
+    """A ``<table>`` for notebooks, everything escaped."""
+    from html import escape
+
+    def cell(c: Cell, right: bool) -> str:
+        text = escape(one_line(c.text)) + (f" {ARROWS[c.mark]}" if c.mark else "")
+        align = ' style="text-align: right"' if right else ""
+        return f"<td{align}>{f'<b>{text}</b>' if c.strong else text}</td>"
+
+    head = "".join(f"<th>{escape(one_line(c))}</th>" for c in table.columns)
+    rows = (
+        "".join(cell(c, r) for c, r in zip(row, table.right, strict=True)) for row in table.rows
+    )
+    notes = "".join(f"<p>{escape(one_line(n))}</p>" for n in table.explained("Bold: the best."))
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    caption = f"<caption>{escape(one_line(table.title))}</caption>"
+    head = f"<thead><tr>{head}</tr></thead>"
+    return f"<table>{caption}{head}<tbody>{body}</tbody></table>{notes}"
 
 
 def markdown(table: Table) -> str:

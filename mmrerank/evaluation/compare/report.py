@@ -16,7 +16,7 @@ from mmrerank.benchmark import Qrels
 from mmrerank.errors import InputError
 from mmrerank.evaluation.compare.charts import Picture
 from mmrerank.evaluation.compare.comparison import Comparison
-from mmrerank.evaluation.compare.failures import Failure, lost_most, lowest
+from mmrerank.evaluation.compare.failures import FailedQuery, lost_most, lowest
 from mmrerank.evaluation.compare.rendering import ARROWS, one_line
 from mmrerank.evaluation.compare.tables import (
     cost_table,
@@ -111,7 +111,7 @@ def failing(comparison: Comparison, worst: int = 6) -> frozenset[str]:
 
 def _worst(
     comparison: Comparison, metric: str, run: str, worst: int
-) -> tuple[Sequence[Failure], Sequence[Failure]]:
+) -> tuple[Sequence[FailedQuery], Sequence[FailedQuery]]:
     lost = lost_most(comparison, metric, run, worst)
     return lost, lowest(comparison, metric, run, worst, but={f.query for f in lost})
 
@@ -150,7 +150,7 @@ class _Row:
 
 @dataclass(frozen=True, kw_only=True)
 class _Card:
-    failure: Failure
+    failure: FailedQuery
     text: str
     labels: Sequence[str]
     rows: Sequence[_Row]
@@ -177,7 +177,7 @@ class _Tiles:
         self.known = known
         self.copies: dict[str, str] = {}
 
-    def card(self, failure: Failure, baseline: str) -> _Card:
+    def card(self, failure: FailedQuery, baseline: str) -> _Card:
         known, query = self.known, failure.query
         rows = []
         if asked := known.references.get(query, ()):

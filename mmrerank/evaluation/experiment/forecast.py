@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmrerank import registry
-from mmrerank.budget import Price as Price
+from mmrerank.budget import Price
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.durations import lasting
 from mmrerank.evaluation.experiment.reranking import Item

@@ -88,9 +88,9 @@ def _begun(path: Path, file: FileIO, work: Mapping[str, Any], fresh: bool) -> Jo
         sync_folder(path.parent)
         return Journal(path, file, {}, end)
     before = _work(path, first)
-    if told := differences(before, work):
+    if changes := differences(before, work):
         raise UsageError(
-            f"{path} is of other work ({'; '.join(told)}); start over with --fresh, or give another folder"
+            f"{path} is of other work ({'; '.join(changes)}); start over with --fresh, or give another folder"
         )
     results, length = _results(path, rest)
     end = len(first) + 1 + length

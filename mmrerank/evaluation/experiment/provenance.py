@@ -1,6 +1,6 @@
 """Where figures come from: versions, commit, prompts, models, candidates. Plain data to lie beside a run.
 
-Imports none of the packages whose versions it tells, and opens no model.
+Imports none of the packages whose versions it reports, and opens no model.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from typing import Any
 
 import mmrerank
 from mmrerank import catalog
-from mmrerank.chat.around.identity import chat_identity as chat_identity
-from mmrerank.chat.around.identity import files_digest as files_digest
 from mmrerank.errors import InputError
 from mmrerank.ports import Chat
 from mmrerank.rerank import prompting
@@ -56,7 +54,7 @@ def provenance(
         "packages": versions(),
         "config": dict(config),
         "seed": seed,
-        "models": {role: dict(told) for role, told in models.items()},
+        "models": {role: dict(model) for role, model in models.items()},
         "prompts": prompt_digests(chat),
         "first_stage": first_stage,
     }

@@ -3,7 +3,7 @@
 Costs come from driving every method over a fake with as many candidates: its questions are real, its answers
 are not, and no model is asked. The one that is recommended is the first of `PREFERRED` that the backend can
 run within the budget; that order is a judgement of ours (what explains itself first), not a measurement:
-`mmrerank eval demo --methods all`, or your own queries with `mmrerank eval folder`, measure.
+`mmrerank eval NAME --methods all`, such as your own queries with `mmrerank eval folder`, measures.
 """
 
 from __future__ import annotations

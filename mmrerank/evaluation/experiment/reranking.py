@@ -101,13 +101,13 @@ def finished(
 
 def to_plain(result: SearchResult) -> dict[str, Any]:
     """Everything about ``result`` that the query and its candidates do not say, except the trace."""
-    told = result.explanation
+    explanation = result.explanation
     return {
         "order": [h.id for h in result.hits],
         "found": {h.id: h.score for h in result.hits if h.first_rank is None},
-        "components": [dataclasses.asdict(c) for c in told.components],
-        "assessments": {i: dataclasses.asdict(a) for i, a in told.assessments.items()},
-        "reason": told.reason,
+        "components": [dataclasses.asdict(c) for c in explanation.components],
+        "assessments": {i: dataclasses.asdict(a) for i, a in explanation.assessments.items()},
+        "reason": explanation.reason,
         "usage": dataclasses.asdict(result.usage),
         "repairs": dataclasses.asdict(result.repairs),
         "warnings": list(result.warnings),

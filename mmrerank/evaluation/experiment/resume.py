@@ -1,4 +1,4 @@
-"""What every benchmark does around `rerank_all`: journal, model, forecast, and what the person is told.
+"""What every benchmark does around `rerank_all`: journal, model, forecast, and what is reported.
 
 One `Resumable` serves all methods of an evaluation; the model is opened when the first query is judged.
 """
@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank import registry
-from mmrerank.budget import Budget, Meter
+from mmrerank.budget import Budget, Meter, Price
 from mmrerank.chat.around import around
+from mmrerank.chat.around.identity import chat_identity
 from mmrerank.chat.open import deciding, open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
-from mmrerank.evaluation.experiment.forecast import Forecast, Price, forecast
+from mmrerank.evaluation.experiment.forecast import Forecast, forecast
 from mmrerank.evaluation.experiment.journal import opened
 from mmrerank.evaluation.experiment.provenance import (
     candidates_digest,
-    chat_identity,
     code_digest,
     prompt_digests,
 )
@@ -52,9 +52,9 @@ class Surroundings:
     @property
     def limits(self) -> dict[str, Any]:
         """The limits of ``budget`` as plain data; a price decides nothing unless money is limited."""
-        told: dict[str, Any] = {} if self.budget is None else dataclasses.asdict(self.budget)
-        left_out = {"price"} if told.get("money") is None else set()
-        return {k: v for k, v in told.items() if v is not None and k not in left_out}
+        limits: dict[str, Any] = {} if self.budget is None else dataclasses.asdict(self.budget)
+        left_out = {"price"} if limits.get("money") is None else set()
+        return {k: v for k, v in limits.items() if v is not None and k not in left_out}
 
 
 Progress = Callable[[str, int, int], None]
@@ -77,7 +77,7 @@ class Resumable:
     prompts do not say (benchmark, seed, ...). ``fresh``, ``retry_failed`` and ``limit`` as in
     `mmrerank.evaluation.experiment.journal.opened` and `rerank_all`; ``retriever`` is what methods that
     search again ask; ``say`` is called with lines for the person.
-    Versions of libraries and the hardware are not held against a journal; provenance tells them.
+    Versions of libraries and the hardware are not held against a journal; provenance has them.
     """
 
     folder: Path
@@ -114,7 +114,7 @@ class Resumable:
         options: Mapping[str, Any] | None = None,
         part: str = "",
     ) -> Judged:
-        """Reranks ``items`` with a method; ``part`` tells several lists of one evaluation apart.
+        """Reranks ``items`` with a method; ``part`` names one of several lists of an evaluation.
 
         The journal is ``METHOD.journal.jsonl``, or ``METHOD.PART.journal.jsonl``. Raises what
         `rerank_all` and `opened` raise, the latter before a model is opened.
@@ -124,18 +124,7 @@ class Resumable:
         chosen = build(module.Options, options or {}, where=f"method {method}")
         kind = f"{method} {chosen}"
         asks_model = bool({*registry.needs_of(module, chosen)} - {"retrieve"})
-        work = {
-            **self.work,
-            "method": method,
-            "options": dataclasses.asdict(chosen),
-            "chat": self.identity if asks_model else {},
-            "prompts": prompt_digests(self.chat) if asks_model else {},
-            # what a budget cut short is not finished under another one
-            "budget": self.around.limits if asks_model else {},
-            "first_stage": candidates_digest(items),
-            "portion": PORTION,
-            "code": code_digest(),
-        }
+        work = self._work(method, chosen, items, asks_model)
         with opened(self.folder / f"{name}.journal.jsonl", work, fresh=self.fresh) as journal:
 
             def expected() -> Forecast:
@@ -150,14 +139,14 @@ class Resumable:
                 self.say(f"{name}: {taken} of {len(items)} queries are finished in {journal.path}")
             if before.calls:
                 self.say(f"{name}: {before}")
-            told = before.measured > 0
+            forecast_known = before.measured > 0
 
-            def tell(done: int, of: int) -> None:
-                nonlocal told
+            def report(done: int, of: int) -> None:
+                nonlocal forecast_known
                 if self.progress:
                     self.progress(name, done, of)
-                if not told and taken < done < of and before.calls:
-                    told = True
+                if not forecast_known and taken < done < of and before.calls:
+                    forecast_known = True
                     self.say(f"{name}: {expected()}")
 
             if self.limit == 0 or not before.queries:
@@ -170,7 +159,7 @@ class Resumable:
                     journal,
                     limit=self.limit,
                     retry_failed=self.retry_failed,
-                    progress=tell,
+                    progress=report,
                 )
             left = expected()
             if self.around.total is not None and self.around.total.exhausted and left.queries:
@@ -180,6 +169,23 @@ class Resumable:
                 )
         self.spent.setdefault(kind, []).extend(r.usage for r in results)
         return Judged(results=results, left=left)
+
+    def _work(
+        self, method: str, chosen: Any, items: Sequence[Item], asks_model: bool
+    ) -> dict[str, Any]:
+        """Everything that decides the results, as plain data."""
+        return {
+            **self.work,
+            "method": method,
+            "options": dataclasses.asdict(chosen),
+            "chat": self.identity if asks_model else {},
+            "prompts": prompt_digests(self.chat) if asks_model else {},
+            # what a budget cut short is not finished under another one
+            "budget": self.around.limits if asks_model else {},
+            "first_stage": candidates_digest(items),
+            "portion": PORTION,
+            "code": code_digest(),
+        }
 
     def _reranker(self, method: str, options: Mapping[str, Any]) -> Reranker:
         """The method over the model, which is opened for the first one that asks any."""

@@ -1,4 +1,4 @@
-"""A benchmark carried out: a first-stage run, its head reranked, both scored, everything written beside it.
+"""The two stages of an evaluation: the head of each list as a reranker takes it, and put back in a new order.
 
 The head is the first ``candidates`` of each list; what lies beyond keeps its order. The ceiling is what the
 best order of the head would score: no reranker can pass it.
@@ -6,24 +6,17 @@ best order of the head would score: no reranker can pass it.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mmrerank.benchmark import Answer, Ranked, Run, Scored, Scores, Task
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation import tasks as benchmark
 from mmrerank.evaluation.experiment.first_stage import image_file, query_of
-from mmrerank.evaluation.experiment.provenance import candidates_digest, provenance
 from mmrerank.evaluation.experiment.reranking import Item
-from mmrerank.evaluation.experiment.resume import Resumable
 from mmrerank.evaluation.measure.metrics import in_order
-from mmrerank.evaluation.measure.runs import write_run
 from mmrerank.index.manifest import replace
-from mmrerank.results import SearchResult
-from mmrerank.types import Candidate, Image, Ranking, Usage
+from mmrerank.types import Candidate, Image, Ranking
 
 Locate = Callable[[str], Image]
 """The picture of a document. Raises `InputError` when there is none."""
@@ -83,9 +76,16 @@ def reordered(
     for query, listed in run.rows.items():
         ranked = _listed(task, query, listed)
         order = orders.get(query)
-        ids = list(ranked.ids) if order is None else [*order, *ranked.ids[candidates:]]
+        tail = ranked.ids[candidates:]
+        # a method that searches again may have found some of those
+        ids = list(ranked.ids) if order is None else list(dict.fromkeys((*order, *tail)))
         rows[query] = Ranked.of(in_order(ids))
     return Run(rows=rows, tag=tag)
+
+
+def unchanged(task: Task, run: Run, tag: str) -> Run:
+    """``run`` without what the protocol leaves out, in the order that is reranked, with its own scores."""
+    return Run(rows={q: _listed(task, q, r) for q, r in run.rows.items()}, tag=tag)
 
 
 def ceiling(task: Task, run: Run, candidates: int) -> Scores:
@@ -108,67 +108,6 @@ def score(task: Task, run: Run) -> Scores:
     rows = {q: Ranked.of(r) for q, r in run.rows.items() if q in task.queries}
     rows = dict(benchmark.benchmark_of(task.benchmark).canonical(task, rows))
     return benchmark.score(task, [Answer(path=run.tag, kind="run", rows=rows)])
-
-
-def rerank(
-    task: Task,
-    first: Run,
-    items: Sequence[Item],
-    judging: Resumable,
-    *,
-    method: str,
-    options: Mapping[str, Any],
-    candidates: int,
-    folder: Path,
-    models: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
-    """Reranks and writes ``METHOD.trec``, ``METHOD.jsonl`` and ``METHOD.json``. Returns plain data: what it
-    cost, what the first stage and the best order of its head score, and where everything is from.
-
-    With a limit in ``judging`` it returns the forecast of what is left, once that is not nothing.
-    """
-    told = judging.rerank(method, items, options=options)
-    if len(told.results) < len(items):
-        return {"method": method, "forecast": told.left.to_dict()}
-    orders = {r.query.id: [h.id for h in r.hits] for r in told.results}
-    run = reordered(task, first, orders, candidates, method)
-    write_run(folder / f"{method}.trec", run)
-    digest = candidates_digest(items)
-    origin = provenance(
-        config={
-            "benchmark": task.benchmark,
-            "split": task.split,
-            "method": method,
-            "options": dict(options),
-            "candidates": candidates,
-            "budget": judging.around.limits,
-        },
-        models={**models, "chat": judging.identity},
-        first_stage=digest,
-    )
-    write(folder / f"{method}.jsonl", "".join(json.dumps(r.to_dict()) + "\n" for r in told.results))
-    write(folder / f"{method}.json", json.dumps(origin, indent=2) + "\n")
-    body: dict[str, Any] = {"method": method, "candidates": candidates, **_costs(told.results)}
-    if task.qrels:
-        body["ceiling"] = _values(ceiling(task, first, candidates))
-        # in the very order that was reranked: a method that does nothing must gain nothing from ties
-        untied = reordered(task, first, {}, candidates, "first-stage")
-        body["first_stage"] = {"digest": digest, "metrics": _values(score(task, untied))}
-    return {**body, "provenance": {k: v for k, v in origin.items() if k != "date"}}
-
-
-def _costs(results: Sequence[SearchResult]) -> dict[str, Any]:
-    used = sum((r.usage for r in results), Usage())
-    return {
-        "usage": dataclasses.asdict(used),
-        "failed": sum(r.repairs.failed for r in results),
-        "repaired": sum(r.repairs.repaired for r in results),
-        "queries_degraded": sum(r.degraded for r in results),
-    }
-
-
-def _values(scores: Scores) -> dict[str, float]:
-    return {name: m.value for name, m in scores.metrics.items()}
 
 
 def write(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from mmrerank.errors import InputError, MissingExtraError
 
 
-class Record:
+class TableRow:
     """One row of a table: values by column, which complain with their place when they are wrong."""
 
     __slots__ = ("_values", "path", "prefix", "row")
@@ -91,12 +91,12 @@ class Record:
             raise self.wrong(column, f"must be a list, not {_shown(self.get(column))}")
         return value
 
-    def record(self, column: str) -> Record:
+    def record(self, column: str) -> TableRow:
         """A nested object; its columns are called ``column.name``."""
         value = self.get(column)
         if not isinstance(value, dict):
             raise self.wrong(column, f"must be an object, not {_shown(value)}")
-        return Record(self.path, self.row, value, f"{self.prefix}{column}.")
+        return TableRow(self.path, self.row, value, f"{self.prefix}{column}.")
 
 
 def _written(text: str) -> Any:
@@ -120,7 +120,7 @@ class Unique:
         self._what = what
         self._seen: dict[Any, Any] = {}
 
-    def add(self, id_: Any, record: Record, column: str) -> None:
+    def add(self, id_: Any, record: TableRow, column: str) -> None:
         """Remembers ``id_``. Raises `InputError` when it was there before."""
         if id_ in self._seen:
             first = self._seen[id_]
@@ -168,7 +168,7 @@ def read_json(path: Path) -> Any:
     return parse_json(_read_text(path), path)
 
 
-def json_rows(path: Path, needed: Sequence[str] = ()) -> list[Record]:
+def json_rows(path: Path, needed: Sequence[str] = ()) -> list[TableRow]:
     """The objects of a JSON list. ``needed`` are columns that the first row must have."""
     return rows_of(read_json(path), path, needed)
 
@@ -188,7 +188,7 @@ def json_names(path: Path, what: str) -> list[str]:
     return list(found)
 
 
-def rows_of(body: Any, path: Path, needed: Sequence[str] = ()) -> list[Record]:
+def rows_of(body: Any, path: Path, needed: Sequence[str] = ()) -> list[TableRow]:
     """The objects of a list that was read from ``path``."""
     if not isinstance(body, list):
         raise InputError(f"{path} must hold a JSON list, not {_shown(body)}")
@@ -199,14 +199,14 @@ def rows_of(body: Any, path: Path, needed: Sequence[str] = ()) -> list[Record]:
                 f"{path}, row {number} (from 0) must be an object with the columns "
                 f"{', '.join(needed) or 'of the benchmark'}, not {_shown(value)}"
             )
-        rows.append(Record(path, number, value))
+        rows.append(TableRow(path, number, value))
     for row in rows:
         for column in needed:
             row.get(column)
     return rows
 
 
-def read_rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[Record]:
+def read_rows(path: Path, needed: Sequence[str], optional: Sequence[str] = ()) -> list[TableRow]:
     """The rows of a table by the ending of its name: csv, jsonl, json or parquet.
 
     Of a Parquet file only the columns named are read. Raises `InputError` when a needed column is missing.
@@ -233,14 +233,14 @@ def _lacking(path: Path, columns: Iterable[str], needed: Sequence[str]) -> None:
             )
 
 
-def _csv(path: Path, needed: Sequence[str]) -> Iterator[Record]:
+def _csv(path: Path, needed: Sequence[str]) -> Iterator[TableRow]:
     reader = csv.DictReader(io.StringIO(_read_text(path), newline=""), strict=True)
     try:
         _lacking(path, reader.fieldnames or (), needed)
         for number, values in enumerate(reader):
             # a blank cell of a column that may be left out is no value
-            told = {k: v for k, v in values.items() if k is not None and (v or k in needed)}
-            record = Record(path, number, told)
+            given = {k: v for k, v in values.items() if k is not None and (v or k in needed)}
+            record = TableRow(path, number, given)
             if None in values:
                 last = (reader.fieldnames or ("",))[-1]
                 raise record.wrong(last, f"the row has {len(values[None])} values too many")
@@ -251,7 +251,7 @@ def _csv(path: Path, needed: Sequence[str]) -> Iterator[Record]:
         raise InputError(f"{path}, line {reader.line_num}: {error}") from error
 
 
-def json_lines(path: Path, needed: Sequence[str] = ()) -> Iterator[Record]:
+def json_lines(path: Path, needed: Sequence[str] = ()) -> Iterator[TableRow]:
     """The objects of a file with one JSON object a line; empty lines are left out, and not counted."""
     number = 0
     for line in _read_text(path).split("\n"):
@@ -265,14 +265,14 @@ def json_lines(path: Path, needed: Sequence[str] = ()) -> Iterator[Record]:
             raise InputError(
                 f"{path}, row {number} (from 0) must be an object, not {_shown(values)}"
             )
-        record = Record(path, number, values)
+        record = TableRow(path, number, values)
         for column in needed:
             record.get(column)
         yield record
         number += 1
 
 
-def _parquet(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[Record]:
+def _parquet(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iterator[TableRow]:
     try:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -289,7 +289,7 @@ def _parquet(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iter
                 columns=[c for c in (*needed, *optional) if c in names], batch_size=4096
             ):
                 for values in batch.to_pylist():
-                    yield Record(path, number, values)
+                    yield TableRow(path, number, values)
                     number += 1
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(f"{path} cannot be read: {error}") from error

@@ -222,7 +222,7 @@ def _trec(
     for start in range(0, len(ids), _PORTION):
         part = ids[start : start + 2000]
         judge = pytrec_eval.RelevanceEvaluator({q: dict(qrels[q]) for q in part}, measures)
-        told = judge.evaluate(
+        values = judge.evaluate(
             {q: dict(zip(lists[q].ids, lists[q].scores, strict=True)) for q in part}
         )
         for name, (metric, k) in wanted.items():
@@ -230,7 +230,7 @@ def _trec(
             key = metric.trec if plain else f"{metric.trec_cut}_{k}"
             for q in part:
                 # trec_eval says nothing of an empty list
-                value = told[q][key] if len(lists[q]) and q in told else 0.0
+                value = values[q][key] if len(lists[q]) and q in values else 0.0
                 if plain and k is not None and value < 1 / k - 1e-12:
                     value = 0.0  # a reciprocal rank beyond the cut-off
                 found[name][q] = float(value)

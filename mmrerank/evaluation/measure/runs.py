@@ -240,8 +240,8 @@ def _name_the_line(path: Path) -> None:
         if not math.isfinite(float(columns[4])):
             raise InputError(f"{where}: the score {columns[4].decode()!r} is not finite")
         if (qid, docno) in seen:
-            told = decode_id(docno.decode()), decode_id(qid.decode())
-            raise InputError(f"{where}: {told[0]!r} occurs twice for query {told[1]!r}")
+            pair = decode_id(docno.decode()), decode_id(qid.decode())
+            raise InputError(f"{where}: {pair[0]!r} occurs twice for query {pair[1]!r}")
         seen.add((qid, docno))
     raise InputError(f"{path} names a document twice for one query, once percent-encoded")
 

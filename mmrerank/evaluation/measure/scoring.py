@@ -2,30 +2,60 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrerank.benchmark import Qrels, Run, Scores
+from mmrerank.benchmark import Qrels, Ranked, Run, Scores
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.metrics import measure
-from mmrerank.evaluation.measure.runs import read_raw, read_run
+from mmrerank.evaluation.measure.runs import read_qrels, read_raw, read_run
+
+RunLike = Path | str | Run | Mapping[str, Mapping[str, float]]
+"""A run: a file, our object, or scores by query and document."""
+QrelsLike = Path | str | Qrels
+"""Relevance judgements: a file, or grades by query and document."""
+
+
+def as_run(run: RunLike) -> tuple[Run, str]:
+    """The run, and what messages call it. Documents of plain data stand by score, equal ones as they came.
+
+    Raises `InputError` for a file that cannot be read, and for scores that are no numbers.
+    """
+    if isinstance(run, Run):
+        return run, run.tag
+    if not isinstance(run, Mapping):
+        return read_any(run), str(run)
+    rows = {}
+    for query, scores in run.items():
+        if not isinstance(scores, Mapping) or not all(math.isfinite(s) for s in scores.values()):
+            raise InputError(f"the run, query {query!r}: must map documents to finite scores")
+        order = sorted(scores, key=lambda d: -scores[d])
+        rows[str(query)] = Ranked([str(d) for d in order], [float(scores[d]) for d in order])
+    return Run(rows=rows), "the run"
+
+
+def as_qrels(qrels: QrelsLike) -> Qrels:
+    """The judgements. Raises `InputError` for a file that cannot be read or judges no query."""
+    found = qrels if isinstance(qrels, Mapping) else read_qrels(qrels)
+    if not found:
+        where = "the qrels judge" if isinstance(qrels, Mapping) else f"{qrels} judges"
+        raise InputError(f"{where} no query")
+    return found
 
 
 def score_run(
-    path: Path | str, qrels: Qrels, metrics: Sequence[str], *, tie_bounds: bool = False
+    run: Run, qrels: Qrels, metrics: Sequence[str], *, where: str, tie_bounds: bool = False
 ) -> Scores:
-    """Scores the run at ``path`` (TREC, or raw scores as `read_raw` takes them) by ``metrics``.
+    """Scores ``run`` by ``metrics``; ``where`` is what messages call it.
 
-    Every query of ``qrels`` counts. Raises `InputError` for a run that cannot be read or that has no query
-    of the qrels, and `UsageError` for an unknown metric, or none.
+    Every query of ``qrels`` counts. Raises `InputError` for a run that has no query of the qrels, and
+    `UsageError` for an unknown metric, or none.
     """
     if not metrics:
         raise UsageError("no metric was named; `mmrerank list metrics` shows them")
-    if not qrels:
-        raise InputError("the qrels judge no query")
-    run = read_any(path)
-    warnings = unknown_queries(run.rows, qrels, str(path), "the qrels")
+    warnings = unknown_queries(run.rows, qrels, where, "the qrels")
     return Scores(
         metrics=measure(run, qrels, metrics, tie_bounds=tie_bounds),
         expected=len(qrels),

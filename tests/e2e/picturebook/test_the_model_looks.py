@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from tempfile import TemporaryDirectory
 
 import pytest
 from PIL import Image as Pillow
 
+import mmrerank
 from mmrerank.chat.open import open_chat
 from mmrerank.messages import Ask, Message, Part, Reply
-from mmrerank.picturebook.benchmark import evaluate_demo
 from mmrerank.ports import Chat
 from mmrerank.types import Image
 
@@ -54,7 +55,11 @@ def gain() -> Callable[[str | Chat], list[float]]:
     """
 
     def measured(chat: str | Chat) -> list[float]:
-        body = evaluate_demo(seed=6, scenes=1400, queries=70, methods=["cotrr"], chat=chat)
+        world = {"seed": 6, "scenes": 1400, "queries": 70}
+        with TemporaryDirectory() as runs:
+            body = mmrerank.evaluate(
+                "demo", options=world, methods=["cotrr"], chat=chat, runs=runs
+            ).to_dict()
         found: list[float] = body["sum_of_verdicts"]["gain"]["nDCG@10"]["ci"]
         return found
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command import data, run
 
-from mmrerank import registry
+from mmrerank import discovery
 from mmrerank.errors import UsageError
 from mmrerank.evaluation import tasks
 
@@ -42,23 +41,22 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     folder = tmp_path / "plugins"
     folder.mkdir()
     monkeypatch.syspath_prepend(folder)
-    found = metadata.entry_points
+    found = discovery.entry_points
 
-    def entry_points(**select: Any) -> Any:
-        if select != {"group": "mmrerank.benchmarks"}:
-            return found(**select)
-        own = [metadata.EntryPoint(f.stem.removeprefix("own_"), f.stem, select["group"])
-               for f in folder.glob("*.py")]  # fmt: skip
-        return [*found(**select), *own]
+    def entry_points(group: str) -> list[tuple[str, str]]:
+        own = [(f.stem.removeprefix("own_"), f.stem) for f in folder.glob("*.py")]
+        return [*found(group), *(own if group == "mmrerank.benchmarks" else ())]
 
-    monkeypatch.setattr(metadata, "entry_points", entry_points)
+    monkeypatch.setattr(discovery, "entry_points", entry_points)
 
     def forget() -> None:
-        registry._places.cache_clear()
-        registry._loaded.cache_clear()
-        registry.source_facts.cache_clear()
+        discovery._places.cache_clear()
+        discovery._loaded.cache_clear()
+        discovery.about.cache_clear()
         tasks.facts_of.cache_clear()
-        registry._warned.clear()
+        discovery._warned.clear()
+        for name in [n for n in sys.modules if n.startswith("own_")]:
+            del sys.modules[name]
 
     forget()
     yield folder

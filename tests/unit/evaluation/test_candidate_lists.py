@@ -12,9 +12,9 @@ from benchmark_samples import MAKERS, circo, inquire
 from index_world import paint
 from test_first_stage import WordEmbedder, indexed
 
-from mmrerank.cli._carry_out import Recipe, make_first_stage
 from mmrerank.evaluation.experiment import two_stage
 from mmrerank.evaluation.experiment.first_stage import first_stage, own_candidates, query_of
+from mmrerank.evaluation.experiment.make_first_stage import make_first_stage
 from mmrerank.evaluation.tasks import load_task
 from mmrerank.ports import Vectors
 from mmrerank.types import Query
@@ -122,8 +122,7 @@ def test_a_first_stage_over_a_whole_index_can_be_reranked(
     inquire(tmp_path / "data")
     task = load_task("inquire-fullrank", tmp_path / "data")
     index, pictures = indexed(tmp_path, list(task.files.values())[:40])
-    monkeypatch.setattr("mmrerank.embed.open.open_embedder", lambda spec: WordEmbedder())
-    first = make_first_stage(task, Recipe(index=str(index.path)), tmp_path / "out")
+    first = make_first_stage(task, tmp_path / "out", index=index.path, embedder=WordEmbedder())
     answer = first.answer(task)
     assert len(answer.rows) == len(task.queries)
     listed = {i for ranked in answer.rows.values() for i in ranked.ids}

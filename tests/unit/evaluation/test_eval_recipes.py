@@ -14,17 +14,17 @@ def test_every_recipe_says_what_exists(path: Path) -> None:
     from open_clip import list_pretrained
 
     from mmrerank import config, registry
-    from mmrerank.cli._carry_out import Recipe
+    from mmrerank.evaluation.experiment.recipe import Recipe, with_options
     from mmrerank.evaluation.tasks import benchmark_of
 
     values = config.read_yaml(path)
-    module = benchmark_of(values.pop("benchmark"))
-    recipe = config.build(Recipe, values, where=path.name)
-    assert not recipe.split or recipe.split in module.SPLITS
+    name = values.pop("benchmark")
+    benchmark = benchmark_of(name)
+    recipe = config.build(Recipe, with_options(name, values), where=path.name)
+    assert not recipe.split or recipe.split in benchmark.SPLITS
     method = registry.load("strategy", recipe.rerank)
     config.build(method.Options, recipe.options, where=path.name)
-    own = {"gallery": recipe.gallery} if recipe.gallery else {}
-    config.build(module.Options, {**recipe.set, **own}, where=path.name)
+    config.build(benchmark.Options, recipe.set, where=path.name)
     if recipe.embedder:
         kind, architecture, weights = recipe.embedder.split(":")
         assert kind == "open_clip"

@@ -16,7 +16,7 @@ from mmrerank.benchmark import Ranked, Run, Scored
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.metrics import METRICS, in_order, measure, parse, split_names
 from mmrerank.evaluation.measure.runs import read_run, write_qrels
-from mmrerank.evaluation.measure.scoring import score_run
+from mmrerank.evaluation.score import score
 
 Rows = dict[str, list[tuple[str, float]]]
 Qrels = dict[str, dict[str, int]]
@@ -83,7 +83,7 @@ def test_trec_metrics_are_pytrec_evals(tmp_path: Path, seed: int) -> None:
                 "success.1,5", "Rprec"},
     )  # fmt: skip
     told = judge.evaluate({q: dict(docs) for q, docs in rows.items()})
-    scores = score_run(write(tmp_path / "run.trec", rows), qrels, list(TREC))
+    scores = score(write(tmp_path / "run.trec", rows), qrels, list(TREC)).scores
     assert scores.expected == 40
     assert len(scores.missing) == 8
     for name, key in TREC.items():
@@ -111,7 +111,7 @@ def test_metrics_without_ties_are_ranxs(tmp_path: Path) -> None:
         return_mean=False,
     )
     order = ranx.Qrels(only).qrels.keys()
-    scores = score_run(write(tmp_path / "run.trec", rows), qrels, list(names.values()))
+    scores = score(write(tmp_path / "run.trec", rows), qrels, list(names.values())).scores
     for theirs, ours in names.items():
         want = dict(zip(order, map(float, told[theirs]), strict=True))
         assert scores.metrics[ours].values == pytest.approx(want, abs=1e-9), ours
@@ -144,7 +144,7 @@ def test_inquire_metrics_are_scikit_learns(tmp_path: Path, seed: int, k: int | N
     binary = {q: {d: int(g > 0) for d, g in judged.items()} for q, judged in qrels.items()}
     at = "" if k is None else f"@{k}"
     names = [f"INQUIRE_AP{at}", f"INQUIRE_nDCG{at}", f"INQUIRE_MRR{at}"]
-    scores = score_run(write(tmp_path / "run.trec", rows), binary, names)
+    scores = score(write(tmp_path / "run.trec", rows), binary, names).scores
     for query, docs in rows.items():
         listed = sorted_docs(docs)[:k]
         labels = [binary[query].get(d, 0) for d, _ in listed]
@@ -286,9 +286,9 @@ def test_names_are_split_outside_brackets() -> None:
 def test_a_run_of_other_queries_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "run.trec", {"x1": [("a", 1.0)]})
     with pytest.raises(InputError, match=r"no query of the qrels.*'x1'.*'q1'"):
-        score_run(path, {"q1": {"a": 1}}, ["RR"])
+        score(path, {"q1": {"a": 1}}, ["RR"])
     more = write(tmp_path / "more.trec", {"x1": [("a", 1.0)], "q1": [("a", 1.0)]})
-    scores = score_run(more, {"q1": {"a": 1}}, ["RR"])
+    scores = score(more, {"q1": {"a": 1}}, ["RR"]).scores
     assert "1 queries are not in the qrels" in scores.warnings[0]
 
 
@@ -298,16 +298,16 @@ def test_raw_scores_keep_ties_that_a_run_cannot_say(tmp_path: Path) -> None:
     rows = {"q": (*in_order(["a"]), Scored("b", 0.5), Scored("c", 0.5))}
     write_run(tmp_path / "run.trec", Run(rows=rows), raw=tmp_path / "raw.jsonl")
     qrels = {"q": {"c": 1}}
-    strict = score_run(tmp_path / "run.trec", qrels, ["INQUIRE_AP"])
-    tied = score_run(tmp_path / "raw.jsonl", qrels, ["INQUIRE_AP"])
+    strict = score(tmp_path / "run.trec", qrels, ["INQUIRE_AP"]).scores
+    tied = score(tmp_path / "raw.jsonl", qrels, ["INQUIRE_AP"]).scores
     assert strict.metrics["INQUIRE_AP"].value == pytest.approx(1 / 3)
     assert tied.metrics["INQUIRE_AP"].value == pytest.approx(1 / 3)
     assert tied.metrics["INQUIRE_AP"].values.keys() == {"q"}
-    half = score_run(tmp_path / "raw.jsonl", {"q": {"b": 1}}, ["INQUIRE_AP", "RR"])
+    half = score(tmp_path / "raw.jsonl", {"q": {"b": 1}}, ["INQUIRE_AP", "RR"]).scores
     assert half.metrics["INQUIRE_AP"].value == pytest.approx(1 / 3)  # with c, not before it
     (tmp_path / "bad.jsonl").write_text('{"query": "q", "id": "a", "score": NaN}\n')
     with pytest.raises(InputError, match="line 1: the score nan is not finite"):
-        score_run(tmp_path / "bad.jsonl", qrels, ["RR"])
+        score(tmp_path / "bad.jsonl", qrels, ["RR"])
 
 
 def test_what_is_written_is_scored_in_our_order_by_trec_eval(tmp_path: Path) -> None:
@@ -317,6 +317,6 @@ def test_what_is_written_is_scored_in_our_order_by_trec_eval(tmp_path: Path) -> 
     near = [Scored("a", 1.0 + 1e-12), Scored("b", 1.0), Scored("c", 1.0), Scored("d", 1.0 - 1e-12)]
     write_run(tmp_path / "run.trec", Run(rows={"q": near}))
     write_qrels(tmp_path / "qrels.txt", {"q": {"b": 1}})
-    scores = score_run(tmp_path / "run.trec", {"q": {"b": 1}}, ["RR", "MRR"])
+    scores = score(tmp_path / "run.trec", {"q": {"b": 1}}, ["RR", "MRR"]).scores
     assert scores.metrics["RR"].value == scores.metrics["MRR"].value == 0.5
     assert [r.id for r in read_run(tmp_path / "run.trec").rows["q"]] == ["a", "b", "c", "d"]

@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 import mmrerank
+from mmrerank.chat.around.identity import chat_identity, files_digest
 from mmrerank.chat.fakes.scripted import Scripted
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.experiment.provenance import (
     candidates_digest,
-    chat_identity,
     commit,
-    files_digest,
     prompt_digests,
     provenance,
 )

@@ -15,9 +15,9 @@ from mmrerank import Budget, Candidate, Price, Reranker, combine, recommend, reg
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.cli.main import cli
 from mmrerank.errors import UsageError
-from mmrerank.evaluation.experiment.methods import named
 from mmrerank.picturebook.draw import render
 from mmrerank.picturebook.export import evaluation_scenes
+from mmrerank.rerank.methods import method_specs, split_methods
 from mmrerank.types import Image, Query
 
 ROOT = Path(mmrerank.__file__).parents[1]
@@ -84,14 +84,14 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_methods_are_named_with_options() -> None:
-    found = named(["prp( schedule = heap; top=5 )", "cotrr", "cotrr"])
+    found = method_specs(["none", *split_methods("prp( schedule = heap; top=5 ),cotrr, cotrr")])
     assert [m.label for m in found] == ["none", "prp(schedule=heap;top=5)", "cotrr"]
     assert found[1].options.top == 5
     assert found[1].stem == "prp.schedule-heap-top-5"
-    assert {m.name for m in named(["all"])} == set(registry.names("strategy"))
+    assert {m.name for m in method_specs(["all"])} == set(registry.names("strategy"))
     for wrong in ("prp(", "prp(top)", "prp(depth=3)", "nonesuch", "a b", "prp(top=x)"):
         with pytest.raises(UsageError):
-            named([wrong])
+            method_specs([wrong])
 
 
 # --- voting across models ----------------------------------------------------------------------------

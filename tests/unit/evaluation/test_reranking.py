@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from mmrerank import registry
+from mmrerank.budget import Price
 from mmrerank.chat.fakes.scripted import Scripted
 from mmrerank.chat.open import open_chat
 from mmrerank.errors import ChatError, ModelError, UsageError
-from mmrerank.evaluation.experiment.forecast import Forecast, Price, forecast
+from mmrerank.evaluation.experiment.forecast import Forecast, forecast
 from mmrerank.evaluation.experiment.journal import opened
 from mmrerank.evaluation.experiment.reranking import PORTION, from_plain, rerank_all, to_plain
 from mmrerank.evaluation.experiment.resume import Resumable

@@ -11,22 +11,22 @@ import pytest
 from benchmark_samples import dump, folder
 from index_world import paint
 
-from mmrerank.benchmark import Ranked, Run, Task
+import mmrerank
+from mmrerank.benchmark import Ranked, Run
 from mmrerank.evaluation.experiment import two_stage
-from mmrerank.evaluation.experiment.resume import Resumable
-from mmrerank.evaluation.measure.runs import read_run
 from mmrerank.evaluation.tasks import load_task
 
 
-def do_nothing(task: Task, run: Run, images: Path | None, out: Path) -> tuple[Any, Any]:
+def do_nothing(name: str, data: Path, run: Run, images: Path | None, out: Path) -> tuple[Any, Any]:
     """The first stage's figures, and those of the method that changes nothing."""
-    items = two_stage.items_of(task, run, 3, two_stage.in_folder(task, images), images)
-    body = two_stage.rerank(
-        task, run, items, Resumable(folder=out, chat="oracle"),
-        method="none", options={}, candidates=3, folder=out, models={},
-    )  # fmt: skip
-    scores = two_stage.score(task, read_run(out / "none.trec"))
-    return body["first_stage"]["metrics"], {n: m.value for n, m in scores.metrics.items()}
+    found = mmrerank.evaluate(
+        name, data=data, run=run, images=images, methods=["none"], candidates=3, runs=out
+    )
+    scores = found.methods["none"].scores
+    assert found.first_stage
+    assert scores
+    before, after = found.first_stage.metrics, scores.metrics
+    return {n: m.value for n, m in before.items()}, {n: m.value for n, m in after.items()}
 
 
 def tied(lists: Mapping[str, list[str]]) -> Run:
@@ -39,8 +39,8 @@ def test_doing_nothing_gains_nothing_from_ties(tmp_path: Path) -> None:
     # the right ones first: equal scores are otherwise ordered by id
     lists = {q: [*right, *(i for i in sample.lists[q] if i not in right)]
              for q, right in sample.right.items()}  # fmt: skip
-    task = load_task("folder", tmp_path / "data")
-    before, after = do_nothing(task, tied(lists), tmp_path / "data", tmp_path / "out")
+    data = tmp_path / "data"
+    before, after = do_nothing("folder", data, tied(lists), data, tmp_path / "out")
     assert before == pytest.approx(after)
 
 
@@ -51,7 +51,7 @@ def test_ties_of_mmeb_are_settled_without_labels(tmp_path: Path) -> None:
     (tmp_path / "OK-VQA/test.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     task = load_task("mmeb", tmp_path)
     lists = {f"OK-VQA/{n}": r["tgt_text"] for n, r in enumerate(rows)}
-    before, after = do_nothing(task, tied(lists), None, tmp_path / "out")  # type: ignore[arg-type]
+    before, after = do_nothing("mmeb", tmp_path, tied(lists), None, tmp_path / "out")  # type: ignore[arg-type]
     assert before == pytest.approx(after)
     assert 0.1 < after["Hit@1"] < 0.4  # one in four, by chance
     # scores that differ keep their order

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mmrerank
 from mmrerank.benchmark import Run
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.cli.main import cli
@@ -18,7 +19,7 @@ from mmrerank.errors import UsageError
 from mmrerank.evaluation.compare.intervals import interval, paired
 from mmrerank.evaluation.measure.metrics import by_query, in_order, mean
 from mmrerank.evaluation.measure.runs import read_qrels, read_run
-from mmrerank.picturebook.benchmark import METRICS, UNMATCHED, evaluate_demo
+from mmrerank.picturebook.benchmark import METRICS, UNMATCHED
 from mmrerank.picturebook.export import evaluation_queries, evaluation_scenes, name_of
 from mmrerank.picturebook.queries import Truth, make_unmatched
 from mmrerank.picturebook.world import stream
@@ -92,14 +93,17 @@ def oracle() -> Oracle:
 
 
 def test_the_truth_reaches_the_ceiling(oracle: Oracle, tmp_path: Path) -> None:
-    body = evaluate_demo(
-        seed=SEED,
-        scenes=SCENES,
-        queries=QUERIES,
+    found = mmrerank.evaluate(
+        "demo",
+        options={"seed": SEED, "scenes": SCENES, "queries": QUERIES},
         methods=["cotrr", "pointwise"],
         chat=oracle,
         runs=tmp_path / "runs",
     )
+    body = found.to_dict()
+    assert "(ceiling)" in str(found)
+    assert "decomposed exactly" in found._repr_html_()
+    assert list(found.to_pandas()["method"]) == ["none", "cotrr", "pointwise"]
     rows, ceiling = body["methods"], body["ceiling"]
     assert list(rows) == ["none", "cotrr", "pointwise"]
     for method in ("cotrr", "pointwise"):
@@ -129,7 +133,7 @@ def test_the_truth_reaches_the_ceiling(oracle: Oracle, tmp_path: Path) -> None:
 
 def test_a_wrong_method_is_told_before_anything_is_drawn() -> None:
     with pytest.raises(UsageError, match="cotrrr"):
-        evaluate_demo(methods=["cotrrr"])
+        mmrerank.evaluate("demo", methods=["cotrrr"])
 
 
 def test_the_command_prints_figures(
@@ -153,4 +157,4 @@ def test_the_command_prints_figures(
             assert set(body["methods"]["none"]["by_category"]) >= {"binding", "composed"}
         else:
             assert "(ceiling)" in shown
-            assert "world 0; the first 20 candidates" in shown
+            assert "demo all, seed 0, scenes 420: 7 queries; the first 20 candidates" in shown

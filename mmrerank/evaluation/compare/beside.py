@@ -1,4 +1,4 @@
-"""What a comparison is told beside the runs: queries, usage, and the results that a run was written from.
+"""What is known of runs beside their lists: queries, usage, and the results that a run was written from.
 
 Files that a flag names must be right; a ``.jsonl`` that merely lies beside a run is taken when it is one.
 """
@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from mmrerank.cli.options import is_file
 from mmrerank.errors import InputError
 from mmrerank.types import Usage
 
@@ -105,8 +104,8 @@ def _usage(row: Any, where: str) -> Usage:
 def read_results(run: Path) -> tuple[dict[str, str], Usage] | None:
     """Texts by query and the usage of all, out of ``METHOD.jsonl`` beside ``METHOD.trec``.
 
-    None where there is no such file, or it does not hold results as ``mmrerank eval demo --runs`` and
-    ``mmrerank rerank`` write them.
+    None where there is no such file, or it does not hold results as ``mmrerank eval`` and ``mmrerank rerank``
+    write them.
     """
     path = run.with_name(run.name.removesuffix(".gz").removesuffix(".trec") + ".jsonl")
     if path.name == run.name:
@@ -114,7 +113,7 @@ def read_results(run: Path) -> tuple[dict[str, str], Usage] | None:
     texts: dict[str, str] = {}
     used = Usage()
     try:
-        if not is_file(path, str(run)):
+        if not path.is_file():
             return None
         for where, row in _rows(path):
             query = row.get("query") if isinstance(row, dict) else None
@@ -122,7 +121,7 @@ def read_results(run: Path) -> tuple[dict[str, str], Usage] | None:
                 return None
             texts[query["id"]] = _words(query, where)
             used += _usage(row.get("usage"), where)
-    except InputError:
+    except (InputError, OSError):
         return None
     return (texts, used) if texts else None
 
@@ -130,10 +129,10 @@ def read_results(run: Path) -> tuple[dict[str, str], Usage] | None:
 def _words(row: Mapping[str, Any], where: str) -> str:
     """Every word of a query on one line, a dialogue's earlier turns first."""
     turns, text = row.get("turns") or [], row.get("text") or ""
-    said = [*turns, text] if isinstance(turns, list) else [turns, text]
-    if not all(isinstance(t, str) for t in said):
+    words = [*turns, text] if isinstance(turns, list) else [turns, text]
+    if not all(isinstance(t, str) for t in words):
         raise InputError(f"{where}: text must be a text, and turns a list of texts")
-    return ", ".join(t.strip() for t in said if t.strip())
+    return ", ".join(t.strip() for t in words if t.strip())
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Any]]:

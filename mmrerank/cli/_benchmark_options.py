@@ -1,0 +1,100 @@
+"""The options of a benchmark out of its source text, which is not run: a help text needs no plug-in.
+
+Options that cannot be read there are still taken by ``--set NAME=VALUE``.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmrerank import discovery
+
+_KINDS = ("int", "float", "str", "bool")
+
+
+@dataclass(frozen=True)
+class OwnOption:
+    """A field of a benchmark's ``Options``; ``form`` is what stands for its value in a help text."""
+
+    name: str
+    form: str
+    about: str
+    is_flag: bool
+
+
+def own_options(plugin: str) -> list[OwnOption]:
+    """The fields of the ``Options`` of a benchmark's file."""
+    where = discovery.place("benchmark", plugin)
+    body = _body(where)
+    for node in body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "BENCHMARK":
+            call = node.value
+            name = (
+                call.func.id
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+                else ""
+            )
+            found = _options_class(where, name)
+            return _fields(found) if found else []
+    return []
+
+
+def _body(module: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(Path(discovery.source_file(module)).read_text("utf-8")).body
+    except (OSError, SyntaxError, ValueError):  # what is wrong is reported when it is run
+        return []
+
+
+def _class(module: str, name: str, depth: int = 0) -> tuple[str, ast.ClassDef] | None:
+    """The class that ``name`` is in ``module``, there or where it is imported from."""
+    for node in _body(module) if depth < 5 else ():
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return module, node
+        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                if (alias.asname or alias.name) == name:
+                    return _class(node.module, alias.name, depth + 1)
+    return None
+
+
+def _options_class(module: str, benchmark: str) -> ast.ClassDef | None:
+    found = _class(module, benchmark)
+    if found is None:
+        return None
+    where, node = found
+    for part in node.body:
+        if isinstance(part, ast.ClassDef) and part.name == "Options":
+            return part
+        if isinstance(part, ast.Assign) and ast.unparse(part.targets[0]) == "Options":
+            named = _class(where, ast.unparse(part.value))
+            return named[1] if named else None
+    bases = (_options_class(where, ast.unparse(b)) for b in node.bases)
+    return next((b for b in bases if b), None)
+
+
+def _fields(options: ast.ClassDef) -> list[OwnOption]:
+    found = []
+    whole = discovery.first_sentence(ast.get_docstring(options))
+    for node, after in zip(options.body, [*options.body[1:], None], strict=True):
+        if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):
+            continue
+        text = ast.unparse(node.annotation)
+        choices = text.startswith("Literal[")
+        if not choices and text not in _KINDS:
+            continue
+        default = ast.unparse(node.value).strip("'\"") if node.value else ""
+        own = after.value if isinstance(after, ast.Expr) else None
+        about = str(own.value) if isinstance(own, ast.Constant) else whole
+        if choices:
+            values = ast.literal_eval(text.removeprefix("Literal"))
+            form = "|".join(map(str, values))
+        else:
+            form = {"int": "N", "float": "X"}.get(text, "TEXT")
+        shown = f" (default: {default})" if default and text != "bool" else ""
+        found.append(
+            OwnOption(node.target.id, form, about.rstrip(".") + shown + ".", text == "bool")
+        )
+    return found

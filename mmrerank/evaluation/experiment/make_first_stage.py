@@ -1,0 +1,122 @@
+"""Makes the first stage that an evaluation names (index, shards, own candidates) and writes it as a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mmrerank.benchmark import Answer, Run, Task
+from mmrerank.embed.open import open_embedder
+from mmrerank.errors import UsageError
+from mmrerank.evaluation.experiment import first_stage as stage
+from mmrerank.evaluation.experiment.shards import nearest_in_shards
+from mmrerank.evaluation.experiment.two_stage import Locate, in_folder
+from mmrerank.evaluation.measure.runs import write_run
+from mmrerank.evaluation.tasks import read_answer
+from mmrerank.index.index import ImageIndex
+from mmrerank.messages import Retrieve
+from mmrerank.ports import Embedder, Retriever
+from mmrerank.search import ImageSearch
+from mmrerank.types import Candidate
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeFirstStage:
+    """A first stage that was just made, and where its images are."""
+
+    path: Path
+    run: Run
+    embedder: Embedder
+    locate: Locate
+    index: ImageIndex | None = None
+    names: Mapping[str, str] | None = None
+    warnings: Sequence[str] = ()
+
+    @property
+    def domain(self) -> str:
+        """What the index is of, where it says so."""
+        return self.index.domain if self.index else ""
+
+    @property
+    def models(self) -> dict[str, dict[str, Any]]:
+        """What embedded, for provenance."""
+        return {"embedder": {"spec": self.embedder.spec, "fingerprint": self.embedder.fingerprint}}
+
+    @property
+    def retriever(self) -> Retriever | None:
+        """The index asked again, under the benchmark's names of documents."""
+        if self.index is None:
+            return None
+        return _Documents(ImageSearch(self.index, embedder=self.embedder), self.names or {})
+
+    def answer(self, task: Task) -> Answer:
+        """Its lists, as read back."""
+        read = read_answer(task, self.path)
+        return replace(read, warnings=(*self.warnings, *read.warnings))
+
+
+class _Documents:
+    def __init__(self, search: ImageSearch, names: Mapping[str, str]) -> None:
+        self._search, self._ids = search, names
+
+    def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
+        documents = {own: document for document, own in self._ids.items()}
+        asked = [
+            replace(r, toward={self._ids.get(i, i): w for i, w in r.toward.items()})
+            for r in requests
+        ]
+        return [
+            tuple(replace(c, id=documents.get(c.id, c.id)) for c in found)
+            for found in self._search.retrieve(asked)
+        ]
+
+
+def make_first_stage(
+    task: Task,
+    folder: Path,
+    *,
+    index: Path | str = "",
+    shards: Path | str = "",
+    embedder: str | Embedder = "",
+    images: Path | None = None,
+    depth: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> MadeFirstStage:
+    """Embeds the queries, ranks what is named for each, and writes the run into ``folder``.
+
+    Raises `UsageError` where that does not go together, and what reading an index or images raises.
+    """
+    depth = depth or task.depth
+    path = folder / "first-stage.trec"
+    if index:
+        opened = ImageIndex.open(index)
+        model = _opened(embedder or opened.embedder_spec)
+        made = stage.first_stage(task, opened, model, images=images, depth=depth, progress=progress)
+        found = MadeFirstStage(
+            path=path, run=made.run, embedder=model, index=opened, names=made.names,
+            warnings=made.warnings, locate=lambda d: opened.image(made.names.get(d, d)),
+        )  # fmt: skip
+    elif not embedder:
+        raise UsageError("--shards needs --embedder, the model that made their vectors")
+    else:
+        model = _opened(embedder)
+        if shards:
+            queries = [stage.query_of(task, q, images) for q in task.queries]
+            lists = nearest_in_shards(
+                Path(shards), model.embed_queries(queries), depth, progress=progress
+            )
+            rows = {q.id: ranked for q, ranked in zip(queries, lists, strict=True)}
+            run = Run(rows=rows, tag="first-stage")
+        elif task.lists:
+            run = stage.own_candidates(task, model, images=images, progress=progress)
+        else:
+            raise UsageError(f"{task.benchmark} has no candidates of its own; give an --index")
+        found = MadeFirstStage(path=path, run=run, embedder=model, locate=in_folder(task, images))
+    write_run(path, found.run, raw=path.with_suffix(".raw.jsonl"))
+    return found
+
+
+def _opened(embedder: str | Embedder) -> Embedder:
+    return open_embedder(embedder) if isinstance(embedder, str) else embedder
