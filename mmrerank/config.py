@@ -14,8 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-import yaml
-
 from mmrerank.errors import InputError, UsageError
 
 T = TypeVar("T")
@@ -64,6 +62,8 @@ def load(
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds a mapping. Raises `InputError` naming the file and the line."""
+    import yaml
+
     try:
         body = yaml.safe_load(path.read_text("utf-8"))
     except OSError as error:

@@ -99,6 +99,8 @@ class _Loader(SourceFileLoader):
                 raise ImportError(f"{top} is left out here")
             if running and top == "torchvision" and module.__name__.startswith(f"{_TEXT}."):
                 return _Placeholder(name if args[2:3] and args[2] else top)
+            if running and top == "huggingface_hub":
+                return _Later(name)
             return builtins.__import__(name, *args)
 
         module.__dict__["__builtins__"] = {**vars(builtins), "__import__": limited}
@@ -106,6 +108,19 @@ class _Loader(SourceFileLoader):
             super().exec_module(module)
         finally:
             running = False
+
+
+class _Later(ModuleType):
+    """Stands for a module of functions, which is imported when one of them is called."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def later(*args: Any, **kwargs: Any) -> Any:
+            return vars(importlib.import_module(self.__name__))[name](*args, **kwargs)
+
+        return later
 
 
 class _Placeholder(ModuleType):

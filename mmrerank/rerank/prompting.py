@@ -21,15 +21,14 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-import yaml
-from jinja2 import Environment, StrictUndefined, Template
-from jinja2.loaders import FunctionLoader
+from typing import TYPE_CHECKING, Any
 
 from mmrerank.errors import UsageError
 from mmrerank.messages import Message, Part, Role
 from mmrerank.types import Candidate, Image
+
+if TYPE_CHECKING:
+    from jinja2 import Environment, Template
 
 _OPEN, _CLOSE = (
     "\ue000",
@@ -125,6 +124,8 @@ def load(name: str) -> Prompt:
 
 @cache
 def _load(name: str, folder: str) -> Prompt:
+    import yaml
+
     text = _source(f"{name}.md", folder)
     _, _, rest = text.partition("---\n")
     header, cut, body = rest.partition("\n---\n")
@@ -149,6 +150,9 @@ def _load(name: str, folder: str) -> Prompt:
 @cache
 def _environment(folder: str) -> Environment:
     # autoescape is about HTML; what we guard against is forged markers, handled by finalize
+    from jinja2 import Environment, StrictUndefined
+    from jinja2.loaders import FunctionLoader
+
     return Environment(
         loader=FunctionLoader(lambda name: _source(name, folder)),
         undefined=StrictUndefined,
