@@ -114,8 +114,6 @@ def train_clip(
     recipe: ClipRecipe, out: Path, *, steps: int, resume: bool, progress: Progress | None
 ) -> dict[str, Any]:
     """Runs ``recipe`` for ``steps`` steps into ``out``; ``out/model`` holds the best checkpoint so far."""
-    import open_clip
-
     torch.manual_seed(recipe.seed)
     shape = ClipShape(**recipe.shape)
     pools = out / "pool"
@@ -130,17 +128,8 @@ def train_clip(
     state = None
     if resume and state_file.exists():
         state = torch.load(state_file, weights_only=True, map_location="cpu")
-    if state is None:
-        texts = [caption(rng, s, "train").text for s in pool.scenes[:8000]]
-        tokenizer = text_tokenizer(texts, recipe.vocabulary, shape.context)
-    else:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(out / "model")
-    settings = config(shape, len(tokenizer))
-    text_cfg = {k: v for k, v in settings["model_cfg"]["text_cfg"].items() if k[:2] != "hf"}
-    device = best_device()
-    model: Any = open_clip.CLIP(**{**settings["model_cfg"], "text_cfg": text_cfg}).to(device)
+    tokenizer, settings, model = _make(recipe, out, None if state else pool, rng)
+    device = model.logit_scale.device
     optimizer = torch.optim.AdamW(
         model.parameters(),
         lr=recipe.learning_rate,
@@ -155,33 +144,7 @@ def train_clip(
     log = Log(out, columns=("step", "loss", "rate", "seconds", "recall"))
     started = time.monotonic()
     if state is None and recipe.eyes_steps:
-        looks = Log(out / "eyes", columns=("step", "loss", "kinds_right"))
-
-        def look(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
-            with _precision(device, recipe.bfloat16):
-                pooled, tokens = model.visual(tensor(pool.pixels[chosen]).to(device))
-            return tokens.float(), pooled.float()
-
-        def report(at: int, loss: float, right: float) -> None:
-            looks.add(at, round(loss, 4), round(right, 4))
-            if progress:
-                progress(at, recipe.eyes_steps)
-
-        model.visual.output_tokens = True
-        train_eyes(
-            look,
-            model.visual.parameters(),
-            pool,
-            width=shape.width,
-            cells=shape.side // shape.patch,
-            steps=min(recipe.eyes_steps, 10 * steps),
-            batch=recipe.eyes_batch,
-            learning_rate=recipe.eyes_learning_rate,
-            seed=recipe.seed,
-            report=report,
-            bag=True,
-        )
-        model.visual.output_tokens = False
+        _open_eyes(recipe, model, pool, out, min(recipe.eyes_steps, 10 * steps), progress)
     figures: dict[str, float] = {}
     blocks = blocks_of(pool.scenes)
     done = share_done(step, steps, spent, recipe.minutes)
@@ -197,9 +160,7 @@ def train_clip(
         with _precision(device, recipe.bfloat16):
             images = model.encode_image(tensor(pool.pixels[chosen]).to(device))
             words = model.encode_text(ids(tokenizer, [c.text for c in captions], shape).to(device))
-        images = functional.normalize(images.float(), dim=-1)
-        words = functional.normalize(words.float(), dim=-1)
-        loss = contrastive_loss(model.logit_scale.exp().clamp(max=100) * words @ images.T, truth)
+        loss = contrastive_loss(_similarities(model, words, images), truth)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -215,15 +176,9 @@ def train_clip(
             if recall > best:
                 best = recall
                 save(model, tokenizer, settings, out / "model")
-            seconds = spent + time.monotonic() - started
-            kept = {
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "step": step,
-                "best": best,
-                "seconds": seconds,
-            }
-            torch.save(kept, out / "state.new")
+            kept = {"step": step, "best": best, "seconds": spent + time.monotonic() - started}
+            parts = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**parts, **kept}, out / "state.new")
             (out / "state.new").replace(state_file)
         seconds = round(spent + time.monotonic() - started, 1)
         log.add(step, round(float(loss.detach()), 4), round(float(share), 4), seconds, recall)
@@ -235,6 +190,68 @@ def train_clip(
         **figures,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def _make(
+    recipe: ClipRecipe, out: Path, pool: Pool | None, rng: np.random.Generator
+) -> tuple[Any, dict[str, Any], Any]:
+    """Tokenizer, settings and a fresh model; without ``pool`` the tokenizer of the checkpoint in ``out``."""
+    import open_clip
+
+    shape = ClipShape(**recipe.shape)
+    if pool is not None:
+        texts = [caption(rng, s, "train").text for s in pool.scenes[:8000]]
+        tokenizer = text_tokenizer(texts, recipe.vocabulary, shape.context)
+    else:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(out / "model")
+    settings = config(shape, len(tokenizer))
+    text_cfg = {k: v for k, v in settings["model_cfg"]["text_cfg"].items() if k[:2] != "hf"}
+    model: Any = open_clip.CLIP(**{**settings["model_cfg"], "text_cfg": text_cfg})
+    return tokenizer, settings, model.to(best_device())
+
+
+def _similarities(model: Any, words: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    """Scaled cosines (captions, pictures)."""
+    images = functional.normalize(images.float(), dim=-1)
+    words = functional.normalize(words.float(), dim=-1)
+    scaled: torch.Tensor = model.logit_scale.exp().clamp(max=100) * words @ images.T
+    return scaled
+
+
+def _open_eyes(
+    recipe: ClipRecipe, model: Any, pool: Pool, out: Path, steps: int, progress: Progress | None
+) -> None:
+    """Trains the vision tower alone: without it the contrastive loss teaches next to nothing."""
+    shape, device = ClipShape(**recipe.shape), model.logit_scale.device
+    log = Log(out / "eyes", columns=("step", "loss", "kinds_right"))
+
+    def look(chosen: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
+        with _precision(device, recipe.bfloat16):
+            pooled, tokens = model.visual(tensor(pool.pixels[chosen]).to(device))
+        return tokens.float(), pooled.float()
+
+    def report(at: int, loss: float, right: float) -> None:
+        log.add(at, round(loss, 4), round(right, 4))
+        if progress:
+            progress(at, recipe.eyes_steps)
+
+    model.visual.output_tokens = True
+    train_eyes(
+        look,
+        model.visual.parameters(),
+        pool,
+        width=shape.width,
+        cells=shape.side // shape.patch,
+        steps=steps,
+        batch=recipe.eyes_batch,
+        learning_rate=recipe.eyes_learning_rate,
+        seed=recipe.seed,
+        report=report,
+        bag=True,
+    )
+    model.visual.output_tokens = False
 
 
 @contextmanager

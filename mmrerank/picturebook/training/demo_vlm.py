@@ -191,21 +191,13 @@ def _train_language(
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Goes on from the checkpoint in ``out``. All processes do this; that of ``rank`` 0 keeps the books."""
-    from transformers import AutoProcessor
-
     if rank:
         torch.set_num_threads(1)
-    shape = VlmShape(**recipe.shape)
     phases = tuple(Phase(**p) for p in recipe.phases)
     pool = pool or _pool(recipe, out)
     state = torch.load(out / "state.pt", weights_only=True, map_location="cpu")
-    processor = AutoProcessor.from_pretrained(out / "model")
-    model, _ = build(shape, processor.tokenizer)
-    model.load_state_dict(state["model"])
-    encoder = Encoder(processor.tokenizer, processor, shape, pool, model)
+    model, encoder, processor = _load(recipe, out, pool, state)
     device = best_device()
-    model.to(device)
-    batch_vision(model)
     looks = None if recipe.vision_rate > 0 else look_once(model, encoder, out / "pool").to(device)
     half = recipe.bfloat16 and has_bfloat16(device)
     if half:
@@ -213,24 +205,7 @@ def _train_language(
         if on_cpu:
             model.set_attn_implementation("eager")  # which hands on a mask that can be added
         run_layers_fast(model, compiled=on_cpu and steps > _WORTH_COMPILING)
-    vision = set(model.model.visual.parameters())
-    for weight in vision:
-        weight.requires_grad_(recipe.vision_rate > 0)
-    parts = (
-        ([w for w in model.parameters() if w not in vision], 1.0),
-        (list(model.model.visual.parameters()), recipe.vision_rate),
-    )
-    optimizer = torch.optim.AdamW(
-        [{"params": weights, "share": part} for weights, part in parts],
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=recipe.weight_decay,
-        fused=device.type == "cuda",
-    )
-    if state["optimizer"] is not None:
-        optimizer.load_state_dict(state["optimizer"])
-        for group, (_, part) in zip(optimizer.param_groups, parts, strict=True):
-            group["share"] = part  # the recipe's, not the saved one
+    optimizer = _optimizer(model, recipe, state)
     step, spent, samples = state["step"], state["seconds"], state.get("samples", 0)
     log = Log(out, columns=("step", "loss", "rate", "seconds", "samples")) if rank == 0 else None
     ends = np.cumsum([p.share for p in phases]) / sum(p.share for p in phases)
@@ -292,6 +267,45 @@ def _train_language(
         "loss": log.mean(50) if log else 0.0,
         "parameters": sum(p.numel() for p in model.parameters()),
     }
+
+
+def _load(
+    recipe: VlmRecipe, out: Path, pool: Pool, state: Mapping[str, Any]
+) -> tuple[Any, Encoder, Any]:
+    """The model of a checkpoint on the best device, with what encodes for it and its processor."""
+    from transformers import AutoProcessor
+
+    shape = VlmShape(**recipe.shape)
+    processor = AutoProcessor.from_pretrained(out / "model")
+    model, _ = build(shape, processor.tokenizer)
+    model.load_state_dict(state["model"])
+    encoder = Encoder(processor.tokenizer, processor, shape, pool, model)
+    model.to(best_device())
+    batch_vision(model)
+    return model, encoder, processor
+
+
+def _optimizer(model: Any, recipe: VlmRecipe, state: Mapping[str, Any]) -> torch.optim.AdamW:
+    """AdamW over two groups, language and vision, whose ``share`` is their part of the learning rate."""
+    vision = set(model.model.visual.parameters())
+    for weight in vision:
+        weight.requires_grad_(recipe.vision_rate > 0)
+    parts = (
+        ([w for w in model.parameters() if w not in vision], 1.0),
+        (list(model.model.visual.parameters()), recipe.vision_rate),
+    )
+    optimizer = torch.optim.AdamW(
+        [{"params": weights, "share": part} for weights, part in parts],
+        lr=recipe.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=recipe.weight_decay,
+        fused=best_device().type == "cuda",
+    )
+    if state["optimizer"] is not None:
+        optimizer.load_state_dict(state["optimizer"])
+        for group, (_, part) in zip(optimizer.param_groups, parts, strict=True):
+            group["share"] = part  # the recipe's, not the saved one
+    return optimizer
 
 
 @contextmanager

@@ -105,16 +105,8 @@ def train_eyes(
     rng = np.random.default_rng(seed)
     tower = list(tower)
     device = tower[0].device
-    heads = nn.ModuleList(
-        _head(width, v, anchors, nothing=True) for v in (KINDS, COLOURS, SIZES)
-    ).to(device)
-    where = nn.ModuleList(
-        _head(width, v, a)
-        for v, a in (((ROWS, anchors), (COLUMNS, anchors), (_CELLS, None)) if positions else ())
-    ).to(device)
-    whole = nn.ModuleList(_head(width, v, anchors) for v in (PLACES, WEATHERS)).to(device)
-    bags = nn.Linear(width, len(KINDS) * len(COLOURS)).to(device)
-    parameters = [*tower, *(w for m in (heads, where, whole, bags) for w in m.parameters())]
+    heads = _Heads(width, anchors, positions).to(device)
+    parameters = [*tower, *heads.parameters()]
     optimizer = torch.optim.AdamW(
         parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02
     )
@@ -129,34 +121,75 @@ def train_eyes(
         chosen = rng.integers(len(pool), size=batch)
         tokens, pooled = look(chosen)
         target = torch.from_numpy(truth[chosen]).to(device)
-        there = target[..., 0] > 0
-        loss = torch.zeros((), device=device)
-        for n, head in enumerate(heads):
-            flat, wanted = head(tokens).flatten(0, 1), target[..., n].flatten()
-            each = functional.cross_entropy(flat, wanted, reduction="none")
-            # most tokens show nothing: they count less
-            weight = torch.where(wanted > 0, 1.0, 0.25)
-            loss = loss + (each * weight).sum() / weight.sum()
-        for n, head in enumerate(where):
-            assert stands is not None
-            wanted = torch.from_numpy(stands[chosen][..., n]).to(device).flatten()
-            each = functional.cross_entropy(head(tokens).flatten(0, 1), wanted, reduction="none")
-            weight = torch.where(there.flatten(), 1.0, 0.25)
-            loss = loss + (each * weight).sum() / weight.sum()
-        for n, head in enumerate(whole):
-            loss = loss + 0.5 * functional.cross_entropy(
-                head(pooled), torch.from_numpy(settings[chosen][:, n]).to(device)
-            )
-        if held is not None:
-            wanted = torch.from_numpy(held[chosen]).to(device)
-            loss = loss + 20 * functional.binary_cross_entropy_with_logits(bags(pooled), wanted)
+        loss = heads.loss(
+            tokens,
+            pooled,
+            target,
+            torch.from_numpy(settings[chosen]).to(device),
+            None if stands is None else torch.from_numpy(stands[chosen]).to(device),
+            None if held is None else torch.from_numpy(held[chosen]).to(device),
+        )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         if step % 10 == 9:
-            right = heads[0](tokens).argmax(-1)[there] == target[..., 0][there]
+            there = target[..., 0] > 0
+            right = heads.things[0](tokens).argmax(-1)[there] == target[..., 0][there]
             report(step + 1, float(loss.detach()), float(right.float().mean()))
+
+
+class _Heads(nn.Module):
+    """What tokens and pictures are asked while the tower learns: things, where these are, the setting."""
+
+    def __init__(
+        self, width: int, anchors: Mapping[str, torch.Tensor] | None, positions: bool
+    ) -> None:
+        super().__init__()
+        self.things = nn.ModuleList(
+            _head(width, v, anchors, nothing=True) for v in (KINDS, COLOURS, SIZES)
+        )
+        self.where = nn.ModuleList(
+            _head(width, v, a)
+            for v, a in (((ROWS, anchors), (COLUMNS, anchors), (_CELLS, None)) if positions else ())
+        )
+        self.whole = nn.ModuleList(_head(width, v, anchors) for v in (PLACES, WEATHERS))
+        self.bags = nn.Linear(width, len(KINDS) * len(COLOURS))
+
+    def loss(
+        self,
+        tokens: torch.Tensor,
+        pooled: torch.Tensor,
+        target: torch.Tensor,
+        settings: torch.Tensor,
+        stands: torch.Tensor | None,
+        held: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Of ``tokens`` (n, t, width) and ``pooled`` (n, width); ``target`` (n, t, 3) is 0 for nothing.
+
+        ``settings`` (n, 2) are place and weather, ``stands`` (n, t, 3) row, column and cell, ``held``
+        (n, kinds x colours) what is anywhere.
+        """
+        loss = torch.zeros((), device=tokens.device)
+        for n, head in enumerate(self.things):
+            flat, wanted = head(tokens).flatten(0, 1), target[..., n].flatten()
+            each = functional.cross_entropy(flat, wanted, reduction="none")
+            # most tokens show nothing: they count less
+            weight = torch.where(wanted > 0, 1.0, 0.25)
+            loss = loss + (each * weight).sum() / weight.sum()
+        there = target[..., 0] > 0
+        for n, head in enumerate(self.where):
+            assert stands is not None
+            wanted = stands[..., n].flatten()
+            each = functional.cross_entropy(head(tokens).flatten(0, 1), wanted, reduction="none")
+            weight = torch.where(there.flatten(), 1.0, 0.25)
+            loss = loss + (each * weight).sum() / weight.sum()
+        for n, head in enumerate(self.whole):
+            loss = loss + 0.5 * functional.cross_entropy(head(pooled), settings[:, n])
+        if held is not None:
+            of_all = functional.binary_cross_entropy_with_logits(self.bags(pooled), held)
+            loss = loss + 20 * of_all
+        return loss
 
 
 class _Anchored(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,20 +44,6 @@ def open_eyes(
     device = next(model.parameters()).device
     tower = model.model.visual
     words = anchors(model, encoder.tokenizer)
-    seen = Log(out, columns=("step", "loss", "kinds_right"))
-    words_log = Log(out / "words", columns=("step", "loss", "kinds_right"))
-
-    def done(step: int) -> None:
-        if progress:
-            progress(step, steps + words_steps)
-
-    def report_seen(step: int, loss: float, right: float) -> None:
-        seen.add(step, round(loss, 4), round(right, 4))
-        done(step)
-
-    def report_words(step: int, loss: float, right: float) -> None:
-        words_log.add(step, round(loss, 4), round(right, 4))
-        done(steps + step)
 
     def tokens(chosen: NDArray[np.int64]) -> torch.Tensor:
         return look(model, encoder, torch.from_numpy(pool.pixels[chosen]).to(device))
@@ -75,7 +62,7 @@ def open_eyes(
         batch=batch,
         learning_rate=learning_rate,
         seed=seed,
-        report=report_seen,
+        report=_reporter(out, progress, 0, steps + words_steps),
         positions=True,
         anchors=words,
     )
@@ -91,5 +78,19 @@ def open_eyes(
         batch=batch,
         learning_rate=words_learning_rate,
         seed=seed + 1,
-        report=report_words,
+        report=_reporter(out / "words", progress, steps, steps + words_steps),
     )
+
+
+def _reporter(
+    out: Path, progress: Progress | None, before: int, of: int
+) -> Callable[[int, float, float], None]:
+    """Logs (step, loss, share of kinds right) into ``out``; ``before`` steps of ``of`` are already done."""
+    log = Log(out, columns=("step", "loss", "kinds_right"))
+
+    def report(step: int, loss: float, right: float) -> None:
+        log.add(step, round(loss, 4), round(right, 4))
+        if progress:
+            progress(before + step, of)
+
+    return report

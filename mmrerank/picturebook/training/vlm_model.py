@@ -37,11 +37,39 @@ def build(shape: VlmShape, tokenizer: Any) -> tuple[Any, Any]:
     import torch
     import transformers as hf
 
+    model = hf.Qwen2_5_VLForConditionalGeneration(_config(shape, tokenizer))
+    ids = tokenizer.convert_tokens_to_ids
+    with torch.no_grad():
+        # the usual 0.02 leaves a model this narrow at chance for hundreds of steps
+        for name, weight in model.named_parameters():
+            if weight.ndim >= 2:
+                embedding = "embed_tokens" in name or "lm_head" in name
+                weight.mul_(shape.embedding_gain if embedding else shape.init_gain)
+    model.generation_config = hf.GenerationConfig(
+        eos_token_id=[ids("<|im_end|>"), ids("<|endoftext|>")],
+        pad_token_id=ids("<|endoftext|>"),
+        do_sample=False,
+    )
+    size = {"shortest_edge": shape.side**2, "longest_edge": shape.side**2}
+    processor = hf.Qwen2_5_VLProcessor(
+        image_processor=hf.Qwen2VLImageProcessor(
+            patch_size=shape.patch, merge_size=2, temporal_patch_size=2, size=size
+        ),
+        tokenizer=tokenizer,
+        video_processor=hf.Qwen2VLVideoProcessor(patch_size=shape.patch),
+        chat_template=CHAT_TEMPLATE,
+    )
+    return model, processor
+
+
+def _config(shape: VlmShape, tokenizer: Any) -> Any:
+    import transformers as hf
+
     ids = tokenizer.convert_tokens_to_ids
     # head width 32 gives 16 rotary pairs, which time, height and width share
     if shape.hidden // shape.heads != 32:
         raise ValueError("hidden / heads must be 32")
-    config = hf.Qwen2_5_VLConfig(
+    return hf.Qwen2_5_VLConfig(
         text_config={
             "vocab_size": -(-len(tokenizer) // 16) * 16,
             "hidden_size": shape.hidden,
@@ -81,28 +109,6 @@ def build(shape: VlmShape, tokenizer: Any) -> tuple[Any, Any]:
         vision_start_token_id=ids("<|vision_start|>"),
         vision_end_token_id=ids("<|vision_end|>"),
     )
-    model = hf.Qwen2_5_VLForConditionalGeneration(config)
-    with torch.no_grad():
-        # the usual 0.02 leaves a model this narrow at chance for hundreds of steps
-        for name, weight in model.named_parameters():
-            if weight.ndim >= 2:
-                embedding = "embed_tokens" in name or "lm_head" in name
-                weight.mul_(shape.embedding_gain if embedding else shape.init_gain)
-    model.generation_config = hf.GenerationConfig(
-        eos_token_id=[ids("<|im_end|>"), ids("<|endoftext|>")],
-        pad_token_id=ids("<|endoftext|>"),
-        do_sample=False,
-    )
-    size = {"shortest_edge": shape.side**2, "longest_edge": shape.side**2}
-    processor = hf.Qwen2_5_VLProcessor(
-        image_processor=hf.Qwen2VLImageProcessor(
-            patch_size=shape.patch, merge_size=2, temporal_patch_size=2, size=size
-        ),
-        tokenizer=tokenizer,
-        video_processor=hf.Qwen2VLVideoProcessor(patch_size=shape.patch),
-        chat_template=CHAT_TEMPLATE,
-    )
-    return model, processor
 
 
 def embeddings_of(model: Any, tokenizer: Any, texts: Sequence[str]) -> Any:

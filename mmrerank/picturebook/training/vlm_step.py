@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -140,22 +141,8 @@ def loss_of(
     # on a GPU, where starting a computation costs more than doing it, one pass beats two short ones
     first = 0 if batch.ids.is_cuda else shared(batch, image_id)
     cache = DynamicCache(config=model.config.get_text_config()) if first > 8 else None
-    words = model.get_input_embeddings()(batch.ids)
-    if batch.known is not None:
-        words = words.masked_scatter(
-            (batch.ids == image_id)[..., None], _seen(model, batch, encoder, looks).to(words.dtype)
-        )
-    if cache is not None:
-        model.model(
-            inputs_embeds=words[:1, :first],
-            attention_mask=batch.mask[:1, :first],
-            position_ids=positions[:, :1, :first],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        cache.batch_repeat_interleave(len(batch.ids))
-    else:
-        first = 0
+    words = _words_of(model, batch, encoder, looks)
+    first = _prefill(model, batch, words, cache, first)
     glance = glance_weight > 0 and len(batch.ends) > 0
     naming = glance_weight > 0 and len(batch.things) > 0
     out = model.model(
@@ -179,26 +166,61 @@ def loss_of(
         each = torch.where(heavy & (wanted.sum(-1) > 0), spread, each)
     weights = 1.0 + (count_weight - 1.0) * heavy.float()
     loss = (each * weights).sum() / weights.sum()
-    if glance:
+    if glance or naming:
+        side = _side_losses(model, batch, encoder, out.hidden_states[-3:], first)
+        loss = loss + glance_weight * side
+    return loss
+
+
+def _prefill(model: Any, batch: Batch, words: torch.Tensor, cache: Any, first: int) -> int:
+    """Runs the ``first`` tokens, which all rows share, once into ``cache``; how many then need not run."""
+    if cache is None:
+        return 0
+    model.model(
+        inputs_embeds=words[:1, :first],
+        attention_mask=batch.mask[:1, :first],
+        position_ids=batch.positions[:, :1, :first],
+        past_key_values=cache,
+        use_cache=True,
+    )
+    cache.batch_repeat_interleave(len(batch.ids))
+    return first
+
+
+def _side_losses(
+    model: Any, batch: Batch, encoder: Encoder, layers: Sequence[torch.Tensor], first: int
+) -> torch.Tensor:
+    """What images and names should say (`vlm_glance`, `vlm_named`), by the last ``layers`` (B, T, H)."""
+    loss = layers[0].new_zeros(())
+    if len(batch.ends):
         known = words_of(model, encoder.tokenizer)
-        for states in out.hidden_states[-3:-1]:  # after the last layers but two and but one
+        for states in layers[:-1]:  # after the last layers but two and but one
             ends = states[batch.ends[:, 0], batch.ends[:, 1] - first]
-            side = glance_loss(ends, batch.fits, batch.places, known)
-            loss = loss + 0.5 * glance_weight * side
+            loss = loss + 0.5 * glance_loss(ends, batch.fits, batch.places, known)
         if batch.marks is not None:
             # early, for the ends of the images to gather
-            earlier = out.hidden_states[-3:][0]
-            tokens = earlier[batch.ids[:, first:] == image_id]
+            tokens = layers[0][batch.ids[:, first:] == encoder.image_id]
             marks = batch.marks.flatten(0, 1)
             if not marks.isnan().all():
-                loss = loss + glance_weight * named_loss(tokens, marks, known)
-    if naming:
+                loss = loss + named_loss(tokens, marks, known)
+    if len(batch.things):
         # two layers before the last, so that these can use what was seen
-        words = out.hidden_states[-3:][0][batch.things[:, 0], batch.things[:, 1] - first]
-        loss = loss + glance_weight * naming_loss(
-            words, batch.seen, named_words(model, encoder.tokenizer)
-        )
+        words = layers[0][batch.things[:, 0], batch.things[:, 1] - first]
+        loss = loss + naming_loss(words, batch.seen, named_words(model, encoder.tokenizer))
     return loss
+
+
+def _words_of(
+    model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None
+) -> torch.Tensor:
+    """The embeddings (B, T, H) of a batch, with the tower's tokens where images stand."""
+    words: torch.Tensor = model.get_input_embeddings()(batch.ids)
+    if batch.known is None:
+        return words
+    return words.masked_scatter(
+        (batch.ids == encoder.image_id)[..., None],
+        _seen(model, batch, encoder, looks).to(words.dtype),
+    )
 
 
 def _seen(model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None) -> torch.Tensor:
