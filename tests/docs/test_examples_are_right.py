@@ -1,7 +1,7 @@
 """Every example of README and documentation: marked, parsed by the real command line, compiled, and run.
 
-What cannot run here (weights, servers, published data) or takes long (``hand``) is still parsed. The default suite runs the quick
-ones; those on the picture book are `slow`.
+What cannot run here (weights, servers, published data) or takes long (``hand``) is still parsed. The default
+suite runs the quick ones.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _groups(slow: bool) -> list[list[Block]]:
     found: dict[tuple[Path, frozenset[str]], list[Block]] = {}
     for block in every_block():
         wanted = block.needs & RUNS if "hand" not in block.needs else frozenset()
-        if wanted and ("slow" in block.needs or "picture-book" in wanted) is slow:
+        if wanted and ("slow" in block.needs) is slow:
             found.setdefault((block.page, wanted), []).append(block)
     return list(found.values())
 
@@ -124,7 +124,7 @@ def test_quick_examples_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", _groups(slow=True), ids=_id)
-def test_examples_on_the_picture_book_run(
+def test_slow_examples_run(
     group: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -68,9 +68,9 @@ def test_every_kind_of_plug_in_on_the_page_works(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    printed = dict(
-        (part.partition("\n")[0], part.partition("\n")[2]) for part in done.stdout.split("$ ")[1:]
-    )
+    printed = {
+        part.partition("\n")[0]: part.partition("\n")[2] for part in done.stdout.split("$ ")[1:]
+    }
     assert "left out" not in done.stderr
     assert "halves" in printed["mmrerank list methods"]
     assert "bright " in printed["mmrerank list models"]

@@ -29,7 +29,19 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *sorted(p for p in (ROOT / "docs").rglob("*.md")),
 ]
-NEEDS = {"nothing", "photos", "picture-book", "plugins", "hub", "server", "gpu", "data", "make", "slow", "hand"}
+NEEDS = {
+    "nothing",
+    "photos",
+    "picture-book",
+    "plugins",
+    "hub",
+    "server",
+    "gpu",
+    "data",
+    "make",
+    "slow",
+    "hand",
+}
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 _COMMENT = re.compile(r"<!-- (\w+): (.*?) -->\n$")
 _CODE = re.compile(r"`(mmrerank [a-z][^`]*)`")
@@ -48,7 +60,9 @@ class Block:
 
     @property
     def needs(self) -> frozenset[str]:
-        return frozenset(self.value.replace(",", " ").split()) if self.word == "needs" else frozenset()
+        return (
+            frozenset(self.value.replace(",", " ").split()) if self.word == "needs" else frozenset()
+        )
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -119,7 +133,7 @@ def check_command(words: Sequence[str]) -> None:
     assert not extra, f"{' '.join(words)}: {extra} is too much"
     for parameter in command.params:
         value = values.get(parameter.name)
-        kind = parameter.bare_type()
+        kind = parameter.type_descriptor.annotation
         if value is None or not isinstance(kind, type) or not issubclass(kind, Enum | int | float):
             continue  # files need not be there
         for one in value if isinstance(value, list) else [value]:
@@ -141,7 +155,7 @@ def check_python(text: str) -> None:
 
 
 def perform(found: Sequence[Block]) -> str:
-    """Runs blocks in order in the working folder; Python blocks share their names. Returns what was printed."""
+    """Runs blocks in order in the working folder, Python ones with shared names; returns what they print."""
     names: dict[str, Any] = {"__name__": "snippet"}
     printed = []
     for block in found:
