@@ -1,4 +1,7 @@
-"""``mmrerank app``: opens the web page on one index. The page itself is the package `mmrerank_app`."""
+"""Open the web page: search, see before and after, and why.
+
+The page itself is the package `mmrerank_app`.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``mmrerank compare``: runs over the same queries, what differs, how sure that is, and where to look."""
+"""Compare runs: which is better, how sure that is, where and at what cost."""
 
 from __future__ import annotations
 

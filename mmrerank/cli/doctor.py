@@ -1,4 +1,4 @@
-"""``mmrerank doctor``: what is installed, what is missing and the command that mends it. Changes nothing."""
+"""Check the installation, or a language model; says which command fixes what is missing. Changes nothing."""
 
 from __future__ import annotations
 

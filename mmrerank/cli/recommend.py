@@ -1,4 +1,4 @@
-"""``mmrerank recommend``: which methods a backend can run, and what they cost. Judges nothing."""
+"""Say which methods a language model can run, what each costs for one query, and where to begin."""
 
 from __future__ import annotations
 

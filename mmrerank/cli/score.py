@@ -1,4 +1,7 @@
-"""``mmrerank score``: any TREC run against any qrels, by any metric. No benchmark is known here."""
+"""Score a run against qrels.
+
+Any TREC run, any metric; no benchmark is known here.
+"""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.corpus._names import id_of
-from mmrerank.errors import InputError
+from mmrerank.errors import InputError, UsageError
 from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image
 
@@ -47,12 +47,14 @@ def accepts(location: str) -> bool:
     return False
 
 
-def open(location: str, *, vectors: Path | str, ids: Path | str) -> EmbeddingsCorpus:
+def open(location: str, *, vectors: Path | str = "", ids: Path | str = "") -> EmbeddingsCorpus:
     """Images below the folder ``location`` with ``vectors`` (.npy) and ``ids`` (JSONL, key ``image``).
 
     Raises `InputError` naming the row or line when a file is unreadable, the counts differ, a line names no
-    image or one named before, or a vector is zero or not finite.
+    image or one named before, or a vector is zero or not finite; `UsageError` without one of the files.
     """
+    if not vectors or not ids:
+        raise UsageError("vectors made elsewhere need both files: vectors (.npy) and ids (.jsonl)")
     root = Path(os.path.abspath(location))  # noqa: PTH100 - `resolve` would rename a linked folder
     if not root.is_dir():
         raise InputError(f"there is no folder {location!r}")

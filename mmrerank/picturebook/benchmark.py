@@ -16,7 +16,7 @@ from typing import Any
 from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Prepared, Run, Task
 from mmrerank.corpus.folder import open as open_folder
 from mmrerank.embed.open import open_embedder
-from mmrerank.evaluation.benchmarks import _folder
+from mmrerank.evaluation.benchmarks import query_folder
 from mmrerank.evaluation.compare.rendering import Cell, Table
 from mmrerank.evaluation.measure.metrics import relisted
 from mmrerank.evaluation.tasks import one_run
@@ -70,7 +70,7 @@ class PictureBook(Benchmark):
 
     def load(self, data: Path, split: str, options: BookOptions) -> Task:
         """An exported world: its queries and graded truth."""
-        content = _folder.read(data, "demo")
+        content = query_folder.read(data, "demo")
         return Task(
             queries=content.asked,
             qrels=content.qrels,

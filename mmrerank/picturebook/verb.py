@@ -1,4 +1,4 @@
-"""``mmrerank demo``: the whole job on the picture book, which needs no download.
+"""See it work on a drawn picture book; needs no download.
 
 Subcommands write a picture-book world, open the page on it, and measure and train its two models. Each
 imports what it needs when it runs.

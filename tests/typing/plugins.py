@@ -20,7 +20,7 @@ from mmrerank.cli import (
 )
 from mmrerank.cli import eval as eval_verb
 from mmrerank.cli import list as list_verb
-from mmrerank.corpus import folder, webdataset
+from mmrerank.corpus import embeddings, folder, webdataset
 from mmrerank.embed import open_clip, qwen3_vl, unime
 from mmrerank.evaluation.benchmarks import (
     circo,
@@ -79,7 +79,7 @@ STRATEGIES: list[Strategy] = [
 CHATS: list[ChatPlugin] = [openai, oracle, replay, scripted, transformers, vllm]
 EMBEDDERS: list[EmbedderPlugin] = [open_clip, qwen3_vl, unime]
 STORES: list[StorePlugin] = [exact, faiss]
-CORPORA: list[CorpusPlugin] = [folder, webdataset]
+CORPORA: list[CorpusPlugin] = [embeddings, folder, webdataset]
 BENCHMARKS: list[BenchmarkPlugin] = [
     circo, cirr, fashioniq, flickr30k, folder_benchmark, inquire_fullrank, inquire_rerank, mmeb, mrb, mscoco,
     visdial,

@@ -1,4 +1,4 @@
-"""Every module imports on a system without `fcntl`, `resource`, `pwd`, `grp` and `termios`, such as Windows."""
+"""Every module imports without `fcntl`, `resource`, `pwd`, `grp` and `termios`, as on Windows."""
 
 from __future__ import annotations
 

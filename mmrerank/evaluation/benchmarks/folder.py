@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmrerank.benchmark import Answer, Benchmark, Measured, Run, Task
 from mmrerank.errors import UsageError
-from mmrerank.evaluation.benchmarks import _folder
+from mmrerank.evaluation.benchmarks import query_folder
 from mmrerank.evaluation.measure.metrics import measure, split_names
 from mmrerank.evaluation.tasks import one_run
 
@@ -50,7 +50,7 @@ class OwnFolder(Benchmark):
             raise UsageError("the option metrics names none; see `mmrerank list metrics`")
         cuts = [int(k[1]) for n in names if (k := re.search(r"@(\d+)$", n))]
         whole = [n for n in names if not re.search(r"@\d+$", n)]
-        content = _folder.read(data, NAME)
+        content = query_folder.read(data, NAME)
         return FolderTask(
             benchmark=NAME,
             split=split,

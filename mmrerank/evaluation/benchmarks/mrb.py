@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, NoOptions, Run, Task
 from mmrerank.errors import InputError
-from mmrerank.evaluation.benchmarks import _folder
+from mmrerank.evaluation.benchmarks import query_folder
 from mmrerank.evaluation.measure.metrics import measure
 from mmrerank.evaluation.tasks import find_all, how_to_get, one_run
 
@@ -40,8 +40,8 @@ class Mrb(Benchmark):
         lists: dict[str, list[str]] = {}
         parts: dict[str, list[str]] = {}
         for folder in sorted(p for p in data.iterdir() if p.is_dir()):
-            if find_all(folder, *_folder.TABLES):
-                content = _folder.read(folder, NAME, f"{folder.name}/")
+            if find_all(folder, *query_folder.TABLES):
+                content = query_folder.read(folder, NAME, f"{folder.name}/")
                 asked |= content.asked
                 qrels |= content.qrels
                 lists |= content.lists
