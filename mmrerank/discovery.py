@@ -210,6 +210,7 @@ def _loaded(kind: str, name: str, where: str) -> Any:
     return module
 
 
+_COMMAND = re.compile(r"mmrerank [^:]*: ")
 _DOCSTRING = re.compile(r"""\s*(?:#[^\n]*\s*)*[rR]?("{3}|'{3})(.*?)\1""", re.DOTALL)
 
 
@@ -217,14 +218,16 @@ _DOCSTRING = re.compile(r"""\s*(?:#[^\n]*\s*)*[rR]?("{3}|'{3})(.*?)\1""", re.DOT
 def about(kind: str, name: str) -> str:
     """The first sentence of a plug-in's file, which is not run: a listing must not need what it needs.
 
-    A file that cannot be read costs one warning.
+    The command that it may begin with is left out. A file that cannot be read costs one warning.
     """
     try:
         found = _DOCSTRING.match(_source(kind, name))
     except UsageError as error:
         warn(kind, name, error)
         return ""
-    return first_sentence(found[2]) if found else ""
+    line = first_sentence(found[2]) if found else ""
+    start = _COMMAND.match(line)
+    return line if start is None else line[start.end()].upper() + line[start.end() + 1 :]
 
 
 @cache

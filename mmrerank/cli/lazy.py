@@ -5,7 +5,6 @@ Imports no plug-in and no command.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +33,7 @@ class LazyGroup(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self._places = {get_command_name(n): n for n in discovery.names(self.kind)}
-        lines = {c: _line(discovery.about(self.kind, n)) for c, n in self._places.items()}
+        lines = {c: discovery.about(self.kind, n) for c, n in self._places.items()}
         own = {c: TyperCommand(c, help=lines[c]) for c in (*self.first, *lines) if c in lines}
         self.commands = {**own, **self.commands}
 
@@ -97,12 +96,6 @@ def _guarded(command: Any) -> Any:
     for inner in command.commands.values() if isinstance(command, TyperGroup) else ():
         _guarded(inner)
     return command
-
-
-def _line(about: str) -> str:
-    """The first sentence of a file as a help text: without the command that it may begin with."""
-    text = re.sub(r"^mmrerank [^:]*: ", "", about)
-    return text[:1].upper() + text[1:]
 
 
 def example(lines: str) -> str:
