@@ -163,5 +163,5 @@ def _fastest(device: str) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
     # Emulated bfloat16 is slower than float32, so only real instructions count.
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    native = any(getattr(torch.cpu, name, bool)() for name in probes)  # private, not in every torch
+    native = any(vars(torch.cpu).get(name, bool)() for name in probes)  # private
     return "bfloat16" if device == "cpu" and native else "float32"
