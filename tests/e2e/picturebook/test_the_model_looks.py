@@ -41,10 +41,12 @@ class Blindfold(Chat):
                 return part
             return Part(image=next(other) if self.shuffled else self.grey)
 
-        def told(message: Message) -> Message:
+        def changed(message: Message) -> Message:
             return replace(message, parts=tuple(map(change, message.parts)))
 
-        return self.inner.reply([replace(a, messages=tuple(map(told, a.messages))) for a in asks])
+        return self.inner.reply(
+            [replace(a, messages=tuple(map(changed, a.messages))) for a in asks]
+        )
 
 
 @pytest.fixture(scope="module")
