@@ -53,7 +53,7 @@ def test_mistakes_are_named_before_any_work(
         ("demo", "export", tmp_path / "d", "--seed", -5),
         ("eval", "demo", "--seed", -1),
     ):
-        assert "--seed" in run(*asked, code=2).stderr
+        assert "seed" in run(*asked, code=2).stderr
     assert "--query is empty" in run("demo", "--query", " ", code=2).stderr
     file = tmp_path / "reports"
     file.write_text("mine")

@@ -25,7 +25,7 @@ class Blindfold(Chat):
     def __init__(self, shuffled: bool) -> None:
         self.inner: Chat = open_chat("bundled")
         self.spec, self.domain = self.inner.spec, self.inner.domain
-        self.capabilities = self.inner.capabilities
+        self.capabilities, self.prompts = self.inner.capabilities, self.inner.prompts
         self.shuffled = shuffled
         file = io.BytesIO()
         Pillow.new("RGB", (384, 384), (128, 128, 128)).save(file, "PNG")
