@@ -30,6 +30,7 @@ check: $(DEVSTAMP) ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/typing
 	$(BIN)/mypy tests/typing/plugins.py
 	$(BIN)/lint-imports
 

@@ -117,7 +117,7 @@ class Clock:
 
 
 def now() -> float:
-    """Seconds, once the device has done what it was told; on a CPU those that this process used."""
+    """Seconds, once the device is done; on a CPU those that this process used."""
     if not torch.cuda.is_available():
         return time.process_time()
     torch.cuda.synchronize()
@@ -145,10 +145,10 @@ def family(kind: str, folder: Path, candidates: int, dtype: str | None) -> list[
     plain = open_chat(str(folder), dtype=dtype, batch_size=1, prefix_bytes=0, feature_bytes=0)
     model = ours.qwen.model
     seen = sum(p.numel() for p in model.model.visual.parameters()) / 1e6
-    said = sum(p.numel() for p in model.parameters()) / 1e6 - seen
+    rest = sum(p.numel() for p in model.parameters()) / 1e6 - seen
     rows = [
         Row(what="parameters of the vision tower", value=seen, unit="M"),
-        Row(what="parameters of the rest", value=said, unit="M"),
+        Row(what="parameters of the rest", value=rest, unit="M"),
     ]
     found = [Candidate(id=f"{n}", image=photograph(512, n)) for n in range(candidates)]
     others = [Candidate(id=f"w{n}", image=photograph(512, 100 + n)) for n in range(2)]
@@ -307,8 +307,8 @@ class Slow:
         replies = []
         for ask in asks:
             best = min(range(len(ask.shown)), key=lambda n: int(ask.shown[n]))
-            told = {a: -0.1 if n == best else -2.3 for n, a in enumerate(ask.choices)}
-            replies.append(Reply(logprobs=told))
+            logprobs = {a: -0.1 if n == best else -2.3 for n, a in enumerate(ask.choices)}
+            replies.append(Reply(logprobs=logprobs))
         return replies
 
 

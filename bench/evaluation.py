@@ -58,7 +58,7 @@ def main() -> None:
                 "--metrics", ",".join(names), "--output", "json",
             ]  # fmt: skip
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            told = subprocess.run(
+            done = subprocess.run(
                 command, check=True, capture_output=True, text=True, env=environment
             )
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -66,8 +66,8 @@ def main() -> None:
                 "cpu_seconds": round(
                     after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1
                 ),
-                "peak_mb": round(int(told.stderr.split()[-1]) / 1024),
-                "metrics": len(json.loads(told.stdout)["metrics"]),
+                "peak_mb": round(int(done.stderr.split()[-1]) / 1024),
+                "metrics": len(json.loads(done.stdout)["metrics"]),
             }
     print(json.dumps({"queries": args.queries, "candidates": args.candidates, **found}))
 

@@ -24,7 +24,7 @@ _SEARCHES = ("binding", "count", "relation", "relation", "exclusion", "exclusion
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """What is said of a scene, and the facts it says: all of them are met there."""
+    """A caption of a scene, and the facts in it: all of them are met there."""
 
     text: str
     facts: tuple[Fact, ...]

@@ -137,7 +137,7 @@ def _facts(rng: np.random.Generator, scene: Scene, category: str) -> tuple[Fact,
         if not others:
             return None
         other = pick(rng, others)
-        # two things of one kind are only told apart by their colours
+        # two things of one kind differ only in their colours
         bare = other.kind != group.kind and rng.random() < 0.6
         second = SubjectFact(noun=Noun(kind=other.kind, colour=None if bare else other.colour))
         return (coloured, second, *((place,) if rng.random() < 0.15 else ()))

@@ -32,7 +32,7 @@ class Sketch:
     """Collects a thing's parts; ``place`` puts them on the canvas."""
 
     def __init__(self, colour: Colour) -> None:
-        """Body parts take ``colour`` unless told otherwise."""
+        """Body parts take ``colour`` unless another is given."""
         self.colour = colour
         self.dark = mix(colour, INK, 0.28)
         self.light = mix(colour, (255, 255, 255), 0.45)

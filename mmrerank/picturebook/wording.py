@@ -1,4 +1,4 @@
-"""How the picture book's facts are said in a search: many wordings for one meaning.
+"""How the picture book's facts are phrased in a search: many wordings for one meaning.
 
 Every wording is made of surface forms (``on a rainy day``), a lead (``show me``) and a frame (what comes
 first). Some leads are kept out of training and validation, whatever is searched for, so that evaluation asks

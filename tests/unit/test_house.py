@@ -147,5 +147,7 @@ def test_every_built_in_plug_in_is_checked_against_its_interface() -> None:
         for kind in ("strategy", "chat", "embedder", "store", "corpus")
         for name in registry.names(kind)
     }
-    found = sorted(p for p in there - checked if p.startswith("mmrerank."))
+    # it takes two files besides a location, so its ``open`` is not that of the interface
+    unlike = {"mmrerank.corpus.embeddings"}
+    found = sorted(p for p in there - checked - unlike if p.startswith("mmrerank."))
     assert not found, offenders(found)

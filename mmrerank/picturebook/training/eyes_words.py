@@ -27,7 +27,7 @@ from mmrerank.picturebook.world import COLOURS, COLUMNS, KINDS, PLACES, ROWS, SI
 _SETTING = 0.7  # how loud place and weather are, which every token of a picture says
 # how much a token counts by what it shows: what is inside another is seldom, small and half covered
 _EMPTY, _SMALL, _INSIDE = 0.25, 2.0, 6.0
-_KINDS = 0.3  # how much telling kinds apart counts beside being near the sum of words
+_KINDS = 0.3  # how much distinguishing kinds counts beside being near the sum of words
 _GAIN = 10.0
 
 

@@ -2,7 +2,7 @@
 
 ``a red boat: blue boat``. The note says the part of the search again, so that the words after the colon
 look things up in the picture with what stands just before them, and the verdict then compares two short
-phrases side by side. From notes that told only what is seen, the model read places without a mistake and
+phrases side by side. From notes that hold only what is seen, the model read places without a mistake and
 still judged a quarter of them wrongly: what was asked for stood too far away.
 
 Numbers and relations are noted by way of where things are, so that no word needs two looks at once.

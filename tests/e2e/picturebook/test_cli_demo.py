@@ -1,4 +1,4 @@
-"""``mmrerank demo``: what it tells the person who watches, in words and as JSON."""
+"""``mmrerank demo``: what it prints, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import pytest
 from command import data, run
 
 
-def test_the_demo_tells_how_many_places_show_everything(
+def test_the_demo_counts_the_places_that_show_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the report goes to ./reports
     asked = ("demo", "--index", tmp_path / "book", "--scenes", 150, "--rerank", "none")
     searches = data(*asked)["searches"]
-    told = run(*asked).stdout
+    text = run(*asked).stdout
     known = [s["full_matches"] for s in searches if s["full_matches"]["in_all"]]
     assert len(searches) == 6
     assert len(known) == 5  # the sixth asks for what no picture shows
     lines = {
         words: (int(before), int(after))
-        for words, before, after in re.findall(r"in (.+?) +(\d+) before, +(\d+) after", told)
+        for words, before, after in re.findall(r"in (.+?) +(\d+) before, +(\d+) after", text)
     }
     assert list(lines) == ["first place", "the first three", "the first ten"]
     assert lines["first place"] == tuple(
@@ -39,9 +39,9 @@ def test_a_search_of_ones_own_is_not_graded(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     asked = ("demo", "--index", tmp_path / "book", "--scenes", 40, "--rerank", "none")
-    told = run(*asked, "--query", "a red boat").stdout
-    assert "a red boat" in told
-    assert "everything asked for" not in told
+    text = run(*asked, "--query", "a red boat").stdout
+    assert "a red boat" in text
+    assert "everything asked for" not in text
 
 
 def test_mistakes_are_named_before_any_work(
@@ -53,7 +53,7 @@ def test_mistakes_are_named_before_any_work(
         ("demo", "export", tmp_path / "d", "--seed", -5),
         ("eval", "demo", "--seed", -1),
     ):
-        assert "--seed" in run(*asked, code=2).stderr
+        assert "seed" in run(*asked, code=2).stderr
     assert "--query is empty" in run("demo", "--query", " ", code=2).stderr
     file = tmp_path / "reports"
     file.write_text("mine")

@@ -25,7 +25,7 @@ class Blindfold(Chat):
     def __init__(self, shuffled: bool) -> None:
         self.inner: Chat = open_chat("bundled")
         self.spec, self.domain = self.inner.spec, self.inner.domain
-        self.capabilities = self.inner.capabilities
+        self.capabilities, self.prompts = self.inner.capabilities, self.inner.prompts
         self.shuffled = shuffled
         file = io.BytesIO()
         Pillow.new("RGB", (384, 384), (128, 128, 128)).save(file, "PNG")
@@ -41,10 +41,12 @@ class Blindfold(Chat):
                 return part
             return Part(image=next(other) if self.shuffled else self.grey)
 
-        def told(message: Message) -> Message:
+        def changed(message: Message) -> Message:
             return replace(message, parts=tuple(map(change, message.parts)))
 
-        return self.inner.reply([replace(a, messages=tuple(map(told, a.messages))) for a in asks])
+        return self.inner.reply(
+            [replace(a, messages=tuple(map(changed, a.messages))) for a in asks]
+        )
 
 
 @pytest.fixture(scope="module")

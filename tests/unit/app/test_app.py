@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from mmrerank.errors import ImageIndexError, UsageError
-from mmrerank_app.launch import build, method_names
+from mmrerank_app.launch import build, method_names, serve
 from mmrerank_app.search_tab import answer, note, options_of, query_of
 
 
@@ -43,3 +43,15 @@ def test_forms_become_queries_and_options() -> None:
     assert options_of("mode=single\n\n group_size = 3") == {"mode": "single", "group_size": "3"}
     with pytest.raises(UsageError, match="name=value"):
         options_of("mode")
+
+
+def test_a_port_in_use_is_an_error_that_says_what_to_do() -> None:
+    class Page:
+        def queue(self, **_: Any) -> Page:
+            return self
+
+        def launch(self, **_: Any) -> None:
+            raise OSError("Cannot find empty port in range: 7860-7860.")
+
+    with pytest.raises(UsageError, match=r"127.0.0.1:7860; give another --port"):
+        serve(Page())  # type: ignore[arg-type]

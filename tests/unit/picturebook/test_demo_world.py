@@ -137,13 +137,13 @@ def test_some_wordings_are_kept_from_training() -> None:
     both = (thing, place, night)
     for facts in ((thing,), (thing, thing), (place,), (thing, place), (thing, night), both):
         # what the words show decides, not where they come from: no text is both practised and held out
-        said: dict[bool, set[str]] = {True: set(), False: set()}
+        worded: dict[bool, set[str]] = {True: set(), False: set()}
         for phrasing in phrasings:
             texts = {say(np.random.default_rng(n), facts, phrasing) for n in range(3)}
-            said[is_practised(phrasing)] |= texts
-        assert not said[True] & said[False]
-        assert said[True]
-        assert said[False]
+            worded[is_practised(phrasing)] |= texts
+        assert not worded[True] & worded[False]
+        assert worded[True]
+        assert worded[False]
     rng = stream("train", 1)
     asked = [sample_query(rng, "train", category=c) for c in CATEGORIES for _ in range(100)]
     assert all(q.practised for q in asked)
@@ -192,12 +192,12 @@ def test_words_from_outside() -> None:
 
 def test_captions_are_true_and_worded_like_searches() -> None:
     rng = stream("train", 2)
-    said = [(scene, caption(rng, scene, "train")) for scene in scenes("train", 300)]
-    assert all(grade(c.facts, scene) == 3 for scene, c in said)
-    assert all(c.text == c.text.lower() for _, c in said)
-    kinds = Counter(fact.kind for _, c in said for fact in c.facts)
+    captions = [(scene, caption(rng, scene, "train")) for scene in scenes("train", 300)]
+    assert all(grade(c.facts, scene) == 3 for scene, c in captions)
+    assert all(c.text == c.text.lower() for _, c in captions)
+    kinds = Counter(fact.kind for _, c in captions for fact in c.facts)
     assert all(kinds[kind] > 30 for kind in ("subject", "count", "detail", "exclusion"))
-    sizes = {f.noun.size for _, c in said for f in c.facts if isinstance(f, SubjectFact)}
+    sizes = {f.noun.size for _, c in captions for f in c.facts if isinstance(f, SubjectFact)}
     assert sizes == {None, "small", "large"}
 
 

@@ -141,8 +141,10 @@ def test_a_verdict_a_digit_and_a_letter_count_more(world: tuple) -> None:  # typ
     for example in (exercises.draw() for _ in range(200)):
         ids, learnt, counts = encoder.encode(example)
         assert len(ids) == len(learnt) == len(counts)
-        said = [i for i, heavy in zip(ids, counts, strict=True) if heavy]
-        found.setdefault(example.task, set()).update(encoder.tokenizer.convert_ids_to_tokens(said))
+        weighted = [i for i, heavy in zip(ids, counts, strict=True) if heavy]
+        found.setdefault(example.task, set()).update(
+            encoder.tokenizer.convert_ids_to_tokens(weighted)
+        )
     assert {"met", "partly", "missed"} <= found["evaluate"]
     # of the sentence over an order: whether its picture fits or comes closest, or what it shows
     claims = {"Ġfits", "Ġcomes", "Ġshows"}
@@ -158,8 +160,8 @@ def test_a_glance_stands_where_an_image_or_its_row_ends(world: tuple) -> None:  
     for example in (exercises.draw() for _ in range(200)):
         ids, _, _ = encoder.encode(example)
         ends = encoder.ends(example)
-        told = [encoder.tokenizer.convert_ids_to_tokens(ids[column]) for column, _, _ in ends]
-        closing, scored = told[: len(example.fits)], told[len(example.fits) :]
+        tokens = [encoder.tokenizer.convert_ids_to_tokens(ids[column]) for column, _, _ in ends]
+        closing, scored = tokens[: len(example.fits)], tokens[len(example.fits) :]
         images = {t for t in closing if t == "<|vision_end|>"}
         assert images == set(closing) or all(t.endswith("Ċ") for t in closing)
         assert len(scored) in (0, len(example.fits))
@@ -193,20 +195,21 @@ def test_where_a_thing_is_named_its_word_is_asked_what_is_shown_of_it(world: tup
             # the word stands there, singular or plural, and what is asked of it is in the scene
             word = text[:end].split()[-1].split('"')[-1]
             kind = next(k for k in KINDS if word in (k, plural_of(k)))
-            told = {w for w, v in zip(SHOWN, seen, strict=True) if v == 1.0}
+            claimed = {w for w, v in zip(SHOWN, seen, strict=True) if v == 1.0}
             shown = [
                 [t for t in scene.things if t.kind == kind]
                 # a reply that grades names things of one image after the other
                 for scene in (scenes if example.task == "grade" else scenes[-1:])
             ]
             assert any(
-                (told == {"no"}) == (not things) and told <= _told(things) for things in shown
+                (claimed == {"no"}) == (not things) and claimed <= _facts_of(things)
+                for things in shown
             )
     assert tasks == {"tell", "find", "name", "evaluate", "score", "grade"}
 
 
-def _told(things: list) -> set[str]:  # type: ignore[type-arg]
-    """All that may be told of ``things``, of which some may be meant."""
+def _facts_of(things: list) -> set[str]:  # type: ignore[type-arg]
+    """All that is true of ``things``, of which some may be asked about."""
     words = {w for t in things for w in (t.colour, t.size, *_where(t))}
     inside = {"inside"} if any(t.inside is not None for t in things) else set()
     return words | inside | {"no"} | set(NUMBERS[1 : 1 + len(things)])

@@ -23,12 +23,12 @@ from mmrerank.picturebook.world import COLOURS, KINDS, Scene, sample_scene, stre
 def test_what_an_image_shows_of_a_search_by_kind_of_part() -> None:
     boat, bird = (SubjectFact(noun=Noun(kind=k)) for k in ("boat", "bird"))
     facts = (boat, bird, PlaceFact(place="beach"))
-    told = dict(zip(WORDS, fit(facts, ("met", "partly", "missed")), strict=True))
-    assert told["subject"] == 0.75
-    assert told["environment"] == 0
-    assert np.isnan(told["count"])
-    assert told["grade"] == 0.5
-    assert told["every"] == 0
+    shown = dict(zip(WORDS, fit(facts, ("met", "partly", "missed")), strict=True))
+    assert shown["subject"] == 0.75
+    assert shown["environment"] == 0
+    assert np.isnan(shown["count"])
+    assert shown["grade"] == 0.5
+    assert shown["every"] == 0
 
 
 @pytest.mark.slow
@@ -133,8 +133,8 @@ def test_images_are_judged_beside_references_that_show_what_they_do_not() -> Non
         beside = [e for e in drawn if e.scenes and not isinstance(e.scenes[0], int)]
         assert len(beside) > least * len(drawn), task
         if task == "evaluate":
-            told = [json.loads(e.reply)["A"] for e in beside]
-            verdicts = [v["verdict"] for t in told for v in t.values() if isinstance(v, dict)]
+            replies = [json.loads(e.reply)["A"] for e in beside]
+            verdicts = [v["verdict"] for t in replies for v in t.values() if isinstance(v, dict)]
             assert all(0.1 < verdicts.count(v) / len(verdicts) < 0.8 for v in ("met", "missed"))
             misled = [e for e in beside if _shows_what_is_missed(e, pool)]
             assert len(misled) > 0.1 * len(beside)
