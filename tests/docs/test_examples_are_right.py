@@ -27,6 +27,8 @@ from snippets import (
     perform,
 )
 
+from mmrerank import registry
+
 SHELL = ("bash", "console")
 RUNS = frozenset({"nothing", "photos", "picture-book"})
 """What blocks may need that are run here; `test_plugins_page` runs those that need plug-ins."""
@@ -153,6 +155,13 @@ def test_prompts_that_are_shown_are_the_real_ones() -> None:
     for block in marked("prompt"):
         real = ROOT / "mmrerank/rerank/prompts" / f"{block.value}.md"
         assert block.text.strip() == real.read_text("utf-8").strip()
+
+
+def test_the_readme_names_every_method() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.partition("## Methods")[2].partition("## Published")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(registry.names("strategy")) - {"none"}
 
 
 def test_the_readme_is_short_and_names_no_machine() -> None:
