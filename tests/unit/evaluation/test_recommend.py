@@ -148,7 +148,7 @@ def test_the_method_in_the_tutorial_runs(
     block, names = tutorial_method()
     method = block[block.index("def ") :].split("\n\n")[0]
     assert len([line for line in method.splitlines() if line.strip()]) <= 10
-    assert [h.id for h in names["result"]][0] == "a red boat"
+    assert next(h.id for h in names["result"]) == "a red boat"
     images = sorted(Path("photos").glob("*.png"))
     result = Reranker(names["halves"], chat="bundled").rank("a red boat", images)
     assert sorted(h.id for h in result) == [f"photos/{n}.png" for n in range(8)]
