@@ -46,6 +46,11 @@ def _table(head: list[str], rows: list[list[Any]]) -> str:
     return "\n".join([line(head), line(["---"] * len(head)), *map(line, rows)])
 
 
+def _text(value: str) -> str:
+    """Text that is no Markdown."""
+    return " ".join(value.split()).replace("*", "\\*").replace("<", "&lt;")
+
+
 def _code(value: Any) -> str:
     return f"`{value}`" if value not in ("", None) else ""
 
@@ -148,8 +153,8 @@ def published() -> str:
             continue
         body = yaml.safe_load(path.read_text("utf-8"))
         name = path.name.removesuffix(".yaml").replace("_", "-")
-        parts += [f"### {name}", f"Source: {body.get('source') or 'none'}."]
-        parts += [f"How to get it: {' '.join(body['get'].split())}"] if body.get("get") else []
+        parts += [f"### {name}", f"Source: {_text(body.get('source') or 'none')}."]
+        parts += [f"How to get it: {_text(body['get'])}"] if body.get("get") else []
         rows = body.get("published") or []
         if rows:
             parts.append(_figures(rows))

@@ -28,7 +28,11 @@ PER_IMAGE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """Money per million tokens, in whatever currency."""
+    """Money per million tokens, in whatever currency.
+
+    >>> Price(input=0.15, output=0.60).of(8000, 400)
+    0.00144
+    """
 
     input: float
     output: float
@@ -54,6 +58,9 @@ class Budget:
     """Limits; None is no limit. ``tokens`` count in and out, ``seconds`` are wall time from the start.
 
     ``money`` needs a ``price``. Raises `UsageError` for a limit that is negative or not a number.
+
+    >>> Budget.parse("calls=40,seconds=30") == Budget(calls=40, seconds=30)
+    True
     """
 
     calls: int | None = None

@@ -57,6 +57,10 @@ class Ask:
     model's hidden states after reading the messages; see `Reply.states`. With ``think``, the model first
     writes at most ``max_tokens`` tokens of thoughts (they come back as the text), and the choices are read
     after those: that takes ``generate`` as well.
+
+    >>> said = Message(role="user", parts=(Part(text="Is this a boat? Answer yes or no."),))
+    >>> Ask(messages=(said,), choices=("yes", "no")).needs
+    'choice_logprobs'
     """
 
     messages: tuple[Message, ...]

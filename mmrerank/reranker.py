@@ -46,6 +46,10 @@ class Reranker:
     ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an `ImageSearch`) is what
     methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
     when the backend cannot do what the method needs.
+
+    >>> texts = [{"id": name, "text": name} for name in ("a house", "a red boat")]
+    >>> [hit.id for hit in Reranker("pointwise", "oracle").rank("a red boat", texts)]
+    ['a red boat', 'a house']
     """
 
     def __init__(

@@ -18,6 +18,11 @@ class SearchResult:
     ``first`` holds as many candidates in first-stage order: what stood there before. ``no_match`` is
     true when images were graded and none met every part of the query (or nothing was found at all).
     ``degraded`` is true when some judgements failed, so that the first-stage order stands there.
+
+    >>> from mmrerank import Reranker
+    >>> result = Reranker("pointwise", "oracle").rank("a boat", [{"id": "a boat", "text": "a boat"}])
+    >>> [(hit.rank, hit.id) for hit in result], result.usage.calls, result.degraded
+    ([(1, 'a boat')], 0, False)
     """
 
     query: Query

@@ -25,6 +25,9 @@ class ImageSearch:
     """Search over one index.
 
     Models are opened when first needed: opening an index and searching with given vectors loads none.
+
+    >>> search = ImageSearch.open("photos", chat="qwen2.5-vl-7b")  # doctest: +SKIP
+    >>> [hit.id for hit in search.search("a red boat", rerank="cotrr")]  # doctest: +SKIP
     """
 
     def __init__(

@@ -33,6 +33,9 @@ class Image:
     Exactly one of ``path`` and ``data`` is set. ``offset`` and ``length`` (bytes) select a span of
     ``path``, such as a member of a tar shard. ``sha256`` (hex, of the encoded bytes), ``width`` and
     ``height`` (pixels, after orientation) are filled in where they are known.
+
+    >>> Image(data=b"the bytes of a file").digest[:8]
+    '0f599b94'
     """
 
     path: Path | None = None
@@ -65,7 +68,11 @@ class Image:
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
-    """What is looked for: words, images, words that must not apply, and earlier turns of a dialogue."""
+    """What is looked for: words, images, words that must not apply, and earlier turns of a dialogue.
+
+    >>> Query(text="and a ball", turns=("a dog",), exclude=("people",)).kind
+    'dialogue'
+    """
 
     text: str = ""
     images: tuple[Image, ...] = ()
@@ -95,7 +102,11 @@ class Query:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """Something that can be ranked: an image, a text, or both, with its first-stage score."""
+    """Something that can be ranked: an image, a text, or both, with its first-stage score.
+
+    >>> Candidate(id="boat", image=Image(path=Path("boat.jpg")), score=0.31).id
+    'boat'
+    """
 
     id: str
     image: Image | None = None
@@ -110,7 +121,11 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Component:
-    """One part of a query. For an exclusion (``excluded``) the requirement is that it does not appear."""
+    """One part of a query. For an exclusion (``excluded``) the requirement is that it does not appear.
+
+    >>> Component(id="c2", kind="exclusion", text="no people").excluded
+    True
+    """
 
     id: str
     kind: ComponentKind
@@ -142,7 +157,11 @@ class Assessment:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Why an order is what it is: components, assessments by candidate id, and a reason for the whole."""
+    """Why an order is what it is: components, assessments by candidate id, and a reason for the whole.
+
+    >>> Explanation(assessments={"boat": Assessment(grade=2)}).no_match
+    True
+    """
 
     components: tuple[Component, ...] = ()
     assessments: Mapping[str, Assessment] = field(default_factory=dict)
@@ -189,7 +208,12 @@ class Repairs:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Candidates in order, each id once. The rank is the position (the first is rank 1)."""
+    """Candidates in order, each id once. The rank is the position (the first is rank 1).
+
+    >>> ranking = Ranking(tuple(Candidate(id=i, text="") for i in "abc"))
+    >>> ranking.reorder(["c", "z", "a"])[0].ids
+    ('c', 'a', 'b')
+    """
 
     candidates: tuple[Candidate, ...]
 
@@ -248,6 +272,9 @@ class Hit:
     """One line of a result. ``score`` is the first stage's; ranks start at 1.
 
     ``first_rank`` is None for an image that a method found beyond the first candidates.
+
+    >>> Hit(candidate=Candidate(id="boat", text="a boat", score=0.3), rank=1, first_rank=4).score
+    0.3
     """
 
     candidate: Candidate

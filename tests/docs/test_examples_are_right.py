@@ -10,7 +10,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import numpy as np
 import pytest
 from snippets import (
     NEEDS,
@@ -23,9 +22,12 @@ from snippets import (
     commands,
     every_block,
     inline_commands,
+    lay_out_photos,
     marked,
     perform,
 )
+
+from mmrerank import registry
 
 SHELL = ("bash", "console")
 RUNS = frozenset({"nothing", "photos", "picture-book"})
@@ -118,7 +120,7 @@ def test_quick_examples_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if "photos" in group[0].needs:
-        lay_out(request.getfixturevalue("photos"), tmp_path)
+        lay_out_photos(request.getfixturevalue("photos"), tmp_path)
     perform(group)
 
 
@@ -131,28 +133,17 @@ def test_slow_examples_run(
     perform(group)
 
 
-def lay_out(source: Path, folder: Path) -> None:
-    """The photographs under short names, their vectors, and those of their captions as queries."""
-    import json
-
-    (folder / "photos").mkdir()
-    rows = [
-        json.loads(line) for line in (source / "captions.jsonl").read_text("utf-8").splitlines()
-    ]
-    names = [re.sub(r"^(\d{3})_.*", r"\1.jpg", row["image"]) for row in rows]
-    for name, row in zip(names, rows, strict=True):
-        (folder / "photos" / name).symlink_to(source / "images" / row["image"])
-    (folder / "ids.jsonl").write_text("".join(json.dumps({"image": n}) + "\n" for n in names))
-    np.save(folder / "vectors.npy", np.load(source / "clip_vitb32_image.npy"))
-    queries = np.load(source / "clip_vitb32_text.npy")
-    np.save(folder / "queries.npy", queries / np.linalg.norm(queries, axis=1, keepdims=True))
-    (folder / "captions.txt").write_text("\n".join(row["caption"] for row in rows))
-
-
 def test_prompts_that_are_shown_are_the_real_ones() -> None:
     for block in marked("prompt"):
         real = ROOT / "mmrerank/rerank/prompts" / f"{block.value}.md"
         assert block.text.strip() == real.read_text("utf-8").strip()
+
+
+def test_the_readme_names_every_method() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.partition("## Methods")[2].partition("## Published")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(registry.names("strategy")) - {"none"}
 
 
 def test_the_readme_is_short_and_names_no_machine() -> None:

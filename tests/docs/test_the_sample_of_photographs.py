@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command import run
-from snippets import marked
-from test_examples_are_right import lay_out
+from snippets import lay_out_photos, marked
 
 from mmrerank import ImageSearch
 from mmrerank.chat.fakes.scripted import Scripted
@@ -59,7 +58,7 @@ def person(ask: Ask) -> Any:
 def test_it_is_what_the_program_prints(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lay_out(photos, tmp_path)
+    lay_out_photos(photos, tmp_path)
     run(
         "index", tmp_path / "photos", "--vectors", tmp_path / "vectors.npy", "--ids", tmp_path / "ids.jsonl",
         "--embedder", Captions.spec, "--index", tmp_path / "index",

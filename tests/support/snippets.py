@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -17,6 +18,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from command import run
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -169,3 +171,19 @@ def perform(found: Sequence[Block]) -> str:
                 done = subprocess.run(words, capture_output=True, text=True, check=True)
                 printed.append(done.stdout)
     return "\n".join(printed)
+
+
+def lay_out_photos(source: Path, folder: Path) -> None:
+    """The photographs under short names, their vectors, and those of their captions as queries."""
+    (folder / "photos").mkdir()
+    rows = [
+        json.loads(line) for line in (source / "captions.jsonl").read_text("utf-8").splitlines()
+    ]
+    names = [re.sub(r"^(\d{3})_.*", r"\1.jpg", row["image"]) for row in rows]
+    for name, row in zip(names, rows, strict=True):
+        (folder / "photos" / name).symlink_to(source / "images" / row["image"])
+    (folder / "ids.jsonl").write_text("".join(json.dumps({"image": n}) + "\n" for n in names))
+    np.save(folder / "vectors.npy", np.load(source / "clip_vitb32_image.npy"))
+    queries = np.load(source / "clip_vitb32_text.npy")
+    np.save(folder / "queries.npy", queries / np.linalg.norm(queries, axis=1, keepdims=True))
+    (folder / "captions.txt").write_text("\n".join(row["caption"] for row in rows))

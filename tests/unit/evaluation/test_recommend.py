@@ -1,4 +1,4 @@
-"""What `recommend` says of methods, several results made one, and the README's method of one's own."""
+"""What `recommend` says of methods, several results made one, and the tutorial's method of one's own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import re
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,39 +127,44 @@ def test_only_like_is_combined_with_like() -> None:
 # --- methods of one's own ----------------------------------------------------------------------------
 
 
-def python_blocks() -> list[str]:
-    text = (ROOT / "README.md").read_text("utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+def tutorial_method() -> tuple[str, dict[str, Any]]:
+    """The tutorial's own words, and what they define."""
+    text = (ROOT / "docs/tutorials/method.md").read_text("utf-8")
+    (block,) = [
+        b for b in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "yield from" in b
+    ]
+    names: dict[str, Any] = {}
+    exec(block, names)
+    return block, names
 
 
-def test_the_method_in_the_readme_runs(
+def test_the_method_in_the_tutorial_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     for n, scene in enumerate(evaluation_scenes(4, 8)):
         render(scene, 128).save(f"photos/{n}.png")
-    (block,) = [b for b in python_blocks() if "yield from" in b]
+    block, names = tutorial_method()
     method = block[block.index("def ") :].split("\n\n")[0]
     assert len([line for line in method.splitlines() if line.strip()]) <= 10
-    names: dict[str, object] = {}
-    exec(block, names)  # the README's own words
-    assert sorted(h.id for h in names["result"]) == [f"photos/{n}.png" for n in range(8)]  # type: ignore[attr-defined]
-    assert names["result"].usage.calls == 9  # type: ignore[attr-defined]
-    assert names["result"].method == "halves"  # type: ignore[attr-defined]
+    assert next(h.id for h in names["result"]) == "a red boat"
+    images = sorted(Path("photos").glob("*.png"))
+    result = Reranker(names["halves"], chat="bundled").rank("a red boat", images)
+    assert sorted(h.id for h in result) == [f"photos/{n}.png" for n in range(8)]
+    assert result.usage.calls == 9
+    assert result.method == "halves"
 
 
 def test_a_method_of_ones_own_is_ideal_with_a_model_that_knows() -> None:
-    (block,) = [b for b in python_blocks() if "yield from" in b]
-    names: dict[str, object] = {}
-    exec(block[: block.index("images =")], names)
+    _, names = tutorial_method()
     grades = [0, 3, 1, 2, 3, 0, 1, 2]
-    result = Reranker(names["halves"], Oracle(lambda q, i: grades[int(i[1:])])).rank(  # type: ignore[arg-type]
+    result = Reranker(names["halves"], Oracle(lambda q, i: grades[int(i[1:])])).rank(
         Query(text="x"), candidates(8)
     )
     assert [h.id for h in result] == ["i1", "i4", "i3", "i7", "i2", "i6", "i0", "i5"]
     with pytest.raises(UsageError, match="takes no options"):
-        Reranker(names["halves"], Oracle(), depth=3)  # type: ignore[arg-type]
+        Reranker(names["halves"], Oracle(), depth=3)
 
 
 @pytest.mark.parametrize(
