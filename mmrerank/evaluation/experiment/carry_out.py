@@ -249,7 +249,8 @@ class _Work:
         left = {label: m.left for label, m in done.items()}
         if further:
             left[f"{judge}.no-match"] = further.left
-        if self.wanted.forecast is not None or any(f.queries for f in left.values()):
+        lists = [*done.values(), *([further] if further else [])]
+        if self.wanted.forecast is not None or any(len(m.results) < m.asked for m in lists):
             return Evaluation(
                 task=task, methods=done, side_by_side=self.wanted.side_by_side, heading=heading,
                 forecast=left,
@@ -289,7 +290,7 @@ class _Work:
         judged = self.judging.rerank(
             spec.name, items, options=spec.given, part=".".join(p for p in (part, more) if p)
         )
-        return MethodRun(spec=spec, results=judged.results, left=judged.left)
+        return MethodRun(spec=spec, asked=len(items), results=judged.results, left=judged.left)
 
     def _unanswerable(self, items: Sequence[Item]) -> tuple[str, MethodRun | None]:
         """The method that gives verdicts, and what it makes of queries that no image meets."""

@@ -26,9 +26,10 @@ _TESTED = 8  # metrics that get intervals, gains and figures by category
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRun:
-    """One method of an evaluation: its results, what they score, and what the other queries will take."""
+    """One method of an evaluation: its results, what they score, and what is left of the queries asked."""
 
     spec: MethodSpec
+    asked: int
     results: Sequence[SearchResult]
     left: Forecast
     scores: Scores | None = None

@@ -15,8 +15,6 @@ from mmrerank import Budget, Candidate, Price, Reranker, combine, recommend, reg
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.cli.main import cli
 from mmrerank.errors import UsageError
-from mmrerank.picturebook.draw import render
-from mmrerank.picturebook.export import evaluation_scenes
 from mmrerank.rerank.methods import method_specs, split_methods
 from mmrerank.types import Image, Query
 
@@ -126,32 +124,27 @@ def test_only_like_is_combined_with_like() -> None:
 # --- methods of one's own ----------------------------------------------------------------------------
 
 
-def python_blocks() -> list[str]:
-    text = (ROOT / "README.md").read_text("utf-8")
-    return re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S)
+@pytest.fixture
+def example() -> str:
+    """The method of the tutorial, from its imports to its last line."""
+    text = (ROOT / "docs/tutorials/method.md").read_text("utf-8")
+    return next(
+        b for b in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "yield from" in b
+    )
 
 
-def test_the_method_in_the_readme_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    for n, scene in enumerate(evaluation_scenes(4, 8)):
-        render(scene, 128).save(f"photos/{n}.png")
-    (block,) = [b for b in python_blocks() if "yield from" in b]
-    method = block[block.index("def ") :].split("\n\n")[0]
+def test_the_method_of_the_tutorial_runs(example: str, capsys: pytest.CaptureFixture[str]) -> None:
+    method = example[example.index("def ") :].split("\n\n")[0]
     assert len([line for line in method.splitlines() if line.strip()]) <= 10
     names: dict[str, object] = {}
-    exec(block, names)  # the README's own words
-    assert sorted(h.id for h in names["result"]) == [f"photos/{n}.png" for n in range(8)]  # type: ignore[attr-defined]
-    assert names["result"].usage.calls == 9  # type: ignore[attr-defined]
+    exec(example, names)  # the tutorial's own words
+    assert names["result"].usage.calls == 5  # type: ignore[attr-defined]
     assert names["result"].method == "halves"  # type: ignore[attr-defined]
 
 
-def test_a_method_of_ones_own_is_ideal_with_a_model_that_knows() -> None:
-    (block,) = [b for b in python_blocks() if "yield from" in b]
+def test_a_method_of_ones_own_is_ideal_with_a_model_that_knows(example: str) -> None:
     names: dict[str, object] = {}
-    exec(block[: block.index("images =")], names)
+    exec(example[: example.index("candidates = [")], names)
     grades = [0, 3, 1, 2, 3, 0, 1, 2]
     result = Reranker(names["halves"], Oracle(lambda q, i: grades[int(i[1:])])).rank(  # type: ignore[arg-type]
         Query(text="x"), candidates(8)
