@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from mmrerank import discovery
-from mmrerank.cli._benchmark_options import OwnOption, own_options
+from mmrerank.cli._benchmark_options import OwnOption, own_example, own_options
 from mmrerank.cli.console import Output, emit, progress, say, table_console, working
 from mmrerank.cli.lazy import LazyGroup, as_command, example
 from mmrerank.cli.options import (
@@ -181,7 +181,7 @@ class BenchmarkGroup(LazyGroup):
 
     def _loaded(self, name: str) -> Any:
         plugin = self._places[name]
-        lines = (
+        lines = own_example(plugin) or (
             f"mmrerank eval {name} --data DATA/{name} --run {name}.trec --output json\n"
             f"mmrerank eval {name} --data DATA/{name} --index {name} --methods cotrr --chat SPEC"
         )

@@ -36,6 +36,7 @@ from mmrerank.evaluation.measure.runs import write_qrels, write_run
 from mmrerank.evaluation.measure.scoring import RunLike, as_run
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.methods import MethodSpec
+from mmrerank.search import ImageSearch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +212,13 @@ class _Work:
         )
         return home / f"{self.task.benchmark}-{digest}"
 
+    @property
+    def _retriever(self) -> ImageSearch | None:
+        """The index that the benchmark made: other benchmarks say which documents a query may find."""
+        if self.data.index is None or self.first is None or self.first.index is None:
+            return None
+        return ImageSearch(self.first.index, embedder=self.first.embedder)
+
     @cached_property
     def judging(self) -> Resumable:
         """Journals and model for all methods."""
@@ -228,7 +236,7 @@ class _Work:
             retry_failed=wanted.retry_failed,
             limit=wanted.forecast,
             price=wanted.price,
-            retriever=self.first.retriever if self.first else None,
+            retriever=self._retriever,
             around=self.around,
             progress=wanted.progress,
             say=wanted.say,
