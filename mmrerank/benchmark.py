@@ -349,7 +349,7 @@ class Benchmark(Protocol):
 class BenchmarkPlugin(Protocol):
     """The file of a benchmark; its name, with hyphens for underscores, is the benchmark's.
 
-    ``NAME.yaml`` may lie beside it (see `BenchmarkFacts`). It may also define ``EXAMPLE``, one command a line,
+    ``NAME.yaml`` may lie beside it (see `BenchmarkFacts`). It may define ``EXAMPLE``, one command a line,
     for ``mmrerank eval NAME --help``.
     """
 
