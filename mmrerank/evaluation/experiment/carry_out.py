@@ -223,24 +223,15 @@ class _Work:
     def judging(self) -> Resumable:
         """Journals and model for all methods."""
         wanted = self.wanted
+        work = {
+            "benchmark": self.task.benchmark, "split": self.task.split, "candidates": wanted.candidates,
+            **dataclasses.asdict(wanted.own_options),
+        }  # fmt: skip
         return Resumable(
-            folder=self.folder,
-            chat=self.chat,
-            work={
-                "benchmark": self.task.benchmark,
-                "split": self.task.split,
-                "candidates": wanted.candidates,
-                **dataclasses.asdict(wanted.own_options),
-            },
-            fresh=wanted.fresh,
-            retry_failed=wanted.retry_failed,
-            limit=wanted.forecast,
-            price=wanted.price,
-            retriever=self._retriever,
-            around=self.around,
-            progress=wanted.progress,
-            say=wanted.say,
-        )
+            folder=self.folder, chat=self.chat, work=work, retriever=self._retriever, around=self.around,
+            fresh=wanted.fresh, retry_failed=wanted.retry_failed, limit=wanted.forecast,
+            price=wanted.price, progress=wanted.progress, say=wanted.say,
+        )  # fmt: skip
 
     def _reranked(self) -> Evaluation:
         runs = [a for a in self.answers if a.kind != "predictions"]
@@ -275,23 +266,17 @@ class _Work:
             results = {n: r for n, r in results.items() if n != judge} | {judge: results[judge]}
         report = self.benchmark.report(task, results, further.results if further else ())
         last = next(reversed(done.values()))
+        # in the very order that was reranked: a method that does nothing must gain nothing from ties
+        before = two_stage.reordered(task, run, {}, k, "first-stage")
         return Evaluation(
-            task=task,
-            answers=answers,
-            scores=self._warned(last),
-            methods=done,
-            side_by_side=self.wanted.side_by_side,
-            heading=heading,
+            task=task, answers=answers, scores=self._warned(last), methods=done, report=report,
+            side_by_side=self.wanted.side_by_side, heading=heading,
             ceiling=two_stage.ceiling(task, run, k) if task.qrels else None,
-            # in the very order that was reranked: a method that does nothing must gain nothing from ties
-            first_stage=two_stage.score(task, two_stage.reordered(task, run, {}, k, "first-stage"))
-            if task.qrels
-            else None,
+            first_stage=two_stage.score(task, before) if task.qrels else None,
             first_stage_digest=origin["first_stage"],
-            report=report,
             provenance={k: v for k, v in origin.items() if k != "date"},
             submission=self._submitted(answers),
-        )
+        )  # fmt: skip
 
     def _judge(self, spec: MethodSpec, items: Sequence[Item], more: str = "") -> MethodRun:
         part = spec.stem.removeprefix(spec.name).removeprefix(".")
@@ -346,13 +331,12 @@ class _Work:
         """``METHOD.trec``, ``.raw.jsonl`` (scores as they were), ``.jsonl`` (results), ``.json`` (origin)."""
         spec, folder, k = one.spec, self.folder, self.wanted.candidates
         orders = {r.query.id: [h.id for h in r.hits] for r in one.results}
-        run = two_stage.reordered(self.task, first, orders, k, spec.stem)
-        path = folder / f"{spec.stem}.trec"
-        raw = folder / f"{spec.stem}.raw.jsonl"
-        if spec.name == "none":  # the first stage's own scores
-            write_run(path, two_stage.unchanged(self.task, first, spec.stem), raw=raw)
+        if spec.name == "none":  # with the first stage's own scores
+            run = two_stage.unchanged(self.task, first, spec.stem)
         else:
-            write_run(path, run, raw=raw)
+            run = two_stage.reordered(self.task, first, orders, k, spec.stem)
+        path = folder / f"{spec.stem}.trec"
+        write_run(path, run, raw=folder / f"{spec.stem}.raw.jsonl")
         config = {
             **origin["config"],
             "method": spec.name,

@@ -275,9 +275,13 @@ class Evaluation(Tabular):
 
     @property
     def _options(self) -> dict[str, Any]:
-        known = benchmark_of(self.task.benchmark).Options
-        names = [f.name for f in dataclasses.fields(known)]
-        return {n: self.heading[n] for n in names if n in self.heading and n != "queries"}
+        """The benchmark's numbers, and its other options where they are not the default."""
+        found = {}
+        for option in dataclasses.fields(benchmark_of(self.task.benchmark).Options):
+            value = self.heading.get(option.name)
+            if option.name != "queries" and (isinstance(value, int) or value != option.default):
+                found[option.name] = value
+        return found
 
     def _failures(self) -> list[str]:
         return [
