@@ -349,7 +349,8 @@ class Benchmark(Protocol):
 class BenchmarkPlugin(Protocol):
     """The file of a benchmark; its name, with hyphens for underscores, is the benchmark's.
 
-    ``NAME.yaml`` may lie beside it (see `BenchmarkFacts`).
+    ``NAME.yaml`` may lie beside it (see `BenchmarkFacts`). It may define ``EXAMPLE``, one command a line,
+    for ``mmrerank eval NAME --help``.
     """
 
     @property

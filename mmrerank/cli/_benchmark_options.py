@@ -41,6 +41,14 @@ def own_options(plugin: str) -> list[OwnOption]:
     return []
 
 
+def own_example(plugin: str) -> str:
+    """The ``EXAMPLE`` of a benchmark's file; empty where it has none."""
+    for node in _body(discovery.place("benchmark", plugin)):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "EXAMPLE":
+            return str(ast.literal_eval(node.value))
+    return ""
+
+
 def _body(module: str) -> list[ast.stmt]:
     try:
         return ast.parse(Path(discovery.source_file(module)).read_text("utf-8")).body

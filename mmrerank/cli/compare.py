@@ -29,75 +29,48 @@ class Format(StrEnum):
     csv = "csv"
 
 
-RunsArgument = Annotated[
-    list[str],
-    typer.Argument(
-        metavar="RUN", show_default=False,
-        help="Two or more TREC runs (.gz too); PATH, or NAME=PATH to give it a name.",
-    ),
-]  # fmt: skip
-QrelsFlag = Annotated[
-    Path | None,
-    typer.Option(
-        "--qrels", metavar="QRELS", show_default=False, help="Relevance, in TREC's four columns."
-    ),
-]  # fmt: skip
-BenchmarkFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--benchmark", metavar="NAME", show_default=False,
-        help="Instead of --qrels: score as this benchmark of `mmrerank list benchmarks` does.",
-    ),
-]  # fmt: skip
-DataFlag = Annotated[
-    Path | None,
-    typer.Option(
-        "--data", metavar="DIR", show_default=False, help="The benchmark's own files."
-    ),
-]  # fmt: skip
+RunsArgument = Annotated[list[str], typer.Argument(
+    metavar="RUN", show_default=False,
+    help="Two or more TREC runs (.gz too); PATH, or NAME=PATH to give it a name.",
+)]  # fmt: skip
+QrelsFlag = Annotated[Path | None, typer.Option(
+    "--qrels", metavar="QRELS", show_default=False, help="Relevance, in TREC's four columns."
+)]  # fmt: skip
+BenchmarkFlag = Annotated[str | None, typer.Option(
+    "--benchmark", metavar="NAME", show_default=False,
+    help="Instead of --qrels: score as this benchmark of `mmrerank list benchmarks` does.",
+)]  # fmt: skip
+DataFlag = Annotated[Path | None, typer.Option(
+    "--data", metavar="DIR", show_default=False, help="The benchmark's own files."
+)]  # fmt: skip
 SplitFlag = Annotated[
     str | None,
     typer.Option("--split", metavar="S", show_default=False, help="The benchmark's split."),
 ]  # fmt: skip
-MetricsFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--metrics", metavar="LIST", show_default="nDCG@10,RR; a benchmark's first two",
-        help="Metrics, with commas between.",
-    ),
-]  # fmt: skip
-BaselineFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--baseline", metavar="NAME", show_default=False,
-        help="The run that others are compared with (default: the first).",
-    ),
-]  # fmt: skip
+MetricsFlag = Annotated[str | None, typer.Option(
+    "--metrics", metavar="LIST", show_default="nDCG@10,RR; a benchmark's first two",
+    help="Metrics, with commas between.",
+)]  # fmt: skip
+BaselineFlag = Annotated[str | None, typer.Option(
+    "--baseline", metavar="NAME", show_default=False,
+    help="The run that others are compared with (default: the first).",
+)]  # fmt: skip
 AllPairsFlag = Annotated[
     bool, typer.Option("--all-pairs", help="Compare every run with every other.")
 ]  # fmt: skip
-QueriesFlag = Annotated[
-    Path | None,
-    typer.Option(
-        "--queries", metavar="FILE.jsonl",
-        help="Lines of id, text, category, seen (true, false) and images, for breakdowns and report.",
-    ),
-]  # fmt: skip
-UsageFlag = Annotated[
-    Path | None,
-    typer.Option(
-        "--usage", metavar="FILE.json",
-        help="By run: calls, input_tokens, output_tokens and seconds over all queries "
-        "(default: what METHOD.jsonl beside METHOD.trec says).",
-    ),
-]  # fmt: skip
-LevelFlag = Annotated[
-    float,
-    typer.Option(
-        "--level", metavar="P",
-        help="Chance of any false alarm; 0.05 gives 95% intervals.",
-    ),
-]  # fmt: skip
+QueriesFlag = Annotated[Path | None, typer.Option(
+    "--queries", metavar="FILE.jsonl",
+    help="Lines of id, text, category, seen (true, false) and images, for breakdowns and report.",
+)]  # fmt: skip
+UsageFlag = Annotated[Path | None, typer.Option(
+    "--usage", metavar="FILE.json",
+    help="By run: calls, input_tokens, output_tokens and seconds over all queries "
+    "(default: what METHOD.jsonl beside METHOD.trec says).",
+)]  # fmt: skip
+LevelFlag = Annotated[float, typer.Option(
+    "--level", metavar="P",
+    help="Chance of any false alarm; 0.05 gives 95% intervals.",
+)]  # fmt: skip
 SeedFlag = Annotated[
     int, typer.Option("--seed", metavar="N", min=0, help="Of the random draws.")
 ]  # fmt: skip
@@ -109,19 +82,13 @@ HtmlFlag = Annotated[
     Path | None,
     typer.Option("--html", metavar="FILE.html", help="Also write a self-contained report."),
 ]  # fmt: skip
-ImagesFlag = Annotated[
-    Path | None,
-    typer.Option(
-        "--images", metavar="DIR",
-        help="The images for the report: ids are file names or paths in here.",
-    ),
-]  # fmt: skip
-WorstFlag = Annotated[
-    int,
-    typer.Option(
-        "--worst", metavar="N", min=0, help="How many failures of a kind the report shows."
-    ),
-]  # fmt: skip
+ImagesFlag = Annotated[Path | None, typer.Option(
+    "--images", metavar="DIR",
+    help="The images for the report: ids are file names or paths in here.",
+)]  # fmt: skip
+WorstFlag = Annotated[int, typer.Option(
+    "--worst", metavar="N", min=0, help="How many failures of a kind the report shows."
+)]  # fmt: skip
 PicturesFlag = Annotated[
     Path | None,
     typer.Option("--pictures", metavar="DIR", help="Also write pictures here, SVG and PNG."),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from mmrerank import discovery
-from mmrerank.cli._benchmark_options import OwnOption, own_options
+from mmrerank.cli._benchmark_options import OwnOption, own_example, own_options
 from mmrerank.cli.console import Output, emit, progress, say, table_console, working
 from mmrerank.cli.lazy import LazyGroup, as_command, example
 from mmrerank.cli.options import (
@@ -41,103 +41,64 @@ mmrerank eval circo --data DATA/circo --index circo --methods none,cotrr,pointwi
 class Flags:
     """The flags that every benchmark has."""
 
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            "--data", metavar="DIR", show_default=False, help="The benchmark's own files."
-        ),
-    ] = None
-    run: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--run", metavar="FILE", show_default=False,
-            help="What is scored: a TREC run, raw scores (.jsonl), or a prediction or submission "
-            "file of the benchmark; .gz too; may be repeated.",
-        ),
-    ] = None  # fmt: skip
+    data: Annotated[Path | None, typer.Option(
+        "--data", metavar="DIR", show_default=False, help="The benchmark's own files."
+    )] = None  # fmt: skip
+    run: Annotated[list[Path] | None, typer.Option(
+        "--run", metavar="FILE", show_default=False,
+        help="What is scored: a TREC run, raw scores (.jsonl), or a prediction or submission "
+        "file of the benchmark; .gz too; may be repeated.",
+    )] = None  # fmt: skip
     split: Annotated[
         str | None, typer.Option("--split", metavar="S", show_default=False, help="Which split.")
     ] = None
-    set_: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", show_default=False,
-            help="An option of the benchmark (`mmrerank list benchmarks`); may be repeated.",
-        ),
-    ] = None  # fmt: skip
-    index: Annotated[
-        str | None,
-        typer.Option(
-            "--index", metavar="X", show_default=False,
-            help="Make the first stage with this index.",
-        ),
-    ] = None  # fmt: skip
-    shards: Annotated[
-        Path | None,
-        typer.Option(
-            "--shards", metavar="DIR", show_default=False,
-            help="Make the first stage with INQUIRE's published embedding shards.",
-        ),
-    ] = None  # fmt: skip
-    embedder: Annotated[
-        str | None,
-        typer.Option(
-            "--embedder", metavar="SPEC", show_default=False,
-            help="What embeds queries (default: the index's own); without --index their candidates too.",
-        ),
-    ] = None  # fmt: skip
-    images: Annotated[
-        Path | None,
-        typer.Option(
-            "--images", metavar="DIR", show_default=False,
-            help="Where the pictures are, to be asked with or to be reranked.",
-        ),
-    ] = None  # fmt: skip
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            "--methods", metavar="LIST", show_default=False,
-            help="Compare methods, with commas between, such as cotrr,prp(schedule=heap;top=5), or all.",
-        ),
-    ] = None  # fmt: skip
-    rerank: Annotated[
-        str | None,
-        typer.Option(
-            "--rerank", metavar="METHOD", show_default=False,
-            help="Rerank the first stage, or the --run, by this method alone.",
-        ),
-    ] = None  # fmt: skip
+    set_: Annotated[list[str] | None, typer.Option(
+        "--set", metavar="NAME=VALUE", show_default=False,
+        help="An option of the benchmark (`mmrerank list benchmarks`); may be repeated.",
+    )] = None  # fmt: skip
+    index: Annotated[str | None, typer.Option(
+        "--index", metavar="X", show_default=False,
+        help="Make the first stage with this index.",
+    )] = None  # fmt: skip
+    shards: Annotated[Path | None, typer.Option(
+        "--shards", metavar="DIR", show_default=False,
+        help="Make the first stage with INQUIRE's published embedding shards.",
+    )] = None  # fmt: skip
+    embedder: Annotated[str | None, typer.Option(
+        "--embedder", metavar="SPEC", show_default=False,
+        help="What embeds queries (default: the index's own); without --index their candidates too.",
+    )] = None  # fmt: skip
+    images: Annotated[Path | None, typer.Option(
+        "--images", metavar="DIR", show_default=False,
+        help="Where the pictures are, to be asked with or to be reranked.",
+    )] = None  # fmt: skip
+    methods: Annotated[str | None, typer.Option(
+        "--methods", metavar="LIST", show_default=False,
+        help="Compare methods, with commas between, such as cotrr,prp(schedule=heap;top=5), or all.",
+    )] = None  # fmt: skip
+    rerank: Annotated[str | None, typer.Option(
+        "--rerank", metavar="METHOD", show_default=False,
+        help="Rerank the first stage, or the --run, by this method alone.",
+    )] = None  # fmt: skip
     option: OptionsFlag = None
     chat: ChatFlag = None
     chat_option: ChatOptionsFlag = None
-    candidates: Annotated[
-        int | None,
-        typer.Option(
-            "--candidates", metavar="N", min=1, show_default=False,
-            help="How many of each list are reranked (default: 20).",
-        ),
-    ] = None  # fmt: skip
-    depth: Annotated[
-        int | None,
-        typer.Option(
-            "--depth", metavar="N", min=1, show_default=False,
-            help="How long the first stage's lists are (default: as the benchmark looks).",
-        ),
-    ] = None  # fmt: skip
-    runs: Annotated[
-        Path | None,
-        typer.Option(
-            "--runs", metavar="DIR", show_default=False,
-            help="Where runs, verdicts, provenance and journals go (default: ./runs/eval/...).",
-        ),
-    ] = None  # fmt: skip
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config", metavar="FILE.yaml", show_default=False,
-            help="A recipe with any of these settings; flags go over it.",
-        ),
-    ] = None  # fmt: skip
+    candidates: Annotated[int | None, typer.Option(
+        "--candidates", metavar="N", min=1, show_default=False,
+        help="How many of each list are reranked (default: 20).",
+    )] = None  # fmt: skip
+    depth: Annotated[int | None, typer.Option(
+        "--depth", metavar="N", min=1, show_default=False,
+        help="How long the first stage's lists are (default: as the benchmark looks).",
+    )] = None  # fmt: skip
+    runs: Annotated[Path | None, typer.Option(
+        "--runs", metavar="DIR", show_default=False,
+        help="Where runs, verdicts, provenance and journals go (default: ./runs/eval/...).",
+    )] = None  # fmt: skip
+    config: Annotated[Path | None, typer.Option(
+        "--config", metavar="FILE.yaml", show_default=False,
+        help="A recipe with any of these settings; flags go over it.",
+    )] = None  # fmt: skip
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over instead of going on from the journal.")
     ] = False
@@ -145,32 +106,23 @@ class Flags:
         bool,
         typer.Option("--retry-failed", help="Judge queries again of which a judgement failed."),
     ] = False
-    forecast: Annotated[
-        int | None,
-        typer.Option(
-            "--forecast", metavar="N", min=0, show_default=False,
-            help="Judge N queries more of each method (0: none), say what the rest takes, and stop.",
-        ),
-    ] = None  # fmt: skip
+    forecast: Annotated[int | None, typer.Option(
+        "--forecast", metavar="N", min=0, show_default=False,
+        help="Judge N queries more of each method (0: none), say what the rest takes, and stop.",
+    )] = None  # fmt: skip
     price: PriceFlag = None
     cache: CacheFlag = None
     record: RecordFlag = None
     budget: BudgetFlag = None
     total_budget: TotalFlag = None
-    picture: Annotated[
-        Path | None,
-        typer.Option(
-            "--picture", metavar="FILE.svg|png", show_default=False,
-            help="With --methods: draw quality against calls, tokens and seconds.",
-        ),
-    ] = None  # fmt: skip
-    submission: Annotated[
-        Path | None,
-        typer.Option(
-            "--submission", metavar="DIR", show_default=False,
-            help="Write the official submission files of the result here.",
-        ),
-    ] = None  # fmt: skip
+    picture: Annotated[Path | None, typer.Option(
+        "--picture", metavar="FILE.svg|png", show_default=False,
+        help="With --methods: draw quality against calls, tokens and seconds.",
+    )] = None  # fmt: skip
+    submission: Annotated[Path | None, typer.Option(
+        "--submission", metavar="DIR", show_default=False,
+        help="Write the official submission files of the result here.",
+    )] = None  # fmt: skip
     output: OutputFlag = Output.text
 
 
@@ -181,7 +133,7 @@ class BenchmarkGroup(LazyGroup):
 
     def _loaded(self, name: str) -> Any:
         plugin = self._places[name]
-        lines = (
+        lines = own_example(plugin) or (
             f"mmrerank eval {name} --data DATA/{name} --run {name}.trec --output json\n"
             f"mmrerank eval {name} --data DATA/{name} --index {name} --methods cotrr --chat SPEC"
         )
@@ -286,32 +238,19 @@ def _experiment(
     chat_option = pairs(flags["chat_option"], "--chat-option")
     limits = ("cache", "record", "budget", "total_budget", "price")
     return Experiment(
-        benchmark=name,
-        data=Path(recipe.data) if recipe.data else None,
-        split=recipe.split,
-        options=recipe.set,
-        run=flags["run"] or (),
-        index=recipe.index,
-        shards=recipe.shards,
+        benchmark=name, data=Path(recipe.data) if recipe.data else None, split=recipe.split,
+        options=recipe.set, run=flags["run"] or (), index=recipe.index, shards=recipe.shards,
         # a run that is given needs no first stage
         embedder="" if flags["run"] else recipe.embedder,
-        images=Path(recipe.images) if recipe.images else None,
-        depth=recipe.depth,
-        methods=specs,
-        side_by_side=bool(wanted),
-        candidates=recipe.candidates,
-        chat=recipe.chat,
+        images=Path(recipe.images) if recipe.images else None, depth=recipe.depth,
+        methods=specs, side_by_side=bool(wanted), candidates=recipe.candidates, chat=recipe.chat,
         chat_options=lambda spec: _values(spec, chat_option) if chat_option else {},
         around=surroundings(*(flags[n] for n in limits), chat=recipe.chat, chat_option=None),
-        runs=Path(recipe.runs) if recipe.runs else None,
-        fresh=flags["fresh"],
-        retry_failed=flags["retry_failed"],
-        forecast=flags["forecast"],
+        runs=Path(recipe.runs) if recipe.runs else None, fresh=flags["fresh"],
+        retry_failed=flags["retry_failed"], forecast=flags["forecast"],
         price=None if flags["price"] is None else Price.parse(flags["price"]),
-        submission=flags["submission"],
-        progress=step,
-        say=say,
-    )
+        submission=flags["submission"], progress=step, say=say,
+    )  # fmt: skip
 
 
 def _stages(tell: Callable[[int, int | None], None]) -> Callable[[str, int, int], None]:

@@ -38,6 +38,7 @@ from mmrerank.picturebook.queries import DemoQuery, Truth, make_unmatched
 from mmrerank.picturebook.world import stream
 from mmrerank.results import SearchResult
 
+EXAMPLE = "mmrerank eval demo --seed 5 --methods none,cotrr,pointwise"
 CANDIDATES = 20
 UNMATCHED = 50
 

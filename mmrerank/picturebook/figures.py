@@ -28,11 +28,7 @@ from mmrerank.rerank.aggregate import by_value, verdict_sum
 from mmrerank.results import SearchResult
 from mmrerank.types import Usage
 
-METRICS = {
-    "nDCG@10": "nDCG(gains={1:1,2:3,3:7})@10",
-    "P@1": "P(rel=3)@1",
-    "R@20": "R(rel=3)@20",
-}
+METRICS = {"nDCG@10": "nDCG(gains={1:1,2:3,3:7})@10", "P@1": "P(rel=3)@1", "R@20": "R(rel=3)@20"}
 """R@20 is the share of all fully matching pictures of the world: no order of the first 20 changes it."""
 _SHUFFLES = 20
 

@@ -55,8 +55,6 @@ def load_captions(benchmark: str, path: Path, split: str, options: CaptionOption
             qrels.setdefault(query, {})[row.image] = 1
     found = {"images": len(rows)} | ({"queries": len(asked)} if options.captions == "all" else {})
     return CaptionTask(
-        benchmark=benchmark,
-        split=split,
         queries=asked,
         qrels=qrels,
         gallery=list(files),

@@ -137,8 +137,6 @@ class Circo(Benchmark):
                         raise row.wrong(column, f"there is no image {image} in the gallery")
         sizes = {"queries": len(asked)} | ({} if gallery is None else {"images": len(gallery)})
         return CircoTask(
-            benchmark=NAME,
-            split=split,
             queries=asked,
             qrels=qrels,
             gallery=gallery,

@@ -123,8 +123,6 @@ class Cirr(Benchmark):
             removed[query] = frozenset({reference})
         odd = sum(len(m) != 5 for m in members.values())
         return CirrTask(
-            benchmark=NAME,
-            split=split,
             queries=asked,
             qrels=qrels,
             gallery=list(files),

@@ -95,8 +95,6 @@ class FashionIq(Benchmark):
             size = {f"{category} images": len(known)}
             warnings += count_warnings(NAME, split, size, str(images))
         return FashionTask(
-            benchmark=NAME,
-            split=split,
             queries=asked,
             qrels=qrels,
             gallery=list(garments),

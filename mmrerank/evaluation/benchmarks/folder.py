@@ -52,8 +52,6 @@ class OwnFolder(Benchmark):
         whole = [n for n in names if not re.search(r"@\d+$", n)]
         content = query_folder.read(data, NAME)
         return FolderTask(
-            benchmark=NAME,
-            split=split,
             queries=content.asked,
             qrels=content.qrels,
             gallery=content.gallery,

@@ -53,8 +53,6 @@ class InquireFullrank(Benchmark):
         if nothing:
             warnings += (f"{annotated.path} has no image for {len(nothing)} queries; they score 0",)
         return InquireTask(
-            benchmark=NAME,
-            split=split,
             queries={q: BenchmarkQuery(text=t) for q, t in queries.texts.items()},
             qrels=annotated.positives,
             files=annotated.files,

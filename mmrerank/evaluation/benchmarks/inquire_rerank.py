@@ -83,8 +83,6 @@ def _rows(data: Path, files: Sequence[Path], split: str) -> InquireRerankTask:
         warnings += (f"{len(odd)} queries have other than {_LISTED} images, such as {odd[0]!r}",)
     names = {n: i for i, file in images.items() for n in (i, *_inquire.spellings(file))}
     return InquireRerankTask(
-        benchmark=NAME,
-        split=split,
         queries=asked,
         qrels=qrels,
         gallery=list(images),
@@ -146,8 +144,6 @@ def _annotations(data: Path, split: str) -> InquireRerankTask:
     queries = _inquire.read_queries(data, split, NAME)
     annotated = _inquire.read_annotations(data, queries, NAME)
     return InquireRerankTask(
-        benchmark=NAME,
-        split=split,
         queries={q: BenchmarkQuery(text=t) for q, t in queries.texts.items()},
         qrels=annotated.positives,
         files=annotated.files,

@@ -100,8 +100,6 @@ def _task(
     **more: Any,
 ) -> MmebTask:
     return MmebTask(
-        benchmark=NAME,
-        split="test",
         queries=asked,
         qrels=qrels,
         lists=lists,

@@ -51,8 +51,6 @@ class Mrb(Benchmark):
                 f"no folder below {data} holds a table of queries.\n{how_to_get(NAME)}"
             )
         return MrbTask(
-            benchmark=NAME,
-            split=split,
             queries=asked,
             qrels=qrels,
             lists=lists,

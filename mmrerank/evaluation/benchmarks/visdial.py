@@ -80,8 +80,6 @@ class VisDial(Benchmark):
                 asked[f"{number}/{n}"] = BenchmarkQuery(text=turn, turns=before)
         sizes = {"dialogues": len(targets)}
         return DialogueTask(
-            benchmark=NAME,
-            split=split,
             queries=asked,
             qrels={q: {targets[q.partition("/")[0]]: 1} for q in asked},
             gallery=gallery,

@@ -36,6 +36,7 @@ from mmrerank.evaluation.measure.runs import write_qrels, write_run
 from mmrerank.evaluation.measure.scoring import RunLike, as_run
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.methods import MethodSpec
+from mmrerank.search import ImageSearch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,28 +212,26 @@ class _Work:
         )
         return home / f"{self.task.benchmark}-{digest}"
 
+    @property
+    def _retriever(self) -> ImageSearch | None:
+        """The index that the benchmark made: other benchmarks say which documents a query may find."""
+        if self.data.index is None or self.first is None or self.first.index is None:
+            return None
+        return ImageSearch(self.first.index, embedder=self.first.embedder)
+
     @cached_property
     def judging(self) -> Resumable:
         """Journals and model for all methods."""
         wanted = self.wanted
+        work = {
+            "benchmark": self.task.benchmark, "split": self.task.split, "candidates": wanted.candidates,
+            **dataclasses.asdict(wanted.own_options),
+        }  # fmt: skip
         return Resumable(
-            folder=self.folder,
-            chat=self.chat,
-            work={
-                "benchmark": self.task.benchmark,
-                "split": self.task.split,
-                "candidates": wanted.candidates,
-                **dataclasses.asdict(wanted.own_options),
-            },
-            fresh=wanted.fresh,
-            retry_failed=wanted.retry_failed,
-            limit=wanted.forecast,
-            price=wanted.price,
-            retriever=self.first.retriever if self.first else None,
-            around=self.around,
-            progress=wanted.progress,
-            say=wanted.say,
-        )
+            folder=self.folder, chat=self.chat, work=work, retriever=self._retriever, around=self.around,
+            fresh=wanted.fresh, retry_failed=wanted.retry_failed, limit=wanted.forecast,
+            price=wanted.price, progress=wanted.progress, say=wanted.say,
+        )  # fmt: skip
 
     def _reranked(self) -> Evaluation:
         runs = [a for a in self.answers if a.kind != "predictions"]
@@ -249,7 +248,8 @@ class _Work:
         left = {label: m.left for label, m in done.items()}
         if further:
             left[f"{judge}.no-match"] = further.left
-        if self.wanted.forecast is not None or any(f.queries for f in left.values()):
+        lists = [*done.values(), *([further] if further else [])]
+        if self.wanted.forecast is not None or any(len(m.results) < m.asked for m in lists):
             return Evaluation(
                 task=task, methods=done, side_by_side=self.wanted.side_by_side, heading=heading,
                 forecast=left,
@@ -266,30 +266,24 @@ class _Work:
             results = {n: r for n, r in results.items() if n != judge} | {judge: results[judge]}
         report = self.benchmark.report(task, results, further.results if further else ())
         last = next(reversed(done.values()))
+        # in the very order that was reranked: a method that does nothing must gain nothing from ties
+        before = two_stage.reordered(task, run, {}, k, "first-stage")
         return Evaluation(
-            task=task,
-            answers=answers,
-            scores=self._warned(last),
-            methods=done,
-            side_by_side=self.wanted.side_by_side,
-            heading=heading,
+            task=task, answers=answers, scores=self._warned(last), methods=done, report=report,
+            side_by_side=self.wanted.side_by_side, heading=heading,
             ceiling=two_stage.ceiling(task, run, k) if task.qrels else None,
-            # in the very order that was reranked: a method that does nothing must gain nothing from ties
-            first_stage=two_stage.score(task, two_stage.reordered(task, run, {}, k, "first-stage"))
-            if task.qrels
-            else None,
+            first_stage=two_stage.score(task, before) if task.qrels else None,
             first_stage_digest=origin["first_stage"],
-            report=report,
             provenance={k: v for k, v in origin.items() if k != "date"},
             submission=self._submitted(answers),
-        )
+        )  # fmt: skip
 
     def _judge(self, spec: MethodSpec, items: Sequence[Item], more: str = "") -> MethodRun:
         part = spec.stem.removeprefix(spec.name).removeprefix(".")
         judged = self.judging.rerank(
             spec.name, items, options=spec.given, part=".".join(p for p in (part, more) if p)
         )
-        return MethodRun(spec=spec, results=judged.results, left=judged.left)
+        return MethodRun(spec=spec, asked=len(items), results=judged.results, left=judged.left)
 
     def _unanswerable(self, items: Sequence[Item]) -> tuple[str, MethodRun | None]:
         """The method that gives verdicts, and what it makes of queries that no image meets."""
@@ -337,13 +331,12 @@ class _Work:
         """``METHOD.trec``, ``.raw.jsonl`` (scores as they were), ``.jsonl`` (results), ``.json`` (origin)."""
         spec, folder, k = one.spec, self.folder, self.wanted.candidates
         orders = {r.query.id: [h.id for h in r.hits] for r in one.results}
-        run = two_stage.reordered(self.task, first, orders, k, spec.stem)
-        path = folder / f"{spec.stem}.trec"
-        raw = folder / f"{spec.stem}.raw.jsonl"
-        if spec.name == "none":  # the first stage's own scores
-            write_run(path, two_stage.unchanged(self.task, first, spec.stem), raw=raw)
+        if spec.name == "none":  # with the first stage's own scores
+            run = two_stage.unchanged(self.task, first, spec.stem)
         else:
-            write_run(path, run, raw=raw)
+            run = two_stage.reordered(self.task, first, orders, k, spec.stem)
+        path = folder / f"{spec.stem}.trec"
+        write_run(path, run, raw=folder / f"{spec.stem}.raw.jsonl")
         config = {
             **origin["config"],
             "method": spec.name,

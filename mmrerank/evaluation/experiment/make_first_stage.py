@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,7 @@ from mmrerank.evaluation.experiment.two_stage import Locate, in_folder
 from mmrerank.evaluation.measure.runs import write_run
 from mmrerank.evaluation.tasks import read_answer
 from mmrerank.index.index import ImageIndex
-from mmrerank.messages import Retrieve
-from mmrerank.ports import Embedder, Retriever
-from mmrerank.search import ImageSearch
-from mmrerank.types import Candidate
+from mmrerank.ports import Embedder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +28,6 @@ class MadeFirstStage:
     embedder: Embedder
     locate: Locate
     index: ImageIndex | None = None
-    names: Mapping[str, str] | None = None
     warnings: Sequence[str] = ()
 
     @property
@@ -44,33 +40,10 @@ class MadeFirstStage:
         """What embedded, for provenance."""
         return {"embedder": {"spec": self.embedder.spec, "fingerprint": self.embedder.fingerprint}}
 
-    @property
-    def retriever(self) -> Retriever | None:
-        """The index asked again, under the benchmark's names of documents."""
-        if self.index is None:
-            return None
-        return _Documents(ImageSearch(self.index, embedder=self.embedder), self.names or {})
-
     def answer(self, task: Task) -> Answer:
         """Its lists, as read back."""
         read = read_answer(task, self.path)
         return replace(read, warnings=(*self.warnings, *read.warnings))
-
-
-class _Documents:
-    def __init__(self, search: ImageSearch, names: Mapping[str, str]) -> None:
-        self._search, self._ids = search, names
-
-    def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
-        documents = {own: document for document, own in self._ids.items()}
-        asked = [
-            replace(r, toward={self._ids.get(i, i): w for i, w in r.toward.items()})
-            for r in requests
-        ]
-        return [
-            tuple(replace(c, id=documents.get(c.id, c.id)) for c in found)
-            for found in self._search.retrieve(asked)
-        ]
 
 
 def make_first_stage(
@@ -95,7 +68,7 @@ def make_first_stage(
         model = _opened(embedder or opened.embedder_spec)
         made = stage.first_stage(task, opened, model, images=images, depth=depth, progress=progress)
         found = MadeFirstStage(
-            path=path, run=made.run, embedder=model, index=opened, names=made.names,
+            path=path, run=made.run, embedder=model, index=opened,
             warnings=made.warnings, locate=lambda d: opened.image(made.names.get(d, d)),
         )  # fmt: skip
     elif not embedder:

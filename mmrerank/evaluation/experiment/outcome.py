@@ -26,9 +26,10 @@ _TESTED = 8  # metrics that get intervals, gains and figures by category
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRun:
-    """One method of an evaluation: its results, what they score, and what the other queries will take."""
+    """One method of an evaluation: its results, what they score, and what is left of the queries asked."""
 
     spec: MethodSpec
+    asked: int
     results: Sequence[SearchResult]
     left: Forecast
     scores: Scores | None = None
@@ -274,9 +275,13 @@ class Evaluation(Tabular):
 
     @property
     def _options(self) -> dict[str, Any]:
-        known = benchmark_of(self.task.benchmark).Options
-        names = [f.name for f in dataclasses.fields(known)]
-        return {n: self.heading[n] for n in names if n in self.heading and n != "queries"}
+        """The benchmark's numbers, and its other options where they are not the default."""
+        found = {}
+        for option in dataclasses.fields(benchmark_of(self.task.benchmark).Options):
+            value = self.heading.get(option.name)
+            if option.name != "queries" and (isinstance(value, int) or value != option.default):
+                found[option.name] = value
+        return found
 
     def _failures(self) -> list[str]:
         return [

@@ -21,11 +21,7 @@ from mmrerank.config import build
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.experiment.forecast import Forecast, forecast
 from mmrerank.evaluation.experiment.journal import opened
-from mmrerank.evaluation.experiment.provenance import (
-    candidates_digest,
-    code_digest,
-    prompt_digests,
-)
+from mmrerank.evaluation.experiment.provenance import candidates_digest, code_digest, prompt_digests
 from mmrerank.evaluation.experiment.reranking import PORTION, Item, finished, read_back, rerank_all
 from mmrerank.ports import Chat, Retriever
 from mmrerank.reranker import Reranker

@@ -48,6 +48,7 @@ def test_everything_is_told_as_plain_data() -> None:
 def test_no_heavy_package_is_imported() -> None:
     code = (
         "import sys; from mmrerank.evaluation.experiment.provenance import *\n"
+        "from mmrerank.chat.around.identity import chat_identity\n"
         "provenance(config={}, models={'chat': chat_identity('bundled')})\n"
         "assert not {'torch', 'transformers', 'open_clip', 'faiss'} & set(sys.modules)"
     )
