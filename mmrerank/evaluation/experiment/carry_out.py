@@ -79,6 +79,10 @@ class Experiment:
         tasks.split_of(self.benchmark, self.split)
         for spec in self.methods:
             _ = spec.options  # a wrong one is reported before any work
+        if self.methods and isinstance(self.chat, str) and self.chat:
+            plugin = catalog.resolve("chat", self.chat).spec.partition(":")[0]
+            if plugin not in registry.names("chat"):
+                raise UsageError(f"there is no chat {self.chat!r}; {registry.forms('chat')}")
         with tempfile.TemporaryDirectory(prefix="mmrerank-eval-") as temporary:
             data = self._data(Path(temporary))
             return _Work(self, data, Path(temporary)).done()
