@@ -23,7 +23,14 @@ DEGRADED_EXIT_CODE = 7
 
 
 class MmrerankError(Exception):
-    """Root of the tree; ``exit_code`` is what the command line returns."""
+    """Root of the tree; ``exit_code`` is what the command line returns.
+
+    >>> try:
+    ...     raise InputError("there is no folder 'photos'")
+    ... except MmrerankError as error:
+    ...     print(error.exit_code, error)
+    3 there is no folder 'photos'
+    """
 
     exit_code = 1
 

@@ -68,6 +68,9 @@ class ImageIndex:
     """A finished index, open for reading. Many readers may have it open while one writer updates it;
     a reader sees the vectors as they were when it first searched. Of an index that was replaced (rebuilt,
     imported again) vectors are read no more: `ImageIndexError` then asks to open it again.
+
+    >>> index = ImageIndex.open("photos")  # doctest: +SKIP
+    >>> index.info()["records"], index.image("beach/2024.jpg").path  # doctest: +SKIP
     """
 
     def __init__(self, path: Path, facts: manifest.Manifest, *, store: str | None = None) -> None:

@@ -64,6 +64,9 @@ def recommend(
 
     ``capabilities`` are a backend's (`mmrerank.ports.Capability`); an index to search again is taken to be
     there. A method that passes a limit of ``budget`` would only come to a part of its order.
+
+    >>> [o.method for o in recommend({"generate"}, budget=Budget(calls=5)) if o.recommended]
+    ['grouprank']
     """
     if k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
