@@ -170,9 +170,7 @@ def family(kind: str, folder: Path, candidates: int, dtype: str | None) -> list[
     # pointwise, a text query
     base = timed(lambda: one_by_one(point(QUERIES[0])))
     clock = Clock(model)
-    judging = pointwise.rank(
-        QUERIES[0], Ranking(tuple(found)), pointwise.Options(image_tokens=TOKENS)
-    )
+    judging = pointwise.rank(QUERIES[0], Ranking(tuple(found)), pointwise.Options(image_tokens=TOKENS))
     first = timed(lambda: drive([judging], ours))
     outside = 100 * (first - clock.seconds) / first
     second = timed(lambda: answered(ours.reply(point(QUERIES[1]))))
@@ -191,15 +189,12 @@ def family(kind: str, folder: Path, candidates: int, dtype: str | None) -> list[
     base = timed(lambda: one_by_one(point(composed, half)))
     ours.qwen.features.clear()
     first = timed(lambda: answered(ours.reply(point(composed, half))))
-    rows.append(
-        Row(what="pointwise, image query: speed-up", value=base / first, unit="x", wanted=">= 2")
-    )
+    rows.append(Row(what="pointwise, image query: speed-up", value=base / first, unit="x", wanted=">= 2"))
 
     # verdicts with notes: text is generated, for every candidate at once
     parts = [Component(id="c1", kind="subject", text="dog")]
     asks = [
-        replace(judgements.evaluate(QUERIES[0], parts, [c], image_tokens=TOKENS), max_tokens=70)
-        for c in half
+        replace(judgements.evaluate(QUERIES[0], parts, [c], image_tokens=TOKENS), max_tokens=70) for c in half
     ]
     base = timed(lambda: one_by_one(asks))
     ours.qwen.features.clear()
@@ -207,9 +202,7 @@ def family(kind: str, folder: Path, candidates: int, dtype: str | None) -> list[
     rows.append(Row(what="verdicts with notes: speed-up", value=base / first, unit="x"))
 
     # images first: one beginning, many questions about it
-    several = [
-        comparisons.pick(replace(QUERIES[0], text=t), found, image_tokens=TOKENS) for t in TEXTS
-    ]
+    several = [comparisons.pick(replace(QUERIES[0], text=t), found, image_tokens=TOKENS) for t in TEXTS]
     turned = [_images_first(a) for a in several]
     ours._prefixes.clear()
     ours.qwen.features.clear()

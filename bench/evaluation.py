@@ -58,14 +58,10 @@ def main() -> None:
                 "--metrics", ",".join(names), "--output", "json",
             ]  # fmt: skip
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(
-                command, check=True, capture_output=True, text=True, env=environment
-            )
+            done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
             after = resource.getrusage(resource.RUSAGE_CHILDREN)
             found[label] = {
-                "cpu_seconds": round(
-                    after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1
-                ),
+                "cpu_seconds": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1),
                 "peak_mb": round(int(done.stderr.split()[-1]) / 1024),
                 "metrics": len(json.loads(done.stdout)["metrics"]),
             }

@@ -118,9 +118,7 @@ def main() -> None:
         bare.write_text(BARE.format(names=names), "utf-8")
         for verb in ("", *names):
             help_ = [*([verb] if verb else []), "--help"]
-            beside(
-                f"{' '.join(help_)} | bare", ["-c", ours, *help_], [str(bare), *help_], args.repeat
-            )
+            beside(f"{' '.join(help_)} | bare", ["-c", ours, *help_], [str(bare), *help_], args.repeat)
         folder = pictures(Path(temporary, "pictures"))
         for number, spec in enumerate(args.embedder):
             index = str(Path(temporary, f"index{number}"))

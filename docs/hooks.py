@@ -84,13 +84,7 @@ def _method(name: str, module: Any) -> str:
     said = inspect.getdoc(kind) or ""
     table = _table(["option", "default", "values"], rows) if rows else "It has no options."
     about = said if rows and not said.startswith(f"{kind.__name__}(") else ""
-    parts = [
-        f"## {name}",
-        inspect.getdoc(module) or "",
-        "\n".join(filter(None, facts)),
-        table,
-        about,
-    ]
+    parts = [f"## {name}", inspect.getdoc(module) or "", "\n".join(filter(None, facts)), table, about]
     return "\n\n".join(filter(None, parts))
 
 
@@ -193,12 +187,9 @@ def errors() -> str:
     from mmrerank import errors as module
 
     text = inspect.getdoc(module) or ""
-    return (
-        "```text\n" + text.partition("\n\n")[2].partition("\n\nExit code")[0].strip("\n") + "\n```"
-    )
+    return "```text\n" + text.partition("\n\n")[2].partition("\n\nExit code")[0].strip("\n") + "\n```"
 
 
 GENERATED = {
-    f.__name__: f
-    for f in (methods, models, servers, forms, metrics, benchmarks, published, verbs, errors)
+    f.__name__: f for f in (methods, models, servers, forms, metrics, benchmarks, published, verbs, errors)
 }

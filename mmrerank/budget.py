@@ -135,10 +135,7 @@ class Meter:
             limits = self.budget
             if limits.calls is not None and would.calls > limits.calls:
                 return f"{limits.calls} calls"
-            if (
-                limits.tokens is not None
-                and would.input_tokens + would.output_tokens > limits.tokens
-            ):
+            if limits.tokens is not None and would.input_tokens + would.output_tokens > limits.tokens:
                 return f"{limits.tokens} tokens"
             if limits.money is not None and limits.price is not None:
                 cost = limits.price.of(would.input_tokens, would.output_tokens)

@@ -62,9 +62,7 @@ class Server:
     @property
     def form(self) -> str:
         """How its models are named on the command line."""
-        return (
-            f"{self.name}:MODEL@HOST[:PORT]" if self.name == "vllm" else f"{self.name}:MODEL[@HOST]"
-        )
+        return f"{self.name}:MODEL@HOST[:PORT]" if self.name == "vllm" else f"{self.name}:MODEL[@HOST]"
 
     def at(self, host: str) -> str:
         """The base URL at ``host``, a whole URL or ``HOST[:PORT]``; the usual one where it is empty."""

@@ -109,9 +109,7 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True,
 def _convert(value: Any, hint: Any, where: str) -> Any:
     if allowed := (get_args(hint) if str(get_origin(hint)) == "typing.Literal" else ()):
         if value not in allowed:
-            raise UsageError(
-                f"{where} must be one of {', '.join(map(str, allowed))}, not {value!r}"
-            )
+            raise UsageError(f"{where} must be one of {', '.join(map(str, allowed))}, not {value!r}")
         return value
     if hint is bool:
         word = _WORDS.get(str(value).lower())
@@ -124,11 +122,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         except (TypeError, ValueError, OverflowError):
             number = None
         # `int` would make 1 of true and 10 of 10.7
-        if (
-            number is None
-            or isinstance(value, bool)
-            or (isinstance(value, float) and number != value)
-        ):
+        if number is None or isinstance(value, bool) or (isinstance(value, float) and number != value):
             raise UsageError(f"{where} must be a number ({hint.__name__}), not {value!r}")
         return number
     if get_origin(hint) in (Mapping, dict) and not isinstance(value, Mapping):

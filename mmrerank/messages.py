@@ -97,10 +97,7 @@ class Ask:
         """SHA-256 over everything that can change a real backend's reply: text, pixels, schema, sampling."""
         body = {
             "messages": [
-                [
-                    m.role,
-                    [p.text if p.image is None else {"sha256": p.image.digest} for p in m.parts],
-                ]
+                [m.role, [p.text if p.image is None else {"sha256": p.image.digest} for p in m.parts]]
                 for m in self.messages
             ],
             "schema": self.schema,

@@ -49,9 +49,7 @@ from mmrerank.budget import bound
 from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.types import Candidate, Explanation, Image, Query, Ranking, Repairs, Usage
 
-Capability = Literal[
-    "generate", "choice_logprobs", "attention", "embed", "token_embeddings", "retrieve"
-]
+Capability = Literal["generate", "choice_logprobs", "attention", "embed", "token_embeddings", "retrieve"]
 """What a method may need: all but ``retrieve`` (an index to search again) of the language model."""
 Vectors = NDArray[np.float32]
 

@@ -10,17 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmrerank import catalog
-from mmrerank.discovery import (
-    KINDS,
-    about,
-    every,
-    first_sentence,
-    form,
-    load,
-    names,
-    place,
-    warn,
-)
+from mmrerank.discovery import KINDS, about, every, first_sentence, form, load, names, place, warn
 from mmrerank.errors import UsageError
 from mmrerank.ports import Capability
 
@@ -48,9 +38,7 @@ def needs_of(strategy: Any, options: Any) -> tuple[Capability, ...]:
     return tuple(strategy.NEEDS if needs is None else needs)
 
 
-def opened(
-    kind: str, spec: str, options: Mapping[str, Any], interface: type
-) -> tuple[catalog.Card, Any]:
+def opened(kind: str, spec: str, options: Mapping[str, Any], interface: type) -> tuple[catalog.Card, Any]:
     """What ``spec`` names, a short name of the catalogue or ``PLUGIN:REST``, and its card.
 
     ``options`` go to the plug-in's ``open``; those that are None count as not given. Raises `UsageError`

@@ -82,11 +82,7 @@ class Reranker:
         check(self.chat, needs, self.name)
 
     def rank(
-        self,
-        query: str | Query,
-        images: Sequence[Any] | Ranking,
-        *,
-        progress: Progress | None = None,
+        self, query: str | Query, images: Sequence[Any] | Ranking, *, progress: Progress | None = None
     ) -> SearchResult:
         """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``."""
         return self.rank_batch([(query, images)], progress=progress)[0]
@@ -106,9 +102,7 @@ class Reranker:
         except ValueError as error:
             raise UsageError(str(error)) from error
         rankings = [to_ranking(c) for _, c in requests]
-        judgings = [
-            self.module.rank(q, r, self.options) for q, r in zip(queries, rankings, strict=True)
-        ]
+        judgings = [self.module.rank(q, r, self.options) for q, r in zip(queries, rankings, strict=True)]
         driven = drive(
             judgings,
             self.chat,

@@ -62,9 +62,7 @@ def fragment(result: SearchResult) -> str:
     )
 
 
-def page(
-    results: Sequence[SearchResult], *, title: str = "mmrerank: what was found, and why"
-) -> str:
+def page(results: Sequence[SearchResult], *, title: str = "mmrerank: what was found, and why") -> str:
     """A whole page of results, in order."""
     pieces: list[Any] = [Markup(fragment(r)) for r in results]
     return _whole(environment().get_template("page.html.j2").render(title=title, pieces=pieces))

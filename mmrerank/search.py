@@ -124,11 +124,7 @@ class ImageSearch:
         method's); what lies beyond keeps first-stage order. ``images`` are reference images for a text
         query (paths, PIL images, bytes).
         """
-        asked = (
-            query
-            if isinstance(query, Query)
-            else Query(text=query, images=tuple(map(to_image, images)))
-        )
+        asked = query if isinstance(query, Query) else Query(text=query, images=tuple(map(to_image, images)))
         return self.search_batch(
             [asked], k=k, rerank=rerank, candidates=candidates, options=options, progress=progress
         )[0]
@@ -162,22 +158,15 @@ class ImageSearch:
         )
         self._chat = reranker.chat or self._chat
         rankings = self.first_stage(queries, max(k, candidates))
-        heads = [
-            (q, Ranking(r.candidates[:candidates])) for q, r in zip(queries, rankings, strict=True)
-        ]
+        heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(queries, rankings, strict=True)]
         warnings = self._warnings(reranker.chat)
         results = []
-        for before, head in zip(
-            rankings, reranker.rank_batch(heads, progress=progress), strict=True
-        ):
+        for before, head in zip(rankings, reranker.rank_batch(heads, progress=progress), strict=True):
             after = before.with_head(Ranking(tuple(h.candidate for h in head)))
             hits = build_hits(before, after, head.explanation)
             results.append(
                 replace(
-                    head,
-                    hits=hits[:k],
-                    first=in_first_order(hits, k),
-                    warnings=(*warnings, *head.warnings),
+                    head, hits=hits[:k], first=in_first_order(hits, k), warnings=(*warnings, *head.warnings)
                 )
             )
         return results

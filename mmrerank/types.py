@@ -14,9 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-ComponentKind = Literal[
-    "subject", "activity", "detail", "environment", "ambience", "exclusion", "count"
-]
+ComponentKind = Literal["subject", "activity", "detail", "environment", "ambience", "exclusion", "count"]
 COMPONENT_KINDS: tuple[ComponentKind, ...] = (
     "subject", "activity", "detail", "environment", "ambience", "exclusion", "count",
 )  # fmt: skip

@@ -47,9 +47,7 @@ def build(search: ImageSearch, *, examples: Sequence[str] = (), method: str = "c
     return page
 
 
-def serve(
-    page: gr.Blocks, *, host: str = "127.0.0.1", port: int = 7860, browser: bool = True
-) -> None:
+def serve(page: gr.Blocks, *, host: str = "127.0.0.1", port: int = 7860, browser: bool = True) -> None:
     """Serves a page until interrupted. Raises `UsageError` when the port cannot be used."""
     import gradio as gr
 
@@ -68,6 +66,4 @@ def serve(
     except OSError as error:
         if "port" not in str(error):
             raise
-        raise UsageError(
-            f"cannot listen at {host}:{port}; give another --port ({error})"
-        ) from error
+        raise UsageError(f"cannot listen at {host}:{port}; give another --port ({error})") from error

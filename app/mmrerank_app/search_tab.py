@@ -17,9 +17,7 @@ from mmrerank.types import Query
 HINT = "Type what you are looking for, or choose a reference image."
 
 
-def search_tab(
-    search: ImageSearch, *, methods: list[str], method: str, examples: Sequence[str]
-) -> None:
+def search_tab(search: ImageSearch, *, methods: list[str], method: str, examples: Sequence[str]) -> None:
     """Lays out the form inside the page being built and connects it."""
     import gradio as gr
 
@@ -36,19 +34,14 @@ def search_tab(
         chosen = gr.Dropdown(methods, value=method, label="Method")
         k = gr.Slider(1, 50, value=10, step=1, label="Images shown")
         candidates = gr.Slider(1, 100, value=20, step=1, label="Images judged")
-    with (
-        gr.Accordion("More: reference image, exclusions, dialogue, method options", open=False),
-        gr.Row(),
-    ):
+    with gr.Accordion("More: reference image, exclusions, dialogue, method options", open=False), gr.Row():
         # the file as it is: a copy in RGB would turn transparency black before our own decoder sees it
         image = gr.Image(type="filepath", image_mode=None, label="Reference image", height=180)
         with gr.Column():
             exclude = gr.Textbox(label="Must not appear", placeholder="people; cars")
             turns = gr.Textbox(label="Earlier turns, one a line", lines=2)
             options = gr.Textbox(
-                label="Method options, name=value one a line",
-                lines=2,
-                placeholder=hint(methods),
+                label="Method options, name=value one a line", lines=2, placeholder=hint(methods)
             )
     inputs = [text, chosen, k, candidates, image, exclude, turns, options]
     panel = gr.HTML(note(HINT), elem_id="result")

@@ -10,14 +10,7 @@ from mmrerank.ports import Chat
 
 _NEUTRAL = {
     *("api_key", "timeout", "max_retries", "concurrency", "backoff", "stream", "any_model"),
-    *(
-        "batch_size",
-        "batch_tokens",
-        "prefix_bytes",
-        "feature_bytes",
-        "feature_folder",
-        "gpu_memory",
-    ),
+    *("batch_size", "batch_tokens", "prefix_bytes", "feature_bytes", "feature_folder", "gpu_memory"),
 }
 """Options of backends that change how a reply is got, not what it says."""
 

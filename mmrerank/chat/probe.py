@@ -121,9 +121,7 @@ def _schema(chat: Chat) -> Finding:
     if held and schema in ("", "obeyed"):
         return Finding(name=name, status="ok", detail="obeyed")
     how = "refused" if schema == "refused" else "ignored"
-    what = (
-        "follows it when it stands in the prompt" if held else "does not follow it in words either"
-    )
+    what = "follows it when it stands in the prompt" if held else "does not follow it in words either"
     why = f"; {reply.error}" if reply.error is not None else ""
     return Finding(name=name, status="off", detail=f"{how}; {what}{why}")
 
@@ -149,9 +147,7 @@ def _images(chat: Chat) -> Finding:
         return Finding(name="images", status="broken", detail=f"none: {why}")
     # a server may take them and look at one: what it says of their number is for people to judge
     detail = f"at least {most} a question (asked how many these are, it answer {answer!r})"
-    return Finding(
-        name="images", status="ok", detail=f"{detail}; with more: {why}" if why else detail
-    )
+    return Finding(name="images", status="ok", detail=f"{detail}; with more: {why}" if why else detail)
 
 
 def _colour(chat: Chat) -> Finding:

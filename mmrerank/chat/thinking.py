@@ -15,9 +15,7 @@ ANSWER = "Now answer, without another word."
 """What is written after the thoughts."""
 
 
-def with_thoughts(
-    asks: Sequence[Ask], reply: Callable[[Sequence[Ask]], list[Reply]]
-) -> list[Reply]:
+def with_thoughts(asks: Sequence[Ask], reply: Callable[[Sequence[Ask]], list[Reply]]) -> list[Reply]:
     """``reply(asks)``, where asks that want thoughts before their choices get them.
 
     An ask whose thoughts failed has failed; one whose thoughts ran out of room answers all the same.

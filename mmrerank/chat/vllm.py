@@ -188,7 +188,5 @@ def open(
         )
     except Exception as error:  # from a missing folder to a GPU that is too small
         why = " ".join(str(error).split())[:400]
-        raise ModelError(
-            f"vLLM does not start with {rest!r}: {type(error).__name__}: {why}"
-        ) from error
+        raise ModelError(f"vLLM does not start with {rest!r}: {type(error).__name__}: {why}") from error
     return VllmChat(engine, rest)

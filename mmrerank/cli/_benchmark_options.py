@@ -31,11 +31,7 @@ def own_options(plugin: str) -> list[OwnOption]:
     for node in body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "BENCHMARK":
             call = node.value
-            name = (
-                call.func.id
-                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
-                else ""
-            )
+            name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else ""
             found = _options_class(where, name)
             return _fields(found) if found else []
     return []
@@ -102,7 +98,5 @@ def _fields(options: ast.ClassDef) -> list[OwnOption]:
         else:
             form = {"int": "N", "float": "X"}.get(text, "TEXT")
         shown = f" (default: {default})" if default and text != "bool" else ""
-        found.append(
-            OwnOption(node.target.id, form, about.rstrip(".") + shown + ".", text == "bool")
-        )
+        found.append(OwnOption(node.target.id, form, about.rstrip(".") + shown + ".", text == "bool"))
     return found

@@ -14,10 +14,7 @@ if TYPE_CHECKING:
 
 
 def tell(
-    method: str,
-    options: Mapping[str, Any],
-    items: Sequence[tuple[Query, Ranking]],
-    output: Output,
+    method: str, options: Mapping[str, Any], items: Sequence[tuple[Query, Ranking]], output: Output
 ) -> None:
     """Prints the forecast for ``items``. Raises `UsageError` for a wrong method or option."""
     from mmrerank.evaluation.experiment.forecast import forecast

@@ -49,8 +49,7 @@ def _request(line: str, where: str, folder: Path) -> tuple[Query, Ranking]:
     if not isinstance(body["candidates"], list):
         raise InputError(f"{where}: 'candidates' must be a list, not {_kind(body['candidates'])}")
     candidates = [
-        _candidate(c, f"{where}, candidate {n}", folder)
-        for n, c in enumerate(body["candidates"], start=1)
+        _candidate(c, f"{where}, candidate {n}", folder) for n, c in enumerate(body["candidates"], start=1)
     ]
     query = _query(body["query"], f"{where}, query", folder)
     try:
@@ -60,9 +59,7 @@ def _request(line: str, where: str, folder: Path) -> tuple[Query, Ranking]:
 
 
 def _query(value: Any, where: str, folder: Path) -> Query:
-    body = (
-        {"text": value} if isinstance(value, str) else _object(value, _QUERY, f"{where}: a query")
-    )
+    body = {"text": value} if isinstance(value, str) else _object(value, _QUERY, f"{where}: a query")
     try:
         return Query(
             text=_text(body.get("text"), f"{where}: text"),
@@ -136,11 +133,5 @@ def _texts(value: Any, what: str) -> tuple[str, ...]:
 
 
 def _kind(value: Any) -> str:
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a text",
-        bool: "true or false",
-        type(None): "null",
-    }
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return names.get(type(value), "a number")

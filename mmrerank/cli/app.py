@@ -31,17 +31,12 @@ def app(
     cache: CacheFlag = None,
     device: DeviceFlag = None,
     host: Annotated[
-        str,
-        typer.Option(
-            "--host", metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets others in."
-        ),
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets others in.")
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen at.")
     ] = 7860,
-    no_browser: Annotated[
-        bool, typer.Option("--no-browser", help="Do not open a browser window.")
-    ] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser window.")] = False,
 ) -> None:
     """Open the web page: search, see before and after, and why."""
     from mmrerank import ImageIndex, ImageSearch, catalog, config
@@ -58,9 +53,7 @@ def app(
             method = "none"
         else:
             backend = opened(spec, device=settings.device, given={}, cache=settings.cache)
-        search = ImageSearch(
-            opened_index, chat=backend, embedder=settings.embedder, device=settings.device
-        )
+        search = ImageSearch(opened_index, chat=backend, embedder=settings.embedder, device=settings.device)
         page = build(search, method=method)
     serve(page, host=host, port=port, browser=not no_browser)
 

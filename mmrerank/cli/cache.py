@@ -91,9 +91,7 @@ def prune(
     from mmrerank.chat.around.cache import ReplyStore
 
     if older_than is None and largest is None:
-        raise UsageError(
-            "give --older-than AGE or --largest SIZE; `mmrerank cache clear` drops all"
-        )
+        raise UsageError("give --older-than AGE or --largest SIZE; `mmrerank cache clear` drops all")
     age = None if older_than is None else _amount(older_than, "[hdw]", _DAYS, "an age") * 86400
     size = None if largest is None else int(_amount(largest, "[KMG]?B?", _BYTES, "a size"))
     with working():

@@ -55,8 +55,7 @@ def emit(body: Any) -> None:
 def visible(text: str) -> str:
     """``text`` with control characters and undecodable bytes escaped: names cannot drive the terminal."""
     return "".join(
-        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1]
-        for c in text
+        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1] for c in text
     )
 
 
@@ -101,9 +100,7 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
                 _report(f"error: stdout or a file cannot be used: {error.strerror}")
                 raise typer.Exit(InputError.exit_code) from error
             if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-                _report(
-                    f"error: {str(error.filename)[:80]!r}... cannot be looked at: {error.strerror}"
-                )
+                _report(f"error: {str(error.filename)[:80]!r}... cannot be looked at: {error.strerror}")
                 raise typer.Exit(InputError.exit_code) from error
             _report(
                 f"internal error: {type(error).__name__}: {error}\n"

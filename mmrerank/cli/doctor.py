@@ -52,10 +52,7 @@ class Check:
 
 def doctor(
     deep: Annotated[
-        bool,
-        typer.Option(
-            "--deep", help="Also import every package and load the models that came with one."
-        ),
+        bool, typer.Option("--deep", help="Also import every package and load the models that came with one.")
     ] = False,
     chat: Annotated[
         str | None,
@@ -186,9 +183,7 @@ def _shipped(card: catalog.Card, folder: Path, deep: bool) -> Check:
     name = f"{card.name} {card.kind}"
     fix = "install the package again that the model came with: pip install --force-reinstall ..."
     if not folder.is_dir() or not any(folder.iterdir()):
-        return Check(
-            name=name, status="missing", needed=True, detail=f"nothing in {folder}", fix=fix
-        )
+        return Check(name=name, status="missing", needed=True, detail=f"nothing in {folder}", fix=fix)
     if deep:
         try:
             if card.kind == "embedder":
@@ -219,9 +214,7 @@ def _environment() -> Iterator[Check]:
     for name in ("OPENAI_BASE_URL", *(s.key for s in catalog.servers())):
         # never the value: this output is what people paste into reports
         there = bool(os.environ.get(name))
-        yield Check(
-            name=name, status="ok" if there else "off", detail="set" if there else "not set"
-        )
+        yield Check(name=name, status="ok" if there else "off", detail="set" if there else "not set")
 
 
 def _writable(folder: Path) -> Check:

@@ -103,8 +103,7 @@ class Flags:
         bool, typer.Option("--fresh", help="Start over instead of going on from the journal.")
     ] = False
     retry_failed: Annotated[
-        bool,
-        typer.Option("--retry-failed", help="Judge queries again of which a judgement failed."),
+        bool, typer.Option("--retry-failed", help="Judge queries again of which a judgement failed.")
     ] = False
     forecast: Annotated[int | None, typer.Option(
         "--forecast", metavar="N", min=0, show_default=False,
@@ -146,9 +145,7 @@ def _command(name: str, plugin: str) -> Callable[..., None]:
     taken = {n.rstrip("_") for n in hints} | {"help"}
     own = [o for o in own_options(plugin) if o.name not in taken]
     parameters = [
-        inspect.Parameter(
-            n, inspect.Parameter.KEYWORD_ONLY, default=vars(Flags)[n], annotation=hint
-        )
+        inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=vars(Flags)[n], annotation=hint)
         for n, hint in hints.items()
     ]
     parameters[3:3] = [_parameter(o) for o in own]
@@ -178,9 +175,7 @@ def _parameter(option: OwnOption) -> inspect.Parameter:
     return inspect.Parameter(option.name, where, default=None, annotation=hint)
 
 
-def _evaluate(
-    name: str, own: dict[str, Any], *, output: Output, picture: Path | None, **flags: Any
-) -> None:
+def _evaluate(name: str, own: dict[str, Any], *, output: Output, picture: Path | None, **flags: Any) -> None:
     from mmrerank.evaluation.experiment.recipe import read_recipe
 
     if picture is not None:

@@ -77,8 +77,7 @@ TruncatedFlag = Annotated[
     typer.Option("--allow-truncated", help="Accept truncated files, as far as they can be decoded."),
 ]  # fmt: skip
 RebuildFlag = Annotated[
-    bool,
-    typer.Option("--rebuild", help="Forget what the index holds and embed everything again."),
+    bool, typer.Option("--rebuild", help="Forget what the index holds and embed everything again.")
 ]
 
 
@@ -100,9 +99,7 @@ def index(
     The id of an image is its POSIX path relative to SOURCE.
     """
     if (vectors is None) != (ids is None):
-        raise UsageError(
-            "--vectors and --ids go together: a row of one belongs to a line of the other"
-        )
+        raise UsageError("--vectors and --ids go together: a row of one belongs to a line of the other")
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
     with working(), progress("indexing") as step:
@@ -126,9 +123,7 @@ def _show(report: BuildReport, output: Output) -> None:
     if output is Output.json:
         emit({"index": str(report.index), **counts, "failed": failed})
     else:
-        typer.echo(
-            one_line(str(report.index)) + ": " + ", ".join(f"{n} {k}" for k, n in counts.items())
-        )
+        typer.echo(one_line(str(report.index)) + ": " + ", ".join(f"{n} {k}" for k, n in counts.items()))
     for failure in failed[:_SHOWN]:
         say(f"failed: {one_line(failure['source'])}: {one_line(failure['error'])}")
     if failed:
@@ -148,9 +143,7 @@ def _build(
     corpus = open_corpus(source)
     settings = config.load(flags={"embedder": spec, "device": device})
     spec = settings.embedder or _made_with(name, rebuild=options["rebuild"])
-    embedder = open_embedder(
-        catalog.chosen("embedder", spec, corpus.domain), device=settings.device or None
-    )
+    embedder = open_embedder(catalog.chosen("embedder", spec, corpus.domain), device=settings.device or None)
     if embedder.domain and embedder.domain != corpus.domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
     return ImageIndex.build(name, corpus, embedder, **options)

@@ -13,9 +13,7 @@ EXAMPLE = "mmrerank info pictures"
 
 
 def info(
-    index: Annotated[
-        str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")
-    ],
+    index: Annotated[str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")],
     output: OutputFlag = Output.text,
 ) -> None:
     """Show what an index holds: images, failures, embedder, store."""

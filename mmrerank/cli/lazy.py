@@ -78,11 +78,7 @@ def as_command(verb: Callable[..., Any] | typer.Typer, name: str, *, epilog: str
     Its errors become messages and exit codes, as `guarded` says.
     """
     holder = typer.Typer(add_completion=False, rich_markup_mode=None)
-    about: Any = {
-        "name": name,
-        "context_settings": SETTINGS,
-        **({"epilog": epilog} if epilog else {}),
-    }
+    about: Any = {"name": name, "context_settings": SETTINGS, **({"epilog": epilog} if epilog else {})}
     if isinstance(verb, typer.Typer):
         holder.add_typer(verb, **about)
     else:

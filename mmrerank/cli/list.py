@@ -35,12 +35,7 @@ class What(StrEnum):
     benchmarks = "benchmarks"
 
 
-_KIND = {
-    What.chats: "chat",
-    What.embedders: "embedder",
-    What.stores: "store",
-    What.corpora: "corpus",
-}
+_KIND = {What.chats: "chat", What.embedders: "embedder", What.stores: "store", What.corpora: "corpus"}
 
 
 def list_(
@@ -104,13 +99,7 @@ def method(name: str, module: Any) -> dict[str, Any]:
 
 def server(found: catalog.Server) -> dict[str, Any]:
     """A model server with a name: how it is named, where it listens, and the variable of its key."""
-    return {
-        "name": found.name,
-        "form": found.form,
-        "url": found.url,
-        "key": found.key,
-        "start": found.start,
-    }
+    return {"name": found.name, "form": found.form, "url": found.url, "key": found.key, "start": found.start}
 
 
 def metric(name: str) -> dict[str, Any]:
@@ -173,9 +162,7 @@ def _print(name: str, rows: list[dict[str, Any]]) -> None:
     console.print(Text(name if rows else f"{name}: none", style="bold"))
     if not rows:
         return
-    columns = [
-        c for c in dict.fromkeys(k for row in rows for k in row) if any(r.get(c) for r in rows)
-    ]
+    columns = [c for c in dict.fromkeys(k for row in rows for k in row) if any(r.get(c) for r in rows)]
     table = Table(box=None, pad_edge=True, header_style="dim")
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column == "name")

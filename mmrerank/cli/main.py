@@ -55,12 +55,9 @@ def _version(wanted: bool) -> None:
 
 @cli.callback(epilog=_CODES + "\n" + _STREAMS)
 def _root(
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show tracebacks and what libraries say.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and what libraries say.")] = False,
     version: Annotated[
-        bool,
-        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Find images in plain words; a multimodal language model looks at them, ranks them and says why."""

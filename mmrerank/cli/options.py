@@ -34,9 +34,7 @@ IndexArgument = Annotated[
 OutputFlag = Annotated[Output, typer.Option("--output", help="How results are printed on stdout.")]
 OptionsFlag = Annotated[
     list[str] | None,
-    typer.Option(
-        "--option", "-o", metavar="NAME=VALUE", help="An option of the method; may be repeated."
-    ),
+    typer.Option("--option", "-o", metavar="NAME=VALUE", help="An option of the method; may be repeated."),
 ]
 ChatOptionsFlag = Annotated[
     list[str] | None,
@@ -98,9 +96,7 @@ PriceFlag = Annotated[
         help="Money per million tokens, for forecasts and budgets of money.",
     ),
 ]  # fmt: skip
-DryRunFlag = Annotated[
-    bool, typer.Option("--dry-run", help="Say what the model would be asked, and stop.")
-]
+DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what the model would be asked, and stop.")]
 
 
 def pairs(texts: Sequence[str] | None, flag: str) -> dict[str, Any]:
@@ -187,12 +183,7 @@ def chat_for(
 
 
 def opened(
-    spec: str,
-    *,
-    device: str = "",
-    given: Mapping[str, str],
-    cache: str = "",
-    record: Path | None = None,
+    spec: str, *, device: str = "", given: Mapping[str, str], cache: str = "", record: Path | None = None
 ) -> Chat:
     """The backend for ``spec`` with what stands around it; arguments and errors as in `chat_for`."""
     from mmrerank.chat.around import around

@@ -41,8 +41,7 @@ BATCH = 32
 
 
 InputFlag = Annotated[
-    Path,
-    typer.Option("--input", metavar="REQUESTS.jsonl", help="One request a line; - reads stdin."),
+    Path, typer.Option("--input", metavar="REQUESTS.jsonl", help="One request a line; - reads stdin.")
 ]
 MethodFlag = Annotated[
     str | None,

@@ -19,23 +19,19 @@ mmrerank score run.trec.gz --qrels qrels.txt --metrics INQUIRE_AP@50 --tie-bound
 
 def score(
     run: Annotated[
-        Path,
-        typer.Argument(metavar="RUN", help="Six columns (TREC) or raw scores (.jsonl); .gz too."),
+        Path, typer.Argument(metavar="RUN", help="Six columns (TREC) or raw scores (.jsonl); .gz too.")
     ],
     qrels: Annotated[
         Path, typer.Option("--qrels", metavar="QRELS", help="What is right: qid 0 docno grade.")
     ],
     metrics: Annotated[
         str,
-        typer.Option(
-            "--metrics", metavar="LIST", help="Names of `mmrerank list metrics`, commas between."
-        ),
+        typer.Option("--metrics", metavar="LIST", help="Names of `mmrerank list metrics`, commas between."),
     ] = "nDCG@10,AP,RR,P@1,R@10",
     tie_bounds: Annotated[
         bool,
         typer.Option(
-            "--tie-bounds",
-            help="Also the value under the worst and the best order of equal scores.",
+            "--tie-bounds", help="Also the value under the worst and the best order of equal scores."
         ),
     ] = False,
     output: OutputFlag = Output.text,

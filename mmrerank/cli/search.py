@@ -43,18 +43,14 @@ mmrerank search "the same, but at night" --image boat.jpg --index pictures
 mmrerank search --query-vectors queries.npy --index pictures --k 100 --run out.trec"""
 
 TextArgument = Annotated[
-    str | None,
-    typer.Argument(metavar="TEXT", show_default=False, help="What to look for, in words."),
+    str | None, typer.Argument(metavar="TEXT", show_default=False, help="What to look for, in words.")
 ]
 KFlag = Annotated[
     int | None,
-    typer.Option(
-        "--k", metavar="N", show_default=False, help="How many images to return (default: 10)."
-    ),
+    typer.Option("--k", metavar="N", show_default=False, help="How many images to return (default: 10)."),
 ]
 ImageFlag = Annotated[
-    list[Path] | None,
-    typer.Option("--image", metavar="FILE", help="A reference image; may be repeated."),
+    list[Path] | None, typer.Option("--image", metavar="FILE", help="A reference image; may be repeated.")
 ]
 ExcludeFlag = Annotated[
     list[str] | None,
@@ -96,16 +92,13 @@ RecipeFlag = Annotated[
     ),
 ]  # fmt: skip
 ReportFlag = Annotated[
-    Path | None,
-    typer.Option("--report", metavar="FILE.html", help="Also write a self-contained page."),
+    Path | None, typer.Option("--report", metavar="FILE.html", help="Also write a self-contained page.")
 ]
 TraceFlag = Annotated[
-    Path | None,
-    typer.Option("--trace", metavar="FILE.json", help="Also write every question and reply."),
+    Path | None, typer.Option("--trace", metavar="FILE.json", help="Also write every question and reply.")
 ]
 RunFlag = Annotated[
-    Path | None,
-    typer.Option("--run", metavar="FILE.trec", help="Also write a six-column TREC run."),
+    Path | None, typer.Option("--run", metavar="FILE.trec", help="Also write a six-column TREC run.")
 ]
 VectorsFlag = Annotated[
     Path | None,
@@ -115,9 +108,7 @@ VectorsFlag = Annotated[
         "a query's id is its row number, from 0.",
     ),
 ]  # fmt: skip
-PathsFlag = Annotated[
-    bool, typer.Option("--filepath-only", help="Print only the images' paths, one a line.")
-]
+PathsFlag = Annotated[bool, typer.Option("--filepath-only", help="Print only the images' paths, one a line.")]
 
 
 def search(
@@ -182,9 +173,7 @@ def search(
     return None
 
 
-def _query(
-    text: str | None, images: Sequence[Path], exclude: Sequence[str], turns: Sequence[str]
-) -> Query:
+def _query(text: str | None, images: Sequence[Path], exclude: Sequence[str], turns: Sequence[str]) -> Query:
     from mmrerank.types import Image, Query
 
     try:
@@ -285,10 +274,7 @@ def _save_run(path: Path, result: SearchResult) -> None:
 
     plain = result.method == "none"
     n = len(result.hits)
-    rows = [
-        Scored(id=h.id, score=(h.score or 0.0) if plain else float(n + 1 - h.rank))
-        for h in result.hits
-    ]
+    rows = [Scored(id=h.id, score=(h.score or 0.0) if plain else float(n + 1 - h.rank)) for h in result.hits]
     write_run(path, Run(rows={result.query.id or "0": rows}, tag=f"mmrerank-{result.method}"))
 
 

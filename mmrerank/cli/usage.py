@@ -73,17 +73,9 @@ def _by_model(entries: Sequence[Entry]) -> list[Entry]:
 
 def _row(entry: Entry, cost: Price | None) -> dict[str, Any]:
     used = entry.usage
-    money = (
-        {} if cost is None else {"money": round(cost.of(used.input_tokens, used.output_tokens), 4)}
-    )
+    money = {} if cost is None else {"money": round(cost.of(used.input_tokens, used.output_tokens), 4)}
     day = {"day": entry.day} if entry.day else {}
-    return {
-        **day,
-        "model": entry.model,
-        **dataclasses.asdict(used),
-        "failed": entry.failed,
-        **money,
-    }
+    return {**day, "model": entry.model, **dataclasses.asdict(used), "failed": entry.failed, **money}
 
 
 def _print(rows: Sequence[Mapping[str, Any]]) -> None:
@@ -93,9 +85,7 @@ def _print(rows: Sequence[Mapping[str, Any]]) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for name in rows[0]:
         words = name in ("day", "model")
-        table.add_column(
-            name.replace("_", " "), justify="left" if words else "right", overflow="fold"
-        )
+        table.add_column(name.replace("_", " "), justify="left" if words else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(one_line(_cell(value))) for value in row.values()))
     table_console().print(table)

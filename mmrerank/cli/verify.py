@@ -15,9 +15,7 @@ mmrerank verify pictures --deep"""
 
 
 def verify(
-    index: Annotated[
-        str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")
-    ],
+    index: Annotated[str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")],
     deep: Annotated[
         bool, typer.Option("--deep", help="Also read every vector and every image file.")
     ] = False,

@@ -100,14 +100,10 @@ def _check_rows(matrix: NDArray[Any], name: str) -> None:
         chunk = np.asarray(matrix[start : start + _CHUNK_ROWS])
         finite = np.isfinite(chunk).all(axis=1)
         if not finite.all():
-            raise InputError(
-                f"{name}: row {start + int(finite.argmin())} is not finite (rows from 0)"
-            )
+            raise InputError(f"{name}: row {start + int(finite.argmin())} is not finite (rows from 0)")
         filled = chunk.any(axis=1)
         if not filled.all():
-            raise InputError(
-                f"{name}: row {start + int(filled.argmin())} is all zero (rows from 0)"
-            )
+            raise InputError(f"{name}: row {start + int(filled.argmin())} is all zero (rows from 0)")
 
 
 def _rows(path: Path, root: Path) -> tuple[Sample, ...]:

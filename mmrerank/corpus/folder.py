@@ -67,9 +67,7 @@ class FolderCorpus(Corpus):
         """
         kept: list[tuple[str, bool]] = []
         with os.scandir(self.root / folder) as entries:
-            found = [
-                (e.name + "/" * _is_dir(e), e.is_symlink()) for e in entries if e.name[0] != "."
-            ]
+            found = [(e.name + "/" * _is_dir(e), e.is_symlink()) for e in entries if e.name[0] != "."]
         for name, is_link in sorted(found, key=lambda entry: os.fsencode(entry[0])):
             path = folder + name
             if not name.endswith("/"):

@@ -52,13 +52,7 @@ class InstructedEmbedder(Embedder):
     """A vision-language model as an embedder (`mmrerank.ports.Embedder`). Made by the plug-ins' ``open``."""
 
     def __init__(
-        self,
-        checkpoint: Checkpoint,
-        form: Form,
-        *,
-        spec: str,
-        dim: int | None = None,
-        batch_size: int,
+        self, checkpoint: Checkpoint, form: Form, *, spec: str, dim: int | None = None, batch_size: int
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")

@@ -114,9 +114,7 @@ def _config(path: Path) -> dict[str, Any]:
             return dict(config)
         raise ModelError(f"{path}: model_cfg needs embed_dim, vision_cfg and text_cfg")
     except FileNotFoundError as error:
-        raise ModelError(
-            f"{path.parent} is no open_clip model: there is no {path.name} in it"
-        ) from error
+        raise ModelError(f"{path.parent} is no open_clip model: there is no {path.name} in it") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} cannot be used as a model's configuration: {error!r}") from error
 
@@ -183,14 +181,7 @@ def _hub_tokenizer(open_clip: Any, arch: str) -> Any:
 
 
 def _loaded(
-    open_clip: Any,
-    name: str,
-    model: Any,
-    tokenizer: Any,
-    config: Any,
-    weights: str,
-    *,
-    random: bool = False,
+    open_clip: Any, name: str, model: Any, tokenizer: Any, config: Any, weights: str, *, random: bool = False
 ) -> Loaded:
     preprocess = open_clip.PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
     dim = int(config["embed_dim"])

@@ -31,11 +31,7 @@ ASKED = Form(
 
 
 def open(
-    rest: str,
-    *,
-    device: str | None = None,
-    precision: str | None = None,
-    batch_size: int = 8,
+    rest: str, *, device: str | None = None, precision: str | None = None, batch_size: int = 8
 ) -> InstructedEmbedder:
     """The embedder ``PATH_OR_NAME[@DIM]``.
 

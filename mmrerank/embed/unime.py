@@ -40,11 +40,7 @@ ASKED = {
 
 
 def open(
-    rest: str,
-    *,
-    device: str | None = None,
-    precision: str | None = None,
-    batch_size: int = 8,
+    rest: str, *, device: str | None = None, precision: str | None = None, batch_size: int = 8
 ) -> InstructedEmbedder:
     """The embedder ``v1:PATH_OR_NAME`` or ``v2:PATH_OR_NAME``.
 
@@ -53,9 +49,7 @@ def open(
     """
     version, _, name = rest.partition(":")
     if version not in ASKED or not name:
-        raise UsageError(
-            f"unime:{rest} does not say which version; write {FORM.replace(',', ' or')}"
-        )
+        raise UsageError(f"unime:{rest} does not say which version; write {FORM.replace(',', ' or')}")
     return opened(
         "unime",
         name,

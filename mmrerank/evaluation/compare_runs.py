@@ -64,9 +64,7 @@ class ComparisonReport(Tabular):
             found = self.comparison.difference(one.metric, one.run)
             gap = {} if found is None else found.to_dict()
             gap.pop("interval", None), gap.pop("queries", None)
-            bounds = (
-                {} if found is None else dict(zip(("low", "high"), found.interval, strict=True))
-            )
+            bounds = {} if found is None else dict(zip(("low", "high"), found.interval, strict=True))
             rows.append({**one.to_dict(), **gap, **bounds})
         return rows
 
@@ -105,8 +103,7 @@ class ComparisonReport(Tabular):
             labels=labels,
             references=notes.images,
             rankings={
-                run: {q: r.ids for q, r in self.rows_of(run).items() if q in shown}
-                for run in found.runs
+                run: {q: r.ids for q, r in self.rows_of(run).items() if q in shown} for run in found.runs
             },
             qrels=self.qrels,
             images=images,

@@ -45,11 +45,7 @@ class ScoreReport(Tabular):
 
 
 def score(
-    run: RunLike,
-    qrels: QrelsLike,
-    metrics: str | Sequence[str] = METRICS,
-    *,
-    tie_bounds: bool = False,
+    run: RunLike, qrels: QrelsLike, metrics: str | Sequence[str] = METRICS, *, tie_bounds: bool = False
 ) -> ScoreReport:
     """Scores ``run`` against ``qrels`` by ``metrics`` (names of ``mmrerank list metrics``).
 

@@ -16,16 +16,7 @@ from typing import Any
 import yaml
 
 from mmrerank import config, registry
-from mmrerank.benchmark import (
-    Answer,
-    Benchmark,
-    BenchmarkFacts,
-    Measured,
-    Ranked,
-    Run,
-    Scores,
-    Task,
-)
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkFacts, Measured, Ranked, Run, Scores, Task
 from mmrerank.discovery import source_file
 from mmrerank.errors import InputError, MmrerankError, UsageError
 from mmrerank.evaluation.measure.files import parse_json, read_bytes
@@ -194,10 +185,7 @@ def answer_of(task: Task, run: Run, where: str) -> Answer:
     warnings = unknown_queries(rows, task.queries, where, f"{task.benchmark} {task.split}")
     rows = {q: r for q, r in rows.items() if q in task.queries}
     return Answer(
-        path=where,
-        kind="run",
-        rows=rows,
-        warnings=(*warnings, *unknown_documents(task, rows, where)),
+        path=where, kind="run", rows=rows, warnings=(*warnings, *unknown_documents(task, rows, where))
     )
 
 
@@ -285,9 +273,7 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
     )
 
 
-def benchmark_rows(
-    benchmark: Benchmark, task: Task, answers: Sequence[Answer]
-) -> Mapping[str, Ranked]:
+def benchmark_rows(benchmark: Benchmark, task: Task, answers: Sequence[Answer]) -> Mapping[str, Ranked]:
     """The one list of each query, without what the protocol leaves out."""
     rows = merged(answers) if benchmark.FILES_ARE_PARTS else one_run(task, answers).rows
     return without(task, rows)
@@ -303,9 +289,7 @@ def write_submission(task: Task, answers: Sequence[Answer], folder: Path) -> lis
     if type(benchmark).write_own is Benchmark.write_own:
         raise UsageError(f"{task.benchmark} has no submission file")
     if len(runs) != 1:
-        raise UsageError(
-            f"a submission is written from one TREC run, not {len(runs)}; give it as --run"
-        )
+        raise UsageError(f"a submission is written from one TREC run, not {len(runs)}; give it as --run")
     paths = list(benchmark.write_own(task, Run(rows=runs[0].rows), folder) or ())
     for path in paths:
         read_answer(task, path)

@@ -7,9 +7,7 @@ import math
 import PIL.Image
 
 
-def fit(
-    image: PIL.Image.Image, *, max_tokens: int, pixels_per_token: int = 28 * 28
-) -> PIL.Image.Image:
+def fit(image: PIL.Image.Image, *, max_tokens: int, pixels_per_token: int = 28 * 28) -> PIL.Image.Image:
     """The image itself, or a smaller copy with ``width * height <= max_tokens * pixels_per_token``.
 
     The aspect ratio is kept up to rounding; each side stays at least one pixel. Raises `ValueError` when

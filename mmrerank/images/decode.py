@@ -42,10 +42,7 @@ class ImageInfo:
 
 
 def decode(
-    source: Image | bytes,
-    *,
-    max_pixels: int = DEFAULT_MAX_PIXELS,
-    allow_truncated: bool = False,
+    source: Image | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
 ) -> PIL.Image.Image:
     """The picture as a person would see it: upright, RGB, transparency over white, first frame.
 
@@ -146,8 +143,7 @@ def _check_size(image: ImageFile, max_pixels: int) -> None:
         raise ImageError(f"the image is {width}x{height} and shows nothing")
     if width * height > max_pixels:
         raise ImageError(
-            f"{width}x{height} = {_mega(width * height)} megapixels is over the budget of "
-            f"{_mega(max_pixels)}"
+            f"{width}x{height} = {_mega(width * height)} megapixels is over the budget of {_mega(max_pixels)}"
         )
 
 

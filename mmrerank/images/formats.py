@@ -76,9 +76,7 @@ def _open_heif(file: IO[bytes]) -> ImageFile:
     try:
         plugin: Any = importlib.import_module("pillow_heif.as_plugin")
     except ImportError as error:
-        raise ImageError(
-            "HEIC images need an optional package: pip install 'mmrerank[heif]'"
-        ) from error
+        raise ImageError("HEIC images need an optional package: pip install 'mmrerank[heif]'") from error
     # The class is used as it is; registering it with Pillow would change every other user's `open`.
     image: ImageFile = plugin.HeifImageFile(file, "")
     return image

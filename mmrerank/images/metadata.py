@@ -49,9 +49,7 @@ def taken(exif: PIL.Image.Exif) -> str | None:
         details.get(Base.DateTimeDigitized),
         exif.get(Base.DateTime),
     ):
-        with contextlib.suppress(
-            ValueError
-        ):  # such as the 0000:00:00 of a clock that was never set
+        with contextlib.suppress(ValueError):  # such as the 0000:00:00 of a clock that was never set
             return datetime.strptime(_text(value)[:19], "%Y:%m:%d %H:%M:%S").isoformat()
     return None
 

@@ -76,9 +76,7 @@ def build(
     """Makes the index in ``folder``, or brings it up to date. `ImageIndex.build` documents it."""
     folder = Path(os.path.realpath(folder))
     if store:
-        registry.load(
-            "store", store
-        ).open()  # a store that is not there is reported before any work
+        registry.load("store", store).open()  # a store that is not there is reported before any work
     samples = iter(corpus.samples())
     first = next(samples, None)
     if first is None:
@@ -110,12 +108,7 @@ class _Run:
     """One run over a source, holding the lock."""
 
     def __init__(self, folder: Path, found: Manifest, embedder: Embedder, batch: int) -> None:
-        self.folder, self.manifest, self.embedder, self.batch = (
-            folder,
-            found,
-            embedder,
-            max(1, batch),
-        )
+        self.folder, self.manifest, self.embedder, self.batch = (folder, found, embedder, max(1, batch))
         self.records = Records(folder, write=True)
         self.files = VectorFiles(folder / VECTORS, found.dim)
         self.rows = self.records.vectors
@@ -130,11 +123,7 @@ class _Run:
         self.records.close()
 
     def go(
-        self,
-        samples: Iterable[Sample],
-        progress: Progress | None,
-        total: int | None,
-        options: dict[str, int],
+        self, samples: Iterable[Sample], progress: Progress | None, total: int | None, options: dict[str, int]
     ) -> BuildReport:
         self.files.truncate(self.rows)
         prepare = self.embedder.prepare if self.embedder.prepares else None

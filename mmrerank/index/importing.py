@@ -78,9 +78,7 @@ def import_vectors(
         try:
             with lock.writing(target):
                 if is_index(target):
-                    raise ImageIndexError(
-                        f"{target} was made by another process just now; try again"
-                    )
+                    raise ImageIndexError(f"{target} was made by another process just now; try again")
                 after = _write(target, corpus, fresh, progress)
         except InputError:
             if made:
@@ -95,9 +93,7 @@ def import_vectors(
         else:
             changed += 1
     removed = len(before.keys() - after.keys())
-    return BuildReport(
-        index=folder, added=added, changed=changed, removed=removed, unchanged=unchanged
-    )
+    return BuildReport(index=folder, added=added, changed=changed, removed=removed, unchanged=unchanged)
 
 
 def _old(folder: Path, spec: str, rebuild: bool) -> Manifest | None:
@@ -135,9 +131,7 @@ def _write(
         shards = VectorFiles(folder / VECTORS, fresh.dim).shards(len(vectors))
         save_view(folder, fresh.store, vectors, records.rows(), shards)
         count = len(vectors)
-        dataclasses.replace(
-            fresh, state="ready", records=count, vectors=count, shards=shards
-        ).write(folder)
+        dataclasses.replace(fresh, state="ready", records=count, vectors=count, shards=shards).write(folder)
         return {id_: vectors[row] for row, id_ in enumerate(records.ids())}
     except BaseException:
         records.close()
@@ -147,9 +141,7 @@ def _write(
         records.close()
 
 
-def _fill(
-    folder: Path, records: Records, corpus: VectorCorpus, progress: Progress | None
-) -> Vectors:
+def _fill(folder: Path, records: Records, corpus: VectorCorpus, progress: Progress | None) -> Vectors:
     total, dim = corpus.vectors.shape
     files = VectorFiles(folder / VECTORS, dim)
     files.truncate(0)
@@ -160,9 +152,7 @@ def _fill(
         length = np.linalg.norm(wide, axis=1, keepdims=True)
         bad = ~(np.isfinite(length) & (length > 0))[:, 0]
         if bad.any():
-            raise InputError(
-                f"vector {start + int(bad.argmax())} (rows from 0) is zero or not finite"
-            )
+            raise InputError(f"vector {start + int(bad.argmax())} (rows from 0) is zero or not finite")
         files.append((wide / length).astype(np.float32), start)
         rows = []
         for row in range(start, start + len(wide)):
@@ -196,6 +186,4 @@ def _record(sample: Sample, root: Path, row: int) -> Record:
         return record
     if info.width * info.height > DEFAULT_MAX_PIXELS:
         return record  # with its size told it would be decoded, and nobody has asked for that
-    return replace(
-        record, width=info.width, height=info.height, taken=info.taken, camera=info.camera
-    )
+    return replace(record, width=info.width, height=info.height, taken=info.taken, camera=info.camera)

@@ -143,12 +143,7 @@ class ImageIndex:
         place = index_path(path)
         with writable(place):
             return importing.import_vectors(
-                place,
-                corpus,
-                embedder_spec=embedder_spec,
-                rebuild=rebuild,
-                store=store,
-                progress=progress,
+                place, corpus, embedder_spec=embedder_spec, rebuild=rebuild, store=store, progress=progress
             )
 
     @classmethod
@@ -234,9 +229,7 @@ class ImageIndex:
         Checks vectors against their hashes, records against vectors, and that the image files are there
         with the size they had; ``deep`` hashes the images as well.
         """
-        return list(
-            verify.problems(self.path, self.manifest, self._records, self.locate, deep=deep)
-        )
+        return list(verify.problems(self.path, self.manifest, self._records, self.locate, deep=deep))
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Raises `MismatchError` unless ``embedder`` makes vectors of the index's kind."""
@@ -248,9 +241,7 @@ class ImageIndex:
             good = facts.fingerprint == embedder.fingerprint
         if not good or facts.dim != embedder.dim:
             raise MismatchError(
-                building.mismatch(
-                    self.path, facts, embedder.spec, embedder.fingerprint, embedder.dim
-                )
+                building.mismatch(self.path, facts, embedder.spec, embedder.fingerprint, embedder.dim)
             )
 
     # Finding
@@ -276,9 +267,7 @@ class ImageIndex:
             if _database(self.path) != self._opened:
                 raise ImageIndexError(f"{self.path} was replaced by another index; open it again")
 
-    def search(
-        self, vectors: Vectors, k: int, *, embedder: Embedder | None = None
-    ) -> list[list[Scored]]:
+    def search(self, vectors: Vectors, k: int, *, embedder: Embedder | None = None) -> list[list[Scored]]:
         """The ``k`` nearest images of each query vector ``(q, dim)``, best first.
 
         Queries are scaled to length 1. Images with the same bytes score alike and are all listed. Equal
@@ -302,9 +291,7 @@ class ImageIndex:
     def candidates(self, vector: Vectors, k: int) -> tuple[Candidate, ...]:
         """The ``k`` nearest images of one query vector ``(dim,)``, with all that is known about them."""
         return tuple(
-            Candidate(
-                id=record.id, image=self.locate(record), score=score, metadata=record.metadata
-            )
+            Candidate(id=record.id, image=self.locate(record), score=score, metadata=record.metadata)
             for record, score in self._nearest(np.asarray(vector)[None], k)[0]
         )
 
@@ -397,6 +384,4 @@ def _missing(place: Path) -> str:
     found = _names()
     there = f"in ./{INDEXES} there are: {', '.join(found)}" if found else f"./{INDEXES} has none"
     name = place.name if place.parent == INDEXES else str(place)
-    return (
-        f"there is no index {place}; {there}. Make one with: mmrerank index SOURCE --index {name}"
-    )
+    return f"there is no index {place}; {there}. Make one with: mmrerank index SOURCE --index {name}"

@@ -57,9 +57,7 @@ class Intake:
         old = self.records.get(sample.id)
         record = Record(id=sample.id, metadata=sample.metadata)
         if sample.image is None:
-            return Looked(
-                record=replace(record, error=sample.error or "there is no image"), old=old
-            )
+            return Looked(record=replace(record, error=sample.error or "there is no image"), old=old)
         if sample.image.path is None:
             error = "its bytes are in no file, so it could not be shown again"
             return Looked(record=replace(record, error=error), old=old)
@@ -82,28 +80,20 @@ class Intake:
             known = {c: vars(old)[c] for c in ("width", "height", "taken", "camera", "row")}
             return Looked(record=replace(record, **known), old=old, same=True)
         info = probe(source)
-        record = replace(
-            record, width=info.width, height=info.height, taken=info.taken, camera=info.camera
-        )
+        record = replace(record, width=info.width, height=info.height, taken=info.taken, camera=info.camera)
         row = self.records.row_of(content)
         if row is not None:
             return Looked(record=replace(record, row=row), old=old)
         try:
-            pixels = decode(
-                source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated
-            )
+            pixels = decode(source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated)
         except ImageError as error:
             if info.width * info.height > self.max_pixels:
                 raise ImageError(f"{error}; raise it with --max-pixels") from error
             raise
-        return Looked(
-            record=record, old=old, pixels=self.prepare(pixels) if self.prepare else pixels
-        )
+        return Looked(record=record, old=old, pixels=self.prepare(pixels) if self.prepare else pixels)
 
 
-def ahead(
-    items: Iterable[T], work: Callable[[T], R], *, depth: int, threads: int = THREADS
-) -> Iterator[R]:
+def ahead(items: Iterable[T], work: Callable[[T], R], *, depth: int, threads: int = THREADS) -> Iterator[R]:
     """``work(item)`` for every item, in order, with at most ``depth`` results waiting or under way."""
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads, thread_name_prefix="intake") as pool:
@@ -142,9 +132,7 @@ def unchanged(old: Record, new: Record) -> bool:
     """True when place, size and time say that the image is still the same."""
     keys = ("path", "offset", "length", "size", "mtime_ns")
     return (
-        old.row is not None
-        and new.mtime_ns is not None
-        and all(vars(old)[k] == vars(new)[k] for k in keys)
+        old.row is not None and new.mtime_ns is not None and all(vars(old)[k] == vars(new)[k] for k in keys)
     )
 
 

@@ -24,9 +24,7 @@ def writing(folder: Path) -> Iterator[None]:
         if not lock(file):
             file.seek(1)  # the first byte cannot be read everywhere
             holder = file.read(32).decode("ascii", "replace").strip() or "(unknown)"
-            raise ImageIndexError(
-                f"{folder} is being written by process {holder}; wait until it has ended"
-            )
+            raise ImageIndexError(f"{folder} is being written by process {holder}; wait until it has ended")
         file.truncate(0)
         file.write(f" {os.getpid()}\n".encode())
         yield

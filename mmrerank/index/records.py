@@ -103,18 +103,12 @@ class Records:
         # Reading a WAL database takes write access to its folder, or a log that is there already.
         logged = self.path.with_name(f"{FILE}-wal").exists()
         mode = "mode=ro" if logged or os.access(self.path.parent, os.W_OK) else "immutable=1"
-        return sqlite3.connect(
-            f"{uri}?{mode}", uri=True, check_same_thread=False, isolation_level=None
-        )
+        return sqlite3.connect(f"{uri}?{mode}", uri=True, check_same_thread=False, isolation_level=None)
 
     def _check(self, write: bool) -> None:
         version = int(self._one("PRAGMA user_version"))
         application = int(self._one("PRAGMA application_id"))
-        if (
-            version == application == 0
-            and write
-            and not self._one("SELECT count(*) FROM sqlite_schema")
-        ):
+        if version == application == 0 and write and not self._one("SELECT count(*) FROM sqlite_schema"):
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         elif application != APPLICATION_ID:
@@ -174,9 +168,7 @@ class Records:
 
     def ids(self) -> list[str]:
         """The ids of every image that has a vector, in the order of insertion."""
-        return [
-            r[0] for r in self._all("SELECT id FROM records WHERE row IS NOT NULL ORDER BY seq")
-        ]
+        return [r[0] for r in self._all("SELECT id FROM records WHERE row IS NOT NULL ORDER BY seq")]
 
     def all_ids(self) -> list[str]:
         """The ids of every record, failed ones too."""
@@ -255,15 +247,13 @@ class Records:
     def put(self, record: Record) -> None:
         """Adds a record, or replaces the one with its id, which keeps its place."""
         values = [
-            json.dumps(record.metadata, default=str) if c == "metadata" else vars(record)[c]
-            for c in _COLUMNS
+            json.dumps(record.metadata, default=str) if c == "metadata" else vars(record)[c] for c in _COLUMNS
         ]
         names = ",".join(f'"{c}"' for c in _COLUMNS)
         changes = ",".join(f'"{c}" = excluded."{c}"' for c in _COLUMNS[1:])
         marks = ",".join("?" * len(_COLUMNS))
         self._db.execute(
-            f"INSERT INTO records ({names}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {changes}",
-            values,
+            f"INSERT INTO records ({names}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {changes}", values
         )
 
     def delete(self, ids: Iterable[str]) -> None:
@@ -277,9 +267,7 @@ class Records:
     def _one(self, sql: str) -> Any:
         return self._all(sql)[0][0]
 
-    def _select(
-        self, where: str, values: Sequence[Any], limit: int = -1
-    ) -> list[tuple[int, Record]]:
+    def _select(self, where: str, values: Sequence[Any], limit: int = -1) -> list[tuple[int, Record]]:
         names = ",".join(f'"{c}"' for c in _COLUMNS)
         sql = f"SELECT seq,{names} FROM records {where} ORDER BY seq LIMIT {limit}"
         found = []

@@ -16,12 +16,7 @@ from mmrerank.types import Image
 
 
 def problems(
-    folder: Path,
-    facts: Manifest,
-    records: Records,
-    locate: Callable[[Record], Image],
-    *,
-    deep: bool,
+    folder: Path, facts: Manifest, records: Records, locate: Callable[[Record], Image], *, deep: bool
 ) -> Iterator[str]:
     """Every problem, in words. ``deep`` hashes the image files."""
     yield from records.integrity()

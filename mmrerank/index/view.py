@@ -43,13 +43,7 @@ class View:
 
 
 def open_view(
-    folder: Path,
-    name: str,
-    vectors: Vectors,
-    rows: Sequence[int],
-    shards: Sequence[Shard],
-    *,
-    save: bool,
+    folder: Path, name: str, vectors: Vectors, rows: Sequence[int], shards: Sequence[Shard], *, save: bool
 ) -> View:
     """The view by store ``name`` of those ``rows`` of ``vectors``; with ``save`` it is left on disk."""
     used = np.asarray(rows, dtype=np.int64)
@@ -78,8 +72,7 @@ def save_view(
         open_view(folder, usable(name), vectors, rows, shards, save=True)
     except OSError as error:
         warnings.warn(
-            f"{folder / name} cannot be written ({error}); every search will make it anew",
-            stacklevel=2,
+            f"{folder / name} cannot be written ({error}); every search will make it anew", stacklevel=2
         )
 
 
@@ -106,9 +99,7 @@ def _digest(place: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(p for p in place.iterdir() if p.name != _STAMP):
         with path.open("rb") as file:
-            total.update(
-                f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode()
-            )
+            total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return total.hexdigest()
 
 

@@ -73,10 +73,7 @@ class PictureBook(Benchmark):
         """An exported world: its queries and graded truth."""
         content = query_folder.read(data, "demo")
         return Task(
-            queries=content.asked,
-            qrels=content.qrels,
-            categories=content.categories,
-            depth=CANDIDATES,
+            queries=content.asked, qrels=content.qrels, categories=content.categories, depth=CANDIDATES
         )
 
     def prepare(
@@ -123,10 +120,7 @@ class PictureBook(Benchmark):
         return Task(benchmark="demo", split="all", queries=queries, qrels={}, depth=CANDIDATES)
 
     def report(
-        self,
-        task: Task,
-        results: Mapping[str, Sequence[SearchResult]],
-        unanswerable: Sequence[SearchResult],
+        self, task: Task, results: Mapping[str, Sequence[SearchResult]], unanswerable: Sequence[SearchResult]
     ) -> Mapping[str, Any]:
         """Bounds, and where a method gives verdicts, how right it is in every step."""
         if not isinstance(task, BookTask):

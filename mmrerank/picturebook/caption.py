@@ -6,15 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mmrerank.picturebook.facts import (
-    CountFact,
-    Fact,
-    Noun,
-    PlaceFact,
-    SubjectFact,
-    WeatherFact,
-    related,
-)
+from mmrerank.picturebook.facts import CountFact, Fact, Noun, PlaceFact, SubjectFact, WeatherFact, related
 from mmrerank.picturebook.queries import sample_query
 from mmrerank.picturebook.wording import choose_phrasing, say
 from mmrerank.picturebook.world import Scene, Split, pick

@@ -37,8 +37,7 @@ def render(scene: Scene, size: int = 384) -> Image.Image:
     canvas = ImageDraw.Draw(image)
     hosts = {thing.inside for thing in scene.things}
     order = sorted(
-        range(len(scene.things)),
-        key=lambda i: (scene.things[i].inside is not None, scene.things[i].y),
+        range(len(scene.things)), key=lambda i: (scene.things[i].inside is not None, scene.things[i].y)
     )
     accidents = rng.uniform(-1, 1, (len(scene.things), 6)).tolist()
     for index in order:

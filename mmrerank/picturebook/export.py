@@ -50,9 +50,7 @@ def evaluation_scenes(seed: int, count: int) -> tuple[Scene, ...]:
     return tuple(sample_scene(rng, "evaluation") for _ in range(count))
 
 
-def evaluation_queries(
-    seed: int, scenes: Sequence[Scene], count: int, truth: Truth
-) -> list[DemoQuery]:
+def evaluation_queries(seed: int, scenes: Sequence[Scene], count: int, truth: Truth) -> list[DemoQuery]:
     """The ``count`` searches that an evaluation asks of its world's ``scenes``, whose ``truth`` this is.
 
     Raises `ValueError` when the scenes are too few.
@@ -102,12 +100,7 @@ def draw_world(folder: Path, *, seed: int, scenes: int, progress: Progress | Non
 
 
 def export(
-    directory: Path,
-    *,
-    seed: int,
-    scenes: int,
-    queries: int,
-    progress: Progress | None = None,
+    directory: Path, *, seed: int, scenes: int, queries: int, progress: Progress | None = None
 ) -> World:
     """Writes a world with ``queries`` searches and their graded truth into a new or empty ``directory``.
 
@@ -124,9 +117,7 @@ def export(
         ) from error
 
 
-def _export(
-    directory: Path, seed: int, scenes: int, queries: int, progress: Progress | None
-) -> World:
+def _export(directory: Path, seed: int, scenes: int, queries: int, progress: Progress | None) -> World:
     drawn = evaluation_scenes(seed, scenes)
     truth = Truth(drawn)
     try:
@@ -140,10 +131,7 @@ def _export(
         directory / "scenes.jsonl",
         ({"image": n, **s.to_json()} for s, n in zip(book.scenes, book.names, strict=True)),
     )
-    _lines(
-        directory / "queries.jsonl",
-        ({**q.to_json(), "reference": references.get(q.id)} for q in asked),
-    )
+    _lines(directory / "queries.jsonl", ({**q.to_json(), "reference": references.get(q.id)} for q in asked))
     table = qrels(asked, drawn, truth=truth)
     rows = (f"{q} 0 {named[s]} {g}\n" for q, grades in table.items() for s, g in grades.items())
     (directory / "qrels.txt").write_text("".join(rows), "utf-8")

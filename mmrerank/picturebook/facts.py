@@ -34,12 +34,7 @@ PLACE_TEXT = {
     "desert": "in the desert",
     "mountains": "in the mountains",
 }
-WEATHER_TEXT = {
-    "sunny": "in the sun",
-    "rainy": "in the rain",
-    "snowy": "in the snow",
-    "night": "at night",
-}
+WEATHER_TEXT = {"sunny": "in the sun", "rainy": "in the rain", "snowy": "in the snow", "night": "at night"}
 WEATHER_NOTE = {"sunny": "sun", "rainy": "rain", "snowy": "snow", "night": "night"}
 _WORTH: dict[Verdict, float] = {"met": 1.0, "partly": 0.5, "missed": 0.0, "cannot_tell": 0.0}
 

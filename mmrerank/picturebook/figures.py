@@ -58,9 +58,7 @@ def orders(results: Sequence[SearchResult]) -> Run:
 
 def possible(book: BookTask, results: Sequence[SearchResult]) -> dict[str, Any]:
     """P@1 over the queries of which a full match is among the candidates."""
-    reachable = [
-        r.query.id for r in results if any(book.qrels[r.query.id].get(h.id) == 3 for h in r.hits)
-    ]
+    reachable = [r.query.id for r in results if any(book.qrels[r.query.id].get(h.id) == 3 for h in r.hits)]
     values = by_query(orders(results), book.qrels, METRICS)["P@1"]
     return {"P@1_where_possible": round(mean({q: values[q] for q in reachable}), 4)}
 
@@ -87,8 +85,7 @@ def random_order(book: BookTask, first: Sequence[SearchResult]) -> dict[str, Any
     shuffled: dict[str, list[float]] = {m: [] for m in METRICS}
     for _ in range(_SHUFFLES):
         rows = {
-            r.query.id: in_order([r.hits[int(n)].id for n in rng.permutation(len(r.hits))])
-            for r in first
+            r.query.id: in_order([r.hits[int(n)].id for n in rng.permutation(len(r.hits))]) for r in first
         }
         for metric, values in by_query(Run(rows=rows), book.qrels, METRICS).items():
             shuffled[metric].append(mean(values))
@@ -131,9 +128,7 @@ def looks_practised(fact: Fact, scene: Scene) -> bool:
     return all(is_seen(g.kind, g.colour, scene.place) for g in scene.groups if g.kind in kinds)
 
 
-def summed(
-    book: BookTask, results: Sequence[SearchResult], none: Sequence[SearchResult]
-) -> dict[str, Any]:
+def summed(book: BookTask, results: Sequence[SearchResult], none: Sequence[SearchResult]) -> dict[str, Any]:
     """The ablation that costs nothing: the same verdicts, ordered by their sum."""
     rows = {}
     for result in results:
@@ -177,11 +172,7 @@ def verdicts(book: BookTask, results: Sequence[SearchResult]) -> dict[str, Any]:
         row: dict[str, Any] = {}
         for seen in ("seen", "unseen"):
             classes = {t: right[kind, seen, t] for k, s, t in list(right) if (k, s) == (kind, seen)}
-            row[seen] = (
-                round(float(np.mean([np.mean(v) for v in classes.values()])), 4)
-                if classes
-                else None
-            )
+            row[seen] = round(float(np.mean([np.mean(v) for v in classes.values()])), 4) if classes else None
             row[f"{seen}_count"] = sum(map(len, classes.values()))
         table[kind] = row
     return table

@@ -74,10 +74,7 @@ def find_mistakes(folder: Path, *, method: str = "cotrr", show: int = 5) -> dict
     reachable = [r for r, top in zip(results, best, strict=True) if top == 3]
     claimed = [top for r, top in zip(results, best, strict=True) if r["no_match"]]
     return {
-        "first_place": {
-            "right": sum(grade(r, r["hits"][0]) == 3 for r in reachable),
-            "of": len(reachable),
-        },
+        "first_place": {"right": sum(grade(r, r["hits"][0]) == 3 for r in reachable), "of": len(reachable)},
         "sentence": _sentences(results, show),
         "no_match": {
             "reported": len(claimed),
@@ -88,9 +85,7 @@ def find_mistakes(folder: Path, *, method: str = "cotrr", show: int = 5) -> dict
             name: _decomposed([(r, asked[r["query"]["id"]]) for r in results], practised, show)
             for name, practised in (("practised", True), ("new", False))
         },
-        "verdicts": _verdicts(
-            results, asked, {name_of(seed, n): s for n, s in enumerate(drawn)}, show
-        ),
+        "verdicts": _verdicts(results, asked, {name_of(seed, n): s for n, s in enumerate(drawn)}, show),
     }
 
 
@@ -105,26 +100,20 @@ def _sentences(results: Sequence[Result], show: int) -> dict[str, Any]:
     }
 
 
-def _decomposed(
-    rows: Sequence[tuple[Result, DemoQuery]], practised: bool, show: int
-) -> dict[str, Any]:
+def _decomposed(rows: Sequence[tuple[Result, DemoQuery]], practised: bool, show: int) -> dict[str, Any]:
     some = [(r, q) for r, q in rows if q.practised == practised]
     wrong = [(r, q) for r, q in some if not decomposed_exactly(r, q)]
     return {
         "right": len(some) - len(wrong),
         "of": len(some),
         "examples": [
-            {"query": q.text, "components": [c["text"] for c in r["components"]]}
-            for r, q in wrong[:show]
+            {"query": q.text, "components": [c["text"] for c in r["components"]]} for r, q in wrong[:show]
         ],
     }
 
 
 def _verdicts(
-    results: Sequence[Result],
-    asked: Mapping[str, DemoQuery],
-    scene_of: Mapping[str, Scene],
-    show: int,
+    results: Sequence[Result], asked: Mapping[str, DemoQuery], scene_of: Mapping[str, Scene], show: int
 ) -> dict[str, Any]:
     """By kind of component, the worst first; components that no search has are left out."""
     wrong: dict[str, Counter[tuple[str, str, str]]] = defaultdict(Counter)
@@ -170,7 +159,6 @@ def as_text(found: Mapping[str, Any]) -> str:
     for kind, row in found["verdicts"].items():
         lines += [f"{kind}: {row['wrong']} of {row['of']} verdicts are wrong"]
         lines += [
-            f"    {e['count']:3}  {e['note']}: {e['verdict']}, is {e['truth']}"
-            for e in row["examples"]
+            f"    {e['count']:3}  {e['note']}: {e['verdict']}, is {e['truth']}" for e in row["examples"]
         ]
     return "\n".join(lines)

@@ -77,9 +77,7 @@ class DemoQuery:
             "text": self.text,
             "turns": list(self.turns),
             "reference": self.reference.id if self.reference else None,
-            "components": [
-                {"kind": f.kind, "text": f.text, "excluded": f.excluded} for f in self.facts
-            ],
+            "components": [{"kind": f.kind, "text": f.text, "excluded": f.excluded} for f in self.facts],
         }
 
 
@@ -108,9 +106,7 @@ def sample_query(
             return query
 
 
-def _compose(
-    rng: np.random.Generator, split: Split, scene: Scene, category: str
-) -> DemoQuery | None:
+def _compose(rng: np.random.Generator, split: Split, scene: Scene, category: str) -> DemoQuery | None:
     if category == "composed":
         return _composed(rng, split, scene)
     if category == "dialogue":
@@ -129,9 +125,7 @@ def _facts(rng: np.random.Generator, scene: Scene, category: str) -> tuple[Fact,
     thing = SubjectFact(noun=_noun(rng, group))
     if category == "binding":
         others = [
-            g
-            for g in scene.groups
-            if g is not group and (g.kind, g.colour) != (group.kind, group.colour)
+            g for g in scene.groups if g is not group and (g.kind, g.colour) != (group.kind, group.colour)
         ]
         coloured = SubjectFact(noun=Noun(kind=group.kind, colour=group.colour))
         if not others:
@@ -149,9 +143,7 @@ def _facts(rng: np.random.Generator, scene: Scene, category: str) -> tuple[Fact,
         extra = ((place,), (weather,), ())[int(rng.integers(3))]
         return (CountFact(noun=noun, count=number), *extra)
     if category == "relation":
-        relations = [
-            f for f in related(scene) if not (f.one.colour and f.other.colour) or rng.random() < 0.2
-        ]
+        relations = [f for f in related(scene) if not (f.one.colour and f.other.colour) or rng.random() < 0.2]
         if not relations:
             return None
         inside = [f for f in relations if f.relation == "inside"]
@@ -180,9 +172,7 @@ def _absent(rng: np.random.Generator, scene: Scene) -> ExclusionFact:
         weather = pick(rng, [w for w in WEATHERS if w != scene.weather])
         return ExclusionFact(absent=WeatherFact(weather=weather))
     while True:
-        noun = Noun(
-            kind=pick(rng, KINDS), colour=pick(rng, COLOURS) if rng.random() < 0.25 else None
-        )
+        noun = Noun(kind=pick(rng, KINDS), colour=pick(rng, COLOURS) if rng.random() < 0.25 else None)
         if not noun.found(scene):
             return ExclusionFact(absent=SubjectFact(noun=noun))
 
@@ -193,11 +183,7 @@ def _composed(rng: np.random.Generator, split: Split, scene: Scene) -> DemoQuery
         return None
     group = scene.groups[0]
     noun = Noun(kind=group.kind, colour=group.colour)
-    facts = (
-        SubjectFact(noun=noun),
-        PlaceFact(place=scene.place),
-        WeatherFact(weather=scene.weather),
-    )
+    facts = (SubjectFact(noun=noun), PlaceFact(place=scene.place), WeatherFact(weather=scene.weather))
     change = int(rng.integers(3))
     # one of them: "the same" asks for the thing, and not for how many there are
     place, weather, shown = scene.place, scene.weather, replace(group, count=1)
@@ -209,9 +195,7 @@ def _composed(rng: np.random.Generator, split: Split, scene: Scene) -> DemoQuery
         place = pick(rng, [p for p in PLACES if p != scene.place])
         text = same + pick(rng, PLACE_WORDS[scene.place])
     else:
-        other = Noun(
-            kind=pick(rng, [k for k in KINDS if k != group.kind]), colour=pick(rng, COLOURS)
-        )
+        other = Noun(kind=pick(rng, [k for k in KINDS if k != group.kind]), colour=pick(rng, COLOURS))
         assert other.colour is not None
         shown = Group(kind=other.kind, colour=other.colour, count=1, size=group.size)
         text = f"{same}with {say_noun(rng, noun)} instead of the {other.kind}"
@@ -276,9 +260,7 @@ class Truth:
     def _of(self, fact: Fact) -> NDArray[np.int8]:
         if fact not in self._halves:
             worth = {"met": 2, "partly": 1}
-            self._halves[fact] = np.array(
-                [worth.get(fact.judge(s).verdict, 0) for s in self.scenes], np.int8
-            )
+            self._halves[fact] = np.array([worth.get(fact.judge(s).verdict, 0) for s in self.scenes], np.int8)
         return self._halves[fact]
 
 
@@ -318,12 +300,7 @@ def make_queries(
 
 
 def make_unmatched(
-    scenes: Sequence[Scene],
-    n: int,
-    rng: np.random.Generator,
-    split: Split,
-    *,
-    truth: Truth | None = None,
+    scenes: Sequence[Scene], n: int, rng: np.random.Generator, split: Split, *, truth: Truth | None = None
 ) -> list[DemoQuery]:
     """``n`` queries that no scene fully meets: facts of two scenes mixed, or a word from outside."""
     known = truth or Truth(scenes)

@@ -60,11 +60,7 @@ class DemoRun:
 
 
 def prepare_demo(
-    index: str = "demo",
-    *,
-    scenes: int = SCENES,
-    seed: int = SEED,
-    progress: Progress | None = None,
+    index: str = "demo", *, scenes: int = SCENES, seed: int = SEED, progress: Progress | None = None
 ) -> World:
     """Draws and indexes the picture book, or finds both as they were. The pictures lie beside the index."""
     where = index_path(index)
@@ -155,10 +151,7 @@ def run_demo(
         else [DemoSearch(result=r) for r in results]
     )
     return DemoRun(
-        searches=tuple(searches),
-        index=index_path(index),
-        report=target.resolve(),
-        seconds=clock.laps,
+        searches=tuple(searches), index=index_path(index), report=target.resolve(), seconds=clock.laps
     )
 
 

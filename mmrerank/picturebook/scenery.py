@@ -72,8 +72,7 @@ def backdrop(place: str, weather: str, side: int, rng: np.random.Generator) -> I
     stops = (0.0, horizon, horizon + 1e-6, 1.0)
     heights = np.linspace(0, 1, side)
     column = np.stack(
-        [np.interp(heights, stops, [top[i], bottom[i], far[i], near[i]]) for i in range(3)],
-        axis=1,
+        [np.interp(heights, stops, [top[i], bottom[i], far[i], near[i]]) for i in range(3)], axis=1
     )  # (side, 3)
     pixels = np.repeat(column[:, None].astype(np.uint8), side, axis=1)  # (side, side, 3)
     image = Image.fromarray(pixels)
@@ -83,9 +82,7 @@ def backdrop(place: str, weather: str, side: int, rng: np.random.Generator) -> I
     return image
 
 
-def foreground(
-    weather: str, canvas: ImageDraw.ImageDraw, side: int, rng: np.random.Generator
-) -> None:
+def foreground(weather: str, canvas: ImageDraw.ImageDraw, side: int, rng: np.random.Generator) -> None:
     """Rain or snow in front of everything."""
     if weather == "rainy":
         spots = rng.random((58, 3)).tolist()
@@ -109,11 +106,7 @@ def _sun(stage: Stage) -> None:
         a = 2 * pi * i / 16
         b = a + 0.13
         stage.poly(
-            [
-                (x, y),
-                (x + 0.17 * cos(a), y + 0.17 * sin(a)),
-                (x + 0.17 * cos(b), y + 0.17 * sin(b)),
-            ],
+            [(x, y), (x + 0.17 * cos(a), y + 0.17 * sin(a)), (x + 0.17 * cos(b), y + 0.17 * sin(b))],
             (252, 240, 190),
         )
     side, r = stage.side, 0.075
@@ -128,12 +121,7 @@ def _clouds(stage: Stage) -> None:
         x = (i + float(stage.rng.uniform(0.1, 0.9))) / 5
         y = float(stage.rng.uniform(-0.01, 0.07))
         for dx, r in ((-0.07, 0.045), (0.0, 0.065), (0.075, 0.05)):
-            spot = (
-                (x + dx - r) * side,
-                (y - r * 0.7) * side,
-                (x + dx + r) * side,
-                (y + r * 0.7) * side,
-            )
+            spot = ((x + dx - r) * side, (y - r * 0.7) * side, (x + dx + r) * side, (y + r * 0.7) * side)
             stage.canvas.ellipse(spot, fill=grey)
 
 
@@ -144,23 +132,17 @@ def _moon(stage: Stage) -> None:
         px, py = x * side, y * HORIZON * side
         canvas.ellipse((px - r, py - r, px + r, py + r), fill=(236, 236, 214))
     x, y, r = (0.08 if stage.rng.random() < 0.5 else 0.92), 0.08, 0.06
-    canvas.ellipse(
-        ((x - r) * side, (y - r) * side, (x + r) * side, (y + r) * side), fill=(246, 240, 206)
-    )
+    canvas.ellipse(((x - r) * side, (y - r) * side, (x + r) * side, (y + r) * side), fill=(246, 240, 206))
     x += 0.03
     sky = mix(_SKY["night"][0], _SKY["night"][1], 0.2)
-    canvas.ellipse(
-        ((x - r) * side, (y - r * 1.1) * side, (x + r) * side, (y + r * 0.9) * side), fill=sky
-    )
+    canvas.ellipse(((x - r) * side, (y - r * 1.1) * side, (x + r) * side, (y + r * 0.9) * side), fill=sky)
 
 
 def _beach(stage: Stage, horizon: float) -> None:
     shore = 0.62 + 0.02 * float(stage.rng.uniform(-1, 1))
     phase = float(stage.rng.uniform(0, 6))
     waves = [(i / 16, shore + 0.012 * sin(phase + i * 0.9)) for i in range(17)]
-    stage.poly(
-        [(0, horizon), (1, horizon), *[(x, y + 0.02) for x, y in waves[::-1]]], (236, 238, 232)
-    )
+    stage.poly([(0, horizon), (1, horizon), *[(x, y + 0.02) for x, y in waves[::-1]]], (236, 238, 232))
     stage.poly([(0, horizon), (1, horizon), *waves[::-1]], (122, 168, 184))
     stage.box(0, horizon, 1, horizon + 0.05, (104, 150, 172))
     for x, y in stage.rng.random((9, 2)).tolist():
@@ -182,11 +164,7 @@ def _forest(stage: Stage, horizon: float) -> None:
             for k in range(3):
                 low = y - 0.045 - k * h * 0.26
                 stage.poly(
-                    [
-                        (x - w * (1 - 0.22 * k), low),
-                        (x, low - h * 0.44),
-                        (x + w * (1 - 0.22 * k), low),
-                    ],
+                    [(x - w * (1 - 0.22 * k), low), (x, low - h * 0.44), (x + w * (1 - 0.22 * k), low)],
                     colour,
                 )
     for x, y in stage.rng.random((22, 2)).tolist():
@@ -244,10 +222,7 @@ def _desert(stage: Stage, horizon: float) -> None:
 
 
 def _mountains(stage: Stage, horizon: float) -> None:
-    for low, high, count, colour in (
-        (0.16, 0.34, 3, (150, 160, 176)),
-        (0.1, 0.2, 4, (130, 142, 152)),
-    ):
+    for low, high, count, colour in ((0.16, 0.34, 3, (150, 160, 176)), (0.1, 0.2, 4, (130, 142, 152))):
         for i in range(count):
             x = (i + 0.5 + 0.3 * float(stage.rng.uniform(-1, 1))) / count
             h = float(stage.rng.uniform(low, high))
@@ -262,8 +237,7 @@ def _mountains(stage: Stage, horizon: float) -> None:
                 ]  # fmt: skip
                 stage.poly(cap, (240, 242, 245))
     stage.poly(
-        [(0, horizon + 0.01), (0.5, horizon + 0.06), (1, horizon), (1, 0.5), (0, 0.5)],
-        (160, 174, 142),
+        [(0, horizon + 0.01), (0.5, horizon + 0.06), (1, horizon), (1, 0.5), (0, 0.5)], (160, 174, 142)
     )
     for x, y in stage.rng.random((16, 2)).tolist():
         top = horizon + 0.1 + 0.46 * y

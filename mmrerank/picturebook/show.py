@@ -45,9 +45,7 @@ def _search(search: DemoSearch, console: Console) -> None:
     table.add_column("grade")
     table.add_column("why", max_width=64)
     for before, after in zip(result.first, result.hits, strict=True):
-        table.add_row(
-            str(after.rank), before.id, after.id, _moved(after), _grade(after), Text(_why(after))
-        )
+        table.add_row(str(after.rank), before.id, after.id, _moved(after), _grade(after), Text(_why(after)))
     console.print(table)
     if result.explanation.reason:
         console.print(f"  {result.explanation.reason}", style="italic", markup=False)

@@ -136,13 +136,9 @@ class Sketch:
             else:
                 canvas.polygon(spots, fill=part.fill)
 
-    def _add(
-        self, points: Points, fill: Colour | None, ink: bool, width: float, closed: bool
-    ) -> None:
+    def _add(self, points: Points, fill: Colour | None, ink: bool, width: float, closed: bool) -> None:
         fill = self.colour if fill is None else fill
-        self._parts.append(
-            _Part(points=list(points), fill=fill, inked=ink, width=width, closed=closed)
-        )
+        self._parts.append(_Part(points=list(points), fill=fill, inked=ink, width=width, closed=closed))
 
 
 def mix(one: Colour, other: Colour, amount: float) -> Colour:
@@ -155,11 +151,7 @@ def mix(one: Colour, other: Colour, amount: float) -> Colour:
 
 
 def _line(
-    canvas: ImageDraw.ImageDraw,
-    spots: list[tuple[float, float]],
-    width: float,
-    fill: Colour,
-    closed: bool,
+    canvas: ImageDraw.ImageDraw, spots: list[tuple[float, float]], width: float, fill: Colour, closed: bool
 ) -> None:
     pixels = max(1, round(width))
     line = [*spots, *spots[:2]] if closed else spots

@@ -32,20 +32,14 @@ COMMAND = typer.Typer(
     rich_markup_mode=None,
 )
 
-IndexFlag = Annotated[
-    str, typer.Option("--index", metavar="X", help="Where the demo's index goes.")
-]
+IndexFlag = Annotated[str, typer.Option("--index", metavar="X", help="Where the demo's index goes.")]
 ScenesFlag = Annotated[
     int | None,
-    typer.Option(
-        "--scenes", metavar="N", min=1, show_default=False, help="How many pictures are drawn."
-    ),
+    typer.Option("--scenes", metavar="N", min=1, show_default=False, help="How many pictures are drawn."),
 ]
 SeedFlag = Annotated[
     int | None,
-    typer.Option(
-        "--seed", metavar="N", min=0, show_default=False, help="Which pictures are drawn."
-    ),
+    typer.Option("--seed", metavar="N", min=0, show_default=False, help="Which pictures are drawn."),
 ]
 QueriesFlag = Annotated[
     list[str] | None,
@@ -58,9 +52,7 @@ QueriesFlag = Annotated[
 ]
 ChatFlag = Annotated[
     str,
-    typer.Option(
-        "--chat", metavar="SPEC", envvar="MMRERANK_CHAT", help="The language model that reranks."
-    ),
+    typer.Option("--chat", metavar="SPEC", envvar="MMRERANK_CHAT", help="The language model that reranks."),
 ]
 
 
@@ -101,9 +93,7 @@ def demo(
                 "index": str(done.index),
                 "report": str(done.report),
                 "seconds": dict(done.seconds),
-                "searches": [
-                    {**s.result.to_dict(), "full_matches": _full_matches(s)} for s in done.searches
-                ],
+                "searches": [{**s.result.to_dict(), "full_matches": _full_matches(s)} for s in done.searches],
             }
         )
     else:
@@ -126,18 +116,10 @@ def _full_matches(search: DemoSearch) -> dict[str, int | bool | None]:
 
 @guarded
 def export(
-    directory: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A folder that is new or empty.")
-    ],
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Which world is drawn.")
-    ] = 0,
-    scenes: Annotated[
-        int, typer.Option("--scenes", metavar="N", min=1, help="How many pictures.")
-    ] = 200,
-    queries: Annotated[
-        int, typer.Option("--queries", metavar="N", min=0, help="How many queries.")
-    ] = 20,
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that is new or empty.")],
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Which world is drawn.")] = 0,
+    scenes: Annotated[int, typer.Option("--scenes", metavar="N", min=1, help="How many pictures.")] = 200,
+    queries: Annotated[int, typer.Option("--queries", metavar="N", min=0, help="How many queries.")] = 20,
     output: OutputFlag = Output.text,
 ) -> None:
     """Write a picture-book world: pictures, queries, graded truth."""
@@ -158,17 +140,12 @@ def app(
     cache: CacheFlag = None,
     device: DeviceFlag = None,
     host: Annotated[
-        str,
-        typer.Option(
-            "--host", metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets others in."
-        ),
+        str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets others in.")
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen at.")
     ] = 7860,
-    no_browser: Annotated[
-        bool, typer.Option("--no-browser", help="Do not open a browser window.")
-    ] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser window.")] = False,
 ) -> None:
     """Open the web page on the picture book, which is drawn and indexed first."""
     from mmrerank import ImageSearch
@@ -185,12 +162,8 @@ def app(
 
 @guarded
 def mistakes(
-    runs: Annotated[
-        Path, typer.Argument(metavar="DIR", help="What `mmrerank eval demo --runs DIR` wrote.")
-    ],
-    method: Annotated[
-        str, typer.Option("--method", metavar="METHOD", help="Whose explanations.")
-    ] = "cotrr",
+    runs: Annotated[Path, typer.Argument(metavar="DIR", help="What `mmrerank eval demo --runs DIR` wrote.")],
+    method: Annotated[str, typer.Option("--method", metavar="METHOD", help="Whose explanations.")] = "cotrr",
     show: Annotated[
         int, typer.Option("--show", metavar="N", min=0, help="How many examples of each mistake.")
     ] = 5,

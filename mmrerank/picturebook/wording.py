@@ -98,12 +98,8 @@ def say(rng: np.random.Generator, facts: Sequence[Fact], phrasing: Phrasing) -> 
     things = [_thing(rng, f) for f in facts if _slot(f) == "things"]
     slots = {
         "things": pick(rng, JOINS).join(things),
-        "place": " ".join(
-            pick(rng, PLACE_WORDS[f.place]) for f in facts if isinstance(f, PlaceFact)
-        ),
-        "weather": " ".join(
-            pick(rng, WEATHER_WORDS[f.weather]) for f in facts if isinstance(f, WeatherFact)
-        ),
+        "place": " ".join(pick(rng, PLACE_WORDS[f.place]) for f in facts if isinstance(f, PlaceFact)),
+        "weather": " ".join(pick(rng, WEATHER_WORDS[f.weather]) for f in facts if isinstance(f, WeatherFact)),
     }
     lead, frame = phrasing
     order = [slots[name] for name in frame.split() if slots[name]]
@@ -143,9 +139,7 @@ def _thing(rng: np.random.Generator, fact: Fact) -> str:
 def _absent(rng: np.random.Generator, fact: ExclusionFact) -> str:
     match fact.absent:
         case SubjectFact(noun=noun):
-            lead = pick(
-                rng, ("without", "but no", "with no", "without any", "and no", "and without")
-            )
+            lead = pick(rng, ("without", "but no", "with no", "without any", "and no", "and without"))
             return f"{lead} {noun.plural}"
         case PlaceFact(place=place):
             return f"{pick(rng, ('but not', 'not'))} {pick(rng, PLACE_WORDS[place])}"

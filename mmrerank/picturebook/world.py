@@ -37,9 +37,7 @@ MAX_THINGS = 7
 
 FLYERS = frozenset({"bird", "balloon", "ball", "umbrella"})
 CONTAINERS = frozenset({"house", "tent", "bus"})
-INSIDERS = frozenset(
-    {"person", "dog", "cat", "bird", "fish", "flower", "ball", "balloon", "umbrella"}
-)
+INSIDERS = frozenset({"person", "dog", "cat", "bird", "fish", "flower", "ball", "balloon", "umbrella"})
 
 RADIUS = {"small": 0.085, "large": 0.145}
 CONTAINER_RADIUS = 0.17
@@ -195,12 +193,7 @@ def sample_scene(rng: np.random.Generator, split: Split) -> Scene:
 
 
 def lay_out(
-    rng: np.random.Generator,
-    *,
-    place: str,
-    weather: str,
-    groups: Sequence[Group],
-    inside: bool = False,
+    rng: np.random.Generator, *, place: str, weather: str, groups: Sequence[Group], inside: bool = False
 ) -> Scene:
     """Place the groups' things without overlap; ``inside`` puts group 1 into group 0.
 
@@ -287,9 +280,7 @@ def _jitter(
             x = _COLUMNS[cell % 3] + reach * _JITTER_X * rng.uniform(-1, 1)
             y = _ROWS[cell // 3] + reach * _JITTER_Y * rng.uniform(-1, 1)
             edge = radius + 0.005
-            centres.append(
-                (round(min(max(x, edge), 1 - edge), 4), round(min(max(y, edge), 1 - edge), 4))
-            )
+            centres.append((round(min(max(x, edge), 1 - edge), 4), round(min(max(y, edge), 1 - edge), 4)))
         if all(
             (centres[i][0] - centres[j][0]) ** 2 + (centres[i][1] - centres[j][1]) ** 2
             >= (0.9 * (radii[i] + radii[j])) ** 2

@@ -54,9 +54,7 @@ def min_max(values: Mapping[str, float]) -> dict[str, float]:
     return {i: (v - low) / (high - low) for i, v in values.items()}
 
 
-def fused(
-    values: Mapping[str, float], first: Mapping[str, float], weight: float
-) -> dict[str, float]:
+def fused(values: Mapping[str, float], first: Mapping[str, float], weight: float) -> dict[str, float]:
     """``weight`` of a judgement and the rest of the first stage's score, both stretched to 0..1.
 
     At weight 1 the values are returned as they are. An image without a first-stage score has its value

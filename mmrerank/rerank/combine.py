@@ -16,9 +16,7 @@ from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import Assessment, Explanation, Ranking, Repairs, Usage
 
 
-def combine(
-    results: Sequence[SearchResult], *, rule: Literal["borda", "rrf"] = "borda"
-) -> SearchResult:
+def combine(results: Sequence[SearchResult], *, rule: Literal["borda", "rrf"] = "borda") -> SearchResult:
     """One result of several over the same query and candidates, such as of different models or methods.
 
     ``borda`` counts whom an image stands before, ``rrf`` sums 1 / (60 + rank) and lives off the top places.
@@ -36,9 +34,7 @@ def combine(
     if not results:
         raise UsageError("combine needs at least one result")
     first = results[0]
-    ids = [
-        h.id for h in sorted(first.hits, key=lambda h: (h.first_rank is None, h.first_rank or 0))
-    ]
+    ids = [h.id for h in sorted(first.hits, key=lambda h: (h.first_rank is None, h.first_rank or 0))]
     for other in results[1:]:
         if other.query != first.query:
             raise UsageError("combine takes results for one query; these are for several")
@@ -52,13 +48,9 @@ def combine(
     by_id = {h.id: h.candidate for h in first.hits}
     stood = {h.id: h.first_rank for h in first.hits}
     before = Ranking(tuple(by_id[i] for i in ids if stood[i] is not None))
-    after = Ranking(
-        tuple(by_id[i] for i in by_value(ids, {i: round(p, 12) for i, p in points.items()}))
-    )
+    after = Ranking(tuple(by_id[i] for i in by_value(ids, {i: round(p, 12) for i, p in points.items()})))
     given = first.explanation.assessments
-    assessments = {
-        i: replace(given.get(i, Assessment()), reason=f"ranks {_ranks(i, lists)}") for i in ids
-    }
+    assessments = {i: replace(given.get(i, Assessment()), reason=f"ranks {_ranks(i, lists)}") for i in ids}
     explanation = Explanation(
         components=first.explanation.components,
         assessments=assessments,

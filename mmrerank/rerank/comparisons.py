@@ -15,16 +15,7 @@ from typing import Literal
 from mmrerank.messages import Ask, Part, Reply
 from mmrerank.rerank.parse import as_mapping, as_text, json_object, labels_in_order
 from mmrerank.rerank.prompting import render
-from mmrerank.rerank.replies import (
-    ALPHABET,
-    TEXT,
-    Reading,
-    labels_for,
-    object_of,
-    reading,
-    shown,
-    whole,
-)
+from mmrerank.rerank.replies import ALPHABET, TEXT, Reading, labels_for, object_of, reading, shown, whole
 from mmrerank.types import Assessment, Candidate, Query
 
 # --- score -------------------------------------------------------------------------------------------
@@ -123,10 +114,7 @@ def read_mark(reply: Reply, how: Literal["expected", "top"] = "expected") -> flo
 
 
 def _by_letter(
-    kind: Literal["prefer", "pick"],
-    query: Query,
-    candidates: Sequence[Candidate],
-    image_tokens: int,
+    kind: Literal["prefer", "pick"], query: Query, candidates: Sequence[Candidate], image_tokens: int
 ) -> Ask:
     labels = labels_for(len(candidates))
     return Ask(

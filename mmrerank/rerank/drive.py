@@ -16,14 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmrerank.budget import Budget, Meter, bound
-from mmrerank.errors import (
-    BudgetError,
-    CapabilityError,
-    ChatError,
-    ImageIndexError,
-    InputError,
-    ModelError,
-)
+from mmrerank.errors import BudgetError, CapabilityError, ChatError, ImageIndexError, InputError, ModelError
 from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.rerank import prompting
@@ -104,8 +97,7 @@ def drive(
     """
     shared = () if total is None else (total,)
     jobs = [
-        _Job(judging=j, meters=(*(() if budget is None else (Meter(budget),)), *shared))
-        for j in judgings
+        _Job(judging=j, meters=(*(() if budget is None else (Meter(budget),)), *shared)) for j in judgings
     ]
     desk = _Desk(chat=chat, retriever=retriever, progress=progress)
     for job in jobs:
@@ -198,9 +190,7 @@ class _Desk:
             return _within(self.chat, asks)
         with self.lock:  # an index and its embedder serve one at a time
             found = iter(_retrieved(self.retriever, searches))
-        answered = iter(
-            _within(self.chat, [row for row in asks if not isinstance(row[0], Retrieve)])
-        )
+        answered = iter(_within(self.chat, [row for row in asks if not isinstance(row[0], Retrieve)]))
         return [next(found) if isinstance(a, Retrieve) else next(answered) for a, _ in asks]
 
 
@@ -210,10 +200,7 @@ def _retrieved(retriever: Retriever | None, searches: list[Retrieve]) -> list[Re
         return [Reply(error=lacking, finish="error") for _ in searches]
     try:
         return [Reply(found=found) for found in retriever.retrieve(searches)]
-    except (
-        InputError,
-        ImageIndexError,
-    ) as error:  # candidates from elsewhere, an index that is gone
+    except (InputError, ImageIndexError) as error:  # candidates from elsewhere, an index that is gone
         failed = ChatError(f"the index cannot be searched again: {error}")
         return [Reply(error=failed, finish="error") for _ in searches]
 

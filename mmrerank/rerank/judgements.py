@@ -100,11 +100,7 @@ def read_deconstruct(reply: Reply) -> Reading:
 
 
 def evaluate(
-    query: Query,
-    components: Sequence[Component],
-    group: Sequence[Candidate],
-    *,
-    image_tokens: int = 256,
+    query: Query, components: Sequence[Component], group: Sequence[Candidate], *, image_tokens: int = 256
 ) -> Ask:
     """Asks for a verdict per candidate and component, and a grade per candidate.
 
@@ -163,9 +159,7 @@ def read_evaluate(reply: Reply, ask: Ask) -> Reading:
     return reading("repaired" if repaired else "ok", assessments=assessments)
 
 
-def assessed(
-    components: Sequence[Component], verdicts: tuple[Verdict, ...], grade: int | None
-) -> Assessment:
+def assessed(components: Sequence[Component], verdicts: tuple[Verdict, ...], grade: int | None) -> Assessment:
     """An assessment with its reason in words: what is met, what is not and what was seen instead."""
     texts = {c.id: c.text for c in components}
     met = [texts[v.component] for v in verdicts if v.verdict == "met"]
@@ -234,9 +228,7 @@ def in_ids(reason: str, ids: Mapping[str, str]) -> str:
 
 def _form(labels: Iterable[str]) -> re.Pattern[str]:
     known = "|".join(map(re.escape, sorted(labels, key=len, reverse=True)))
-    return re.compile(
-        rf"\b[Ii]mage ({known})\b|^({known})(?= (?:fits|comes|shows|is|has|matches|meets)\b)"
-    )
+    return re.compile(rf"\b[Ii]mage ({known})\b|^({known})(?= (?:fits|comes|shows|is|has|matches|meets)\b)")
 
 
 def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:
@@ -266,9 +258,7 @@ def read_order(reply: Reply, ask: Ask) -> Reading:
     body, repaired = json_object(reply)
     for key in ("scores", "ranking", "order"):
         if key in body:
-            return _ordered(
-                ask, body[key], as_text(body.get("reason")), repaired or key != "scores"
-            )
+            return _ordered(ask, body[key], as_text(body.get("reason")), repaired or key != "scores")
     # an object that was cut off before its order holds thoughts and reasons, whose labels are no order
     return _ordered(ask, body or ("" if "{" in reply.text else reply.text), "", True)
 
@@ -292,12 +282,7 @@ def single(
     judged = object_of(
         {
             "note": TEXT,
-            "verdicts": {
-                "type": "array",
-                "items": _VERDICT,
-                "minItems": 1,
-                "maxItems": MAX_COMPONENTS,
-            },
+            "verdicts": {"type": "array", "items": _VERDICT, "minItems": 1, "maxItems": MAX_COMPONENTS},
             "grade": _GRADE,
         }
     )

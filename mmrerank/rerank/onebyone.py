@@ -36,9 +36,7 @@ def one_by_one(
         return Outcome(ranking=ranking)
     thoughts: dict[str, str] = {}
 
-    def scoring(
-        group: Sequence[Candidate],
-    ) -> Generator[list[Ask], list[Reply], list[float | None]]:
+    def scoring(group: Sequence[Candidate]) -> Generator[list[Ask], list[Reply], list[float | None]]:
         replies = yield [ask(c) for c in group]
         thoughts.update({c.id: r.text for c, r in zip(group, replies, strict=True) if r.text})
         return [read(r) for r in replies]

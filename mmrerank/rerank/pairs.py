@@ -23,12 +23,7 @@ class Pairs:
     """Compares places of a list of candidates; ``failed`` counts the replies that said nothing."""
 
     def __init__(
-        self,
-        query: Query,
-        images: Sequence[Candidate],
-        *,
-        written: bool = False,
-        image_tokens: int = 256,
+        self, query: Query, images: Sequence[Candidate], *, written: bool = False, image_tokens: int = 256
     ) -> None:
         self.failed = 0
         self._query, self._images = query, images
@@ -39,9 +34,7 @@ class Pairs:
 
         One order alone may hold nothing but a liking for its first or second place.
         """
-        asks = [
-            self._question(a, b) for one, other in pairs for a, b in ((one, other), (other, one))
-        ]
+        asks = [self._question(a, b) for one, other in pairs for a, b in ((one, other), (other, one))]
         replies = yield asks
         read = [self._chances(r, a) for a, r in zip(asks, replies, strict=True)]
         self.failed += sum(not r for r in read)
@@ -52,9 +45,7 @@ class Pairs:
             found.append(round(sum(both) / 2, 9) if len(both) == 2 else None)
         return found
 
-    def matrix(
-        self, k: int, pairs: Sequence[Pair]
-    ) -> Generator[list[Ask], list[Reply], Preferences]:
+    def matrix(self, k: int, pairs: Sequence[Pair]) -> Generator[list[Ask], list[Reply], Preferences]:
         """The preferences of ``pairs`` as ``(k, k)``, NaN where nothing is known."""
         found = yield from self.ask(pairs)
         p = np.full((k, k), np.nan)

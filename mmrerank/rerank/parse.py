@@ -18,9 +18,7 @@ from mmrerank.types import Repairs
 MAX_REPLY_CHARS = 1_000_000
 _THINK = re.compile(r"<think>.*?(</think>|\Z)", re.S)
 _MAX_NOTE_CHARS = 2_000
-_MAX_CUTS = (
-    20  # how many beginnings of an object are tried as cut off: each try reads all that follows
-)
+_MAX_CUTS = 20  # how many beginnings of an object are tried as cut off: each try reads all that follows
 _LABEL = re.compile(r"[A-Z0-9]{1,4}")
 
 

@@ -56,9 +56,7 @@ def evaluated(
 ) -> Generator[list[Ask], list[Reply], tuple[dict[str, Assessment], Repairs]]:
     """A verdict on every part for every candidate, by id; ``group_size`` of them stand in one question."""
     asks = [
-        judgements.evaluate(
-            query, components, candidates[n : n + group_size], image_tokens=image_tokens
-        )
+        judgements.evaluate(query, components, candidates[n : n + group_size], image_tokens=image_tokens)
         for n in range(0, len(candidates), group_size)
     ]
     replies = yield asks

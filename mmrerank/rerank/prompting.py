@@ -30,10 +30,7 @@ from mmrerank.types import Candidate, Image
 if TYPE_CHECKING:
     from jinja2 import Environment, Template
 
-_OPEN, _CLOSE = (
-    "\ue000",
-    "\ue001",
-)  # private-use characters: `defuse` removes them from any user text
+_OPEN, _CLOSE = ("\ue000", "\ue001")  # private-use characters: `defuse` removes them from any user text
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 # controls, line and direction marks, what is drawn as nothing, private use (markers of ours and of others)
 _UNSAFE = re.compile(

@@ -54,10 +54,7 @@ TEXT: dict[str, Any] = {"type": "string"}
 def shown(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Candidates as prompts show them: under their labels, each an image, a text or both."""
     labels = labels_for(len(candidates))
-    return [
-        {"label": n, "image": c.image, "text": c.text}
-        for n, c in zip(labels, candidates, strict=True)
-    ]
+    return [{"label": n, "image": c.image, "text": c.text} for n, c in zip(labels, candidates, strict=True)]
 
 
 def whole(value: Any, top: int) -> int | None:

@@ -46,9 +46,7 @@ def heap_calls(k: int, top: int, arity: int) -> int:
     return building + sum(sinks(k - taken, 0) for taken in range(1, min(top, k - 1)))
 
 
-def heap_top(
-    k: int, top: int, arity: int, best: Best
-) -> Generator[list[Ask], list[Reply], list[int]]:
+def heap_top(k: int, top: int, arity: int, best: Best) -> Generator[list[Ask], list[Reply], list[int]]:
     """The best ``top`` of ``k`` positions in order, the rest after them as they were: an ``arity``-ary heap.
 
     A comparison shows a position and its children (Setwise, arXiv 2310.09497).
@@ -103,9 +101,7 @@ def insertion_calls(k: int, top: int, arity: int) -> int:
     return building + outside * (1 + max(min(top, k) - 1, 0))
 
 
-def insertion_top(
-    k: int, top: int, arity: int, best: Best
-) -> Generator[list[Ask], list[Reply], list[int]]:
+def insertion_top(k: int, top: int, arity: int, best: Best) -> Generator[list[Ask], list[Reply], list[int]]:
     """The best ``top`` of ``k`` positions by insertion, the rest after them as they were.
 
     Goes by the first-stage order: while the last of the top holds against the next ``arity`` positions at

@@ -46,11 +46,7 @@ def kept(ranking: Ranking, thrift: Thrift) -> list[Candidate]:
     if thrift.alpha >= 1 or len(ranking) <= thrift.top:
         return list(ranking)
     border = stretched.get(ranking.ids[thrift.top - 1], 0.0) * (1 - thrift.alpha)
-    return [
-        c
-        for place, c in enumerate(ranking)
-        if place < thrift.top or stretched.get(c.id, 1.0) >= border
-    ]
+    return [c for place, c in enumerate(ranking) if place < thrift.top or stretched.get(c.id, 1.0) >= border]
 
 
 def scored(

@@ -86,18 +86,13 @@ def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
     try:
         model_type = json.loads(config.read_text("utf-8")).get("model_type")
     except FileNotFoundError:
-        raise ModelError(
-            f"{folder} holds no config.json, so it is no checkpoint; give {allowed}"
-        ) from None
+        raise ModelError(f"{folder} holds no config.json, so it is no checkpoint; give {allowed}") from None
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{config} cannot be read ({error}); copy the checkpoint again") from None
     _check_type(str(folder), model_type, types, allowed)
     wanted = {
         "weights (*.safetensors; pickled weights are not read)": ("*.safetensors",),
-        "a tokenizer (tokenizer.json, or vocab.json and merges.txt)": (
-            "tokenizer.json",
-            "vocab.json",
-        ),
+        "a tokenizer (tokenizer.json, or vocab.json and merges.txt)": ("tokenizer.json", "vocab.json"),
         "an image processor (preprocessor_config.json)": (
             "preprocessor_config.json",
             "processor_config.json",
@@ -110,9 +105,7 @@ def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
 
 def _check_type(name: str, model_type: object, types: Mapping[str, str], allowed: str) -> None:
     if model_type not in types:
-        raise ModelError(
-            f"{name} is a {model_type!r} model; allowed are {', '.join(types)}: give {allowed}"
-        )
+        raise ModelError(f"{name} is a {model_type!r} model; allowed are {', '.join(types)}: give {allowed}")
 
 
 def _load(

@@ -98,13 +98,9 @@ class Prefixes:
                     known.setdefault((id(start.prefix), start.length), []).append(place)
                 else:
                     rest.append(place)
-            groups += [
-                PromptGroup(places=tuple(own), start=found[own[0]]) for own in known.values()
-            ]
+            groups += [PromptGroup(places=tuple(own), start=found[own[0]]) for own in known.values()]
             if rest:
-                groups.append(
-                    PromptGroup(places=tuple(rest), shared=shared if len(rest) > 1 else 0)
-                )
+                groups.append(PromptGroup(places=tuple(rest), shared=shared if len(rest) > 1 else 0))
         return groups
 
     def covering(self, prompt: Encoded, most: int) -> Start:
@@ -232,9 +228,7 @@ def plan(marks: Sequence[Marks], limits: Sequence[int]) -> list[tuple[list[int],
 def _most_saved(heights: Sequence[int]) -> int:
     """The largest rectangle under ``heights``: neighbours that share, times what they all share."""
     best = 0
-    open_: list[
-        tuple[int, int]
-    ] = []  # (where a rectangle of this height may begin, height), rising
+    open_: list[tuple[int, int]] = []  # (where a rectangle of this height may begin, height), rising
     for place, height in enumerate([*heights, 0]):
         begin = place
         while open_ and open_[-1][1] >= height:
@@ -247,9 +241,5 @@ def _most_saved(heights: Sequence[int]) -> int:
 def _beginning(prompt: Encoded, length: int) -> Encoded:
     pictures = tuple(prompt.pictures_between(0, length))
     return replace(
-        prompt,
-        ids=prompt.ids[:length],
-        positions=prompt.positions[:, :length],
-        pictures=pictures,
-        words=(),
+        prompt, ids=prompt.ids[:length], positions=prompt.positions[:, :length], pictures=pictures, words=()
     )

@@ -127,9 +127,7 @@ class Prompts:
         """``text`` with every special token's spelling opened by a space, so that it stays plain text."""
         return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
-    def encode(
-        self, messages: Sequence[Message], *, image_tokens: int, words: bool = False
-    ) -> Encoded:
+    def encode(self, messages: Sequence[Message], *, image_tokens: int, words: bool = False) -> Encoded:
         """The prompt that asks for an answer to ``messages``, each image within ``image_tokens`` tokens.
 
         With ``words`` it also says which tokens are the text parts. Raises `ImageError` or `OSError` when an
@@ -142,10 +140,7 @@ class Prompts:
         return self.assemble(text, pictures, parts)
 
     def assemble(
-        self,
-        text: str,
-        pictures: Sequence[Picture],
-        parts: Sequence[tuple[int, Role, int, int]] = (),
+        self, text: str, pictures: Sequence[Picture], parts: Sequence[tuple[int, Role, int, int]] = ()
     ) -> Encoded:
         """The prompt ``text``, which holds one placeholder a picture.
 
@@ -153,14 +148,10 @@ class Prompts:
         """
         import torch
 
-        encoding = self._tokenizer(
-            text, add_special_tokens=False, return_offsets_mapping=bool(parts)
-        )
+        encoding = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=bool(parts))
         plain: list[int] = encoding["input_ids"]
         if plain.count(self.image_id) != len(pictures):
-            raise ModelError(
-                f"{self._name}: its chat template drops images; give another checkpoint"
-            )
+            raise ModelError(f"{self._name}: its chat template drops images; give another checkpoint")
         sizes = iter(int(p.grid.prod()) // self.merged for p in pictures)
         widths = [next(sizes) if token == self.image_id else 1 for token in plain]
         ids = torch.repeat_interleave(torch.tensor(plain), torch.tensor(widths))
@@ -172,11 +163,7 @@ class Prompts:
         if parts:
             starts = [0, *accumulate(widths)]
             for message, role, first, last in parts:
-                own = [
-                    n
-                    for n, (a, b) in enumerate(encoding["offset_mapping"])
-                    if a < last and b > first
-                ]
+                own = [n for n, (a, b) in enumerate(encoding["offset_mapping"]) if a < last and b > first]
                 if own:
                     span = (starts[own[0]], starts[own[-1] + 1])
                     words.append(Words(message=message, role=role, start=span[0], end=span[1]))
@@ -228,9 +215,7 @@ class Prompts:
             message_number, role, run = runs[int(which)]
             ends = [len(rebuilt) + len(self.defuse("".join(run[: n + 1]))) for n in range(len(run))]
             starts = [len(rebuilt), *ends]
-            parts += [
-                (message_number, role, a, b) for a, b in zip(starts, ends, strict=False) if b > a
-            ]
+            parts += [(message_number, role, a, b) for a, b in zip(starts, ends, strict=False) if b > a]
             rebuilt += self.defuse("".join(run)) + after
         if rebuilt != text:
             raise ModelError(
@@ -279,16 +264,12 @@ class Prompts:
         allowed = most // self.pixels_per_token
         picture, least = _widen(image, min(MAX_RATIO, allowed)), min(self.min_pixels, most)
         side = math.isqrt(self.pixels_per_token)
-        high, wide = smart_resize(
-            picture.height, picture.width, side, min_pixels=least, max_pixels=most
-        )
+        high, wide = smart_resize(picture.height, picture.width, side, min_pixels=least, max_pixels=most)
         if not 0 < high * wide <= most:
             # it rounds a strip down to nothing, and what is small up to more than is allowed
             picture, least = picture.resize(_within(picture.size, side, allowed)), 0
         shown = {"type": "image", "image": picture, "min_pixels": least, "max_pixels": most}
-        sized, _ = process_vision_info(
-            [{"role": "user", "content": [shown]}], image_patch_size=self.patch
-        )
+        sized, _ = process_vision_info([{"role": "user", "content": [shown]}], image_patch_size=self.patch)
         made = self._processor.image_processor(images=sized, do_resize=False, return_tensors="pt")
         return Picture(key=key, grid=made["image_grid_thw"][0], pixels=made["pixel_values"])
 

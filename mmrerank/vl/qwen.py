@@ -79,9 +79,7 @@ class QwenVL:
             self.processor.image_processor.to_dict(),
             self.model.config.vision_config.to_dict(),
         ]
-        return hashlib.sha256(
-            json.dumps(identity, sort_keys=True, default=str).encode()
-        ).hexdigest()
+        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def vocabulary(self) -> int:
@@ -100,9 +98,7 @@ class QwenVL:
         ids = stop if isinstance(stop, list) else [stop]
         return tuple(sorted({i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}))
 
-    def encode(
-        self, messages: Sequence[Message], *, image_tokens: int, words: bool = False
-    ) -> Encoded:
+    def encode(self, messages: Sequence[Message], *, image_tokens: int, words: bool = False) -> Encoded:
         """`Prompts.encode`: the prompt that asks for an answer to ``messages``."""
         return self.prompts.encode(messages, image_tokens=image_tokens, words=words)
 

@@ -117,10 +117,7 @@ def make(
 @pytest.fixture
 def asks(picture: Callable[..., Image]) -> list[Ask]:
     query = Query(text="a red dog", exclude=("cat",))
-    parts = [
-        Component(id="c1", kind="subject", text="dog"),
-        Component(id="c2", kind="detail", text="red"),
-    ]
+    parts = [Component(id="c1", kind="subject", text="dog"), Component(id="c2", kind="detail", text="red")]
     found = [Candidate(id=f"{n}.png", image=picture(90 + n, 80, n)) for n in range(3)]
     made = [
         j.deconstruct(query),
@@ -169,9 +166,7 @@ def test_what_is_for_fakes_changes_nothing_real(
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_a_reply_depends_on_its_ask_alone(
-    make: Callable[[str], Any], asks: list[Ask], name: str
-) -> None:
+def test_a_reply_depends_on_its_ask_alone(make: Callable[[str], Any], asks: list[Ask], name: str) -> None:
     chat = make(name)
     for one, two in zip(chat.reply(asks), [chat.reply([a])[0] for a in asks], strict=True):
         assert one.text == two.text
@@ -246,9 +241,7 @@ class TestOracle:
 
     def test_names_and_files(self, tmp_path: Path, asks: list[Ask]) -> None:
         query = Query(text="red dog")
-        order = j.order(
-            query, (), [Candidate(id=i, text="") for i in ("cat.png", "dog-red.png")], {}
-        )
+        order = j.order(query, (), [Candidate(id=i, text="") for i in ("cat.png", "dog-red.png")], {})
         assert j.read_order(open_chat("oracle").reply([order])[0], order).order[0] == "dog-red.png"
         file = tmp_path / "truth.jsonl"
         file.write_text('{"query": "Red  dog", "grades": {"cat.png": 3}}\n')

@@ -93,8 +93,6 @@ def test_no_more_is_asked_than_was_said(name: str) -> None:
 
 @every
 def test_the_same_replies_give_the_same_order(name: str) -> None:
-    one, two = (
-        Reranker(name, Noise(3, 0.2)).rank("a red boat", candidates(7)).to_dict() for _ in range(2)
-    )
+    one, two = (Reranker(name, Noise(3, 0.2)).rank("a red boat", candidates(7)).to_dict() for _ in range(2))
     assert [h["id"] for h in one["hits"]] == [h["id"] for h in two["hits"]]
     assert one["repairs"] == two["repairs"]

@@ -52,8 +52,7 @@ def test_every_example_says_what_it_needs() -> None:
     wrong = [
         f"{b}: {b.word} {b.value}"
         for b in every_block()
-        if (b.language in (*SHELL, "python"))
-        and not (b.word == "file" or (b.needs and b.needs <= NEEDS))
+        if (b.language in (*SHELL, "python")) and not (b.word == "file" or (b.needs and b.needs <= NEEDS))
     ]
     assert wrong == []
 
@@ -97,9 +96,9 @@ def test_every_target_of_make_and_every_extra_exists() -> None:
                 assert set(words[1:]) <= targets, str(block)
             if words[:2] == ["pip", "install"]:
                 extras = re.findall(r"\[([\w,]+)\]", " ".join(words))
-                assert {e for x in extras for e in x.split(",")} <= set(
-                    project["optional-dependencies"]
-                ), str(block)
+                assert {e for x in extras for e in x.split(",")} <= set(project["optional-dependencies"]), (
+                    str(block)
+                )
 
 
 def test_every_python_example_compiles_and_its_imports_exist() -> None:
@@ -113,10 +112,7 @@ def test_every_python_example_compiles_and_its_imports_exist() -> None:
 
 @pytest.mark.parametrize("group", _groups(slow=False), ids=_id)
 def test_quick_examples_run(
-    group: list[Block],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
+    group: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> None:
     monkeypatch.chdir(tmp_path)
     if "photos" in group[0].needs:
@@ -126,9 +122,7 @@ def test_quick_examples_run(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("group", _groups(slow=True), ids=_id)
-def test_slow_examples_run(
-    group: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_slow_examples_run(group: list[Block], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     perform(group)
 

@@ -46,9 +46,7 @@ def lay_out(folder: Path) -> list[str]:
     for name, colour in {"red": (250, 20, 20), "blue": (20, 20, 250), "white": (250,) * 3}.items():
         Pillow.new("RGB", (32, 32), colour).save(pictures / f"{name}.png")
     (pictures / "list.csv").write_text("path,place\nred.png,sea\nblue.png,land\n")
-    (pictures / "boats.csv").write_text(
-        "id,text,image\nq1,a red boat,red.png\nq2,a blue boat,blue.png\n"
-    )
+    (pictures / "boats.csv").write_text("id,text,image\nq1,a red boat,red.png\nq2,a blue boat,blue.png\n")
     texts = [{"id": n, "text": n} for n in ("a house", "a red boat", "a boat")]
     shown = [{"id": n, "image": f"pictures/{n}.png"} for n in ("blue", "red", "white")]
     for name, candidates in (("requests", texts), ("pictures", shown)):
@@ -68,9 +66,7 @@ def test_every_kind_of_plug_in_on_the_page_works(tmp_path: Path) -> None:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    printed = {
-        part.partition("\n")[0]: part.partition("\n")[2] for part in done.stdout.split("$ ")[1:]
-    }
+    printed = {part.partition("\n")[0]: part.partition("\n")[2] for part in done.stdout.split("$ ")[1:]}
     assert "left out" not in done.stderr
     assert "halves" in printed["mmrerank list methods"]
     assert "bright " in printed["mmrerank list models"]

@@ -63,9 +63,7 @@ def test_it_is_what_the_program_prints(
         "index", tmp_path / "photos", "--vectors", tmp_path / "vectors.npy", "--ids", tmp_path / "ids.jsonl",
         "--embedder", Captions.spec, "--index", tmp_path / "index",
     )  # fmt: skip
-    search = ImageSearch.open(
-        tmp_path / "index", chat=Scripted(person), embedder=Captions(tmp_path)
-    )
+    search = ImageSearch.open(tmp_path / "index", chat=Scripted(person), embedder=Captions(tmp_path))
     for sample, options in (
         ("airport first", {}),
         ("airport", {"rerank": "cotrr", "order": "sum", "candidates": 8}),

@@ -43,9 +43,7 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tiny_clip(tmp_path_factory.mktemp("clip"))
     images = source / "images"
     (images / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
-    told = data(
-        "index", images, "--embedder", f"open_clip:local-dir:{folder}", "--index", source / "built"
-    )
+    told = data("index", images, "--embedder", f"open_clip:local-dir:{folder}", "--index", source / "built")
     assert told["added"] == 5
     assert [f["source"] for f in told["failed"]] == ["broken.jpg"]
     return source / "built"

@@ -27,9 +27,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--
 @pytest.fixture
 def address(tmp_path: Path) -> Iterator[str]:
     if CHROMIUM is None:
-        pytest.skip(
-            "no Chromium on this machine; install the package chromium to run the page test"
-        )
+        pytest.skip("no Chromium on this machine; install the package chromium to run the page test")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

@@ -20,9 +20,7 @@ def test_the_entry_point_shows_the_index_of_the_environment(
 
 
 @pytest.mark.slow
-def test_without_an_index_it_draws_the_picture_book(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_an_index_it_draws_the_picture_book(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MMRERANK_INDEX", raising=False)
     page = runpy.run_path(str(APP))["demo"]
@@ -45,9 +43,7 @@ def test_the_verb_offers_what_the_index_and_the_models_allow(
     assert served == ["none", "cotrr"]  # without a language model nothing is reranked
 
 
-def test_an_index_that_nobody_named_is_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_index_that_nobody_named_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert "mmrerank index FOLDER" in run("app", code=2).stderr
     assert "mmrerank index" in run("app", "--index", "nope", code=4).stderr

@@ -38,9 +38,7 @@ def test_rerank_gives_one_result_line_each(requests: Callable[..., Path]) -> Non
         {"query": {"text": "red boat", "id": "q1", "exclude": ["night"]}, "candidates": candidates(*NAMES)},
         {"query": "green tree", "candidates": candidates(*NAMES[:4])},
     )  # fmt: skip
-    out = run(
-        "rerank", "--input", path, "--rerank", "cotrr", "--chat", "oracle", "--output", "json"
-    ).stdout
+    out = run("rerank", "--input", path, "--rerank", "cotrr", "--chat", "oracle", "--output", "json").stdout
     one, two = map(json.loads, out.splitlines())
     assert one["query"] == {"text": "red boat", "id": "q1", "exclude": ["night"]}
     assert one["hits"][0]["id"] == "red boat.jpg"
@@ -80,9 +78,7 @@ def test_failed_judgements_keep_the_order_and_end_with_7(
 ) -> None:
     script = write_lines(tmp_path / "script.jsonl", [{"error": "the server is down"}])
     path = requests({"query": "green tree", "candidates": candidates(*NAMES)})
-    told = data(
-        "rerank", "--input", path, "--rerank", "cotrr", "--chat", f"scripted:{script}", code=7
-    )
+    told = data("rerank", "--input", path, "--rerank", "cotrr", "--chat", f"scripted:{script}", code=7)
     assert [h["id"] for h in told["hits"]] == NAMES
     assert told["repairs"]["failed"] > 0
     assert "the server is down" in told["warnings"][0]
@@ -116,9 +112,7 @@ def test_a_wrong_request_is_named_before_any_call(tmp_path: Path, row: Any, told
     path = tmp_path / "r.jsonl"
     path.write_text(f"{json.dumps(GOOD)}\n{row if isinstance(row, str) else json.dumps(row)}\n")
     # the backend does not exist: it must not even be opened
-    result = run(
-        "rerank", "--input", path, "--chat", "scripted:/nowhere", "--output", "json", code=3
-    )
+    result = run("rerank", "--input", path, "--chat", "scripted:/nowhere", "--output", "json", code=3)
     assert told in result.stderr
     assert result.stdout == ""
 
@@ -171,12 +165,9 @@ def test_list_names_what_there_is() -> None:
     calls = {m["name"]: m["calls"] for m in told["methods"]}
     assert (calls["pointwise"], calls["first"], calls["tsprank"], calls["none"]) == (20, 1, 380, 0)
     cotrr = next(m for m in told["methods"] if m["name"] == "cotrr")
-    assert {
-        "name": "mode",
-        "type": "choice",
-        "default": "staged",
-        "choices": ["staged", "single"],
-    } in cotrr["options"]
+    assert {"name": "mode", "type": "choice", "default": "staged", "choices": ["staged", "single"]} in cotrr[
+        "options"
+    ]
     assert {"openai", "oracle", "scripted", "transformers"} <= {c["name"] for c in told["chats"]}
     assert {"bundled"} <= {m["name"] for m in told["models"]}
     assert "folder" in run("list", "corpora").stdout

@@ -119,11 +119,7 @@ def test_budgets(server: FaultServer, requests: Path) -> None:
     assert sum(r["usage"]["calls"] for r in rows) == 5
     rows = rerank(server, requests, "--total-budget", "money=0.5", "--price", "1,2")
     assert sum(r["usage"]["calls"] for r in rows) == 12
-    for wrong in (
-        ["--budget", "cents=1"],
-        ["--budget", "money=1"],
-        ["--price", "x", "--budget", "calls=1"],
-    ):
+    for wrong in (["--budget", "cents=1"], ["--budget", "money=1"], ["--price", "x", "--budget", "calls=1"]):
         rerank(server, requests, *wrong, code=2)
 
 
@@ -172,9 +168,7 @@ def test_doctor_asks_the_model(server: FaultServer) -> None:
     text = run("doctor", "--chat", f"openai:{MODEL}@{server.url}").stdout
     assert "obeyed" in text
     assert KEY not in text
-    broken = data(
-        "doctor", "--chat", "ollama:m@127.0.0.1:9", "--chat-option", "max_retries=0", code=5
-    )
+    broken = data("doctor", "--chat", "ollama:m@127.0.0.1:9", "--chat-option", "max_retries=0", code=5)
     assert not broken["ok"]
     assert "cannot be reached" in json.dumps(broken)
 
@@ -193,9 +187,7 @@ def test_options_of_the_backend(server: FaultServer, requests: Path) -> None:
 
 
 @pytest.mark.slow  # draws three worlds
-def test_an_evaluation_stops_when_all_is_spent_and_goes_on(
-    server: FaultServer, tmp_path: Path
-) -> None:
+def test_an_evaluation_stops_when_all_is_spent_and_goes_on(server: FaultServer, tmp_path: Path) -> None:
     command = (
         "eval", "demo", "--scenes", "400", "--queries", "9", "--methods", "pointwise",
         "--chat", f"openai:{MODEL}@{server.url}", "--runs", tmp_path / "runs",

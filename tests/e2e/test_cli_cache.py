@@ -45,9 +45,7 @@ def test_the_records_of_an_index_are_not_cleared(imported: Path) -> None:
 
 
 def test_a_cache_of_which_no_table_is_left_is_cleared(tmp_path: Path) -> None:
-    path = made(
-        tmp_path / "c.sqlite", f"PRAGMA application_id={APPLICATION}", "CREATE TABLE replies (a)"
-    )
+    path = made(tmp_path / "c.sqlite", f"PRAGMA application_id={APPLICATION}", "CREATE TABLE replies (a)")
     path.write_bytes(path.read_bytes()[:100].ljust(5000, b"\xff"))
     assert data("cache", "clear", "--cache", path)["deleted"] is True
 

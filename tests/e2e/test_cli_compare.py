@@ -37,10 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     better["q5"] = better["q5"][::-1]
     write_qrels(folder / "qrels.txt", qrels)
     for name, order in (("plain.trec", plain), ("better.trec", better), ("again.trec.gz", plain)):
-        rows = {
-            q: [Scored(id=i, score=float(-n)) for n, i in enumerate(ids)]
-            for q, ids in order.items()
-        }
+        rows = {q: [Scored(id=i, score=float(-n)) for n, i in enumerate(ids)] for q, ids in order.items()}
         write_run(folder / name, Run(rows=rows))
     usage = {"calls": 2, "input_tokens": 300, "output_tokens": 20, "images": 12, "seconds": 0.5}
     write_lines(
@@ -63,9 +60,7 @@ def arguments(folder: Path, *names: str) -> list[Any]:
 
 
 def test_the_better_run_is_called_better(folder: Path) -> None:
-    body = data(
-        *arguments(folder, "plain.trec", "better.trec", "again.trec.gz"), "--metrics", "nDCG@10"
-    )
+    body = data(*arguments(folder, "plain.trec", "better.trec", "again.trec.gz"), "--metrics", "nDCG@10")
     assert (body["baseline"], body["runs"]) == ("plain", ["plain", "better", "again"])
     verdicts = {d["run"]: d["verdict"] for d in body["differences"]}
     assert verdicts == {"better": "better", "again": "not different"}
@@ -93,9 +88,7 @@ def test_tables_in_every_format(folder: Path) -> None:
     assert "| plain |" in run(*arguments(folder), *more, "--format", "markdown").stdout
     out = run(*arguments(folder), *more, "--format", "latex").stdout
     assert out.count("\\begin{table}") == out.count("\\end{table}") == 7
-    rows = list(
-        csv.DictReader(io.StringIO(run(*arguments(folder), *more, "--format", "csv").stdout))
-    )
+    rows = list(csv.DictReader(io.StringIO(run(*arguments(folder), *more, "--format", "csv").stdout)))
     assert len(rows) == 2 * 2 * (1 + 2 + 2)
     assert {r["group"] for r in rows} == {"", "count", "place", "seen", "novel"}
 
@@ -110,9 +103,7 @@ def test_report_and_pictures(folder: Path, tmp_path: Path) -> None:
     page = (tmp_path / "r.html").read_text("utf-8")
     assert "words of q5" in page  # where the better run is turned round
     assert page.index("words of q5") < page.index("Lowest otherwise")
-    assert page.count("data:image/jpeg") == 2 * (
-        3 + 8 + 8
-    )  # one loss, one more that is not perfect
+    assert page.count("data:image/jpeg") == 2 * (3 + 8 + 8)  # one loss, one more that is not perfect
     names = ["cost", "differences", "groups-1", "groups-2", "queries-1"]
     assert sorted(f.name for f in (tmp_path / "p").iterdir()) == [
         f"{n}.{s}" for n in names for s in ("png", "svg")

@@ -16,11 +16,7 @@ def test_the_model_is_the_environments_unless_a_flag_names_one(
     assert data("recommend")["chat"] == "oracle"
     monkeypatch.setenv("MMRERANK_CHAT", "telepathy")
     few = ("--scenes", 30)
-    for verb in (
-        ("recommend",),
-        ("demo", "--query", "a", *few),
-        ("eval", "demo", "--queries", 1, *few),
-    ):
+    for verb in (("recommend",), ("demo", "--query", "a", *few), ("eval", "demo", "--queries", 1, *few)):
         assert "there is no chat 'telepathy'" in run(*verb, code=2).stderr
     assert data("recommend", "--chat", "oracle")["chat"] == "oracle"
 

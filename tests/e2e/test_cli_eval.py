@@ -43,9 +43,7 @@ def test_eval_prints_the_shape_promised(name: str, tmp_path: Path) -> None:
 
 def test_published_figures_stand_beside_ours(tmp_path: Path) -> None:
     sample = cirr(tmp_path)
-    shown = run(
-        "eval", "cirr", "--data", tmp_path, "--run", trec(tmp_path / "r.trec", sample.lists)
-    )
+    shown = run("eval", "cirr", "--data", tmp_path, "--run", trec(tmp_path / "r.trec", sample.lists))
     assert "published, on test1 and not on val" in shown.stdout
     assert "CIReVL B/32" in shown.stdout
     assert "warning: " in shown.stderr
@@ -73,15 +71,11 @@ def test_a_private_split_is_checked_and_its_files_written(tmp_path: Path) -> Non
 def test_two_files_of_cirr_are_scored_together(tmp_path: Path) -> None:
     sample = cirr(tmp_path / "data")
     path = trec(tmp_path / "r.trec", sample.lists)
-    run(
-        "eval", "cirr", "--data", tmp_path / "data", "--run", path, "--submission", tmp_path / "out"
-    )
+    run("eval", "cirr", "--data", tmp_path / "data", "--run", path, "--submission", tmp_path / "out")
     one = run("eval", "cirr", "--data", tmp_path / "data", "--run", path, "--output", "json")
     files = ["--run", tmp_path / "out/recall.json", "--run", tmp_path / "out/recall_subset.json"]
     two = run("eval", "cirr", "--data", tmp_path / "data", *files, "--output", "json")
-    values = [
-        {n: m["value"] for n, m in json.loads(t.stdout)["metrics"].items()} for t in (one, two)
-    ]
+    values = [{n: m["value"] for n, m in json.loads(t.stdout)["metrics"].items()} for t in (one, two)]
     assert values[0] == values[1]
 
 
@@ -90,11 +84,7 @@ def test_two_files_of_cirr_are_scored_together(tmp_path: Path) -> None:
     [
         (["--run", "absent.trec"], 3, "absent.trec cannot be read"),
         (["--run", "a.json"], 3, "key 'metric': must be recall or recall_subset"),
-        (
-            ["--split", "vall"],
-            2,
-            "cirr has no split 'vall'; it has val, test1, train. Did you mean 'val'?",
-        ),
+        (["--split", "vall"], 2, "cirr has no split 'vall'; it has val, test1, train. Did you mean 'val'?"),
         (["--set", "captions=all"], 2, "unknown option 'captions'"),
         (["--gallery", "union"], 2, "No such option: --gallery"),
         (["--rerank", "cotrr", "--methods", "none"], 2, "not both"),
@@ -155,9 +145,7 @@ def test_score_takes_any_run_and_any_metric(tmp_path: Path) -> None:
     (tmp_path / "run.trec").write_text("\n".join(lines) + "\n")
     (tmp_path / "qrels.txt").write_text("q1 0 b 1\nq2 0 z 2\n")
     command = ["score", tmp_path / "run.trec", "--qrels", tmp_path / "qrels.txt"]
-    told = run(
-        *command, "--metrics", "RR,Hit@1,INQUIRE_AP,P(rel=2)@1", "--tie-bounds", "--output", "json"
-    )
+    told = run(*command, "--metrics", "RR,Hit@1,INQUIRE_AP,P(rel=2)@1", "--tie-bounds", "--output", "json")
     assert told.exit_code == 0, told.output
     body = json.loads(told.stdout)
     assert (body["benchmark"], body["split"]) == (None, None)
@@ -177,17 +165,7 @@ def test_score_takes_any_run_and_any_metric(tmp_path: Path) -> None:
 def test_metrics_and_benchmarks_are_listed() -> None:
     metrics = json.loads(run("list", "metrics", "--output", "json").stdout)["metrics"]
     names = {m["name"] for m in metrics}
-    assert {
-        "INQUIRE_AP",
-        "INQUIRE_nDCG",
-        "INQUIRE_MRR",
-        "AP_min",
-        "nDCG",
-        "RR",
-        "R",
-        "Success",
-        "P",
-    } <= names
+    assert {"INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR", "AP_min", "nDCG", "RR", "R", "Success", "P"} <= names
     assert all(m["ties"] and m["about"] for m in metrics)
     benchmarks = json.loads(run("list", "benchmarks", "--output", "json").stdout)["benchmarks"]
     assert {b["name"] for b in benchmarks} == {*MAKERS, "demo"}

@@ -11,13 +11,9 @@ import pytest
 from command import NAMES, SPEC, data, run, tiny_clip, write_lines
 
 
-def test_imported_vectors_are_searched_without_a_model(
-    imported: Path, source: Path, tmp_path: Path
-) -> None:
+def test_imported_vectors_are_searched_without_a_model(imported: Path, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.trec"
-    told = data(
-        "search", "--query-vectors", source / "v.npy", "--index", imported, "--k", 3, "--run", out
-    )
+    told = data("search", "--query-vectors", source / "v.npy", "--index", imported, "--k", 3, "--run", out)
     assert (told["queries"], told["k"], told["run"]) == (5, 3, str(out))
     lines = [line.split() for line in out.read_text().splitlines()]
     assert len(lines) == 15
@@ -38,11 +34,7 @@ def test_info_and_verify(imported: Path, source: Path, tmp_path: Path) -> None:
     told = data("info", imported)
     assert (told["images"], told["embedder"], told["dim"]) == (5, SPEC, 8)
     assert SPEC in run("info", imported).stdout
-    assert data("verify", imported, "--deep") == {
-        "index": str(imported),
-        "ok": True,
-        "problems": [],
-    }
+    assert data("verify", imported, "--deep") == {"index": str(imported), "ok": True, "problems": []}
     hurt = tmp_path / "hurt"
     shutil.copytree(imported, hurt)
     shard = next((hurt / "vectors").glob("*.npy"))
@@ -72,25 +64,14 @@ def test_search_without_reranking(built: Path) -> None:
 
 
 def test_search_reranked_by_cotrr(built: Path) -> None:
-    told = search(
-        built, "red boat", "--k", 5, "--rerank", "cotrr", "--chat", "oracle", "--exclude", "night"
-    )
+    told = search(built, "red boat", "--k", 5, "--rerank", "cotrr", "--chat", "oracle", "--exclude", "night")
     assert told["hits"][0]["id"] == "red boat.jpg"
     assert told["hits"][0]["grade"] == 3
-    assert {c["id"] for c in told["components"]} == {
-        v["component"] for v in told["hits"][0]["verdicts"]
-    }
-    assert told["components"][1] == {
-        "id": "c2",
-        "kind": "exclusion",
-        "text": "no night",
-        "excluded": True,
-    }
+    assert {c["id"] for c in told["components"]} == {v["component"] for v in told["hits"][0]["verdicts"]}
+    assert told["components"][1] == {"id": "c2", "kind": "exclusion", "text": "no night", "excluded": True}
     assert told["no_match"] is False
     assert search(built, "purple cow", "--rerank", "cotrr", "--chat", "oracle")["no_match"] is True
-    text = run(
-        "search", "purple cow", "--rerank", "cotrr", "--chat", "oracle", "--index", built
-    ).stdout
+    text = run("search", "purple cow", "--rerank", "cotrr", "--chat", "oracle", "--index", built).stdout
     assert "No image meets every part of the query" in text
 
 
@@ -122,9 +103,7 @@ def test_paths_for_the_next_command(built: Path, source: Path) -> None:
 
 def test_trace_run_and_recipe(built: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(
-        f"index: {built}\nrerank: cotrr\nchat: oracle\nk: 2\noptions: {{mode: single}}\n"
-    )
+    recipe.write_text(f"index: {built}\nrerank: cotrr\nchat: oracle\nk: 2\noptions: {{mode: single}}\n")
     trace, trec = tmp_path / "trace.json", tmp_path / "out.trec"
     told = data("search", "red boat", "--config", recipe, "--trace", trace, "--run", trec)
     assert len(told["hits"]) == 2
@@ -185,23 +164,14 @@ def test_indexes_and_sources_that_are_not_there(built: Path, source: Path, tmp_p
     assert "there is no index" in run("search", "x", "--index", tmp_path / "no", code=4).stderr
     assert "there is no index" in run("info", tmp_path / "no", code=4).stderr
     random = ("--embedder", "open_clip:no-such:random")
-    assert (
-        "no-such"
-        in run("index", source / "images", *random, "--index", tmp_path / "i", code=5).stderr
-    )
-    assert (
-        "there is no folder"
-        in run("index", tmp_path / "no", "--index", tmp_path / "i", code=3).stderr
-    )
+    assert "no-such" in run("index", source / "images", *random, "--index", tmp_path / "i", code=5).stderr
+    assert "there is no folder" in run("index", tmp_path / "no", "--index", tmp_path / "i", code=3).stderr
     (tmp_path / "empty").mkdir()
     spec = f"open_clip:local-dir:{tiny_clip(tmp_path / 'empty')}"
     (tmp_path / "none").mkdir()
     run("index", tmp_path / "none", "--embedder", spec, "--index", tmp_path / "i", code=3)
     assert not (tmp_path / "i").exists()
-    assert (
-        "--vectors and --ids"
-        in run("index", source, "--vectors", "v", "--index", "i", code=2).stderr
-    )
+    assert "--vectors and --ids" in run("index", source, "--vectors", "v", "--index", "i", code=2).stderr
 
 
 def test_a_rebuild_of_what_says_nothing_any_more_needs_the_embedder(

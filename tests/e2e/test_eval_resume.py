@@ -69,9 +69,7 @@ class Judge:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.spec = f"openai:m@http://127.0.0.1:{self.server.server_port}/v1"
-        self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
-        )
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
 
     def close(self) -> None:
@@ -94,9 +92,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
     # a folder of its own for the pictures too, which a killed process leaves behind
     environment = {**os.environ, "TMPDIR": str(folder)}
     root = Path(__file__).resolve().parents[2]
-    environment["PYTHONPATH"] = os.pathsep.join(
-        filter(None, (str(root), os.environ.get("PYTHONPATH")))
-    )
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH"))))
     return subprocess.Popen(
         [*command, *arguments], cwd=folder, env=environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -159,13 +155,7 @@ def test_a_kill_changes_no_figure_and_costs_one_portion(
     assert body["methods"]["pointwise"]["usage"]["calls"] == 12 * CANDIDATES
     assert body["methods"]["pointwise"]["nDCG@10"] != body["methods"]["none"]["nDCG@10"]
     assert body["methods"]["pointwise"]["failed"] == 0
-    for name in (
-        "pointwise.trec",
-        "pointwise.raw.jsonl",
-        "none.trec",
-        "none.raw.jsonl",
-        "qrels.txt",
-    ):
+    for name in ("pointwise.trec", "pointwise.raw.jsonl", "none.trec", "none.raw.jsonl", "qrels.txt"):
         one, other = (tmp_path / run / "out" / name for run in ("killed", "whole"))
         assert one.read_bytes() == other.read_bytes()
     origin = json.loads((tmp_path / "whole/out/pointwise.json").read_text())

@@ -50,9 +50,7 @@ def watch(request: pytest.FixtureRequest) -> Iterator[Watch]:
     level = root.level
     handler = Watch()
     root.addHandler(handler)
-    root.setLevel(
-        logging.DEBUG if request.node.get_closest_marker("slow") is None else logging.INFO
-    )
+    root.setLevel(logging.DEBUG if request.node.get_closest_marker("slow") is None else logging.INFO)
     yield handler
     root.removeHandler(handler)
     root.setLevel(level)
@@ -74,9 +72,7 @@ def files() -> int:
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
-def carry_out(
-    total: int, portion: int, watch: Watch, capfd: pytest.CaptureFixture[str]
-) -> Counter[str]:
+def carry_out(total: int, portion: int, watch: Watch, capfd: pytest.CaptureFixture[str]) -> Counter[str]:
     threads, opened = threading.active_count(), files()
     server = FaultServer()
     chat: Any = open_chat(

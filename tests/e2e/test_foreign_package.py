@@ -127,9 +127,7 @@ def test_search_rerank_and_dry_run(place: Path, index: Path) -> None:
     out, _ = run("search", *common, "--rerank", "brightest", "--dry-run", path=[place], cwd=place)
     assert json.loads(out)["forecast"]["calls"] == 3
     # every built-in method that needs no more than this model has runs over it
-    out, _ = run(
-        "search", *common, "--rerank", "pointwise", "--chat", "polly", path=[place], cwd=place
-    )
+    out, _ = run("search", *common, "--rerank", "pointwise", "--chat", "polly", path=[place], cwd=place)
     assert json.loads(out)["usage"]["calls"] == 3
 
 
@@ -213,45 +211,10 @@ def test_broken_plug_ins_cost_a_warning_each(
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
-        (
-            [
-                "rerank",
-                "--input",
-                "requests.jsonl",
-                "--rerank",
-                "wreck-strategies",
-                "--chat",
-                "parrot:x",
-            ],
-            2,
-        ),
-        (
-            [
-                "search",
-                "x",
-                "--index",
-                "{index}",
-                "--rerank",
-                "pointwise",
-                "--chat",
-                "wreck-chats:x",
-            ],
-            2,
-        ),
+        (["rerank", "--input", "requests.jsonl", "--rerank", "wreck-strategies", "--chat", "parrot:x"], 2),
+        (["search", "x", "--index", "{index}", "--rerank", "pointwise", "--chat", "wreck-chats:x"], 2),
         (["index", "{cards}", "--index", "{other}", "--embedder", "wreck-embedders:x"], 2),
-        (
-            [
-                "index",
-                "{cards}",
-                "--index",
-                "{other}",
-                "--embedder",
-                "tint",
-                "--store",
-                "wreck-stores",
-            ],
-            2,
-        ),
+        (["index", "{cards}", "--index", "{other}", "--embedder", "tint", "--store", "wreck-stores"], 2),
         (["eval", "wreck-benchmarks", "--data", "{cards}"], 2),
         (["wreck-verbs"], 2),
     ],
@@ -261,9 +224,7 @@ def test_a_broken_plug_in_that_is_named_says_file_and_reason(
     place: Path, broken: Path, index: Path, tmp_path: Path, arguments: list[str], code: int
 ) -> None:
     names = {"index": index, "cards": place / "cards", "other": tmp_path / "other"}
-    _, err = run(
-        *(a.format(**names) for a in arguments), path=[place, broken], cwd=place, code=code
-    )
+    _, err = run(*(a.format(**names) for a in arguments), path=[place, broken], cwd=place, code=code)
     assert "Traceback" not in err
     assert "wreck." in err
     assert len(err.strip().splitlines()) <= 3, err

@@ -19,9 +19,7 @@ def test_what_follows_the_schema_is_left_as_it_is() -> None:
     held = chat.reply(asks)
     free = chat.reply([replace(a, schema=None) for a in asks])
     valid = [n for n, r in enumerate(free) if judgements.read_deconstruct(r).status == "ok"]
-    assert len(valid) > len(queries) / 2, (
-        "the bundled model must know the form for this to mean much"
-    )
+    assert len(valid) > len(queries) / 2, "the bundled model must know the form for this to mean much"
     assert [held[n].text for n in valid] == [free[n].text for n in valid]
     kinds = {c.kind for n in valid for c in judgements.read_deconstruct(held[n]).components}
     assert {"subject", "count", "detail", "environment", "ambience", "exclusion"} <= kinds

@@ -71,9 +71,7 @@ def test_a_server_says_what_the_weights_say(
     chat.close()
 
 
-def test_rankings_are_the_same(
-    served: tuple[str, Any, TinyServer], picture: Callable[..., Image]
-) -> None:
+def test_rankings_are_the_same(served: tuple[str, Any, TinyServer], picture: Callable[..., Image]) -> None:
     kind, local, server = served
     side = 112 if "qwen2" in kind else 128
     found = [Candidate(id=str(n), image=picture(side, side, n)) for n in range(5)]
@@ -162,9 +160,7 @@ class TestVllm:
             with pytest.raises(UsageError, match="vllm:MODEL@HOST"):
                 open_chat("vllm:")
 
-    def test_a_query_is_ranked(
-        self, qwen_chats: Callable[[str], Any], picture: Callable[..., Image]
-    ) -> None:
+    def test_a_query_is_ranked(self, qwen_chats: Callable[[str], Any], picture: Callable[..., Image]) -> None:
         with vllm_stand_in.installed() as engine:
             engine.models = {"tiny": qwen_chats(FAMILIES[1])}
             found = [Candidate(id=str(n), image=picture(64, 64, n)) for n in range(3)]

@@ -22,9 +22,7 @@ from mmrerank.messages import Ask, Message, Part
 
 @pytest.fixture(scope="module", params=FAMILIES)
 def served(
-    request: pytest.FixtureRequest,
-    tiny_qwen: Callable[[str], Path],
-    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest, tiny_qwen: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, str]]:
     """A serving process: the model's name and the base URL."""
     folder, log = tiny_qwen(request.param), tmp_path_factory.mktemp("serve") / "log.txt"
@@ -34,12 +32,7 @@ def served(
     home = tmp_path_factory.mktemp("hf")
     command = [str(Path(sys.executable).with_name("transformers")), "serve", str(folder)]
     command += ["--device", "cpu", "--dtype", "float32", "--host", "127.0.0.1", "--port", str(port)]
-    environment = {
-        **os.environ,
-        "HF_HUB_OFFLINE": "1",
-        "HF_HOME": str(home),
-        "OMP_NUM_THREADS": "1",
-    }
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(home), "OMP_NUM_THREADS": "1"}
     with log.open("w") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         try:
@@ -68,9 +61,7 @@ def plain(text: str) -> str:
 pytestmark = pytest.mark.slow
 
 
-def test_a_real_server(
-    served: tuple[str, str], qwen_chats: Callable[[str], Any], picture: Any
-) -> None:
+def test_a_real_server(served: tuple[str, str], qwen_chats: Callable[[str], Any], picture: Any) -> None:
     folder, url = served
     chat: Any = open_chat(f"openai:{folder}@{url}", timeout=60.0, backoff=0.05)
 
@@ -104,8 +95,6 @@ def test_a_real_server(
     # it ignores response_format: a text comes back all the same, and means nothing
     assert chat.reply([ask("x", schema={"type": "object"}, max_tokens=8)])[0].error is None
     chat.close()
-    wrong: Any = open_chat(
-        f"openai:{folder}/other@{url}", timeout=60.0, backoff=0.05, max_retries=0
-    )
+    wrong: Any = open_chat(f"openai:{folder}/other@{url}", timeout=60.0, backoff=0.05, max_retries=0)
     assert "400" in str(wrong.reply(asks[:1])[0].error)
     wrong.close()

@@ -35,9 +35,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     facts = folder / "mmrerank-0.1.0.dist-info"
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.4\nName: mmrerank\nVersion: 0.1.0\n")
-    (facts / "entry_points.txt").write_text(
-        "[console_scripts]\nmmrerank = mmrerank.cli.main:main\n"
-    )
+    (facts / "entry_points.txt").write_text("[console_scripts]\nmmrerank = mmrerank.cli.main:main\n")
     return folder
 
 
@@ -102,9 +100,7 @@ def test_it_indexes_searches_and_reranks(installed: Path, tmp_path: Path) -> Non
         ).stdout
     )  # fmt: skip
     assert reranked["hits"][0]["id"] == "red boat.png"
-    unnamed = command(
-        installed, "search", "red boat", "--index", index, "--rerank", "cotrr", code=5
-    )
+    unnamed = command(installed, "search", "red boat", "--index", index, "--rerank", "cotrr", code=5)
     assert "--chat" in unnamed.stderr
     grades = tmp_path / "grades.jsonl"
     grades.write_text(json.dumps({"query": "a boat", "grades": {"blue boat.png": 3}}) + "\n")

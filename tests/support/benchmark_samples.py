@@ -307,9 +307,7 @@ def mrb(data: Path, seed: int = 0) -> Sample:
         rows = []
         for n in range(5):
             candidates = [f"{name}{n}-{i}.jpg" for i in range(12)]
-            rows.append(
-                {"id": str(n), "text": "x", "candidates": candidates, "relevant": candidates[:2]}
-            )
+            rows.append({"id": str(n), "text": "x", "candidates": candidates, "relevant": candidates[:2]})
             right[f"{name}/{n}"] = candidates[:2]
             lists[f"{name}/{n}"] = [str(i) for i in rng.permutation(candidates)]
         (data / name).mkdir(parents=True)
@@ -344,6 +342,4 @@ def mean(values: Sequence[float]) -> float:
 def recall(
     lists: Lists, right: dict[str, list[str]], k: int, only: Callable[[str], bool] = lambda q: True
 ) -> float:
-    return mean(
-        [float(bool(set(lists.get(q, [])[:k]) & set(r))) for q, r in right.items() if only(q)]
-    )
+    return mean([float(bool(set(lists.get(q, [])[:k]) & set(r))) for q, r in right.items() if only(q)])

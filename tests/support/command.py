@@ -10,13 +10,7 @@ from typer.testing import CliRunner, Result
 
 from mmrerank.cli.main import cli
 
-NAMES = [
-    "red boat.jpg",
-    "red house.jpg",
-    "blue boat.jpg",
-    "sub/green tree.jpg",
-    "sub/red boat night.jpg",
-]
+NAMES = ["red boat.jpg", "red house.jpg", "blue boat.jpg", "sub/green tree.jpg", "sub/red boat night.jpg"]
 SPEC = "open_clip:ViT-B-32:openai"
 
 
@@ -47,20 +41,8 @@ def tiny_clip(folder: Path) -> Path:
 
     model_cfg = {
         "embed_dim": 16,
-        "vision_cfg": {
-            "image_size": 32,
-            "layers": 1,
-            "width": 32,
-            "head_width": 16,
-            "patch_size": 16,
-        },
-        "text_cfg": {
-            "context_length": 32,
-            "vocab_size": 49408,
-            "width": 32,
-            "heads": 2,
-            "layers": 1,
-        },
+        "vision_cfg": {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16},
+        "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -49,10 +49,7 @@ def plain_run(chat: Counted, question: Ask) -> tuple[Any, Any]:
     qwen = chat.qwen
     qwen.features.clear()
     prompt = qwen.prompts.encode(question.messages, image_tokens=question.image_tokens, words=True)
-    inputs = {
-        "input_ids": prompt.ids[None],
-        "mm_token_type_ids": (prompt.ids == qwen.image_id).int()[None],
-    }
+    inputs = {"input_ids": prompt.ids[None], "mm_token_type_ids": (prompt.ids == qwen.image_id).int()[None]}
     if prompt.pictures:
         inputs["pixel_values"] = torch.cat([p.pixels for p in prompt.pictures])  # type: ignore[misc]
         inputs["image_grid_thw"] = torch.stack([p.grid for p in prompt.pictures])

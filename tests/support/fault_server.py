@@ -75,9 +75,7 @@ class FaultServer:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        fields = dict(
-            line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line
-        )
+        fields = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
         key = next((ln for ln in head.split("\r\n") if ln.lower().startswith("authorization")), "")
         body = await reader.readexactly(int(fields.get("content-length", 0)))
         name = hashlib.sha256(body).hexdigest()

@@ -60,13 +60,7 @@ def build(index: Path, source: Path, embedder: Any = None, **options: Any) -> An
 
 
 def tally(report: Any) -> tuple[int, int, int, int, int]:
-    return (
-        report.added,
-        report.changed,
-        report.removed,
-        report.unchanged,
-        len(report.failed),
-    )
+    return (report.added, report.changed, report.removed, report.unchanged, len(report.failed))
 
 
 def nearest(index: ImageIndex, picture: Path, k: int = 3) -> list[str]:
@@ -83,14 +77,7 @@ def contents(path: Path) -> dict[str, tuple[Any, ...]]:
         files = VectorFiles(path / "vectors", index.dim).load(index._records.vectors)
         assert not rows or rows[-1] < len(files)
         return {
-            r.id: (
-                r.path,
-                r.sha256,
-                r.width,
-                r.height,
-                r.error,
-                r.row is not None and files[r.row].tolist(),
-            )
+            r.id: (r.path, r.sha256, r.width, r.height, r.error, r.row is not None and files[r.row].tolist())
             for r in index._records.everything()
         }
 

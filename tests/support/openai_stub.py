@@ -42,9 +42,7 @@ class StubServer:
         self.times: list[float] = []
         self.script: list[Any] = [completion()]
         self.answer: Callable[[dict[str, Any]], Any] | None = None
-        self.later: Callable[[dict[str, Any]], Any] | None = (
-            None  # asked while others may be answered
-        )
+        self.later: Callable[[dict[str, Any]], Any] | None = None  # asked while others may be answered
         self.delay = 0.0
         self.under_way = self.most_under_way = 0
         stub, lock = self, threading.Lock()
@@ -65,11 +63,7 @@ class StubServer:
                     stub.most_under_way = max(stub.most_under_way, stub.under_way)
                     script = stub.script
                     answer = (
-                        stub.answer(body)
-                        if stub.answer
-                        else script.pop(0)
-                        if len(script) > 1
-                        else script[0]
+                        stub.answer(body) if stub.answer else script.pop(0) if len(script) > 1 else script[0]
                     )
                 try:
                     if stub.later:
@@ -104,9 +98,7 @@ class StubServer:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
-        self.thread = threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.02}
-        )
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
 
     def close(self) -> None:

@@ -40,9 +40,7 @@ def corners(image: PIL.Image.Image) -> list[str]:
     for at in ((4, 4), (w - 5, 4), (4, h - 5), (w - 5, h - 5)):
         pixel = image.getpixel(at)
         assert isinstance(pixel, tuple)
-        near = min(
-            names, key=lambda n: sum(abs(a - b) for a, b in zip(pixel, names[n], strict=True))
-        )
+        near = min(names, key=lambda n: sum(abs(a - b) for a, b in zip(pixel, names[n], strict=True)))
         found.append(near)
     return found
 

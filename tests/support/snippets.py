@@ -26,11 +26,7 @@ from typer.main import get_command
 from mmrerank.cli.main import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
-    *sorted(p for p in (ROOT / "docs").rglob("*.md")),
-]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(p for p in (ROOT / "docs").rglob("*.md"))]
 NEEDS = {
     "nothing",
     "photos",
@@ -62,9 +58,7 @@ class Block:
 
     @property
     def needs(self) -> frozenset[str]:
-        return (
-            frozenset(self.value.replace(",", " ").split()) if self.word == "needs" else frozenset()
-        )
+        return frozenset(self.value.replace(",", " ").split()) if self.word == "needs" else frozenset()
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT)}:{self.line}"
@@ -176,9 +170,7 @@ def perform(found: Sequence[Block]) -> str:
 def lay_out_photos(source: Path, folder: Path) -> None:
     """The photographs under short names, their vectors, and those of their captions as queries."""
     (folder / "photos").mkdir()
-    rows = [
-        json.loads(line) for line in (source / "captions.jsonl").read_text("utf-8").splitlines()
-    ]
+    rows = [json.loads(line) for line in (source / "captions.jsonl").read_text("utf-8").splitlines()]
     names = [re.sub(r"^(\d{3})_.*", r"\1.jpg", row["image"]) for row in rows]
     for name, row in zip(names, rows, strict=True):
         (folder / "photos" / name).symlink_to(source / "images" / row["image"])

@@ -32,32 +32,8 @@ FAMILIES = ("qwen2_5_vl", "qwen3_vl")
 
 
 def _corpus() -> Iterator[str]:
-    nouns = [
-        "dog",
-        "cat",
-        "car",
-        "tree",
-        "house",
-        "red",
-        "blue",
-        "green",
-        "street",
-        "beach",
-        "table",
-        "cup",
-    ]
-    verbs = [
-        "is",
-        "shows",
-        "holds",
-        "rides",
-        "sits",
-        "near",
-        "under",
-        "with",
-        "matches",
-        "contains",
-    ]
+    nouns = ["dog", "cat", "car", "tree", "house", "red", "blue", "green", "street", "beach", "table", "cup"]
+    verbs = ["is", "shows", "holds", "rides", "sits", "near", "under", "with", "matches", "contains"]
     base = [
         "Does this image match the query? Answer Yes or No.",
         'Return JSON such as {"A": {"note": "red", "grade": 3}}',
@@ -86,8 +62,7 @@ def tokenizer(vocabulary: int = 600) -> Any:
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     bpe.train_from_iterator(
-        _corpus(),
-        trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False),
+        _corpus(), trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
     )
     table = json.loads(bpe.to_str())["model"]
     made = Qwen2Tokenizer(
@@ -127,10 +102,7 @@ def build(
     sid = tok.convert_tokens_to_ids
     head = hidden // heads
     third = kind == "qwen3_vl"
-    rope = {
-        "mrope_section": [head // 2 - 2 * (head // 6), head // 6, head // 6],
-        "rope_type": "default",
-    }
+    rope = {"mrope_section": [head // 2 - 2 * (head // 6), head // 6, head // 6], "rope_type": "default"}
     text = {
         "vocab_size": -(-len(tok) // 64) * 64, "hidden_size": hidden, "intermediate_size": 2 * hidden,
         "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": 2,
@@ -154,18 +126,14 @@ def build(
             "mlp_ratio": 2,
             "patch_size": 14,
         }
-        config = T.Qwen2VLConfig(
-            text_config=text, vision_config=eyes | (vision_options or {}), **ids
-        )
+        config = T.Qwen2VLConfig(text_config=text, vision_config=eyes | (vision_options or {}), **ids)
         model_type, processor_type = T.Qwen2VLForConditionalGeneration, T.Qwen2VLProcessor
     elif kind == "qwen2_5_vl":
         eyes = {
             "depth": 4, "hidden_size": 64, "intermediate_size": 128, "num_heads": 4, "patch_size": 14,
             "window_size": 112, "fullatt_block_indexes": [1, 3], "out_hidden_size": hidden,
         }  # fmt: skip
-        config = T.Qwen2_5_VLConfig(
-            text_config=text, vision_config=eyes | (vision_options or {}), **ids
-        )
+        config = T.Qwen2_5_VLConfig(text_config=text, vision_config=eyes | (vision_options or {}), **ids)
         model_type, processor_type = T.Qwen2_5_VLForConditionalGeneration, T.Qwen2_5_VLProcessor
     elif kind == "qwen3_vl":
         patch, video = 16, T.Qwen3VLVideoProcessor
@@ -175,9 +143,7 @@ def build(
             "deepstack_visual_indexes": [0, 1, 2],
         }  # fmt: skip
         config = T.Qwen3VLConfig(
-            text_config=text | {"head_dim": head},
-            vision_config=eyes | (vision_options or {}),
-            **ids,
+            text_config=text | {"head_dim": head}, vision_config=eyes | (vision_options or {}), **ids
         )
         model_type, processor_type = T.Qwen3VLForConditionalGeneration, T.Qwen3VLProcessor
     else:

@@ -22,9 +22,7 @@ ROOMY = 4096
 def ask_of(messages: list[dict[str, Any]], *, schema: Any = None, max_tokens: int = 16) -> Ask:
     """The question that messages of the protocol hold."""
     return Ask(
-        messages=tuple(
-            Message(role=m["role"], parts=tuple(_parts(m["content"]))) for m in messages
-        ),
+        messages=tuple(Message(role=m["role"], parts=tuple(_parts(m["content"]))) for m in messages),
         schema=schema,
         max_tokens=max_tokens,
         image_tokens=ROOMY,
@@ -100,9 +98,7 @@ class TinyServer:
         self.http.daemon_threads = True
         self.host = f"127.0.0.1:{self.http.server_port}"
         self.url = f"http://{self.host}/v1"
-        self.thread = threading.Thread(
-            target=self.http.serve_forever, kwargs={"poll_interval": 0.02}
-        )
+        self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
 
     def close(self) -> None:
@@ -119,20 +115,14 @@ class TinyServer:
         choice: dict[str, Any] = {"index": 0, "stop_reason": None}
         if request.get("logprobs"):
             wanted = request.get("structured_outputs", {}).get("choice")
-            allowed = wanted and [
-                tokenizer(c, add_special_tokens=False)["input_ids"][0] for c in wanted
-            ]
+            allowed = wanted and [tokenizer(c, add_special_tokens=False)["input_ids"][0] for c in wanted]
             values = next_token(chat, ask, allowed)
             best = values.topk(min(request["top_logprobs"], len(values)))
             top = []
             for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True):
                 token = tokenizer.decode([i])
                 # vLLM writes minus infinity as -9999
-                row = {
-                    "token": token,
-                    "logprob": max(value, -9999.0),
-                    "bytes": list(token.encode()),
-                }
+                row = {"token": token, "logprob": max(value, -9999.0), "bytes": list(token.encode())}
                 top.append(row)
             text, finish, count = top[0]["token"], "length", 1
             choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
@@ -140,12 +130,7 @@ class TinyServer:
             reply = chat.reply([ask])[0]
             assert reply.error is None, reply.error
             text, finish, count = reply.text, reply.finish, reply.usage.output_tokens
-        message = {
-            "role": "assistant",
-            "content": text,
-            "reasoning_content": None,
-            "tool_calls": [],
-        }
+        message = {"role": "assistant", "content": text, "reasoning_content": None, "tool_calls": []}
         start = json.dumps(request["messages"])[:4000]
         told = {"cached_tokens": prompt // 16 * 16 if start in self.seen else 0}
         self.seen.add(start)

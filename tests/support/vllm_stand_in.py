@@ -93,9 +93,7 @@ class LLM:
         qwen = self.chat_model.qwen
         prompt = qwen.encode(ask.messages, image_tokens=ask.image_tokens).ids.tolist()
         if len(prompt) > self.longest:
-            raise ValueError(
-                f"The decoder prompt (length {len(prompt)}) is longer than the maximum"
-            )
+            raise ValueError(f"The decoder prompt (length {len(prompt)}) is longer than the maximum")
         if params.logprobs is None:
             made = self.chat_model.reply([ask])[0]
             ids = qwen.tokenizer(made.text, add_special_tokens=False)["input_ids"]

@@ -233,9 +233,7 @@ def test_an_evaluation_stops_before_what_it_cannot_finish(tmp_path: Path) -> Non
 def test_one_budget_bounds_all_methods_of_an_evaluation(tmp_path: Path) -> None:
     asked = [(replace(q, id=f"q{n}"), r) for n, (q, r) in enumerate(items(3, 4))]
     chat = Priced()
-    judging = Resumable(
-        folder=tmp_path, chat=chat, around=Surroundings(total=Meter(Budget(calls=14)))
-    )
+    judging = Resumable(folder=tmp_path, chat=chat, around=Surroundings(total=Meter(Budget(calls=14))))
     assert len(judging.rerank("pointwise", asked).results) == 3  # 12 calls
     assert len(judging.rerank("listwise", asked).results) == 0
     assert chat.calls <= 14

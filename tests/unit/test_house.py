@@ -127,9 +127,7 @@ def _inside(user: str, used: str, modules: dict[str, Path]) -> bool:
     first = next(n for n, part in enumerate(parts) if _is_private(part))
     owner = ".".join(parts[:first])
     if owner in modules and modules[owner].name != "__init__.py":
-        owner = owner.rpartition(".")[
-            0
-        ]  # a private name of a module: private to the module's package
+        owner = owner.rpartition(".")[0]  # a private name of a module: private to the module's package
     return user == owner or user.startswith(f"{owner}.")
 
 

@@ -43,9 +43,7 @@ def modules(package: Path) -> list[str]:
 
 def test_every_module_imports_where_only_unix_modules_are_absent() -> None:
     names = [
-        name
-        for package in (mmrerank, mmrerank_app)
-        for name in modules(Path(str(package.__file__)).parent)
+        name for package in (mmrerank, mmrerank_app) for name in modules(Path(str(package.__file__)).parent)
     ]
     assert len(names) > 100
     done = subprocess.run(

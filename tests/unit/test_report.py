@@ -8,16 +8,7 @@ import pytest
 
 from mmrerank.result_page import fragment, page
 from mmrerank.results import SearchResult, build_hits, in_first_order
-from mmrerank.types import (
-    Assessment,
-    Candidate,
-    Component,
-    Explanation,
-    Image,
-    Query,
-    Ranking,
-    Verdict,
-)
+from mmrerank.types import Assessment, Candidate, Component, Explanation, Image, Query, Ranking, Verdict
 
 EVIL = '<script>alert("x")</script>'
 
@@ -81,9 +72,7 @@ def test_movement_and_no_match_are_said(result: SearchResult) -> None:
     assert "★☆☆" in text
 
 
-def test_what_was_found_on_the_way_is_new_and_reasons_stand_without_verdicts(
-    result: SearchResult,
-) -> None:
+def test_what_was_found_on_the_way_is_new_and_reasons_stand_without_verdicts(result: SearchResult) -> None:
     ids = [h.id for h in result.hits]
     told = {ids[0]: Assessment(reason="chosen: half of a smile \ud83d")}
     hits = tuple(

@@ -37,9 +37,7 @@ class Losing(Oracle):
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         replies = []
         for ask in asks:
-            scores = {
-                label: 99 - int(id[1:]) for label, id in zip(ask.labels, ask.shown, strict=True)
-            }
+            scores = {label: 99 - int(id[1:]) for label, id in zip(ask.labels, ask.shown, strict=True)}
             told = Reply(text=json.dumps({"reason": "", "scores": scores}))
             failed = Reply(error=ChatError("lost"), finish="error")
             replies.append(failed if self.asked in self.lost else told)

@@ -53,9 +53,7 @@ def test_no_match_needs_grades() -> None:
     assert not Explanation().no_match
     assert not Explanation(assessments={"a": Assessment()}).no_match
     assert Explanation(assessments={"a": Assessment(grade=2)}).no_match
-    assert not Explanation(
-        assessments={"a": Assessment(grade=2), "b": Assessment(grade=3)}
-    ).no_match
+    assert not Explanation(assessments={"a": Assessment(grade=2), "b": Assessment(grade=3)}).no_match
 
 
 def test_usage_adds_up() -> None:

@@ -96,9 +96,7 @@ def layers(chat: Any) -> Iterator[Any]:
         chat = chat.inner if isinstance(chat, Around) else None
 
 
-def around(
-    chat: Chat, *, cache: Path | str = "", record: Path | str = "", ledger: Path | str = ""
-) -> Chat:
+def around(chat: Chat, *, cache: Path | str = "", record: Path | str = "", ledger: Path | str = "") -> Chat:
     """``chat`` with what is named around it; empty or ``off`` is none, and what is there stays single.
 
     Fakes are never cached, since they read what a question's digest does not hold. Raises `InputError`

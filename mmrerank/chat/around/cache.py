@@ -174,9 +174,7 @@ class ReplyStore:
             raise InputError(f"the cache {self.path} cannot be made: {error.strerror}") from error
         end = time.monotonic() + BUSY
         while True:
-            db = sqlite3.connect(
-                self.path, timeout=BUSY, isolation_level=None, check_same_thread=False
-            )
+            db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(db)
                 return db
@@ -201,9 +199,7 @@ class ReplyStore:
                 db.execute(f"PRAGMA application_id={APPLICATION}")
             db.execute("COMMIT")
             if _application(db) != APPLICATION:
-                raise InputError(
-                    f"{self.path} is a SQLite file, but no cache; give --cache another file"
-                )
+                raise InputError(f"{self.path} is a SQLite file, but no cache; give --cache another file")
         if db.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
             db.execute("PRAGMA journal_mode=WAL")
         version = db.execute("PRAGMA user_version").fetchone()[0]
@@ -212,14 +208,10 @@ class ReplyStore:
                 f"{self.path} is a cache of format {version}, and this is {FORMAT}; "
                 f"`{self._clearing}` deletes it"
             )
-        db.execute(
-            "PRAGMA synchronous=NORMAL"
-        )  # with a write-ahead log: a crash loses, never damages
+        db.execute("PRAGMA synchronous=NORMAL")  # with a write-ahead log: a crash loses, never damages
 
     def _damaged(self, why: str) -> InputError:
-        return InputError(
-            f"the cache {self.path} is damaged ({why}); `{self._clearing}` deletes it"
-        )
+        return InputError(f"the cache {self.path} is damaged ({why}); `{self._clearing}` deletes it")
 
     @property
     def _clearing(self) -> str:
@@ -308,8 +300,7 @@ class Cached(Around):
         """The key of ``ask`` for this model; None when an image of it cannot be read."""
         try:
             honest = tuple(
-                Message(role=m.role, parts=tuple(self._honest(p) for p in m.parts))
-                for m in ask.messages
+                Message(role=m.role, parts=tuple(self._honest(p) for p in m.parts)) for m in ask.messages
             )
         except OSError:
             return None

@@ -46,9 +46,7 @@ def from_plain(body: Mapping[str, Any], states: bytes | None = None) -> Reply:
         finish=body["finish"],
         error=None
         if error is None
-        else _ERRORS.get(error["kind"], ChatError)(
-            str(error["says"]), retryable=bool(error["retryable"])
-        ),
+        else _ERRORS.get(error["kind"], ChatError)(str(error["says"]), retryable=bool(error["retryable"])),
     )
 
 

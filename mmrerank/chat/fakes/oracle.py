@@ -50,9 +50,7 @@ class Oracle(Chat):
 
     fake = True
 
-    def __init__(
-        self, grades: Grades = by_name, components: Callable[[Query], Parts] = whole
-    ) -> None:
+    def __init__(self, grades: Grades = by_name, components: Callable[[Query], Parts] = whole) -> None:
         self.spec = "oracle"
         self.capabilities: frozenset[Capability] = frozenset(
             {"generate", "choice_logprobs", "attention", "embed", "token_embeddings"}
@@ -109,9 +107,7 @@ class Oracle(Chat):
             "scores": {label: grade * 33 for label, grade in grades.items()},
         }
         if ask.kind == "order":
-            return {
-                k: order.get(k, "the grades are known") for k in (ask.schema or {})["properties"]
-            }
+            return {k: order.get(k, "the grades are known") for k in (ask.schema or {})["properties"]}
         if ask.schema and "best" in ask.schema["properties"]:
             thought = {"thought": "the grades are known"} if ask.kind == "choose" else {}
             return {**thought, "best": max(grades, key=lambda label: grades[label])}
@@ -188,24 +184,16 @@ def open(rest: str) -> Oracle:
             key = _key(item["query"])
             grades[key] = {str(id): int(grade) for id, grade in item["grades"].items()}
             if "components" in item:
-                parts[key] = [
-                    {"kind": str(c["kind"]), "text": str(c["text"])} for c in item["components"]
-                ]
+                parts[key] = [{"kind": str(c["kind"]), "text": str(c["text"])} for c in item["components"]]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{rest}: a line needs query and grades by id ({error!r}): {item}"
-            ) from error
+            raise InputError(f"{rest}: a line needs query and grades by id ({error!r}): {item}") from error
         if any(c["kind"] not in COMPONENT_KINDS for c in parts.get(key, ())):
-            raise InputError(
-                f"{rest}: kinds of components are {', '.join(COMPONENT_KINDS)}: {item}"
-            )
+            raise InputError(f"{rest}: kinds of components are {', '.join(COMPONENT_KINDS)}: {item}")
 
     def grade(query: Query, id: str) -> int:
         known = grades.get(_key(query.words))
         if known is None:
-            raise ChatError(
-                f"the oracle's file {rest} says nothing about the query {query.words!r}"
-            )
+            raise ChatError(f"the oracle's file {rest} says nothing about the query {query.words!r}")
         return known.get(id, 0)
 
     chat = Oracle(grade, lambda query: parts.get(_key(query.words)) or whole(query))

@@ -62,9 +62,7 @@ class Scripted(Chat):
             return self._function(ask)
         prompt = "\n\n".join(m.text for m in ask.messages)
         fitting = [
-            (kind, match)
-            for kind, match in self._queues
-            if kind in ("", ask.kind) and match in prompt
+            (kind, match) for kind, match in self._queues if kind in ("", ask.kind) and match in prompt
         ]
         if not fitting:
             error = ChatError(f"the script has no line for an ask of kind {ask.kind!r}")
@@ -102,9 +100,7 @@ def lines(path: str, keys: set[str], what: str) -> list[dict[str, Any]]:
         except ValueError as error:
             raise InputError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(item, dict) or not item.keys() <= keys:
-            raise InputError(
-                f"{path}, line {number}: a line is an object with {', '.join(sorted(keys))}"
-            )
+            raise InputError(f"{path}, line {number}: a line is an object with {', '.join(sorted(keys))}")
         found.append(item)
     return found
 
@@ -116,9 +112,7 @@ def open(rest: str) -> Scripted:
     script = []
     for item in lines(rest, _KEYS, "script"):
         if len({"reply", "logprobs", "error"} & item.keys()) != 1:
-            raise InputError(
-                f"{rest}: a line has one of reply, logprobs and error; one has {sorted(item)}"
-            )
+            raise InputError(f"{rest}: a line has one of reply, logprobs and error; one has {sorted(item)}")
         answer: Answer
         if "error" in item:
             answer = Reply(error=ChatError(str(item["error"])), finish="error")

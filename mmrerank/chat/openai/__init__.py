@@ -79,9 +79,7 @@ class OpenAIChat(Chat):
         self._answered = False
         self._capabilities: frozenset[Capability] | None = None
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(
-            target=self._loop.run_forever, name=f"chat {self.host}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"chat {self.host}", daemon=True)
         self._thread.start()
         self._room = asyncio.Semaphore(self.concurrency)
         self._under_way: set[asyncio.Task[Any]] = set()
@@ -205,9 +203,7 @@ class OpenAIChat(Chat):
         tasks = [asyncio.ensure_future(self._one(ask)) for ask in asks]
         self._under_way.update(tasks)
         try:
-            _, late = await asyncio.wait(
-                tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION
-            )
+            _, late = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
             if any(not t.cancelled() and t.exception() for t in tasks if t.done()):
                 return list(await asyncio.gather(*tasks))  # raises
             for task in late:
@@ -251,9 +247,7 @@ class OpenAIChat(Chat):
         known = dialect = self.dialect
         spent = Usage()
         while True:
-            request = await asyncio.to_thread(
-                body, ask, self.model, dialect, thinking=self.limits.thinking
-            )
+            request = await asyncio.to_thread(body, ask, self.model, dialect, thinking=self.limits.thinking)
             try:
                 payload = await self._send(request)
             except Complaint as complaint:

@@ -30,8 +30,7 @@ class Address:
         key = given or os.environ.get(self.server.key) or ""
         if not key and host.endswith(_HOSTED):
             raise UsageError(
-                f"{host} needs a key: set {self.server.key}, "
-                "or name another server as openai:MODEL@BASE_URL"
+                f"{host} needs a key: set {self.server.key}, or name another server as openai:MODEL@BASE_URL"
             )
         return key or "none"
 
@@ -43,9 +42,7 @@ def address(rest: str) -> Address:
     """
     found = _ADDRESS.fullmatch(rest)
     model, name = (found["model"], found["server"] or "") if found else (rest, "openai")
-    url = (
-        found["url"] if found else os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    )
+    url = found["url"] if found else os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     known = {s.name: s for s in catalog.servers()}
     split = urlsplit(url)
     wrong = not model or (not found and "@" in model) or not split.hostname
@@ -64,6 +61,4 @@ def address(rest: str) -> Address:
     there = split.hostname == urlsplit(server.url).hostname
     if name == "openai" and not there:
         server = elsewhere
-    return Address(
-        model=model, url=url, server=server, limit=server.limit if there else "max_tokens"
-    )
+    return Address(model=model, url=url, server=server, limit=server.limit if there else "max_tokens")

@@ -41,9 +41,7 @@ class ServerFailure:
     wait: float | None = None
 
 
-def classified(
-    error: Exception, *, where: str, text: str, timeout: float, key: str
-) -> ServerFailure:
+def classified(error: Exception, *, where: str, text: str, timeout: float, key: str) -> ServerFailure:
     """What ``error`` of the SDK or of asyncio means.
 
     ``where`` names model and host, ``text`` is `error_text` without secrets, ``key`` the variable of the
@@ -107,9 +105,7 @@ def _message(body: Any) -> str:
         return "; ".join(filter(None, map(_message, body[:5])))
     if not isinstance(body, dict):
         return ""
-    found = next(
-        (m for name in ("message", "error", "detail", "msg") if (m := _message(body.get(name)))), ""
-    )
+    found = next((m for name in ("message", "error", "detail", "msg") if (m := _message(body.get(name)))), "")
     parameter = body.get("param")
     named = found and isinstance(parameter, str) and parameter not in found
     return f"{found} ({parameter})" if named else found

@@ -26,6 +26,4 @@ class Limits:
 
     def __post_init__(self) -> None:
         if self.timeout <= 0 or self.max_retries < 0 or self.concurrency < 1 or self.thinking < 0:
-            raise UsageError(
-                "timeout and concurrency must be positive, max_retries and thinking 0 or more"
-            )
+            raise UsageError("timeout and concurrency must be positive, max_retries and thinking 0 or more")

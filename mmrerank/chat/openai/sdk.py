@@ -22,24 +22,8 @@ LARGEST_ERROR = 2**16
 """Bytes that are read of a response that says what went wrong."""
 
 _KNOWN = {
-    *(
-        "model",
-        "messages",
-        "max_tokens",
-        "max_completion_tokens",
-        "temperature",
-        "seed",
-        "top_p",
-        "stop",
-    ),
-    *(
-        "stream",
-        "stream_options",
-        "logprobs",
-        "top_logprobs",
-        "response_format",
-        "reasoning_effort",
-    ),
+    *("model", "messages", "max_tokens", "max_completion_tokens", "temperature", "seed", "top_p", "stop"),
+    *("stream", "stream_options", "logprobs", "top_logprobs", "response_format", "reasoning_effort"),
 }
 
 

@@ -294,7 +294,5 @@ def fields(extra: str) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise UsageError(
-            f'extra is a JSON object of fields, such as {{"top_k": 20}}, not {extra!r}'
-        )
+        raise UsageError(f'extra is a JSON object of fields, such as {{"top_k": 20}}, not {extra!r}')
     return found

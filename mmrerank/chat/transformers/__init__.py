@@ -198,9 +198,7 @@ class TransformersChat(Chat):
                 replies = run(jobs, start)
         except UsageError:
             raise
-        except (
-            Exception
-        ) as error:  # out of memory above all, but nothing may take down the other asks
+        except Exception as error:  # out of memory above all, but nothing may take down the other asks
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
         if why:
             # only now: while the error lives, so does all that did not fit
@@ -312,9 +310,7 @@ def open(
             owner=f"{weights_digest(rest)} {qwen.model.dtype} {qwen.eyes}",
             limit=feature_folder_bytes,
         )
-    return TransformersChat(
-        qwen, batch_size=batch_size, batch_tokens=batch_tokens, prefix_bytes=prefix_bytes
-    )
+    return TransformersChat(qwen, batch_size=batch_size, batch_tokens=batch_tokens, prefix_bytes=prefix_bytes)
 
 
 def revision(rest: str) -> str | None:

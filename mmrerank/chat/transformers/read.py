@@ -49,9 +49,7 @@ def attention(qwen: QwenVL, prefixes: Prefixes, ask: Ask, prompt: Encoded) -> St
     return tuple(asking[first:last].copy() for first, last in prompt.spans)
 
 
-def embeddings(
-    qwen: QwenVL, prefixes: Prefixes, prompts: Sequence[Encoded], start: Start
-) -> list[States]:
+def embeddings(qwen: QwenVL, prefixes: Prefixes, prompts: Sequence[Encoded], start: Start) -> list[States]:
     """One unit vector a prompt: the state of its last token."""
     states = _hidden(qwen, prefixes, prompts, start)[:, -1]
     return [(vector,) for vector in _unit(states)]
@@ -72,9 +70,7 @@ def token_embeddings(
     return found
 
 
-def _hidden(
-    qwen: QwenVL, prefixes: Prefixes, prompts: Sequence[Encoded], start: Start
-) -> torch.Tensor:
+def _hidden(qwen: QwenVL, prefixes: Prefixes, prompts: Sequence[Encoded], start: Start) -> torch.Tensor:
     import torch
 
     with torch.inference_mode():
@@ -89,9 +85,7 @@ def _asking(ask: Ask, prompt: Encoded) -> Words:
     last = len(ask.messages) - 1
     found = [w for w in prompt.words if w.message == last]
     if not found or not prompt.spans:
-        raise ChatError(
-            "attention is read from the words of the last message to images; there are none"
-        )
+        raise ChatError("attention is read from the words of the last message to images; there are none")
     return found[-1]
 
 
@@ -99,9 +93,7 @@ def _wanted(prompt: Encoded) -> list[tuple[int, int]]:
     """Where the tokens stand whose states are wanted: those of images, or else the user's words."""
     spans = prompt.spans or [(w.start, w.end) for w in prompt.words if w.role == "user"]
     if not spans:
-        raise ChatError(
-            "token embeddings are read of images or of the user's words; there are none"
-        )
+        raise ChatError("token embeddings are read of images or of the user's words; there are none")
     return list(spans)
 
 

@@ -198,11 +198,7 @@ def _one_of(options: Sequence[str]) -> Shape | None:
 
 def _object(schema: Mapping[str, Any]) -> Shape | None:
     names = list(schema["properties"])
-    if (
-        schema["additionalProperties"] is not False
-        or set(schema["required"]) != set(names)
-        or not names
-    ):
+    if schema["additionalProperties"] is not False or set(schema["required"]) != set(names) or not names:
         return None
     members = []
     for n, (name, inner) in enumerate(schema["properties"].items()):

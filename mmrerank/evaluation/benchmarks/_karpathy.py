@@ -85,9 +85,7 @@ def _sentences(row: TableRow, seen: _Seen) -> list[tuple[str, str]]:
         id_ = str(sentence.integer("sentid"))
         seen.captions.add(id_, sentence, "sentid")
         if sentence.has("imgid") and sentence.integer("imgid") != row.integer("imgid"):
-            raise sentence.wrong(
-                "imgid", f"is {sentence.get('imgid')}, of the image {row.get('imgid')}"
-            )
+            raise sentence.wrong("imgid", f"is {sentence.get('imgid')}, of the image {row.get('imgid')}")
         captions.append((id_, sentence.text("raw", empty=True)))
     listed = [str(n) for n in row.integers("sentids")]
     if sorted(listed) != sorted(i for i, _ in captions):
@@ -102,9 +100,7 @@ class _Seen:
         self.files = Unique("file name")
 
 
-def _row(
-    row: TableRow, captions: Sequence[tuple[str, str]], seen: _Seen, id_: str = "imgid"
-) -> _Row:
+def _row(row: TableRow, captions: Sequence[tuple[str, str]], seen: _Seen, id_: str = "imgid") -> _Row:
     image, file = str(row.integer(id_)), row.text("filename")
     seen.images.add(image, row, id_)
     seen.files.add(file, row, "filename")

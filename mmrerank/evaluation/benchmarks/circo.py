@@ -116,9 +116,7 @@ class Circo(Benchmark):
             if labelled:
                 target, right = row.integer("target_img_id"), row.integers("gt_img_ids")
                 if not right or right[0] != target:
-                    raise row.wrong(
-                        "gt_img_ids", f"must begin with the target {target}, and is {right}"
-                    )
+                    raise row.wrong("gt_img_ids", f"must begin with the target {target}, and is {right}")
                 if len(set(right)) != len(right):
                     raise row.wrong("gt_img_ids", f"an image occurs twice in {right}")
                 for aspect in row.texts("semantic_aspects"):
@@ -159,9 +157,7 @@ class Circo(Benchmark):
         if isinstance(body, str):
             return None
         if not isinstance(body, dict):
-            raise InputError(
-                f"{path} must hold an object with a list of image ids for each query id"
-            )
+            raise InputError(f"{path} must hold an object with a list of image ids for each query id")
         warnings = unknown_queries(body, task.queries, str(path), f"{NAME} {task.split}")
         known = None if task.gallery is None else set(task.gallery)
         rows: dict[str, Ranked] = {}
@@ -175,19 +171,13 @@ class Circo(Benchmark):
                 if isinstance(image, str) and image.isascii() and image.isdigit():
                     image = int(image)  # as the official code reads them
                 if isinstance(image, bool) or not isinstance(image, int) or image < 0:
-                    raise InputError(
-                        f"{where}, place {place}: an image id is a whole number, not {image!r}"
-                    )
+                    raise InputError(f"{where}, place {place}: an image id is a whole number, not {image!r}")
                 if known is not None and str(image) not in known:
-                    raise InputError(
-                        f"{where}, place {place}: there is no image {image} in the gallery"
-                    )
+                    raise InputError(f"{where}, place {place}: there is no image {image} in the gallery")
                 ids.append(str(image))
             if len(set(ids)) != len(ids):
                 twice = next(i for n, i in enumerate(ids) if i in ids[:n])
-                raise InputError(
-                    f"{where}: image {twice} occurs twice, which the benchmark refuses"
-                )
+                raise InputError(f"{where}: image {twice} occurs twice, which the benchmark refuses")
             if query in task.queries:
                 rows[query] = Ranked.of(in_order(ids))
                 short += len(ids) != KS[-1]

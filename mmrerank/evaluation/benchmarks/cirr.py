@@ -12,29 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmrerank.benchmark import (
-    Answer,
-    Benchmark,
-    BenchmarkQuery,
-    Measured,
-    NoOptions,
-    Ranked,
-    Run,
-    Task,
-)
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, NoOptions, Ranked, Run, Task
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.files import TableRow, Unique, json_rows, read_json
 from mmrerank.evaluation.measure.metrics import in_order
 from mmrerank.evaluation.measure.scoring import unknown_queries
-from mmrerank.evaluation.tasks import (
-    count_warnings,
-    find,
-    only,
-    recall,
-    renamed,
-    unknown_documents,
-    without,
-)
+from mmrerank.evaluation.tasks import count_warnings, find, only, recall, renamed, unknown_documents, without
 
 NAME = "cirr"
 VERSION = "rc2"
@@ -99,13 +82,7 @@ class Cirr(Benchmark):
         removed: dict[str, frozenset[str]] = {}
         pairs = Unique("pairid")
         sets: set[int] = set()
-        needed = (
-            "pairid",
-            "reference",
-            "caption",
-            "img_set",
-            *(("target_hard",) if labelled else ()),
-        )
+        needed = ("pairid", "reference", "caption", "img_set", *(("target_hard",) if labelled else ()))
         for row in json_rows(captions, needed):
             query = str(row.integer("pairid"))
             pairs.add(query, row, "pairid")
@@ -132,9 +109,7 @@ class Cirr(Benchmark):
             kept=members,  # Rsub is over these, however far down they are
             depth=50,
             warnings=(
-                *count_warnings(
-                    NAME, split, {"queries": len(asked), "sets": len(sets)}, str(captions)
-                ),
+                *count_warnings(NAME, split, {"queries": len(asked), "sets": len(sets)}, str(captions)),
                 *count_warnings(NAME, split, {"images": len(files)}, str(images)),
                 *((f"{captions}: {odd} sets have other than six images",) if odd else ()),
             ),
@@ -142,9 +117,7 @@ class Cirr(Benchmark):
 
     def canonical(self, task: CirrTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
         """A run may name images by name, file or file name."""
-        names = {
-            n: name for name, file in task.files.items() for n in (file, file.rpartition("/")[2])
-        }
+        names = {n: name for name, file in task.files.items() for n in (file, file.rpartition("/")[2])}
         return renamed(rows, lambda i: i if i in task.files else names.get(i.removeprefix("./"), i))
 
     def read_own(self, task: CirrTask, path: Path, body: Any) -> Answer | None:
@@ -161,9 +134,7 @@ class Cirr(Benchmark):
         if not isinstance(kind, str) or kind not in _LENGTH:
             raise InputError(f"{path}, key 'metric': must be {_RECALL} or {_SUBSET}, not {kind!r}")
         if body.get("version") != VERSION:
-            raise InputError(
-                f"{path}, key 'version': must be {VERSION!r}, not {body.get('version')!r}"
-            )
+            raise InputError(f"{path}, key 'version': must be {VERSION!r}, not {body.get('version')!r}")
         lists = {str(k): v for k, v in body.items() if k not in ("version", "metric")}
         warnings = unknown_queries(lists, task.queries, str(path), f"{NAME} {task.split}")
         rows: dict[str, Ranked] = {}
@@ -183,9 +154,7 @@ class Cirr(Benchmark):
             short += len(names) != _LENGTH[kind]
             rows[query] = Ranked.of(in_order(names))
         if short:
-            warnings.append(
-                f"{path}: {short} lists have other than the {_LENGTH[kind]} names asked for"
-            )
+            warnings.append(f"{path}: {short} lists have other than the {_LENGTH[kind]} names asked for")
         if repeated:
             warnings.append(
                 f"{path}: {len(repeated)} lists name an image twice (pairid {repeated[0]}); the first counts"
@@ -195,9 +164,7 @@ class Cirr(Benchmark):
                 f"{path}: {own} lists hold their own reference image, which the protocol leaves out"
             )
         if path.stat().st_size > _LARGEST:
-            warnings.append(
-                f"{path} is larger than the {_LARGEST // 1_000_000} MB that the server takes"
-            )
+            warnings.append(f"{path} is larger than the {_LARGEST // 1_000_000} MB that the server takes")
         warnings += unknown_documents(task, rows, path)
         return Answer(path=str(path), kind=kind, rows=rows, warnings=tuple(warnings))
 
@@ -212,9 +179,7 @@ class Cirr(Benchmark):
             body: dict[str, Any] = {"version": VERSION, "metric": kind}
             for query in task.queries:
                 if query not in rows:
-                    raise InputError(
-                        f"the run lacks query {query!r}; a submission needs every query"
-                    )
+                    raise InputError(f"the run lacks query {query!r}; a submission needs every query")
                 ranked = only(rows[query], task.members[query]) if kind == _SUBSET else rows[query]
                 if len(ranked) < min(length, len(task.gallery or ()) - 1):
                     raise InputError(

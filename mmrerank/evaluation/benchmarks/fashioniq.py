@@ -76,9 +76,7 @@ class FashionIq(Benchmark):
                 query = f"{category}/{number}"
                 for column in named:
                     if row.text(column) not in known:
-                        raise row.wrong(
-                            column, f"the image {row.text(column)!r} is not in {images.name}"
-                        )
+                        raise row.wrong(column, f"the image {row.text(column)!r} is not in {images.name}")
                     used[row.text(column)] = None
                 wishes = row.texts("captions", empty=True)
                 if len(wishes) != 2:
@@ -129,15 +127,11 @@ class FashionIq(Benchmark):
             )
         found = rows_of(body, path, ("ranking",))
         if len(found) != len(task.parts[category]):
-            raise InputError(
-                f"{path} has {len(found)} rows, and the data {len(task.parts[category])}"
-            )
+            raise InputError(f"{path} has {len(found)} rows, and the data {len(task.parts[category])}")
         rows = {}
         for query, row in zip(task.parts[category], found, strict=True):
             if row.has("candidate") and row.text("candidate") != task.queries[query].image:
-                raise row.wrong(
-                    "candidate", f"is not {task.queries[query].image!r}, as in the data"
-                )
+                raise row.wrong("candidate", f"is not {task.queries[query].image!r}, as in the data")
             rows[query] = Ranked.of(in_order(row.texts("ranking")))
         return Answer(path=str(path), kind="predictions", rows=rows)
 
@@ -146,9 +140,7 @@ class FashionIq(Benchmark):
         # garments outside the gallery that was named are no answers; ids that are none at all are wrong ones
         known = set(task.gallery or ())
         outside = {c: known - set(task.lists[qs[0]]) for c, qs in task.parts.items() if qs}
-        rows = {
-            q: only(r, set(r.ids) - outside[task.categories[q]]) for q, r in merged(answers).items()
-        }
+        rows = {q: only(r, set(r.ids) - outside[task.categories[q]]) for q, r in merged(answers).items()}
         found: dict[str, Measured] = {}
         for k in (10, 50):
             for category, queries in task.parts.items():

@@ -7,12 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmrerank.evaluation.benchmarks._karpathy import (
-    CaptionOptions,
-    Captions,
-    CaptionTask,
-    load_captions,
-)
+from mmrerank.evaluation.benchmarks._karpathy import CaptionOptions, Captions, CaptionTask, load_captions
 from mmrerank.evaluation.tasks import find
 
 NAME = "flickr30k"

@@ -64,9 +64,7 @@ class OwnFolder(Benchmark):
 
     def warnings(self, task: FolderTask, answers: Sequence[Answer]) -> list[str]:
         """A warning where lists end before what metrics without a cut-off look for."""
-        right = {
-            q: {i for i, grade in judged.items() if grade > 0} for q, judged in task.qrels.items()
-        }
+        right = {q: {i for i, grade in judged.items() if grade > 0} for q, judged in task.qrels.items()}
         rows = one_run(task, answers).rows
         cut = [q for q, ranked in rows.items() if right[q] - set(ranked.ids)]
         if not cut or not task.whole:

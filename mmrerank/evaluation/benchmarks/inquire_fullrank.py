@@ -72,9 +72,7 @@ class InquireFullrank(Benchmark):
         run = Run(rows=one_run(task, answers).rows)
         names = [f"{m}@{task.k}" for m in ("INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR")]
         return measure(run, task.qrels, names) | relisted(
-            run,
-            task.qrels,
-            {f"P@{task.k}": f"Precision@{task.k}", f"R@{task.k}": f"Recall@{task.k}"},
+            run, task.qrels, {f"P@{task.k}": f"Precision@{task.k}", f"R@{task.k}": f"Recall@{task.k}"}
         )
 
 

@@ -175,9 +175,7 @@ class InquireRerank(Benchmark):
         files = find_all(data, *places)
         return _rows(data, files, split) if files else _annotations(data, split)
 
-    def canonical(
-        self, task: InquireRerankTask, rows: Mapping[str, Ranked]
-    ) -> Mapping[str, Ranked]:
+    def canonical(self, task: InquireRerankTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
         """Queries by id or text; images by id, path or file name, with or without extension."""
         known = {asked.text: q for q, asked in task.queries.items()}
         by_id = {known.get(q, q): r for q, r in rows.items()}
@@ -217,8 +215,7 @@ class InquireRerank(Benchmark):
                     )
         else:
             qrels = {
-                q: {i: 1 for i in rows[q].ids if i in task.qrels[q]}
-                for q in self.expected(task, answers)
+                q: {i: 1 for i in rows[q].ids if i in task.qrels[q]} for q in self.expected(task, answers)
             }
         k = _LISTED
         whole = ("INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR")

@@ -85,9 +85,7 @@ def _predicted(data: Path, files: Sequence[Path]) -> MmebTask:
             asked[query] = BenchmarkQuery()
             qrels[query] = right
             lists[query] = mixed(query, shown)
-        warnings += count_warnings(
-            NAME, "test", {f"{name} queries": len(found.right)}, f"{name}{_ENDING}"
-        )
+        warnings += count_warnings(NAME, "test", {f"{name} queries": len(found.right)}, f"{name}{_ENDING}")
     return _task(asked, qrels, lists, parts, warnings)
 
 
@@ -152,9 +150,7 @@ def _read(path: Path) -> _Set:
         right.append(_graded(row, labels))
     if not predicted:
         raise InputError(f"{path} has no row")
-    return _Set(
-        name=name.removesuffix(_ENDING), predicted=predicted, right=right, repeated=repeated
-    )
+    return _Set(name=name.removesuffix(_ENDING), predicted=predicted, right=right, repeated=repeated)
 
 
 def _graded(row: TableRow, labels: Sequence[str]) -> dict[str, int]:
@@ -193,9 +189,7 @@ def _rows(data: Path) -> MmebTask:
                 number += 1
                 words = [row.text(c, empty=True) for c in ("qry_inst", "qry_text") if row.has(c)]
                 image = row.text("qry_img_path", empty=True)
-                asked[query] = BenchmarkQuery(
-                    text=" ".join(w for w in words if w).strip(), image=image
-                )
+                asked[query] = BenchmarkQuery(text=" ".join(w for w in words if w).strip(), image=image)
                 keys = _keys(row, image, texts, files)
                 qrels[query] = {keys[0]: 1}  # the positive is at index 0
                 lists[query] = mixed(query, keys)
@@ -207,9 +201,7 @@ def _rows(data: Path) -> MmebTask:
         )
     warnings = _unlike(data, parts) if known else []
     for name, queries in parts.items():
-        warnings += count_warnings(
-            NAME, "test", {f"{name} queries": len(queries)}, str(data / name)
-        )
+        warnings += count_warnings(NAME, "test", {f"{name} queries": len(queries)}, str(data / name))
     return _task(asked, qrels, lists, parts, warnings, texts=texts, files=files)
 
 
@@ -241,9 +233,7 @@ def ties_lose(task: MmebTask, rows: Mapping[str, Ranked]) -> dict[str, Ranked]:
     found = {}
     for query, ranked in rows.items():
         judged = task.qrels.get(query, {})
-        order = sorted(
-            range(len(ranked)), key=lambda n: (-ranked.scores[n], judged.get(ranked.ids[n], 0))
-        )
+        order = sorted(range(len(ranked)), key=lambda n: (-ranked.scores[n], judged.get(ranked.ids[n], 0)))
         found[query] = Ranked([ranked.ids[n] for n in order], [ranked.scores[n] for n in order])
     return found
 
@@ -281,9 +271,7 @@ class Mmeb(Benchmark):
         found = _read(path)
         queries = task.parts.get(found.name)
         if queries is None:
-            raise InputError(
-                f"{path}: the data has no set {found.name!r}; it has {', '.join(task.parts)}"
-            )
+            raise InputError(f"{path}: the data has no set {found.name!r}; it has {', '.join(task.parts)}")
         if len(queries) != len(found.right):
             raise InputError(f"{path} has {len(found.right)} rows, and the data {len(queries)}")
         for number, (query, right) in enumerate(zip(queries, found.right, strict=True)):
@@ -296,10 +284,7 @@ class Mmeb(Benchmark):
         return Answer(
             path=str(path),
             kind="predictions",
-            rows={
-                q: Ranked.of(in_order(shown))
-                for q, shown in zip(queries, found.predicted, strict=True)
-            },
+            rows={q: Ranked.of(in_order(shown)) for q, shown in zip(queries, found.predicted, strict=True)},
             warnings=warnings if found.repeated else (),
         )
 

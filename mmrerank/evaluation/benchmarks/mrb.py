@@ -47,9 +47,7 @@ class Mrb(Benchmark):
                 lists |= content.lists
                 parts[folder.name] = list(content.asked)
         if not parts:
-            raise InputError(
-                f"no folder below {data} holds a table of queries.\n{how_to_get(NAME)}"
-            )
+            raise InputError(f"no folder below {data} holds a table of queries.\n{how_to_get(NAME)}")
         return MrbTask(
             queries=asked,
             qrels=qrels,

@@ -63,14 +63,10 @@ def read(folder: Path, benchmark: str, prefix: str = "") -> Content:
         graded = _relevant(row) if given is None else given
         _known(row, "relevant", list(graded), known)
         if query in content.lists:
-            _known(
-                row, "relevant", [i for i, g in graded.items() if g > 0], set(content.lists[query])
-            )
+            _known(row, "relevant", [i for i, g in graded.items() if g > 0], set(content.lists[query]))
         content.qrels[query] = graded
     if judged is not None and (strange := [q for q in judged if prefix + q not in content.asked]):
-        raise InputError(
-            f"{qrels_file[0]} judges the query {strange[0]!r}, which {table.name} lacks"
-        )
+        raise InputError(f"{qrels_file[0]} judges the query {strange[0]!r}, which {table.name} lacks")
     if not content.asked:
         raise InputError(f"{table} has no row")
     return content
@@ -93,14 +89,9 @@ def _relevant(row: TableRow) -> dict[str, int]:
         # a Parquet column of objects has every key in every row
         graded = {k: v for k, v in value.items() if v is not None}
         for grade in graded.values():
-            if (
-                isinstance(grade, bool)
-                or not isinstance(grade, int)
-                or not 0 <= grade <= HIGHEST_GRADE
-            ):
+            if isinstance(grade, bool) or not isinstance(grade, int) or not 0 <= grade <= HIGHEST_GRADE:
                 raise row.wrong(
-                    "relevant",
-                    f"a grade is a whole number from 0 to {HIGHEST_GRADE}, not {grade!r}",
+                    "relevant", f"a grade is a whole number from 0 to {HIGHEST_GRADE}, not {grade!r}"
                 )
         found = dict(graded)
     else:

@@ -52,9 +52,7 @@ class VisDial(Benchmark):
         """``dialogues/VisDial_v1.0_queries_val.json`` and ``ChatIR_Protocol/Search_Space_val_50k.json``."""
         own = (options.dialogues,) if options.dialogues else ()
         path = find(
-            data,
-            NAME,
-            *(own or ("dialogues/VisDial_v1.0_queries_val.json", "VisDial_v1.0_queries_val.json")),
+            data, NAME, *(own or ("dialogues/VisDial_v1.0_queries_val.json", "VisDial_v1.0_queries_val.json"))
         )
         space = find(
             data,

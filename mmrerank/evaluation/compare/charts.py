@@ -129,9 +129,7 @@ def groups(comparison: Comparison, metric: str, grouping: str, *, format: Format
     return _saved(figure, format)
 
 
-def cost(
-    comparison: Comparison, usage: Mapping[str, Usage], metric: str, *, format: Format = "svg"
-) -> bytes:
+def cost(comparison: Comparison, usage: Mapping[str, Usage], metric: str, *, format: Format = "svg") -> bytes:
     """Quality against calls, tokens and seconds a query; the line joins runs that none beats at less cost.
 
     Runs without usage are left out, and so is a cost that no run has. Raises `UsageError` when that leaves
@@ -204,9 +202,7 @@ def frontier(
         )  # fmt: skip
         for n, name in enumerate(names):
             best = n in front
-            axes.plot(
-                costs[n], values[n], "o", color=BLUE if best else GREY, markersize=6, zorder=3
-            )
+            axes.plot(costs[n], values[n], "o", color=BLUE if best else GREY, markersize=6, zorder=3)
             # neighbours at one cost are labelled above and below
             up = sum(costs[m] == costs[n] and values[m] < values[n] for m in range(len(names))) % 2
             axes.annotate(
@@ -262,9 +258,7 @@ def draw(
                 data=groups(comparison, metric, grouping, format=format),
             )
         )
-    if any(
-        of(u) for r, u in (usage or {}).items() if r in comparison.runs for of in COSTS.values()
-    ):
+    if any(of(u) for r, u in (usage or {}).items() if r in comparison.runs for of in COSTS.values()):
         drawn.append(
             Picture(
                 name="cost",
@@ -308,9 +302,7 @@ def _figure(width: float, height: float) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtraError(
-            'pictures are drawn by matplotlib; pip install "mmrerank[eval]"'
-        ) from None
+        raise MissingExtraError('pictures are drawn by matplotlib; pip install "mmrerank[eval]"') from None
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -332,8 +324,7 @@ def _legend(figure: Any, looks: Sequence[tuple[str, str, str]]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
-        Line2D([], [], linestyle="", marker=shape, color=colour, markersize=7)
-        for _, colour, shape in looks
+        Line2D([], [], linestyle="", marker=shape, color=colour, markersize=7) for _, colour, shape in looks
     ]
     legend = figure.legend(
         handles, [name for name, _, _ in looks], loc="outside upper center",

@@ -14,14 +14,7 @@ from itertools import combinations
 
 from mmrerank.benchmark import Measured, Scores
 from mmrerank.errors import InputError, UsageError
-from mmrerank.evaluation.compare.comparison import (
-    SEEN,
-    Comparison,
-    Difference,
-    GroupValue,
-    RunValue,
-    Verdict,
-)
+from mmrerank.evaluation.compare.comparison import SEEN, Comparison, Difference, GroupValue, RunValue, Verdict
 from mmrerank.evaluation.compare.intervals import interval_of_parts
 from mmrerank.evaluation.compare.significance import DRAWS, holm, randomisation
 
@@ -73,9 +66,7 @@ def compare(
         shape = measured[base]
         for first, second in pairs:
             found.append(
-                _difference(
-                    values[metric, second], values[metric, first], shape, level, seed, draws
-                )
+                _difference(values[metric, second], values[metric, first], shape, level, seed, draws)
             )
         for name, members in groupings.items():
             table = {run: values[metric, run] for run in names}
@@ -99,9 +90,7 @@ def compare(
     )
 
 
-def _named(
-    runs: Mapping[str, Scores], baseline: str | None, level: float
-) -> tuple[tuple[str, ...], str]:
+def _named(runs: Mapping[str, Scores], baseline: str | None, level: float) -> tuple[tuple[str, ...], str]:
     """The runs' names and the baseline's. Raises `UsageError`."""
     names = tuple(runs)
     if len(names) < 2:
@@ -189,9 +178,7 @@ def _difference(
         run=run.run,
         baseline=base.run,
         value=run.value - base.value,
-        interval=interval_of_parts(
-            [[gaps[u] for u in part] for part in parts], seed=seed, level=1 - level
-        ),
+        interval=interval_of_parts([[gaps[u] for u in part] for part in parts], seed=seed, level=1 - level),
         p=randomisation([g * weights[u] for u, g in gaps.items()], draws=draws, seed=seed),
         p_corrected=1.0,
         verdict="not different",
@@ -246,9 +233,7 @@ def _groups(
                     queries=len(asked),
                     value=math.fsum(one.by_query[q] for q in asked) / len(asked),
                     difference=math.fsum(gaps) / len(gaps),
-                    interval=(0.0, 0.0)
-                    if same
-                    else interval_of_parts([gaps], seed=seed, level=1 - level),
+                    interval=(0.0, 0.0) if same else interval_of_parts([gaps], seed=seed, level=1 - level),
                 )
             )
     return found

@@ -47,9 +47,7 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(
-                    f"a row has {len(row)} cells, the table {len(self.columns)} columns"
-                )
+                raise ValueError(f"a row has {len(row)} cells, the table {len(self.columns)} columns")
 
     @property
     def right(self) -> tuple[bool, ...]:
@@ -76,9 +74,7 @@ def terminal(table: Table) -> Group:
         box=None, padding=(0, 2, 0, 0), header_style="dim"
     )  # fmt: skip
     for name, right in zip(table.columns, table.right, strict=True):
-        shown.add_column(
-            Text(one_line(name)), justify="right" if right else "left", overflow="fold"
-        )
+        shown.add_column(Text(one_line(name)), justify="right" if right else "left", overflow="fold")
     # the signs' places are kept where there is none, so that decimals stand below each other
     starred = [any(c.strong for c in column) for column in zip(*table.rows, strict=True)]
     for row in table.rows:
@@ -120,9 +116,7 @@ def html(table: Table) -> str:
         return f"<td{align}>{f'<b>{text}</b>' if c.strong else text}</td>"
 
     head = "".join(f"<th>{escape(one_line(c))}</th>" for c in table.columns)
-    rows = (
-        "".join(cell(c, r) for c, r in zip(row, table.right, strict=True)) for row in table.rows
-    )
+    rows = ("".join(cell(c, r) for c, r in zip(row, table.right, strict=True)) for row in table.rows)
     notes = "".join(f"<p>{escape(one_line(n))}</p>" for n in table.explained("Bold: the best."))
     body = "".join(f"<tr>{row}</tr>" for row in rows)
     caption = f"<caption>{escape(one_line(table.title))}</caption>"
@@ -162,9 +156,7 @@ def _row(cells: Sequence[str]) -> str:
 def latex(table: Table) -> str:
     """A ``table`` environment; the document needs ``\\usepackage{booktabs}``."""
     columns = "".join("r" if r else "l" for r in table.right)
-    caption = " ".join(
-        [f"{_latex(table.title)}.", *map(_latex, table.explained("Bold: the best."))]
-    )
+    caption = " ".join([f"{_latex(table.title)}.", *map(_latex, table.explained("Bold: the best."))])
     lines = [
         "\\begin{table}",
         "\\centering",
@@ -204,24 +196,16 @@ def _csv_line(row: Sequence[str]) -> str:
     return line.getvalue().removesuffix("\r\n")
 
 
-RENDERINGS: dict[str, Callable[[Table], str]] = {
-    "markdown": markdown,
-    "latex": latex,
-    "csv": to_csv,
-}
+RENDERINGS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "latex": latex, "csv": to_csv}
 """By name, those that are text."""
 
 
 def one_line(text: str) -> str:
     """``text`` with control characters, line breaks and undecodable bytes as escapes."""
-    return "".join(
-        ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text
-    )
+    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
 
 
-_MARKDOWN = str.maketrans(
-    {**{c: f"\\{c}" for c in "\\`*_[]|~#$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"}
-)
+_MARKDOWN = str.maketrans({**{c: f"\\{c}" for c in "\\`*_[]|~#$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})
 _LATEX = str.maketrans(
     {
         **{c: f"\\{c}" for c in "&%$#_{}"},

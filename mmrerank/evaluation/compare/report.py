@@ -74,10 +74,7 @@ def page(
         "differences": differences_table(comparison),
         "cost": cost_table(comparison, usage, metric) if usage else None,
     }
-    groups = [
-        (g, [groups_table(comparison, g, m) for m in comparison.metrics])
-        for g in comparison.groupings
-    ]
+    groups = [(g, [groups_table(comparison, g, m) for m in comparison.metrics]) for g in comparison.groupings]
     html: str = (
         environment()
         .get_template("compare.html.j2")
@@ -156,9 +153,7 @@ class _Card:
     rows: Sequence[_Row]
 
 
-def _failures(
-    comparison: Comparison, metric: str, worst: int, known: Evidence
-) -> list[dict[str, Any]]:
+def _failures(comparison: Comparison, metric: str, worst: int, known: Evidence) -> list[dict[str, Any]]:
     tiles = _Tiles(known)
     found = []
     for run in comparison.challengers:
@@ -203,9 +198,7 @@ class _Tiles:
             rows=rows,
         )
 
-    def row(
-        self, name: str, query: str, ids: Sequence[str], note: str, *, ranked: bool = True
-    ) -> _Row:
+    def row(self, name: str, query: str, ids: Sequence[str], note: str, *, ranked: bool = True) -> _Row:
         grades = self.known.qrels.get(query, {})
         tiles = [
             _Tile(id=one_line(d), rank=rank, grade=max(0, grades.get(d, 0)), uri=self.copy(d))

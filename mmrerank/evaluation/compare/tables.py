@@ -184,9 +184,7 @@ def long_table(comparison: Comparison) -> Table:
             row |= {"baseline": comparison.baseline, "difference": group.difference}
             row |= {"low": low, "high": high}
         rows.append(row)
-    return Table(
-        title="Comparison", columns=LONG, rows=[[_any(r.get(c)) for c in LONG] for r in rows]
-    )
+    return Table(title="Comparison", columns=LONG, rows=[[_any(r.get(c)) for c in LONG] for r in rows])
 
 
 def _long(one: Difference) -> dict[str, str | float]:

@@ -90,9 +90,7 @@ class Experiment:
     def _data(self, folder: Path) -> Prepared:
         """What is in the files, or what the benchmark makes where it needs none."""
         if self.data is not None:
-            task = tasks.load_task(
-                self.benchmark, self.data, split=self.split or None, options=self.options
-            )
+            task = tasks.load_task(self.benchmark, self.data, split=self.split or None, options=self.options)
             return Prepared(task=task, images=self.images)
         made = tasks.benchmark_of(self.benchmark).prepare(folder, self.own_options, self.progress)
         if made is None:
@@ -211,9 +209,7 @@ class _Work:
         home = Path("runs") / "eval"
         if self.data.index is None:
             return home / f"{self.task.benchmark}-{self.task.split}"
-        digest = work_digest(
-            self.wanted.own_options, self.wanted.candidates, self.chat, self.around.limits
-        )
+        digest = work_digest(self.wanted.own_options, self.wanted.candidates, self.chat, self.around.limits)
         return home / f"{self.task.benchmark}-{digest}"
 
     @property
@@ -299,9 +295,7 @@ class _Work:
         if judge is None:
             return "", None
         k = self.wanted.candidates
-        made = stage.first_stage(
-            task, self.first.index, self.first.embedder, images=self.images, depth=k
-        )
+        made = stage.first_stage(task, self.first.index, self.first.embedder, images=self.images, depth=k)
         asked = two_stage.items_of(task, made.run, k, self.first.locate, self.images)
         return judge.label, self._judge(judge, asked, "no-match")
 
@@ -341,11 +335,7 @@ class _Work:
             run = two_stage.reordered(self.task, first, orders, k, spec.stem)
         path = folder / f"{spec.stem}.trec"
         write_run(path, run, raw=folder / f"{spec.stem}.raw.jsonl")
-        config = {
-            **origin["config"],
-            "method": spec.name,
-            "options": dataclasses.asdict(spec.options),
-        }
+        config = {**origin["config"], "method": spec.name, "options": dataclasses.asdict(spec.options)}
         config.pop("methods")
         lines = [json.dumps(r.to_dict()) + "\n" for r in one.results]
         two_stage.write(folder / f"{spec.stem}.jsonl", "".join(lines))

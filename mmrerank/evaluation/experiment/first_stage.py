@@ -44,9 +44,7 @@ def query_of(task: Task, id_: str, images: Path | None) -> Query:
     if asked.image:
         pictures = (Image(path=image_file(task, asked.image, images)),)
     try:
-        return Query(
-            id=id_, text=asked.text, turns=asked.turns, exclude=asked.exclude, images=pictures
-        )
+        return Query(id=id_, text=asked.text, turns=asked.turns, exclude=asked.exclude, images=pictures)
     except ValueError as error:
         raise InputError(f"query {id_!r} of {task.benchmark} cannot be asked: {error}") from error
 
@@ -57,9 +55,7 @@ def image_file(task: Task, document: str, images: Path | None) -> Path:
     Raises `InputError` naming the places looked at.
     """
     if images is None:
-        raise InputError(
-            f"{task.benchmark} needs its pictures for this; give their folder as --images DIR"
-        )
+        raise InputError(f"{task.benchmark} needs its pictures for this; give their folder as --images DIR")
     file = task.files.get(document, document)
     names = [file, PurePosixPath(file).name]
     # some benchmarks name pictures without an ending
@@ -146,9 +142,7 @@ def first_stage(
     return FirstStage(run=Run(rows=rows, tag="first-stage"), names=names, warnings=warnings)
 
 
-def _embedded(
-    task: Task, embedder: Embedder, images: Path | None
-) -> Iterator[tuple[list[str], Vectors]]:
+def _embedded(task: Task, embedder: Embedder, images: Path | None) -> Iterator[tuple[list[str], Vectors]]:
     every = list(task.queries)
     for start in range(0, len(every), _BATCH):
         ids = every[start : start + _BATCH]
@@ -171,9 +165,7 @@ class _Searcher:
         free = [n for n, i in enumerate(ids) if task.gallery is None and i not in task.lists]
         whole = self._everything([ids[n] for n in free], vectors[free], k) if free else []
         found = dict(zip(free, whole, strict=True))
-        return [
-            found[n] if n in found else self._listed(i, vectors[n], k) for n, i in enumerate(ids)
-        ]
+        return [found[n] if n in found else self._listed(i, vectors[n], k) for n, i in enumerate(ids)]
 
     def _everything(self, ids: Sequence[str], vectors: Vectors, k: int) -> list[Ranked]:
         most = max((len(self._task.removed.get(i, ())) for i in ids), default=0)
@@ -231,9 +223,7 @@ def own_candidates(
     every = list(keys)
     width = {key: n for n, key in enumerate(every)}
     parts = [
-        embedder.embed_queries(
-            [_candidate_query(task, k, images) for k in every[start : start + _BATCH]]
-        )
+        embedder.embed_queries([_candidate_query(task, k, images) for k in every[start : start + _BATCH]])
         for start in range(0, len(every), _BATCH)
     ]
     table = np.concatenate(parts) if parts else np.zeros((0, embedder.dim), np.float32)

@@ -26,9 +26,7 @@ _START = b'{"journal": '
 class Journal:
     """An open journal; `opened` makes it. ``results`` are the finished ones by query id."""
 
-    def __init__(
-        self, path: Path, file: FileIO, results: Mapping[str, Mapping[str, Any]], end: int
-    ) -> None:
+    def __init__(self, path: Path, file: FileIO, results: Mapping[str, Mapping[str, Any]], end: int) -> None:
         self.path = path
         self._file, self._end = file, end
         self._results = dict(results)
@@ -45,9 +43,7 @@ class Journal:
         written; what was there before then still is.
         """
         lines = [
-            json.dumps(
-                {"query": query, "more": len(results) - n, "result": result}, allow_nan=False
-            )
+            json.dumps({"query": query, "more": len(results) - n, "result": result}, allow_nan=False)
             for n, (query, result) in enumerate(results.items(), start=1)
         ]
         self._end = _append(self._file, self._end, [*lines], self.path)

@@ -77,9 +77,7 @@ def make_first_stage(
         model = _opened(embedder)
         if shards:
             queries = [stage.query_of(task, q, images) for q in task.queries]
-            lists = nearest_in_shards(
-                Path(shards), model.embed_queries(queries), depth, progress=progress
-            )
+            lists = nearest_in_shards(Path(shards), model.embed_queries(queries), depth, progress=progress)
             rows = {q.id: ranked for q, ranked in zip(queries, lists, strict=True)}
             run = Run(rows=rows, tag="first-stage")
         elif task.lists:

@@ -120,10 +120,7 @@ class Evaluation(Tabular):
         body = {"method": one.spec.name, "candidates": self.heading["candidates"], **one.costs}
         if self.ceiling and self.first_stage:
             body["ceiling"] = _values(self.ceiling)
-            body["first_stage"] = {
-                "digest": self.first_stage_digest,
-                "metrics": _values(self.first_stage),
-            }
+            body["first_stage"] = {"digest": self.first_stage_digest, "metrics": _values(self.first_stage)}
         return {**body, "provenance": dict(self.provenance)}
 
     def _side_by_side(self) -> dict[str, Any]:
@@ -131,9 +128,7 @@ class Evaluation(Tabular):
         more = report.pop("methods", {})
         return {
             **self.heading,
-            "methods": {
-                label: {**self.row(label), **more.get(label, {})} for label in self.methods
-            },
+            "methods": {label: {**self.row(label), **more.get(label, {})} for label in self.methods},
             "ceiling": _rounded(_values(self.ceiling)) if self.ceiling else None,
             **report,
             "warnings": list(self.warnings),
@@ -267,10 +262,7 @@ class Evaluation(Tabular):
             f"{report['candidates']} candidates are reranked",
             columns=[*columns, *others, "calls", "in", "out", "s", "fail/rep"],
             rows=rows,
-            notes=[
-                "calls, tokens and seconds are those of all queries together",
-                *self._failures(),
-            ],
+            notes=["calls, tokens and seconds are those of all queries together", *self._failures()],
         )
 
     @property

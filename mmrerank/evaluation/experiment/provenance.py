@@ -91,10 +91,7 @@ def commit(package: Path | None = None) -> dict[str, Any]:
     if git("ls-files", "--error-unmatch", "__init__.py") is None:
         return {"commit": None, "changed": None}
     changes = git("status", "--porcelain", "--", ".")
-    return {
-        "commit": git("rev-parse", "HEAD"),
-        "changed": None if changes is None else bool(changes),
-    }
+    return {"commit": git("rev-parse", "HEAD"), "changed": None if changes is None else bool(changes)}
 
 
 @cache
@@ -127,9 +124,7 @@ def candidates_digest(items: Sequence[tuple[Query, Ranking]]) -> str:
         try:
             shown = [i.digest for i in query.images]
         except OSError as error:
-            raise InputError(
-                f"query {query.id!r}: its reference image cannot be read: {error}"
-            ) from error
+            raise InputError(f"query {query.id!r}: its reference image cannot be read: {error}") from error
         words = [query.id, query.text, query.turns, query.exclude, query.instruction]
         body = {"query": [*words, shown], "candidates": [[c.id, c.text] for c in ranking]}
         total.update(json.dumps(body).encode() + b"\n")

@@ -36,16 +36,9 @@ def published_table(task: Task, metrics: Sequence[str]) -> Table | None:
     return Table(
         title=f"published{where} ({facts.source.strip()})",
         columns=["system", *names],
-        rows=[
-            [Cell(text=system), *(_percent(row.get(n)) for n in names)]
-            for system, row in found.items()
-        ],
+        rows=[[Cell(text=system), *(_percent(row.get(n)) for n in names)] for system, row in found.items()],
     )
 
 
 def _percent(value: float | None) -> Cell:
-    return (
-        Cell(text="")
-        if value is None
-        else Cell(text=f"{100 * value:.2f} %", value=value, numeric=True)
-    )
+    return Cell(text="") if value is None else Cell(text=f"{100 * value:.2f} %", value=value, numeric=True)

@@ -57,9 +57,7 @@ class Option:
         return {**asdict(self), "possible": self.possible}
 
 
-def recommend(
-    capabilities: Collection[str], *, k: int = 20, budget: Budget | None = None
-) -> list[Option]:
+def recommend(capabilities: Collection[str], *, k: int = 20, budget: Budget | None = None) -> list[Option]:
     """All methods for ``k`` candidates, cheapest first; one of them is recommended.
 
     ``capabilities`` are a backend's (`mmrerank.ports.Capability`); an index to search again is taken to be
@@ -107,9 +105,7 @@ def _option(name: str, capabilities: Collection[str], k: int, budget: Budget) ->
 def cost(module: ModuleType, options: Any, k: int) -> Usage:
     """About what a query of ``k`` candidates costs: calls as the method counts them, the rest by the fake."""
     image = Image(data=b"never decoded")
-    ranking = Ranking(
-        tuple(Candidate(id=f"{n}", image=image, score=1 - n / (k + 1)) for n in range(k))
-    )
+    ranking = Ranking(tuple(Candidate(id=f"{n}", image=image, score=1 - n / (k + 1)) for n in range(k)))
     # the later the better: what a schedule meets at its worst
     fake = Oracle(lambda query, id: 0 if query.text == "N/A" else int(id) * 4 // k)
     (driven,) = drive([module.rank(_QUERY, ranking, options)], fake)

@@ -84,18 +84,14 @@ def read_back(method: str, items: Sequence[Item], journal: Journal) -> list[Sear
     ]
 
 
-def finished(
-    items: Sequence[Item], journal: Journal, *, retry_failed: bool = False
-) -> dict[str, Usage]:
+def finished(items: Sequence[Item], journal: Journal, *, retry_failed: bool = False) -> dict[str, Usage]:
     """What each finished query of ``items`` cost, by its id; arguments and errors as in `rerank_all`."""
     ids = [query.id for query, _ in items]
     if len(set(ids)) != len(ids) or "" in ids:
         raise UsageError("queries that are evaluated need ids, each its own")
     results = {i: journal.results[i] for i in ids if i in journal.results}
     return {
-        i: Usage(**r["usage"])
-        for i, r in results.items()
-        if not (retry_failed and r["repairs"]["failed"])
+        i: Usage(**r["usage"]) for i, r in results.items() if not (retry_failed and r["repairs"]["failed"])
     }
 
 
@@ -114,9 +110,7 @@ def to_plain(result: SearchResult) -> dict[str, Any]:
     }
 
 
-def from_plain(
-    body: Mapping[str, Any], query: Query, ranking: Ranking, method: str
-) -> SearchResult:
+def from_plain(body: Mapping[str, Any], query: Query, ranking: Ranking, method: str) -> SearchResult:
     """The inverse of `to_plain`, given the query and the candidates that were reranked.
 
     Of images that a method found besides, ids and scores are all that is kept.

@@ -103,12 +103,7 @@ class Resumable:
         return {**chat_identity(self.chat), **({"options": options} if options else {})}
 
     def rerank(
-        self,
-        method: str,
-        items: Sequence[Item],
-        *,
-        options: Mapping[str, Any] | None = None,
-        part: str = "",
+        self, method: str, items: Sequence[Item], *, options: Mapping[str, Any] | None = None, part: str = ""
     ) -> Judged:
         """Reranks ``items`` with a method; ``part`` names one of several lists of an evaluation.
 
@@ -166,9 +161,7 @@ class Resumable:
         self.spent.setdefault(kind, []).extend(r.usage for r in results)
         return Judged(results=results, left=left)
 
-    def _work(
-        self, method: str, chosen: Any, items: Sequence[Item], asks_model: bool
-    ) -> dict[str, Any]:
+    def _work(self, method: str, chosen: Any, items: Sequence[Item], asks_model: bool) -> dict[str, Any]:
         """Everything that decides the results, as plain data."""
         return {
             **self.work,
@@ -192,10 +185,5 @@ class Resumable:
                 chat = open_chat(chat, **set_.chat_options)
             self.chat = around(chat, cache=set_.cache, record=set_.record, ledger=set_.ledger)
         return Reranker(
-            method,
-            self.chat,
-            retriever=self.retriever,
-            budget=set_.budget,
-            total=set_.total,
-            **options,
+            method, self.chat, retriever=self.retriever, budget=set_.budget, total=set_.total, **options
         )

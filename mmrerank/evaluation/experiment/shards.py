@@ -73,7 +73,5 @@ def _open(path: Path, width: int) -> Vectors:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     if rows.ndim != 2 or rows.shape[1] != width:
-        raise MismatchError(
-            f"{path} has the shape {rows.shape}; the queries' vectors have width {width}"
-        )
+        raise MismatchError(f"{path} has the shape {rows.shape}; the queries' vectors have width {width}")
     return rows

@@ -29,9 +29,7 @@ def in_folder(task: Task, images: Path | None) -> Locate:
     return lambda document: Image(path=image_file(task, document, images))
 
 
-def items_of(
-    task: Task, run: Run, candidates: int, locate: Locate, images: Path | None
-) -> list[Item]:
+def items_of(task: Task, run: Run, candidates: int, locate: Locate, images: Path | None) -> list[Item]:
     """The queries of ``run`` with the head of their lists, as a reranker takes them.
 
     Documents that the protocol leaves out are not in the head. Raises `InputError` for a picture that is
@@ -46,9 +44,7 @@ def items_of(
         head = _listed(task, id_, run.rows[id_])[:candidates]
         if not len(head):
             continue
-        members = tuple(
-            _candidate(task, d, s, locate) for d, s in zip(head.ids, head.scores, strict=True)
-        )
+        members = tuple(_candidate(task, d, s, locate) for d, s in zip(head.ids, head.scores, strict=True))
         items.append((query_of(task, id_, images), Ranking(members)))
     if not items:
         raise InputError(f"the run answers no query of {task.benchmark} {task.split}")
@@ -68,9 +64,7 @@ def _candidate(task: Task, document: str, score: float, locate: Locate) -> Candi
     return Candidate(id=document, image=locate(document), text=text or None, score=score)
 
 
-def reordered(
-    task: Task, run: Run, orders: Mapping[str, Sequence[str]], candidates: int, tag: str
-) -> Run:
+def reordered(task: Task, run: Run, orders: Mapping[str, Sequence[str]], candidates: int, tag: str) -> Run:
     """``run`` with the heads in new orders and no ties left; a query without one keeps its list."""
     rows = {}
     for query, listed in run.rows.items():

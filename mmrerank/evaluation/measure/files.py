@@ -24,9 +24,7 @@ class TableRow:
 
     __slots__ = ("_values", "path", "prefix", "row")
 
-    def __init__(
-        self, path: Path, row: int | str, values: Mapping[str, Any], prefix: str = ""
-    ) -> None:
+    def __init__(self, path: Path, row: int | str, values: Mapping[str, Any], prefix: str = "") -> None:
         self.path, self.row, self._values, self.prefix = path, row, values, prefix
 
     def wrong(self, column: str, what: str) -> InputError:
@@ -262,9 +260,7 @@ def json_lines(path: Path, needed: Sequence[str] = ()) -> Iterator[TableRow]:
         except ValueError as error:
             raise InputError(f"{path}, row {number} (from 0) is not valid JSON: {error}") from error
         if not isinstance(values, dict):
-            raise InputError(
-                f"{path}, row {number} (from 0) must be an object, not {_shown(values)}"
-            )
+            raise InputError(f"{path}, row {number} (from 0) must be an object, not {_shown(values)}")
         record = TableRow(path, number, values)
         for column in needed:
             record.get(column)
@@ -277,9 +273,7 @@ def _parquet(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iter
         import pyarrow
         import pyarrow.parquet as parquet
     except ImportError as error:
-        raise MissingExtraError(
-            f"reading {path.name} needs pyarrow: pip install 'mmrerank[eval]'"
-        ) from error
+        raise MissingExtraError(f"reading {path.name} needs pyarrow: pip install 'mmrerank[eval]'") from error
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names

@@ -99,9 +99,7 @@ def inquire_ndcg(listed: Listed, k: int | None) -> float:
     """
     upto = _discounts(len(listed.grades))
     gain = sum(
-        hits * (upto[end] - upto[begin]) / (end - begin)
-        for begin, end, hits in listed.groups(k)
-        if hits
+        hits * (upto[end] - upto[begin]) / (end - begin) for begin, end, hits in listed.groups(k) if hits
     )
     best = listed.best(k)
     return gain / _discounts(best)[best] if best else 0.0
@@ -118,9 +116,7 @@ def ap_min(listed: Listed, k: int | None) -> float:
 
     CIRCO's AP@k and, for lists without repetitions, MMEB's. Source: miccunifi/CIRCO, src/evaluation.py.
     """
-    total = sum(
-        found / (place + 1) for found, place in enumerate(listed.hits[: listed.found(k)], start=1)
-    )
+    total = sum(found / (place + 1) for found, place in enumerate(listed.hits[: listed.found(k)], start=1))
     return total / best if (best := listed.best(k)) else 0.0
 
 
@@ -151,8 +147,7 @@ def list_ndcg(gain: Callable[[int], float]) -> Callable[[Listed, int | None], fl
 
     def compute(listed: Listed, k: int | None) -> float:
         total = sum(
-            gain(listed.grades[place]) / math.log2(place + 2)
-            for place in listed.hits[: listed.found(k)]
+            gain(listed.grades[place]) / math.log2(place + 2) for place in listed.hits[: listed.found(k)]
         )
         best = sorted((gain(v) for v in listed.judged.values() if v > 0), reverse=True)[:k]
         ideal = sum(g / math.log2(n + 2) for n, g in enumerate(best))

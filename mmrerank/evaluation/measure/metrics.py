@@ -123,9 +123,7 @@ def split_names(text: str) -> list[str]:
     return [n for n in re.split(r"[,\s]+(?![^(]*\))", text.strip()) if n]
 
 
-def measure(
-    run: Run, qrels: Qrels, names: Sequence[str], *, tie_bounds: bool = False
-) -> dict[str, Measured]:
+def measure(run: Run, qrels: Qrels, names: Sequence[str], *, tie_bounds: bool = False) -> dict[str, Measured]:
     """Every metric of ``names`` over the queries of ``qrels``; those that ``run`` lacks have no value.
 
     With ``tie_bounds`` also under the worst and the best order of documents that have one score. Raises
@@ -136,12 +134,8 @@ def measure(
     lowest: dict[str, dict[str, float]] = {}
     highest: dict[str, dict[str, float]] = {}
     if tie_bounds:
-        lowest = _values(
-            {q: untied(r, qrels[q], best=False) for q, r in lists.items()}, qrels, names
-        )
-        highest = _values(
-            {q: untied(r, qrels[q], best=True) for q, r in lists.items()}, qrels, names
-        )
+        lowest = _values({q: untied(r, qrels[q], best=False) for q, r in lists.items()}, qrels, names)
+        highest = _values({q: untied(r, qrels[q], best=True) for q, r in lists.items()}, qrels, names)
     return {
         name: Measured(
             name=name,
@@ -170,9 +164,7 @@ def untied(ranked: Ranked, judged: Judged, *, best: bool) -> Ranked:
     return Ranked([ranked.ids[n] for n in order], range(len(order), 0, -1))
 
 
-def _values(
-    lists: Mapping[str, Ranked], qrels: Qrels, names: Sequence[str]
-) -> dict[str, dict[str, float]]:
+def _values(lists: Mapping[str, Ranked], qrels: Qrels, names: Sequence[str]) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     trec: dict[str, tuple[Metric, int | None]] = {}
     own: dict[str, tuple[Callable[[Listed, int | None], float], int | None]] = {}
@@ -222,9 +214,7 @@ def _trec(
     for start in range(0, len(ids), _PORTION):
         part = ids[start : start + 2000]
         judge = pytrec_eval.RelevanceEvaluator({q: dict(qrels[q]) for q in part}, measures)
-        values = judge.evaluate(
-            {q: dict(zip(lists[q].ids, lists[q].scores, strict=True)) for q in part}
-        )
+        values = judge.evaluate({q: dict(zip(lists[q].ids, lists[q].scores, strict=True)) for q in part})
         for name, (metric, k) in wanted.items():
             plain = k is None or metric.trec_cut == metric.trec
             key = metric.trec if plain else f"{metric.trec_cut}_{k}"

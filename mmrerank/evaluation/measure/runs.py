@@ -28,8 +28,7 @@ from mmrerank.errors import InputError
 def encode_id(id_: str) -> str:
     """``id_`` as one column: whitespace, control characters, ``%`` and lone surrogates become ``%XX``."""
     return "".join(
-        quote_from_bytes(c.encode("utf-8", "surrogatepass"), safe="") if _unsafe(c) else c
-        for c in id_
+        quote_from_bytes(c.encode("utf-8", "surrogatepass"), safe="") if _unsafe(c) else c for c in id_
     )
 
 
@@ -193,9 +192,7 @@ def _portions(path: Path) -> Iterator[_Portion]:
         for number, columns in rows:
             _complain(f"{path}, line {number}", columns)
         if rows:
-            qids, _, docnos, places, values, tags = (
-                list(c) for c in zip(*(r[1] for r in rows), strict=True)
-            )
+            qids, _, docnos, places, values, tags = (list(c) for c in zip(*(r[1] for r in rows), strict=True))
             yield qids, docnos, list(map(int, places)), list(map(float, values)), tags
 
 
@@ -294,9 +291,7 @@ def _lines(path: Path, width: int) -> Iterator[tuple[int, list[bytes]]]:
         yield from _columns(path, width, first, lines)
 
 
-def _columns(
-    path: Path, width: int, first: int, lines: Sequence[bytes]
-) -> Iterator[tuple[int, list[bytes]]]:
+def _columns(path: Path, width: int, first: int, lines: Sequence[bytes]) -> Iterator[tuple[int, list[bytes]]]:
     """Each line's number and columns; empty lines are left out."""
     for number, line in enumerate(lines, start=first):
         columns = line.split()

@@ -70,9 +70,7 @@ def read_any(path: Path | str) -> Run:
     return read_raw(path) if name.endswith(".jsonl") else read_run(path)
 
 
-def unknown_queries(
-    rows: Mapping[str, Any], known: Mapping[str, Any], path: str, where: str
-) -> list[str]:
+def unknown_queries(rows: Mapping[str, Any], known: Mapping[str, Any], path: str, where: str) -> list[str]:
     """A warning when a run has queries that are not asked for; `InputError` when it has no others."""
     if not rows:
         raise InputError(f"{path} answers no query")
@@ -81,8 +79,7 @@ def unknown_queries(
         return []
     if len(unknown) == len(rows):
         raise InputError(
-            f"{path} has no query of {where}: its ids are like {quoted(unknown)}, "
-            f"theirs like {quoted(known)}"
+            f"{path} has no query of {where}: its ids are like {quoted(unknown)}, theirs like {quoted(known)}"
         )
     return [f"{path}: {len(unknown)} queries are not in {where} and not scored ({quoted(unknown)})"]
 

@@ -29,8 +29,7 @@ class ExactStore(VectorStore):
         self._vectors = vectors
         blocks = range(0, len(vectors), _BLOCK_ROWS)
         self._longest = max(
-            (float(np.linalg.norm(vectors[b : b + _BLOCK_ROWS], axis=1).max()) for b in blocks),
-            default=0.0,
+            (float(np.linalg.norm(vectors[b : b + _BLOCK_ROWS], axis=1).max()) for b in blocks), default=0.0
         )
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:

@@ -39,8 +39,7 @@ class FaissStore(VectorStore):
         self._index, self._vectors = index, vectors
         blocks = range(0, len(vectors), _BLOCK_ROWS)
         self._longest = max(
-            (float(np.linalg.norm(vectors[b : b + _BLOCK_ROWS], axis=1).max()) for b in blocks),
-            default=0.0,
+            (float(np.linalg.norm(vectors[b : b + _BLOCK_ROWS], axis=1).max()) for b in blocks), default=0.0
         )
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:

@@ -96,25 +96,17 @@ def plain() -> Iterator[tuple[str, list[Fact]]]:
     yield "a coloured thing", [SubjectFact(noun=Noun(kind=k, colour=c)) for k, c in coloured]
     yield (
         "a large or small thing",
-        [
-            SubjectFact(noun=Noun(kind=k, colour=c, size=SIZES[n % 2]))
-            for n, (k, c) in enumerate(coloured)
-        ],
+        [SubjectFact(noun=Noun(kind=k, colour=c, size=SIZES[n % 2])) for n, (k, c) in enumerate(coloured)],
     )
     yield "a number", [CountFact(noun=Noun(kind=k), count=2 + n % 3) for n, k in enumerate(KINDS)]
     yield (
         "a number of a colour",
-        [
-            CountFact(noun=Noun(kind=k, colour=c), count=2 + n % 3)
-            for n, (k, c) in enumerate(coloured)
-        ],
+        [CountFact(noun=Noun(kind=k, colour=c), count=2 + n % 3) for n, (k, c) in enumerate(coloured)],
     )
     yield "a word from outside", [UnknownFact(word=w) for w in EVALUATION]
 
 
-def searches(
-    rng: np.random.Generator, count: int
-) -> dict[bool, list[tuple[Query, Sequence[Fact]]]]:
+def searches(rng: np.random.Generator, count: int) -> dict[bool, list[tuple[Query, Sequence[Fact]]]]:
     """``count`` searches without a reference in practised wordings (True) and as many in held-out ones."""
     asked: dict[bool, list[tuple[Query, Sequence[Fact]]]] = {True: [], False: []}
     while min(map(len, asked.values())) < count:

@@ -28,9 +28,7 @@ def blocks_of(scenes: Sequence[Scene]) -> list[NDArray[np.int64]]:
     return [np.array(found) for found in by_kind(scenes).values() if found]
 
 
-def choose(
-    rng: np.random.Generator, blocks: Sequence[NDArray[np.int64]], batch: int
-) -> NDArray[np.int64]:
+def choose(rng: np.random.Generator, blocks: Sequence[NDArray[np.int64]], batch: int) -> NDArray[np.int64]:
     """``(batch,)`` different indices, `BLOCK` at a time from one of ``blocks``.
 
     ``batch`` may not exceed the number of different indices in ``blocks``.

@@ -120,9 +120,7 @@ def train_clip(
     pool = make_pool(
         pools, "train", seed=recipe.seed, count=recipe.scenes, side=shape.side, progress=progress
     )
-    held = make_pool(
-        pools, "validation", seed=recipe.seed, count=recipe.validation_scenes, side=shape.side
-    )
+    held = make_pool(pools, "validation", seed=recipe.seed, count=recipe.validation_scenes, side=shape.side)
     rng = stream("train", recipe.seed + 11)
     state_file = out / "state.pt"
     state = None
@@ -131,10 +129,7 @@ def train_clip(
     tokenizer, settings, model = _make(recipe, out, None if state else pool, rng)
     device = model.logit_scale.device
     optimizer = torch.optim.AdamW(
-        model.parameters(),
-        lr=recipe.learning_rate,
-        betas=(0.9, 0.98),
-        weight_decay=recipe.weight_decay,
+        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay
     )
     step, best, spent = 0, -1.0, 0.0
     if state is not None:
@@ -284,25 +279,17 @@ def ids(tokenizer: Any, texts: list[str], shape: ClipShape) -> torch.Tensor:
 
 
 @torch.no_grad()
-def validate(
-    model: Any, tokenizer: Any, shape: ClipShape, pool: Pool, seed: int
-) -> dict[str, float]:
+def validate(model: Any, tokenizer: Any, shape: ClipShape, pool: Pool, seed: int) -> dict[str, float]:
     """Recall and nDCG of 200 text queries over the validation scenes."""
     model.eval()
     device = model.logit_scale.device
     truth = Truth(pool.scenes)
     categories = ("binding", "count", "relation", "exclusion", "setting")
     queries = make_queries(
-        pool.scenes,
-        200,
-        stream("validation", seed),
-        "validation",
-        categories=categories,
-        truth=truth,
+        pool.scenes, 200, stream("validation", seed), "validation", categories=categories, truth=truth
     )
     parts = [
-        model.encode_image(tensor(pool.pixels[i : i + 250]).to(device))
-        for i in range(0, len(pool), 250)
+        model.encode_image(tensor(pool.pixels[i : i + 250]).to(device)) for i in range(0, len(pool), 250)
     ]
     images = functional.normalize(torch.cat(parts), dim=-1)
     words = functional.normalize(
@@ -317,10 +304,7 @@ def validate(
         recalls.append(full[ranked[:20]].sum() / min(20, full.sum()))
         gain = 2.0**grades - 1
         gains.append((gain[ranked[:10]] @ discount) / (np.sort(gain)[::-1][:10] @ discount))
-    return {
-        "recall@20": round(float(np.mean(recalls)), 4),
-        "nDCG@10": round(float(np.mean(gains)), 4),
-    }
+    return {"recall@20": round(float(np.mean(recalls)), 4), "nDCG@10": round(float(np.mean(gains)), 4)}
 
 
 def save(model: Any, tokenizer: Any, settings: dict[str, Any], folder: Path) -> None:

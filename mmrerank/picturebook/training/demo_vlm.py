@@ -105,12 +105,7 @@ def corpus(pool: Pool, phases: tuple[Phase, ...], seed: int) -> list[str]:
 
 
 def train_vlm(
-    recipe: VlmRecipe,
-    out: Path,
-    *,
-    steps: int,
-    resume: bool,
-    progress: Progress | None,
+    recipe: VlmRecipe, out: Path, *, steps: int, resume: bool, progress: Progress | None
 ) -> dict[str, Any]:
     """Runs ``recipe`` for ``steps`` steps into ``out``; ``out/model`` always holds the last checkpoint."""
     # drawn before any helper starts: only the first process may start painters of its own
@@ -150,9 +145,7 @@ def _pool(recipe: VlmRecipe, out: Path, progress: Progress | None = None) -> Poo
     )
 
 
-def _open_eyes(
-    recipe: VlmRecipe, out: Path, pool: Pool, steps: int, progress: Progress | None
-) -> None:
+def _open_eyes(recipe: VlmRecipe, out: Path, pool: Pool, steps: int, progress: Progress | None) -> None:
     """A new model whose vision tower has been trained, as the checkpoint of step 0."""
     torch.manual_seed(recipe.seed)
     shape = VlmShape(**recipe.shape)
@@ -224,9 +217,7 @@ def _train_language(
                 exercises.practise(phase.mix)
                 current = phase
             if source is None:
-                source = supply(
-                    exercises, encoder, tokens=recipe.batch_tokens, workers=recipe.workers
-                )
+                source = supply(exercises, encoder, tokens=recipe.batch_tokens, workers=recipe.workers)
             batch = next(source)
             share = rate(step, done, recipe)
             for group in optimizer.param_groups:
@@ -269,9 +260,7 @@ def _train_language(
     }
 
 
-def _load(
-    recipe: VlmRecipe, out: Path, pool: Pool, state: Mapping[str, Any]
-) -> tuple[Any, Encoder, Any]:
+def _load(recipe: VlmRecipe, out: Path, pool: Pool, state: Mapping[str, Any]) -> tuple[Any, Encoder, Any]:
     """The model of a checkpoint on the best device, with what encodes for it and its processor."""
     from transformers import AutoProcessor
 
@@ -342,13 +331,7 @@ def _together(processes: int, rank: int, meeting: Path | None) -> Iterator[Any]:
 
 
 def _checkpoint(
-    out: Path,
-    model: Any,
-    processor: Any,
-    optimizer: Any,
-    step: int,
-    seconds: float,
-    samples: int,
+    out: Path, model: Any, processor: Any, optimizer: Any, step: int, seconds: float, samples: int
 ) -> None:
     new, old = out / "model.new", out / "model"
     save(model, processor, new)

@@ -21,17 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from mmrerank.picturebook.training.pool import Pool
-from mmrerank.picturebook.world import (
-    COLOURS,
-    COLUMNS,
-    KINDS,
-    PLACES,
-    ROWS,
-    SIZES,
-    WEATHERS,
-    Scene,
-    cell,
-)
+from mmrerank.picturebook.world import COLOURS, COLUMNS, KINDS, PLACES, ROWS, SIZES, WEATHERS, Scene, cell
 
 _GAIN = 10.0  # so that holding a word's embedding once is enough to be sure of the word
 _CELLS = tuple(f"{row} {column}" for row in ROWS for column in COLUMNS)
@@ -57,8 +47,7 @@ def shown(scene: Scene, cells: int) -> NDArray[np.int64]:
 def labels(scene: Scene, cells: int) -> NDArray[np.int64]:
     """Kind, colour and size covering each of ``cells x cells`` tokens, ``(cells^2, 3)``; 0 is nothing."""
     names = [
-        (1 + KINDS.index(t.kind), 1 + COLOURS.index(t.colour), 1 + SIZES.index(t.size))
-        for t in scene.things
+        (1 + KINDS.index(t.kind), 1 + COLOURS.index(t.colour), 1 + SIZES.index(t.size)) for t in scene.things
     ]
     return np.array([(0, 0, 0), *names], np.int64)[shown(scene, cells)]
 
@@ -107,9 +96,7 @@ def train_eyes(
     device = tower[0].device
     heads = _Heads(width, anchors, positions).to(device)
     parameters = [*tower, *heads.parameters()]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02
-    )
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.02)
     truth = np.stack([labels(s, cells) for s in pool.scenes])
     stands = np.stack([positions_of(s, cells) for s in pool.scenes]) if positions else None
     settings = np.array([(PLACES.index(s.place), WEATHERS.index(s.weather)) for s in pool.scenes])
@@ -142,13 +129,9 @@ def train_eyes(
 class _Heads(nn.Module):
     """What tokens and pictures are asked while the tower learns: things, where these are, the setting."""
 
-    def __init__(
-        self, width: int, anchors: Mapping[str, torch.Tensor] | None, positions: bool
-    ) -> None:
+    def __init__(self, width: int, anchors: Mapping[str, torch.Tensor] | None, positions: bool) -> None:
         super().__init__()
-        self.things = nn.ModuleList(
-            _head(width, v, anchors, nothing=True) for v in (KINDS, COLOURS, SIZES)
-        )
+        self.things = nn.ModuleList(_head(width, v, anchors, nothing=True) for v in (KINDS, COLOURS, SIZES))
         self.where = nn.ModuleList(
             _head(width, v, a)
             for v, a in (((ROWS, anchors), (COLUMNS, anchors), (_CELLS, None)) if positions else ())
@@ -207,10 +190,7 @@ class _Anchored(nn.Module):
 
 
 def _head(
-    width: int,
-    words: Sequence[str],
-    anchors: Mapping[str, torch.Tensor] | None,
-    nothing: bool = False,
+    width: int, words: Sequence[str], anchors: Mapping[str, torch.Tensor] | None, nothing: bool = False
 ) -> nn.Module:
     if anchors is None:
         return nn.Linear(width, int(nothing) + len(words))

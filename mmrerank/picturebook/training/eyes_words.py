@@ -44,9 +44,7 @@ class WordSums:
         cells = torch.randn(9, units.shape[1], generator=torch.Generator().manual_seed(5))
         self.cells = functional.normalize(cells - cells @ basis @ basis.T, dim=1)
 
-    def of(
-        self, scenes: Sequence[Scene], cells: int
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def of(self, scenes: Sequence[Scene], cells: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The tokens of ``scenes``, ``(n, cells^2, width)``, how much each counts, and its kind (0: none)."""
         things = torch.from_numpy(np.stack([labels(s, cells) for s in scenes]))
         stands = torch.from_numpy(np.stack([positions_of(s, cells) for s in scenes]))
@@ -69,8 +67,7 @@ class WordSums:
 
 def _weights(scene: Scene, cells: int) -> torch.Tensor:
     of_things = [
-        _INSIDE if t.inside is not None else _SMALL if t.size == "small" else 1.0
-        for t in scene.things
+        _INSIDE if t.inside is not None else _SMALL if t.size == "small" else 1.0 for t in scene.things
     ]
     return torch.tensor([_EMPTY, *of_things])[torch.from_numpy(shown(scene, cells))]
 

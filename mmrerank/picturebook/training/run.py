@@ -47,9 +47,7 @@ def train(
         from mmrerank.picturebook.training.demo_vlm import VlmRecipe, train_vlm
 
         settings = build(VlmRecipe, values, where=str(recipe))
-        figures = train_vlm(
-            settings, out, steps=steps or settings.steps, resume=resume, progress=progress
-        )
+        figures = train_vlm(settings, out, steps=steps or settings.steps, resume=resume, progress=progress)
     else:
         from mmrerank.picturebook.training.demo_clip import ClipRecipe, train_clip
 

@@ -43,9 +43,7 @@ def chat_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     bpe.train_from_iterator(
         texts,
         trainers.BpeTrainer(
-            vocab_size=vocabulary,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
+            vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
         ),
     )
     model = json.loads(bpe.to_str())["model"]
@@ -77,9 +75,7 @@ def text_tokenizer(texts: Iterable[str], vocabulary: int, length: int) -> Any:
     )
     words.add_special_tokens(["[END]"])
     end = words.token_to_id("[END]")
-    words.post_processor = processors.TemplateProcessing(
-        single="$A [END]", special_tokens=[("[END]", end)]
-    )
+    words.post_processor = processors.TemplateProcessing(single="$A [END]", special_tokens=[("[END]", end)])
     return PreTrainedTokenizerFast(
         tokenizer_object=words,
         pad_token="[PAD]",

@@ -13,17 +13,11 @@ from mmrerank.cli.options import CacheFlag, DeviceFlag, OutputFlag, opened
 
 @guarded
 def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="clip, vlm, or a YAML file of your own.")
-    ],
-    out: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Where checkpoints and the log go.")
-    ],
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="clip, vlm, or a YAML file of your own.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where checkpoints and the log go.")],
     steps: Annotated[
         int | None,
-        typer.Option(
-            "--steps", metavar="N", min=1, show_default=False, help="Stop after this many steps."
-        ),
+        typer.Option("--steps", metavar="N", min=1, show_default=False, help="Stop after this many steps."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")
@@ -49,14 +43,9 @@ def ask(
     scenes: Annotated[
         int, typer.Option("--scenes", metavar="N", min=2, help="How many pictures are drawn.")
     ] = 800,
-    seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Which pictures are drawn.")
-    ] = 991,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", min=0, help="Which pictures are drawn.")] = 991,
     chat: Annotated[
-        str,
-        typer.Option(
-            "--chat", metavar="SPEC", envvar="MMRERANK_CHAT", help="The language model asked."
-        ),
+        str, typer.Option("--chat", metavar="SPEC", envvar="MMRERANK_CHAT", help="The language model asked.")
     ] = "bundled",
     cache: CacheFlag = None,
     device: DeviceFlag = None,

@@ -68,9 +68,7 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``."""
         moved: dict[str, Any] = {
-            k: v.to(device, non_blocking=True)
-            for k, v in vars(self).items()
-            if isinstance(v, torch.Tensor)
+            k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, torch.Tensor)
         }
         return replace(self, **moved)
 
@@ -95,9 +93,7 @@ Row = tuple[list[int], list[int], list[bool], Example]
 class Encoder:
     """Examples to token ids: the chat template written out, each image as its visual tokens."""
 
-    def __init__(
-        self, tokenizer: Any, processor: Any, shape: VlmShape, pool: Pool, model: Any
-    ) -> None:
+    def __init__(self, tokenizer: Any, processor: Any, shape: VlmShape, pool: Pool, model: Any) -> None:
         self.rope_index = model.model.get_rope_index
         self.image_id = model.config.image_token_id
         self.tokenizer = tokenizer
@@ -115,9 +111,7 @@ class Encoder:
         """The prompt as the chat template renders it, visual tokens spelt out."""
         image = "<|vision_start|>" + "<|image_pad|>" * self.visual + "<|vision_end|>"
         turns = (
-            f"<|im_start|>{m.role}\n"
-            + "".join(image if p.text is None else p.text for p in m.parts)
-            + _END
+            f"<|im_start|>{m.role}\n" + "".join(image if p.text is None else p.text for p in m.parts) + _END
             for m in example.messages
         )
         return "".join(turns) + _TURN
@@ -144,8 +138,7 @@ class Encoder:
             return []
         closed = self._after(text, _CLOSING)[-len(fits) :]
         found = [
-            (c, n if len(fits) > 1 else -1, fit)
-            for n, (c, fit) in enumerate(zip(closed, fits, strict=True))
+            (c, n if len(fits) > 1 else -1, fit) for n, (c, fit) in enumerate(zip(closed, fits, strict=True))
         ]
         start = len(self._tokens(text)[0])
         scored = self._after(example.reply, _SCORED)
@@ -223,9 +216,7 @@ class Encoder:
         # blocks of 2 x 2 patches stand together, since the merger joins neighbours
         split = scaled.reshape(n, g // 2, 2, p, g // 2, 2, p, 3)
         rows = split.permute(0, 1, 4, 2, 5, 7, 3, 6)  # n, gh, gw, mh, mw, c, ph, pw
-        frames = rows[..., None, :, :].expand(
-            *rows.shape[:-2], 2, p, p
-        )  # a still is two equal frames
+        frames = rows[..., None, :, :].expand(*rows.shape[:-2], 2, p, p)  # a still is two equal frames
         return frames.reshape(n * g * g, -1)
 
     def collate(self, rows: list[Row]) -> Batch:
@@ -250,10 +241,7 @@ class Encoder:
         drawn = [small(s, self.shape.side) for s in scenes if isinstance(s, Scene)]
         grids = torch.tensor([[1, self.grid, self.grid]]).repeat(len(scenes), 1) if scenes else None
         positions, _ = self.rope_index(
-            ids,
-            mm_token_type_ids=(ids == self.image_id).int(),
-            image_grid_thw=grids,
-            attention_mask=mask,
+            ids, mm_token_type_ids=(ids == self.image_id).int(), image_grid_thw=grids, attention_mask=mask
         )
         return Batch(
             ids=ids,
@@ -269,9 +257,7 @@ class Encoder:
             marks=torch.from_numpy(np.stack(marks)) if marks else None,
             chances=chances if chances.any() else None,
             pixels=torch.from_numpy(np.stack(drawn)) if drawn else None,
-            known=torch.tensor([s if isinstance(s, int) else -1 for s in scenes])
-            if scenes
-            else None,
+            known=torch.tensor([s if isinstance(s, int) else -1 for s in scenes]) if scenes else None,
             tasks=tuple(e.task for *_, e in rows),
         )
 
@@ -331,9 +317,6 @@ def supply(exercises: Exercises, encoder: Encoder, *, tokens: int, workers: int)
     source = _Stream(exercises, encoder, tokens)
     return iter(
         torch.utils.data.DataLoader(
-            source,
-            batch_size=None,
-            num_workers=min(workers, os.cpu_count() or 1),
-            prefetch_factor=4,
+            source, batch_size=None, num_workers=min(workers, os.cpu_count() or 1), prefetch_factor=4
         )
     )

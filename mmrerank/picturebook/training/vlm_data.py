@@ -46,20 +46,14 @@ def compact(value: Any) -> str:
 
 def components_of(facts: Sequence[Fact]) -> tuple[Component, ...]:
     """Facts as the components a perfect deconstruction would name."""
-    return tuple(
-        Component(id=f"c{n}", kind=f.kind, text=f.text) for n, f in enumerate(facts, start=1)
-    )
+    return tuple(Component(id=f"c{n}", kind=f.kind, text=f.text) for n, f in enumerate(facts, start=1))
 
 
 class Exercises(Searches):
     """An endless, seeded supply of examples over a pool of scenes."""
 
     def __init__(
-        self,
-        scenes: Sequence[Scene],
-        rng: np.random.Generator,
-        split: Split,
-        mix: Mapping[str, float],
+        self, scenes: Sequence[Scene], rng: np.random.Generator, split: Split, mix: Mapping[str, float]
     ) -> None:
         super().__init__(scenes, rng, split)
         makers = {
@@ -136,9 +130,7 @@ class Exercises(Searches):
         }
         body["grade"] = grade_verdicts(verdicts)
         shown = (*((reference,) if reference else ()), n)
-        made = _example(
-            ask, {"A": body}, shown, fits=(fit(facts, verdicts),), nouns=nouns_of(facts)
-        )
+        made = _example(ask, {"A": body}, shown, fits=(fit(facts, verdicts),), nouns=nouns_of(facts))
         return replace(made, named=named_in(made.reply, scene))
 
     def _deconstruct(self) -> Example:
@@ -260,9 +252,7 @@ class Exercises(Searches):
         for label, row in zip(ask.labels, rows, strict=True):
             score = compact(body[label])
             named += named_in(
-                score,
-                self.scenes[row.scene],
-                made.reply.index(f'"{label}":{score}') + len(label) + 3,
+                score, self.scenes[row.scene], made.reply.index(f'"{label}":{score}') + len(label) + 3
             )
         return replace(made, named=tuple(named))
 
@@ -323,10 +313,5 @@ def _example(
     nouns: tuple[tuple[Noun, bool], ...] = (),
 ) -> Example:
     return Example(
-        task=ask.kind,
-        messages=ask.messages,
-        reply=compact(body),
-        scenes=scenes,
-        fits=fits,
-        nouns=nouns,
+        task=ask.kind, messages=ask.messages, reply=compact(body), scenes=scenes, fits=fits, nouns=nouns
     )

@@ -17,9 +17,7 @@ COUNTS: Mapping[str, re.Pattern[str]] = {
     "find": re.compile(r"(?<=: )([^;]+)(?=;|$)"),
     "tell": re.compile(r"(?<=: )([^;]+)(?=;|$)"),
     "evaluate": re.compile(r'"verdict":"(\w+)|"note":"[^:"]*: ([^"]*)'),
-    "order": re.compile(
-        r'(?<=":)(\d)|(?<="reason":")(\w)|(?<="reason":"\w )(\w+)|(?<=closest: )(\d)'
-    ),
+    "order": re.compile(r'(?<=":)(\d)|(?<="reason":")(\w)|(?<="reason":"\w )(\w+)|(?<=closest: )(\d)'),
     "score": re.compile(r"(yes|no)"),
     "prefer": re.compile(r"(\w)"),
     "pick": re.compile(r"(\w)"),
@@ -53,6 +51,4 @@ class Example:
     def counts(self) -> tuple[tuple[int, int], ...]:
         """Where in the reply the words are that it is there for."""
         pattern = COUNTS.get(self.task)
-        return (
-            tuple(m.span(m.lastindex or 0) for m in pattern.finditer(self.reply)) if pattern else ()
-        )
+        return tuple(m.span(m.lastindex or 0) for m in pattern.finditer(self.reply)) if pattern else ()

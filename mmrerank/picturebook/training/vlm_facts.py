@@ -33,9 +33,7 @@ from mmrerank.picturebook.world import (
 )
 
 
-def sample_facts(
-    rng: np.random.Generator, split: Split, scene: Scene, count: int
-) -> tuple[Fact, ...]:
+def sample_facts(rng: np.random.Generator, split: Split, scene: Scene, count: int) -> tuple[Fact, ...]:
     """Up to ``count`` facts about ``scene`` in the order of a search: true, changed, or of unknown words.
 
     Kinds of fact are about equally frequent; there is one place and one weather at most.
@@ -81,15 +79,7 @@ def sample_facts(
     kept: dict[type | Fact, Fact] = {}
     for fact in facts:
         kept.setdefault(type(fact) if isinstance(fact, PlaceFact | WeatherFact) else fact, fact)
-    rank = (
-        UnknownFact,
-        SubjectFact,
-        CountFact,
-        RelationFact,
-        PlaceFact,
-        WeatherFact,
-        ExclusionFact,
-    )
+    rank = (UnknownFact, SubjectFact, CountFact, RelationFact, PlaceFact, WeatherFact, ExclusionFact)
     return tuple(sorted(kept.values(), key=lambda f: rank.index(type(f))))
 
 

@@ -65,11 +65,7 @@ class _Forward:
         attention, mlp = self.layer.self_attn, self.layer.mlp
         weights = [
             self.layer.input_layernorm.weight,
-            *(
-                w
-                for p in (attention.q_proj, attention.k_proj, attention.v_proj)
-                for w in p.parameters()
-            ),
+            *(w for p in (attention.q_proj, attention.k_proj, attention.v_proj) for w in p.parameters()),
             attention.o_proj.weight,
             self.layer.post_attention_layernorm.weight,
             mlp.gate_proj.weight,

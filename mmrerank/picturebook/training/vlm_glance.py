@@ -100,9 +100,7 @@ def glance_loss(
 
     ``fits`` (n, `WORDS`) as `fit` has them; ``places`` (n,) which image of its search it is, -1 if the only.
     """
-    logits = (
-        functional.normalize(states.float(), dim=-1) @ functional.normalize(words.float(), dim=-1).T
-    )
+    logits = functional.normalize(states.float(), dim=-1) @ functional.normalize(words.float(), dim=-1).T
     fitting, letters = _GAIN * logits[:, : len(WORDS)], _GAIN * logits[:, len(WORDS) :]
     asked = ~fits.isnan()
     loss = functional.binary_cross_entropy_with_logits(fitting[asked], fits[asked])
@@ -115,9 +113,7 @@ def glance_loss(
 def named_loss(states: torch.Tensor, wanted: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
     """The same of the visual tokens ``states`` (n, width) and what `named` says of them, (n, 2)."""
     both = words[[WORDS.index("subject"), WORDS.index("exclusion")]]
-    logits = (
-        functional.normalize(states.float(), dim=-1) @ functional.normalize(both.float(), dim=-1).T
-    )
+    logits = functional.normalize(states.float(), dim=-1) @ functional.normalize(both.float(), dim=-1).T
     there = ~wanted.isnan()
     return functional.binary_cross_entropy_with_logits(_GAIN * logits[there], wanted[there])
 

@@ -75,12 +75,7 @@ def _shown(prompt: str) -> tuple[Message, ...]:
 
 
 def _one_by_one(
-    task: str,
-    prompt: str,
-    number: int,
-    scene: Scene,
-    asked: Sequence[str],
-    answers: Sequence[str],
+    task: str, prompt: str, number: int, scene: Scene, asked: Sequence[str], answers: Sequence[str]
 ) -> Example:
     """``asked: answer; asked: answer``, of which only the answers have to be learnt."""
     given = tuple(f"{'; ' if i else ''}{a}:" for i, a in enumerate(asked))

@@ -92,9 +92,7 @@ class Searches:
             fact = SubjectFact(noun=Noun(kind=group.kind, colour=colour, size=size))
         elif turn < 0.66:
             colour = group.colour if self.rng.random() < 0.35 else None
-            fact = CountFact(
-                noun=Noun(kind=group.kind, colour=colour), count=int(self.rng.integers(1, 5))
-            )
+            fact = CountFact(noun=Noun(kind=group.kind, colour=colour), count=int(self.rng.integers(1, 5)))
         elif turn < 0.76:
             fact = (
                 PlaceFact(place=pick(self.rng, PLACES))

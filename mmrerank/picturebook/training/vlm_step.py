@@ -210,16 +210,13 @@ def _side_losses(
     return loss
 
 
-def _words_of(
-    model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None
-) -> torch.Tensor:
+def _words_of(model: Any, batch: Batch, encoder: Encoder, looks: torch.Tensor | None) -> torch.Tensor:
     """The embeddings (B, T, H) of a batch, with the tower's tokens where images stand."""
     words: torch.Tensor = model.get_input_embeddings()(batch.ids)
     if batch.known is None:
         return words
     return words.masked_scatter(
-        (batch.ids == encoder.image_id)[..., None],
-        _seen(model, batch, encoder, looks).to(words.dtype),
+        (batch.ids == encoder.image_id)[..., None], _seen(model, batch, encoder, looks).to(words.dtype)
     )
 
 

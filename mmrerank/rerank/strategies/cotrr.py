@@ -89,17 +89,13 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
 
 def _single(query: Query, ranking: Ranking, options: Options) -> Judging:
     think = options.deconstruct and options.evaluate
-    ask = judgements.single(
-        query, ranking.candidates, think=think, image_tokens=options.image_tokens
-    )
+    ask = judgements.single(query, ranking.candidates, think=think, image_tokens=options.image_tokens)
     (reply,) = yield [ask]
     read = (judgements.read_single if think else judgements.read_order)(reply, ask)
     order, _ = ranking.reorder(read.order)
     return Outcome(
         ranking=order,
-        explanation=Explanation(
-            components=read.components, assessments=read.assessments, reason=read.reason
-        ),
+        explanation=Explanation(components=read.components, assessments=read.assessments, reason=read.reason),
         repairs=read.repairs,
     )
 
@@ -114,16 +110,10 @@ def _staged(query: Query, ranking: Ranking, options: Options) -> Judging:
 
     assessments: dict[str, Assessment] = {}
 
-    def scoring(
-        group: Sequence[Candidate],
-    ) -> Generator[list[Ask], list[Reply], list[float | None]]:
+    def scoring(group: Sequence[Candidate]) -> Generator[list[Ask], list[Reply], list[float | None]]:
         nonlocal repairs
         judged, mended = yield from evaluated(
-            query,
-            components,
-            group,
-            group_size=options.group_size,
-            image_tokens=options.image_tokens,
+            query, components, group, group_size=options.group_size, image_tokens=options.image_tokens
         )
         repairs += mended
         assessments.update(judged)

@@ -19,15 +19,7 @@ from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value, verdict_sum
 from mmrerank.rerank.parts import decomposed, evaluated, whole_query
 from mmrerank.rerank.strategies.judge import soft
-from mmrerank.types import (
-    Assessment,
-    Candidate,
-    Component,
-    Explanation,
-    Query,
-    Ranking,
-    Repairs,
-)
+from mmrerank.types import Assessment, Candidate, Component, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs", "retrieve")
 FAMILY = "feedback"
@@ -102,10 +94,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         if turn == options.rounds or not scores or not options.found:
             break
         search = Retrieve(
-            query=query,
-            k=len(everything) + options.found,
-            toward=_toward(scores, options),
-            kind="feedback",
+            query=query, k=len(everything) + options.found, toward=_toward(scores, options), kind="feedback"
         )
         (reply,) = yield [search]
         known = {c.id for c in everything}
@@ -129,10 +118,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
 
 
 def _judged(
-    query: Query,
-    components: tuple[Component, ...],
-    group: Sequence[Candidate],
-    options: Options,
+    query: Query, components: tuple[Component, ...], group: Sequence[Candidate], options: Options
 ) -> Generator[list[Ask], list[Reply], tuple[dict[str, float], dict[str, Assessment], Repairs]]:
     """How well each image fits, 0 to 1, by id, what was said of it, and what had to be mended."""
     tokens = options.image_tokens
@@ -152,9 +138,7 @@ def _toward(scores: dict[str, float], options: Options) -> dict[str, float]:
     """What each image adds to the query's vector: its share of all that is liked, less of all disliked."""
     liked = sum(scores.values()) or 1.0
     disliked = sum(1 - v for v in scores.values()) or 1.0
-    return {
-        i: options.move * v / liked - options.away * (1 - v) / disliked for i, v in scores.items()
-    }
+    return {i: options.move * v / liked - options.away * (1 - v) / disliked for i, v in scores.items()}
 
 
 def _believed(query: Query, ranking: Ranking, options: Options) -> Judging:
@@ -171,9 +155,7 @@ def _believed(query: Query, ranking: Ranking, options: Options) -> Judging:
     known = set(ranking.ids)
     new = [c for c in reply.found if c.id not in known][: options.found]
     whole = Ranking((*ranking.candidates, *new))
-    after, _ = whole.reorder(
-        [*(c.id for c in reply.found if c.id in known or c in new), *ranking.ids]
-    )
+    after, _ = whole.reorder([*(c.id for c in reply.found if c.id in known or c in new), *ranking.ids])
     return Outcome(
         ranking=after,
         explanation=Explanation(

@@ -73,9 +73,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         # what the calibration leaves even, the answer itself decides
         before = by_value([c.id for c in part], raw)
         order[start:end] = [by_id[i] for i in by_value(before, values)]
-        assessments.update(
-            {i: Assessment(reason=f"log P of its letter {v:.2f}") for i, v in values.items()}
-        )
+        assessments.update({i: Assessment(reason=f"log P of its letter {v:.2f}") for i, v in values.items()})
     after, _ = ranking.reorder(c.id for c in order)
     reason = "ordered by the probabilities of one answer's letters"
     if options.calibrate:

@@ -70,9 +70,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         for n in range(0, len(mixed), size):
             group = [*anchors, *mixed[n : n + size]]
             asks.append(
-                comparisons.grade(
-                    query, rng.sample(group, len(group)), image_tokens=options.image_tokens
-                )
+                comparisons.grade(query, rng.sample(group, len(group)), image_tokens=options.image_tokens)
             )
     replies = yield asks
     marks: dict[str, list[float]] = {}

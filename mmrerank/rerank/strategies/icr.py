@@ -56,9 +56,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     if seen is not None:
         raw = {c.id: pooled(s, options.pool) for c, s in zip(group, seen, strict=True)}
         base = prior[0] if prior and prior[0] is not None else [np.zeros_like(s) for s in seen]
-        values = {
-            c.id: pooled(s - b, options.pool) for c, s, b in zip(group, seen, base, strict=True)
-        }
+        values = {c.id: pooled(s - b, options.pool) for c, s, b in zip(group, seen, base, strict=True)}
     # what the calibration leaves even, the attention itself decides
     after, _ = ranking.reorder(by_value(by_value(ranking.ids, raw), values))
     assessments = {i: Assessment(reason=f"attention {v:+.4g}") for i, v in values.items()}

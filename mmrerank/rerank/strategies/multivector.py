@@ -16,13 +16,7 @@ import numpy as np
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
-from mmrerank.rerank.states import (
-    Matrix,
-    read_tokens,
-    tokens_of_candidate,
-    tokens_of_query,
-    tokens_of_text,
-)
+from mmrerank.rerank.states import Matrix, read_tokens, tokens_of_candidate, tokens_of_query, tokens_of_text
 from mmrerank.rerank.thrift import Thrift, scored
 from mmrerank.types import Assessment, Candidate, Explanation, Query, Ranking, Repairs
 
@@ -72,12 +66,8 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         return Outcome(ranking=ranking, repairs=Repairs(failed=1))
     asked = np.concatenate(rows)
 
-    def scoring(
-        group: Sequence[Candidate],
-    ) -> Generator[list[Ask], list[Reply], list[float | None]]:
-        replies = yield [
-            tokens_of_candidate(c, query, image_tokens=options.image_tokens) for c in group
-        ]
+    def scoring(group: Sequence[Candidate]) -> Generator[list[Ask], list[Reply], list[float | None]]:
+        replies = yield [tokens_of_candidate(c, query, image_tokens=options.image_tokens) for c in group]
         found = [read_tokens(r) for r in replies]
         return [None if f is None else max_sim(asked, f) for f in found]
 
@@ -88,8 +78,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=assessments,
-            reason="the mean over the search's tokens of each one's nearest patch",
+            assessments=assessments, reason="the mean over the search's tokens of each one's nearest patch"
         ),
         repairs=Repairs(failed=failed),
     )

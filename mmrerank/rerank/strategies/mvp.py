@@ -19,13 +19,7 @@ from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.parts import decomposed, whole_query
-from mmrerank.rerank.states import (
-    Matrix,
-    read_tokens,
-    tokens_of_candidate,
-    tokens_of_query,
-    tokens_of_text,
-)
+from mmrerank.rerank.states import Matrix, read_tokens, tokens_of_candidate, tokens_of_query, tokens_of_text
 from mmrerank.types import Assessment, Component, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate", "token_embeddings")
@@ -89,9 +83,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     asks += [tokens_of_candidate(c, query, image_tokens=options.image_tokens) for c in ranking]
     replies = yield asks
     found = [read_tokens(r) for r in replies]
-    asked = {
-        c.id: f.mean(0) for c, f in zip(views, found[: len(views)], strict=True) if f is not None
-    }
+    asked = {c.id: f.mean(0) for c, f in zip(views, found[: len(views)], strict=True) if f is not None}
     images = {i: f for i, f in zip(ranking.ids, found[len(views) :], strict=True) if f is not None}
     repairs += Repairs(failed=sum(f is None for f in found))
     values: dict[str, float] = {}

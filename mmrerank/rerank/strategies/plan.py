@@ -73,9 +73,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         ranking=after,
         explanation=Explanation(
             components=components,
-            assessments={
-                i: Assessment(reason=f"yes/no margin {v:+.2f}") for i, v in values.items()
-            },
+            assessments={i: Assessment(reason=f"yes/no margin {v:+.2f}") for i, v in values.items()},
             reason=f"searched with {searched or 'nothing more'}; {len(found)} images are new; "
             "ordered by the margin of yes over no",
         ),

@@ -61,19 +61,14 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     if k < 2:
         return Outcome(ranking=ranking)
     pairs = Pairs(
-        query,
-        ranking.candidates,
-        written=options.read == "written",
-        image_tokens=options.image_tokens,
+        query, ranking.candidates, written=options.read == "written", image_tokens=options.image_tokens
     )
     assessments: dict[str, Assessment] = {}
     if options.schedule == "allpairs":
         p = yield from pairs.matrix(k, list(combinations(range(k), 2)))
         means = zip(ranking.ids, mean_preference(p), strict=True)
         values = {i: round(v, 9) for i, v in means if v is not None}
-        assessments = {
-            i: Assessment(reason=f"preferred in {v:.0%} of its pairs") for i, v in values.items()
-        }
+        assessments = {i: Assessment(reason=f"preferred in {v:.0%} of its pairs") for i, v in values.items()}
         ids = by_value(ranking.ids, values)
     else:
         if options.schedule == "sliding":

@@ -81,14 +81,11 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
 
     order = yield from heap_top(len(ranking), options.top, options.children, best)
     after, _ = ranking.reorder(ranking.ids[n] for n in order)
-    assessments = {
-        i: Assessment(reason=f"chosen: {why}" if why else "chosen") for i, why in thoughts.items()
-    }
+    assessments = {i: Assessment(reason=f"chosen: {why}" if why else "chosen") for i, why in thoughts.items()}
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=assessments,
-            reason="the best of many, named after a comparison, again and again",
+            assessments=assessments, reason="the best of many, named after a comparison, again and again"
         ),
         repairs=repairs,
     )

@@ -45,10 +45,7 @@ class Options(StrategyOptions):
 
 def _listwise(options: Options) -> listwise.Options:
     return listwise.Options(
-        window=options.window,
-        step=options.step,
-        think=options.think,
-        image_tokens=options.image_tokens,
+        window=options.window, step=options.step, think=options.think, image_tokens=options.image_tokens
     )
 
 

@@ -15,13 +15,7 @@ from typing import Literal
 import numpy as np
 
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
-from mmrerank.rerank.aggregate import (
-    Preferences,
-    bradley_terry,
-    by_value,
-    copeland,
-    mean_preference,
-)
+from mmrerank.rerank.aggregate import Preferences, bradley_terry, by_value, copeland, mean_preference
 from mmrerank.rerank.pairs import Pairs
 from mmrerank.rerank.path import best_path
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
@@ -62,9 +56,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         order = by_value(ranking.ids, values)
     after, _ = ranking.reorder(order)
     assessments = {
-        i: Assessment(reason=f"preferred in {v:.0%} of its pairs")
-        for i, v in mean.items()
-        if v is not None
+        i: Assessment(reason=f"preferred in {v:.0%} of its pairs") for i, v in mean.items() if v is not None
     }
     how = "the likeliest path through all" if options.aggregate == "path" else options.aggregate
     return Outcome(

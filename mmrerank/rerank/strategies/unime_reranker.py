@@ -67,9 +67,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     # windows give no common scale, but places do
     places = {i: -float(n) for n, i in enumerate(outcome.ranking.ids)}
     known = {i: v for i, v in places.items() if i in outcome.explanation.assessments}
-    after, _ = ranking.reorder(
-        by_value(ranking.ids, fused(known, first_scores(ranking), options.weight))
-    )
+    after, _ = ranking.reorder(by_value(ranking.ids, fused(known, first_scores(ranking), options.weight)))
     reason = "places by one answer's letters beside the first stage's scores"
     explanation = replace(outcome.explanation, reason=reason)
     return replace(outcome, ranking=after, explanation=explanation)

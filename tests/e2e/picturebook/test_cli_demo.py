@@ -34,9 +34,7 @@ def test_the_demo_counts_the_places_that_show_everything(
     assert (tmp_path / "reports/book.html").stat().st_size > 10_000
 
 
-def test_a_search_of_ones_own_is_not_graded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_search_of_ones_own_is_not_graded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     asked = ("demo", "--index", tmp_path / "book", "--scenes", 40, "--rerank", "none")
     text = run(*asked, "--query", "a red boat").stdout
@@ -44,9 +42,7 @@ def test_a_search_of_ones_own_is_not_graded(
     assert "everything asked for" not in text
 
 
-def test_mistakes_are_named_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_mistakes_are_named_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for asked in (
         ("demo", "--seed", -3),

@@ -96,9 +96,7 @@ def test_a_search_decomposed_wrongly_is_shown(faultless: Path, tmp_path: Path) -
     def confuse(result: dict[str, Any]) -> None:
         result["components"][0]["text"] = "three blind mice"
 
-    assert (
-        "three blind mice" in run("demo", "mistakes", changed(faultless, tmp_path, confuse)).stdout
-    )
+    assert "three blind mice" in run("demo", "mistakes", changed(faultless, tmp_path, confuse)).stdout
 
 
 @pytest.mark.parametrize(
@@ -115,9 +113,7 @@ def test_a_sentence_is_held_against_the_first_picture(
 ) -> None:
     def boast(result: dict[str, Any]) -> None:
         first = result["hits"][0]
-        result["reason"] = claim.format(
-            id=first["id"], met=met(first), all=len(result["components"])
-        )
+        result["reason"] = claim.format(id=first["id"], met=met(first), all=len(result["components"]))
 
     sentence = found(changed(faultless, tmp_path, boast))["sentence"]
     assert (sentence["right"], sentence["unverifiable"]) == (QUERIES - 1, silent)

@@ -44,9 +44,7 @@ class Blindfold(Chat):
         def changed(message: Message) -> Message:
             return replace(message, parts=tuple(map(change, message.parts)))
 
-        return self.inner.reply(
-            [replace(a, messages=tuple(map(changed, a.messages))) for a in asks]
-        )
+        return self.inner.reply([replace(a, messages=tuple(map(changed, a.messages))) for a in asks])
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +57,7 @@ def gain() -> Callable[[str | Chat], list[float]]:
     def measured(chat: str | Chat) -> list[float]:
         world = {"seed": 6, "scenes": 1400, "queries": 70}
         with TemporaryDirectory() as runs:
-            body = mmrerank.evaluate(
-                "demo", options=world, methods=["cotrr"], chat=chat, runs=runs
-            ).to_dict()
+            body = mmrerank.evaluate("demo", options=world, methods=["cotrr"], chat=chat, runs=runs).to_dict()
         found: list[float] = body["sum_of_verdicts"]["gain"]["nDCG@10"]["ci"]
         return found
 

@@ -35,9 +35,7 @@ def asks(count: int) -> list[tuple[Ask, Callable[[Any, Ask], Any]]]:
         if kind == 0:
             made.append((j.order(QUERY, parts, found, {}), j.read_order))
         elif kind == 1:
-            made.append(
-                (comparisons.grade(QUERY, found), lambda r, a: comparisons.read_grade(r, a)[1])
-            )
+            made.append((comparisons.grade(QUERY, found), lambda r, a: comparisons.read_grade(r, a)[1]))
         elif kind == 2:
             group = found[: draw.randint(1, 4)]
             made.append((j.evaluate(QUERY, parts, group), j.read_evaluate))
@@ -48,9 +46,7 @@ def asks(count: int) -> list[tuple[Ask, Callable[[Any, Ask], Any]]]:
 
 @pytest.fixture(params=["noise"])
 def hostile(
-    request: pytest.FixtureRequest,
-    qwen_chats: Callable[[str], Any],
-    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest, qwen_chats: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> Any:
     """The tiny chat: its model replaced by noise, or as it is."""
     import torch
@@ -140,9 +136,7 @@ def test_a_limit_that_is_enough_for_the_shortest_reply_is_enough(qwen_chats: Any
     assert shape.room == len('{"note":"","fits":false}')
     message = Message(role="user", parts=(Part(text="Well?"),))
     for extra in range(1, 6):
-        question = Ask(
-            messages=(message,), schema=schema, max_tokens=shape.room + extra, temperature=3.0
-        )
+        question = Ask(messages=(message,), schema=schema, max_tokens=shape.room + extra, temperature=3.0)
         (reply,) = chat.reply([question])
         assert reply.finish == "stop"
         assert set(json.loads(reply.text)) == {"note", "fits"}
@@ -197,9 +191,7 @@ def example(schema: dict[str, Any], draw: random.Random) -> Any:
 
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(VALUES, st.integers(0, 1000), st.booleans())
-def test_the_room_of_every_beginning_suffices(
-    schema: dict[str, Any], seed: int, ascii_only: bool
-) -> None:
+def test_the_room_of_every_beginning_suffices(schema: dict[str, Any], seed: int, ascii_only: bool) -> None:
     shape = shape_of(schema)
     assert shape is not None
     value = example(schema, random.Random(seed))
@@ -213,9 +205,7 @@ def test_the_room_of_every_beginning_suffices(
         assert missing <= shape.room + shape.more
         if missing:  # some byte brings it nearer
             nearer = [
-                r
-                for b in range(256)
-                if (r := shape.rest(whole[:end] + bytes([b]), 0)) and r[0] == end + 1
+                r for b in range(256) if (r := shape.rest(whole[:end] + bytes([b]), 0)) and r[0] == end + 1
             ]
             assert min(r[1] for r in nearer) < missing
     assert missing == 0 or whole[-1:].isdigit()

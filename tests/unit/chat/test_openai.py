@@ -67,9 +67,7 @@ def test_replies_keep_the_order_of_the_asks_and_concurrency_is_bounded(stub: Stu
     chat.close()
 
 
-def test_images_are_interleaved_sized_and_declared_truly(
-    chat: Any, stub: StubServer, picture: Any
-) -> None:
+def test_images_are_interleaved_sized_and_declared_truly(chat: Any, stub: StubServer, picture: Any) -> None:
     small, large = picture(60, 40, 1), picture(1200, 800, 2)
     one(chat, ask("Image A:", small, "Image B:", large, "Which?", image_tokens=200))
     content = stub.requests[0]["messages"][0]["content"]
@@ -137,9 +135,7 @@ def test_retry_after_is_honoured_or_the_question_given_up(chat: Any, stub: StubS
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refused_key_or_model_concerns_every_ask(
-    chat: Any, stub: StubServer, status: int
-) -> None:
+def test_a_refused_key_or_model_concerns_every_ask(chat: Any, stub: StubServer, status: int) -> None:
     stub.script = [(status, {}, {"error": {"message": f"bad key {KEY}"}})]
     with pytest.raises(ChatError, match=rf"m at 127\.0\.0\.1:\d+ answered {status}") as caught:
         chat.reply([ask()])
@@ -250,9 +246,7 @@ class TestSchema:
         one(chat, ask(schema=SCHEMA))
         assert len(stub.requests) == 3
 
-    def test_another_400_is_the_asks_own_and_nothing_is_remembered(
-        self, chat: Any, stub: StubServer
-    ) -> None:
+    def test_another_400_is_the_asks_own_and_nothing_is_remembered(self, chat: Any, stub: StubServer) -> None:
         stub.script = [(400, {}, {"error": {"message": "too many tokens"}})]
         assert "too many tokens" in str(one(chat, ask(schema=SCHEMA)).error)
         assert len(stub.requests) == 2
@@ -356,8 +350,7 @@ def test_threads_share_one_chat(chat: Any, stub: StubServer) -> None:
     stub.answer = lambda body: completion(body["messages"][0]["content"])
     found: dict[int, str] = {}
     threads = [
-        threading.Thread(target=lambda n=n: found.update({n: one(chat, ask(f"t{n}")).text}))
-        for n in range(6)
+        threading.Thread(target=lambda n=n: found.update({n: one(chat, ask(f"t{n}")).text})) for n in range(6)
     ]
     for thread in threads:
         thread.start()

@@ -93,21 +93,11 @@ def test_threads_write_whole_lines(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     replay: Any = open_chat(f"replay:{tmp_path / 'r.jsonl'}")
-    assert all(
-        replay.reply([ask(f"{n} {m}")])[0].error is None for n in range(6) for m in range(20)
-    )
+    assert all(replay.reply([ask(f"{n} {m}")])[0].error is None for n in range(6) for m in range(20))
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        "{",
-        "[]",
-        "{}",
-        '{"digest": "a", "reply": 1}',
-        '{"record": 2}',
-        '{"digest": "a", "reply": {}}',
-    ],
+    "line", ["{", "[]", "{}", '{"digest": "a", "reply": 1}', '{"record": 2}', '{"digest": "a", "reply": {}}']
 )
 def test_wrong_records(tmp_path: Path, line: str) -> None:
     file = tmp_path / "r.jsonl"
@@ -175,11 +165,7 @@ def test_a_backend_that_gives_too_few_replies_is_told_through_every_layer(tmp_pa
         def reply(self, asks: Any) -> list[Reply]:
             return super().reply(asks)[:-1]
 
-    for layer in (
-        {"cache": tmp_path / "c"},
-        {"ledger": tmp_path / "l"},
-        {"record": tmp_path / "r"},
-    ):
+    for layer in ({"cache": tmp_path / "c"}, {"ledger": tmp_path / "l"}, {"record": tmp_path / "r"}):
         result = Reranker("pointwise", around(Short(), **layer)).rank("a", FOUND)
         assert result.degraded
         assert "5 replies to 6 questions" in result.warnings[0]

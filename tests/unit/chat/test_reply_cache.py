@@ -115,9 +115,7 @@ def test_anything_that_can_change_a_reply_is_another_key(tmp_path: Path, picture
     assert None not in keys
     assert len(keys) == len(others)
     # what only fakes and traces read changes nothing
-    assert cached.key(replace(plain, kind="order", shown=("x",), labels=("A",))) == cached.key(
-        plain
-    )
+    assert cached.key(replace(plain, kind="order", shown=("x",), labels=("A",))) == cached.key(plain)
 
 
 def test_two_models_never_share(tmp_path: Path, tiny_qwen: Callable[[str], Path]) -> None:
@@ -334,9 +332,7 @@ def test_pruning_by_age_and_by_size(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     now = time.time()
     for age in (50, 20, 0):
         monkeypatch.setattr(time, "time", lambda age=age: now - age * 86400)
-        Cached(Counting(), tmp_path / "c.sqlite").reply(
-            [ask(f"{age} {n} " + "z" * 400) for n in range(150)]
-        )
+        Cached(Counting(), tmp_path / "c.sqlite").reply([ask(f"{age} {n} " + "z" * 400) for n in range(150)])
     monkeypatch.undo()
     store = ReplyStore(tmp_path / "c.sqlite")
     assert store.info().replies == 450
@@ -359,8 +355,7 @@ def test_a_ranking_over_a_warm_cache_asks_nothing_and_is_the_same(
     found = [Candidate(id=str(n), image=picture(64, 64, n)) for n in range(4)]
     plain = Reranker("pointwise", chat).rank("a red dog", found)
     results = [
-        Reranker("pointwise", chat, cache=tmp_path / "c.sqlite").rank("a red dog", found)
-        for _ in range(2)
+        Reranker("pointwise", chat, cache=tmp_path / "c.sqlite").rank("a red dog", found) for _ in range(2)
     ]
     assert [h.id for h in results[0]] == [h.id for h in results[1]] == [h.id for h in plain]
     assert results[1].explanation == results[0].explanation

@@ -128,14 +128,10 @@ class TestNames:
         assert stub.requests[-1]["structured_outputs"] == {"choice": ["a", "b"]}
         assert stub.requests[-1]["max_tokens"] == 1
 
-    def test_foreign_fields_are_left_out_where_they_are_refused(
-        self, stub: StubServer, opened: Any
-    ) -> None:
+    def test_foreign_fields_are_left_out_where_they_are_refused(self, stub: StubServer, opened: Any) -> None:
         def picky(body: dict[str, Any]) -> Any:
             wrong = {"chat_template_kwargs", "structured_outputs"} & body.keys()
-            return (
-                (422, {}, {"detail": f"extra fields: {wrong}"}) if wrong else vllm_logprobs(a=-1.0)
-            )
+            return (422, {}, {"detail": f"extra fields: {wrong}"}) if wrong else vllm_logprobs(a=-1.0)
 
         stub.answer = picky
         chat = opened(f"vllm:m@{stub.url}")
@@ -163,17 +159,9 @@ class TestWaiting:
         assert retry_after({"retry-after": "-3"}) == 0
         assert retry_after({"retry-after": date}) == pytest.approx(20, abs=1.5)
         # the server's clock is an hour off; its own date says how long it means
-        theirs = {
-            "retry-after": formatdate(now + 3605, usegmt=True),
-            "date": formatdate(now + 3600),
-        }
+        theirs = {"retry-after": formatdate(now + 3605, usegmt=True), "date": formatdate(now + 3600)}
         assert retry_after(theirs) == pytest.approx(5, abs=1.5)
-        for nothing in (
-            {},
-            {"retry-after": "soon"},
-            {"retry-after": "nan"},
-            {"retry-after": "inf"},
-        ):
+        for nothing in ({}, {"retry-after": "soon"}, {"retry-after": "nan"}, {"retry-after": "inf"}):
             assert retry_after(nothing) is None
 
     def test_a_date_is_waited_for(self, stub: StubServer, opened: Any) -> None:
@@ -182,9 +170,7 @@ class TestWaiting:
         assert one(opened(f"openai:m@{stub.url}")).error is None
         assert 0.4 < stub.times[1] - stub.times[0] < 3
 
-    def test_a_ranking_ends_in_its_time_on_a_server_that_hangs(
-        self, stub: StubServer, opened: Any
-    ) -> None:
+    def test_a_ranking_ends_in_its_time_on_a_server_that_hangs(self, stub: StubServer, opened: Any) -> None:
         chat = opened(f"openai:m@{stub.url}", timeout=60.0)
         assert one(chat).error is None
         reranker = Reranker("listwise", chat, budget=Budget(seconds=0.3))
@@ -208,8 +194,7 @@ class TestWaiting:
     def test_queries_do_not_wait_for_the_slowest(self, stub: StubServer, opened: Any) -> None:
         """One query of many hangs in its first question; the others come to their end meanwhile."""
         stub.answer = lambda body: (
-            (time.sleep(0.4) if "slow one" in json.dumps(body) else None)
-            or vllm_logprobs(A=-0.1, B=-2.0)
+            (time.sleep(0.4) if "slow one" in json.dumps(body) else None) or vllm_logprobs(A=-0.1, B=-2.0)
         )
         chat = opened(f"openai:m@{stub.url}", concurrency=4)
         found = [Candidate(id=str(n), text=f"t{n}") for n in range(3)]
@@ -251,9 +236,7 @@ class TestTrust:
     def test_names_of_one_model(self, said: Any, asked: str, other: str) -> None:
         assert answered_as(json.dumps({"model": said}).encode(), asked) == other
 
-    def test_a_refusal_after_answers_is_that_questions_own(
-        self, stub: StubServer, opened: Any
-    ) -> None:
+    def test_a_refusal_after_answers_is_that_questions_own(self, stub: StubServer, opened: Any) -> None:
         chat = opened(f"openai:m@{stub.url}", api_key=KEY)
         assert one(chat).error is None
         stub.script = [(404, {}, {"error": KEY}), completion()]
@@ -261,9 +244,7 @@ class TestTrust:
         assert "answered 404" in str(first.error)
         assert second.error is None
 
-    def test_an_object_without_its_keys_is_told_again_in_words(
-        self, stub: StubServer, opened: Any
-    ) -> None:
+    def test_an_object_without_its_keys_is_told_again_in_words(self, stub: StubServer, opened: Any) -> None:
         stub.script = [completion('{"b": 2}'), completion('{"a": 1}')]
         reply = one(opened(f"openai:m@{stub.url}"), ask(schema=SCHEMA))
         assert reply.text == '{"a": 1}'

@@ -44,8 +44,7 @@ def opened(stub: StubServer) -> Iterator[Callable[..., Any]]:
     def open_(spec: str = "", **options: Any) -> Any:
         chats.append(
             backend.open(
-                spec or f"m@{stub.url}",
-                **{"api_key": KEY, "backoff": 0.01, "timeout": 5.0, **options},
+                spec or f"m@{stub.url}", **{"api_key": KEY, "backoff": 0.01, "timeout": 5.0, **options}
             )
         )
         return chats[-1]
@@ -87,9 +86,7 @@ class TestReasoningModels:
         chosen = next((e for e in ("minimal", "low") if e in known), None)
         assert [r.get("reasoning_effort") for r in stub.requests[-2:]] == [chosen] * 2
 
-    def test_a_model_without_thoughts_is_not_asked_thrice(
-        self, stub: StubServer, opened: Any
-    ) -> None:
+    def test_a_model_without_thoughts_is_not_asked_thrice(self, stub: StubServer, opened: Any) -> None:
         said = {"error": {"message": "Unrecognized request argument supplied: reasoning_effort"}}
         stub.answer = lambda b: (400, {}, said) if "reasoning_effort" in b else completion()
         chat = opened()
@@ -173,9 +170,7 @@ class TestNothingLeaks:
         try:
             there = other.url.replace("http://", "http://me:hunter22@") + "/elsewhere?key=hunter22"
             stub.script = [(307, {"location": there}, {})]
-            with pytest.raises(
-                ChatError, match=r"answered 307 and points to http://127\."
-            ) as caught:
+            with pytest.raises(ChatError, match=r"answered 307 and points to http://127\.") as caught:
                 opened().reply([ask()])
             assert other.requests == []
             assert "hunter22" not in str(caught.value)
@@ -229,9 +224,7 @@ class TestWaiting:
         assert len(set(told)) == 8
         assert all(20.5 <= t <= 21 for t in told)
 
-    def test_no_wait_at_all_still_is_a_pause(
-        self, stub: StubServer, opened: Any, told: list[float]
-    ) -> None:
+    def test_no_wait_at_all_still_is_a_pause(self, stub: StubServer, opened: Any, told: list[float]) -> None:
         stub.script = [(429, {"retry-after": "0"}, {})]
         opened(backoff=1.0, max_retries=3).reply([ask()])
         assert [round(t * 2 / 2**n) / 2 in (0.5, 1.0) for n, t in enumerate(told)] == [True] * 3
@@ -264,9 +257,7 @@ class TestBudgets:
     """A meter counts what was asked, and holds nothing for ever."""
 
     @pytest.mark.parametrize("error", [InputError("disk full"), KeyboardInterrupt()], ids=repr)
-    def test_an_error_that_ends_a_ranking_gives_back_what_it_held(
-        self, error: BaseException
-    ) -> None:
+    def test_an_error_that_ends_a_ranking_gives_back_what_it_held(self, error: BaseException) -> None:
         class Broken(Chat):
             spec, domain = "broken", ""
             capabilities: frozenset[Capability] = frozenset({"generate"})
@@ -281,9 +272,7 @@ class TestBudgets:
         assert not meter.settling()
         assert meter.take(Usage(calls=1)) == ""
 
-    def test_room_to_think_is_part_of_the_most_a_question_costs(
-        self, stub: StubServer, opened: Any
-    ) -> None:
+    def test_room_to_think_is_part_of_the_most_a_question_costs(self, stub: StubServer, opened: Any) -> None:
         stub.script = [completion(ORDER)]
         plain, thinking = opened(), opened(thinking=2048)
         question = ask(max_tokens=20, schema=SCHEMA)

@@ -79,12 +79,7 @@ def test_over_a_server(stub: StubServer) -> None:
     assert reply.text == "A boat, clearly."
     assert reply.logprobs["yes"] > reply.logprobs["no"]
     assert reply.usage.calls == 1
-    assert [m["role"] for m in stub.requests[-1]["messages"]] == [
-        "system",
-        "user",
-        "assistant",
-        "user",
-    ]
+    assert [m["role"] for m in stub.requests[-1]["messages"]] == ["system", "user", "assistant", "user"]
 
 
 def test_a_budget_leaves_room_for_both_turns() -> None:

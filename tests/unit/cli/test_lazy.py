@@ -55,9 +55,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: guest\nVersion: 1.0\n")
     rows = "".join(f"{name} = guest.{name}\n" for name in [*FILES, "gone"])
-    (info / "entry_points.txt").write_text(
-        f"[console_scripts]\nx = y:z\n\n[mmrerank.verbs]\n{rows}"
-    )
+    (info / "entry_points.txt").write_text(f"[console_scripts]\nx = y:z\n\n[mmrerank.verbs]\n{rows}")
     return site
 
 
@@ -71,9 +69,7 @@ def run(site: Path, *arguments: str, code: int = 0) -> tuple[str, list[str]]:
     assert done.returncode == code, done.stderr
     lines = done.stderr.splitlines()
     twice = [n for n in lines if "'search' of guest.search is left out: mmrerank.cli.search" in n]
-    gone = [
-        n for n in lines if n not in twice and "cannot be used: ModuleNotFoundError: there is" in n
-    ]
+    gone = [n for n in lines if n not in twice and "cannot be used: ModuleNotFoundError: there is" in n]
     assert len(twice) == len(gone) == 1, done.stderr
     return done.stdout, [n for n in lines if n not in (*twice, *gone)]
 
@@ -81,9 +77,7 @@ def run(site: Path, *arguments: str, code: int = 0) -> tuple[str, list[str]]:
 def test_foreign_commands_are_listed_behind_ours_without_being_imported(site: Path) -> None:
     out, err = run(site, "--help")
     assert not err
-    listed = [
-        line.split(maxsplit=1) for line in out.split("Commands:\n")[1].split("\n\n")[0].splitlines()
-    ]
+    listed = [line.split(maxsplit=1) for line in out.split("Commands:\n")[1].split("\n\n")[0].splitlines()]
     names = [row[0] for row in listed]
     assert names[: len(VerbGroup.first)] == list(VerbGroup.first)
     assert names[len(VerbGroup.first) :] == sorted(names[len(VerbGroup.first) :])

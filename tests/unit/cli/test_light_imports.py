@@ -43,9 +43,7 @@ def probe(statement: str, *arguments: str, most: int = 0) -> str:
 
 
 def test_importing_the_package() -> None:
-    probe(
-        "import mmrerank; dir(mmrerank); mmrerank.__version__; assert 'typing' not in sys.modules"
-    )
+    probe("import mmrerank; dir(mmrerank); mmrerank.__version__; assert 'typing' not in sys.modules")
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])

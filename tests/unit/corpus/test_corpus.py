@@ -50,20 +50,11 @@ def test_folder_finds_images_in_the_order_of_their_ids(tmp_path: Path) -> None:
     put(tmp_path, "notes.txt", ".hidden.jpg", ".cache/x.jpg", "a/.thumbs/x.jpg", "noext", ".jpg")
     found = ids(folder.open(str(tmp_path)))
     assert found == sorted(found)
-    assert set(found) == {
-        *("b.JPG", "a/z.png", "a-b/x.webp", "a.gif", "ä/é.HEIC", "a/b/c.tiff", "d.avif"),
-    }
+    assert set(found) == {*("b.JPG", "a/z.png", "a-b/x.webp", "a.gif", "ä/é.HEIC", "a/b/c.tiff", "d.avif")}
 
 
 def test_folder_takes_names_of_any_kind(tmp_path: Path) -> None:
-    names = [
-        "new\nline.png",
-        'it\'s "quoted".png',
-        "🎉 party.png",
-        "50%25.png",
-        "a\\b.png",
-        " .png",
-    ]
+    names = ["new\nline.png", 'it\'s "quoted".png', "🎉 party.png", "50%25.png", "a\\b.png", " .png"]
     put(tmp_path, *names)
     raw = b"caf\xe9 100%.png"
     (tmp_path / os.fsdecode(raw)).write_bytes(png(9))
@@ -211,14 +202,7 @@ def test_shard_with_oddities(tmp_path: Path) -> None:
         info.size = len(png(3))
         shard.addfile(info, io.BytesIO(png(3)))
     samples = {s.id: s for s in webdataset.open(str(path)).samples()}
-    assert list(samples) == [
-        "s/a/x",
-        "s/a/x.right.png",
-        "s/t",
-        "s/bad",
-        "s/" + "long" * 60,
-        "s/a/x#2",
-    ]
+    assert list(samples) == ["s/a/x", "s/a/x.right.png", "s/t", "s/bad", "s/" + "long" * 60, "s/a/x#2"]
     assert samples["s/a/x"].metadata == {"json": [1]}
     assert "holds no image, only: txt" in samples["s/t"].error
     assert "not JSON" in samples["s/bad"].metadata["note"]
@@ -297,11 +281,7 @@ def write_vectors(tmp_path: Path, vectors: Any, lines: list[Any]) -> dict[str, P
 def test_embeddings(tmp_path: Path, dtype: str) -> None:
     put(tmp_path, "x/a.png")
     vectors = np.eye(3, 5, dtype=dtype)
-    lines = [
-        {"image": "x/./a.png", "caption": "é"},
-        {"image": "gone.jpg"},
-        {"image": "c%\udce9.jpg"},
-    ]
+    lines = [{"image": "x/./a.png", "caption": "é"}, {"image": "gone.jpg"}, {"image": "c%\udce9.jpg"}]
     corpus = open_corpus(tmp_path, kind="embeddings", **write_vectors(tmp_path, vectors, lines))
     samples = list(corpus.samples())
     assert [s.id for s in samples] == ["x/a.png", "gone.jpg", "c%25%E9.jpg"]
@@ -379,9 +359,7 @@ def test_open_corpus_says_what_it_takes(tmp_path: Path) -> None:
     put(tmp_path, "one.png")
     with pytest.raises(InputError, match=r"no folder '.*nowhere'"):
         open_corpus(tmp_path / "nowhere")
-    with pytest.raises(
-        InputError, match=r"is a file; give a folder, tar shards \(such as '.*\{000"
-    ):
+    with pytest.raises(InputError, match=r"is a file; give a folder, tar shards \(such as '.*\{000"):
         open_corpus(tmp_path / "one.png")
     with pytest.raises(UsageError, match=r"there is no corpus 'folders'.*'folder'"):
         open_corpus(tmp_path, kind="folders")

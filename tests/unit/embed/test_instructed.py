@@ -47,13 +47,7 @@ def embedders(tiny_qwen: Callable[[str], Path], tiny_llava: Path) -> Callable[[s
     return get
 
 
-ALL = (
-    "qwen3_vl:qwen3_vl",
-    "unime:v1:qwen2_vl",
-    "unime:v2:qwen2_vl",
-    "unime:v1:llava",
-    "unime:v2:llava",
-)
+ALL = ("qwen3_vl:qwen3_vl", "unime:v1:qwen2_vl", "unime:v2:qwen2_vl", "unime:v1:llava", "unime:v2:llava")
 
 
 def written_out(folder: Path, text: str, image: PIL.Image.Image | None = None) -> np.ndarray:
@@ -117,11 +111,7 @@ def test_vectors_are_those_of_the_computation_written_out(
         shown = shown.resize((96, 96))  # to multiples of its 32 pixels, below
         image = _png(shown)
         asked = QUERIES[kind](image)
-    found = (
-        embedder.embed_images([decode(image)])
-        if kind == "document"
-        else embedder.embed_queries([asked])
-    )
+    found = embedder.embed_images([decode(image)]) if kind == "document" else embedder.embed_queries([asked])
     assert found[0] == pytest.approx(written_out(folder, prompt, shown), abs=1e-5)
 
 
@@ -144,9 +134,7 @@ def test_it_meets_the_port_and_a_batch_gives_what_single_images_give(
     together = embedder.embed_images(images)
     assert together.dtype == np.float32
     assert np.linalg.norm(together, axis=1) == pytest.approx(np.ones(5), abs=1e-6)
-    assert together == pytest.approx(
-        np.concatenate([embedder.embed_images([i]) for i in images]), abs=1e-5
-    )
+    assert together == pytest.approx(np.concatenate([embedder.embed_images([i]) for i in images]), abs=1e-5)
     queries = [
         Query(text="a red dog"),
         Query(text="a dog and a very long story about it", images=(picture(80, 80),)),

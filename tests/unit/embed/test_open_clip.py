@@ -197,10 +197,7 @@ def test_loading_prints_nothing_and_leaves_logging_alone(
         (lambda f: (f / "open_clip_config.json").write_text('{"model_cfg": {}}'), "embed_dim"),
         (lambda f: (f / "open_clip_config.json").write_text("[]"), "cannot be used"),
         (lambda f: (f / "open_clip_model.safetensors").unlink(), "holds no weights"),
-        (
-            lambda f: (f / "open_clip_model.safetensors").write_bytes(b"12345678x"),
-            "cannot be loaded",
-        ),
+        (lambda f: (f / "open_clip_model.safetensors").write_bytes(b"12345678x"), "cannot be loaded"),
     ],
 )
 def test_a_broken_folder_is_refused(tmp_path: Path, damage: Any, says: str) -> None:
@@ -246,9 +243,7 @@ def test_a_wrong_name_says_what_there_is(spec: str, says: str) -> None:
         open_embedder(spec)
 
 
-def test_an_unreachable_hub_names_the_way_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_an_unreachable_hub_names_the_way_out(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -271,9 +266,7 @@ def test_weights_trained_with_quickgelu_get_it(
         asked.update(options)
         raise RuntimeError("far enough")
 
-    monkeypatch.setattr(
-        "open_clip.pretrained.download_pretrained", lambda facts: str(tmp_path / "weights")
-    )
+    monkeypatch.setattr("open_clip.pretrained.download_pretrained", lambda facts: str(tmp_path / "weights"))
     monkeypatch.setattr("open_clip.factory.create_model", create)
     with pytest.raises(ModelError, match="far enough"):
         open_embedder(f"open_clip:{name}")

@@ -56,11 +56,7 @@ def images(change: Change) -> Change:
 
 
 CIRR, SPLIT = "captions/cap.rc2.val.json", "image_splits/split.rc2.val.json"
-DRESS, CIRCO, SAID = (
-    "captions/cap.dress.val.json",
-    "annotations/val.json",
-    "VisDial_v1.0_queries_val.json",
-)
+DRESS, CIRCO, SAID = ("captions/cap.dress.val.json", "annotations/val.json", "VisDial_v1.0_queries_val.json")
 JSON = [
     ("cirr", CIRR, drop(3, "target_hard"), "3 (from 0), column 'target_hard'"),
     ("cirr", CIRR, drop(3, "img_set"), "3 (from 0), column 'img_set'"),
@@ -115,9 +111,7 @@ def test_a_gallery_that_names_an_image_twice(tmp_path: Path) -> None:
     MAKERS["cirr"](tmp_path)
     text = (tmp_path / SPLIT).read_text()
     (tmp_path / SPLIT).write_text(text.replace("{", '{"dev-0-0-img0": "./dev/x.png", ', 1))
-    with pytest.raises(
-        InputError, match=r"split\.rc2\.val\.json: the key 'dev-0-0-img0' occurs twice"
-    ):
+    with pytest.raises(InputError, match=r"split\.rc2\.val\.json: the key 'dev-0-0-img0' occurs twice"):
         load_task("cirr", tmp_path)
     MAKERS["visdial"](tmp_path)
     space = tmp_path / "ChatIR_Protocol/Search_Space_val_50k.json"
@@ -135,9 +129,7 @@ def test_circo_knows_the_gallery_where_it_is_given(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / CIRCO).read_text())
     rows[2]["gt_img_ids"].append(777)
     dump(tmp_path / CIRCO, rows)
-    with pytest.raises(
-        InputError, match=r"row 2 \(from 0\), column 'gt_img_ids': there is no image 777"
-    ):
+    with pytest.raises(InputError, match=r"row 2 \(from 0\), column 'gt_img_ids': there is no image 777"):
         load_task("circo", tmp_path)
 
 
@@ -160,9 +152,7 @@ TABLES = [
 
 
 @pytest.mark.parametrize(("name", "file", "cell", "says"), TABLES)
-def test_tables(
-    name: str, file: str, cell: tuple[int, int, str], says: str, tmp_path: Path
-) -> None:
+def test_tables(name: str, file: str, cell: tuple[int, int, str], says: str, tmp_path: Path) -> None:
     from benchmark_samples import caption_table, inquire
 
     (caption_table if name == "flickr30k" else inquire)(tmp_path)
@@ -219,18 +209,12 @@ def test_rows_of_the_rerank_task(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (
-            {"label": "elsewhere"},
-            "4 (from 0), column 'label': 'elsewhere' is not among the candidates",
-        ),
+        ({"label": "elsewhere"}, "4 (from 0), column 'label': 'elsewhere' is not among the candidates"),
         ({"label": []}, "4 (from 0), column 'label'"),
         ({"label": None}, "4 (from 0), column 'label'"),
         ({"prediction": None}, "4 (from 0), column 'prediction'"),
         ({"prediction": [1, 2]}, "4 (from 0), column 'prediction': must hold candidate keys"),
-        (
-            {"rel_scores": [1, 2, 3]},
-            "4 (from 0), column 'rel_scores': has 3 grades for 1 labels",
-        ),
+        ({"rel_scores": [1, 2, 3]}, "4 (from 0), column 'rel_scores': has 3 grades for 1 labels"),
     ],
 )
 def test_predictions(change: dict[str, Any], says: str, tmp_path: Path) -> None:
@@ -253,17 +237,11 @@ def test_predictions(change: dict[str, Any], says: str, tmp_path: Path) -> None:
         ({"id": None}, "2 (from 0), column 'id'"),
         ({"id": "q 1"}, "2 (from 0), column 'id': query id 'q 1' occurs again, first in row 1"),
         ({"relevant": ["pictures/99.jpg"]}, "2 (from 0), column 'relevant': there is no image"),
-        (
-            {"relevant": {"pictures/1.jpg": -1}},
-            "2 (from 0), column 'relevant': a grade is a whole",
-        ),
+        ({"relevant": {"pictures/1.jpg": -1}}, "2 (from 0), column 'relevant': a grade is a whole"),
         ({"relevant": []}, "2 (from 0), column 'relevant': no image is right"),
         ({"relevant": None}, "2 (from 0), column 'relevant'"),
         ({"text": " "}, "2 (from 0), column 'text'"),
-        (
-            {"candidates": ["pictures/1.jpg"]},
-            "2 (from 0), column 'relevant': there is no image",
-        ),
+        ({"candidates": ["pictures/1.jpg"]}, "2 (from 0), column 'relevant': there is no image"),
     ],
 )
 def test_own_folders(change: dict[str, Any], says: str, tmp_path: Path) -> None:
@@ -294,9 +272,7 @@ def test_blank_cells_are_no_values(tmp_path: Path) -> None:
     assert (task.lists, task.categories) == ({"b": ["1.jpg", "3.jpg"]}, {"b": "sea"})
 
 
-@pytest.mark.parametrize(
-    "name", ["cirr", "circo", "fashioniq", "visdial", "mscoco", "inquire-fullrank"]
-)
+@pytest.mark.parametrize("name", ["cirr", "circo", "fashioniq", "visdial", "mscoco", "inquire-fullrank"])
 def test_files_may_be_compressed(name: str, tmp_path: Path) -> None:
     sample = MAKERS[name](tmp_path)
     want = load_task(name, tmp_path, split=sample.split)
@@ -307,9 +283,7 @@ def test_files_may_be_compressed(name: str, tmp_path: Path) -> None:
     assert (got.queries, got.qrels) == (want.queries, want.qrels)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[", "{}", "[1]", "null", "[[]]", '"x"', "\udcff", "[" * 100_000]
-)
+@pytest.mark.parametrize("text", ["", "[", "{}", "[1]", "null", "[[]]", '"x"', "\udcff", "[" * 100_000])
 @pytest.mark.parametrize(
     ("name", "file"), [("cirr", CIRR), ("circo", CIRCO), ("mscoco", "dataset_coco.json")]
 )

@@ -40,9 +40,7 @@ def test_every_benchmark_scores_a_run_and_counts_what_is_missing(name: str, tmp_
         assert measured.tie_rule
         assert measured.lower_is_better or 0 <= measured.value <= 1
     lost = list(sample.lists)[::3]
-    part = trec(
-        tmp_path / "part.trec", {q: ids for q, ids in sample.lists.items() if q not in lost}
-    )
+    part = trec(tmp_path / "part.trec", {q: ids for q, ids in sample.lists.items() if q not in lost})
     body = score_files(name, sample.data, [part], split=sample.split).to_dict()
     assert body["queries"] == {
         "expected": len(sample.right),
@@ -109,20 +107,14 @@ def test_candidates_of_some_queries_are_not_the_gallery(tmp_path: Path) -> None:
     rows = [{"id": "a", "text": "x", "relevant": ["1.jpg"], "candidates": ["1.jpg", "2.jpg"]},
             {"id": "b", "text": "y", "relevant": ["7.jpg"]}]  # fmt: skip
     (tmp_path / "queries.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    scores = score_files(
-        "folder", tmp_path, [trec(tmp_path / "r.trec", {"b": ["8.jpg", "7.jpg", "9.jpg"]})]
-    )
+    scores = score_files("folder", tmp_path, [trec(tmp_path / "r.trec", {"b": ["8.jpg", "7.jpg", "9.jpg"]})])
     assert figures(scores)["RR"] == 0.25
     assert not scores.warnings
 
 
 def test_a_folder_is_searched_as_deep_as_its_metrics_look(tmp_path: Path) -> None:
     sample = folder(tmp_path)
-    for metrics, depth in (
-        ("nDCG@10,R@200,P(rel=2)@5", 200),
-        ("AP,R@5", 1000),
-        ("nDCG,P@2000", 2000),
-    ):
+    for metrics, depth in (("nDCG@10,R@200,P(rel=2)@5", 200), ("AP,R@5", 1000), ("nDCG,P@2000", 2000)):
         assert load_task("folder", tmp_path, options={"metrics": metrics}).depth == depth
     cut = trec(tmp_path / "r.trec", {q: ids[:3] for q, ids in sample.lists.items()})
     told = score_files("folder", tmp_path, [cut], options={"metrics": "AP,R@5"}).warnings

@@ -152,9 +152,7 @@ def test_fashioniq_has_two_galleries(tmp_path: Path) -> None:
     for category in ("dress", "shirt", "toptee"):
         rows = json.loads((tmp_path / f"captions/cap.{category}.val.json").read_text())
         used[category] = {r[c] for r in rows for c in ("candidate", "target")}
-    union = {
-        q: [i for i in ids if i in used[q.partition("/")[0]]] for q, ids in sample.lists.items()
-    }
+    union = {q: [i for i in ids if i in used[q.partition("/")[0]]] for q, ids in sample.lists.items()}
     for gallery, lists in (("original", sample.lists), ("union", union)):
         found = figures(score_files("fashioniq", tmp_path, [run], options={"gallery": gallery}))
         for k in (10, 50):
@@ -209,9 +207,7 @@ def test_the_rounds_of_a_dialogue_are_one_proof(tmp_path: Path) -> None:
     lost = {q: ids for q, ids in best.items() if not q.startswith("0/") or q > "0/4"}
     part = score_files("visdial", tmp_path, [trec(tmp_path / "part.trec", lost)])
     measured = part.metrics["R@10"]
-    assert measured.value == pytest.approx(
-        mean([figures(part)[f"R@10.round{n}"] for n in range(11)])
-    )
+    assert measured.value == pytest.approx(mean([figures(part)[f"R@10.round{n}"] for n in range(11)]))
     assert measured.values["0"] == pytest.approx(len([q for q in lost if q.startswith("0/")]) / 11)
 
 
@@ -276,9 +272,7 @@ def test_strange_garments_are_wrong_answers_and_other_categories_none(tmp_path: 
     sample = fashioniq(tmp_path)
     want = figures(score_files("fashioniq", tmp_path, [trec(tmp_path / "r.trec", sample.lists)]))
     shirts = sample.lists["shirt/0"][:60]
-    mixed = {
-        q: [*shirts, *ids] if q.startswith("dress") else ids for q, ids in sample.lists.items()
-    }
+    mixed = {q: [*shirts, *ids] if q.startswith("dress") else ids for q, ids in sample.lists.items()}
     assert figures(score_files("fashioniq", tmp_path, [trec(tmp_path / "m.trec", mixed)])) == want
     odd = {q: [*(f"x{n}" for n in range(60)), *ids] for q, ids in sample.lists.items()}
     scores = score_files("fashioniq", tmp_path, [trec(tmp_path / "o.trec", odd)])

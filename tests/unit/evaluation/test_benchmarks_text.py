@@ -10,16 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmark_samples import (
-    figures,
-    inquire,
-    inquire_rows,
-    karpathy,
-    mean,
-    mmeb,
-    recall,
-    trec,
-)
+from benchmark_samples import figures, inquire, inquire_rows, karpathy, mean, mmeb, recall, trec
 
 from mmrerank.errors import InputError
 from mmrerank.evaluation.tasks import load_task, read_answer, score_files
@@ -117,9 +108,7 @@ def test_captions_and_their_counts(tmp_path: Path) -> None:
     first = score_files("mscoco", tmp_path, [run], options={"captions": "first5"})
     assert first.expected == 50
     merged = load_task("mscoco", tmp_path, options={"captions": "merged"})
-    assert (
-        len(merged.queries) == 50
-    )  # two pictures share a caption: one query with two right answers
+    assert len(merged.queries) == 50  # two pictures share a caption: one query with two right answers
     assert max(len(r) for r in merged.qrels.values()) == 2
 
 
@@ -162,17 +151,12 @@ def test_mmeb_predictions_are_scored_as_they_lie(tmp_path: Path) -> None:
     sets = ("ImageNet-1K", "RefCOCO-Matching", "VisDial")
     assert found["Hit@1"] == pytest.approx(mean([each[f"{s}.Hit@1"] for s in sets]))
     assert found["GRD.Hit@1"] == each["RefCOCO-Matching.Hit@1"]
-    assert found["IND.Hit@1"] == pytest.approx(
-        mean([each["ImageNet-1K.Hit@1"], each["VisDial.Hit@1"]])
-    )
+    assert found["IND.Hit@1"] == pytest.approx(mean([each["ImageNet-1K.Hit@1"], each["VisDial.Hit@1"]]))
     # the positive that is listed twice counts once: with one right answer AP is the reciprocal rank
     assert found["RefCOCO-Matching.mAP@10"] == pytest.approx(found["RefCOCO-Matching.MRR@10"])
     assert any("3 of MMEB's 36 data sets" in w for w in scores.warnings)
     assert any("3 lists have a candidate twice" in w for w in scores.warnings)
-    assert (
-        figures(score_files("mmeb", tmp_path, files[:1]))["ImageNet-1K.Hit@1"]
-        == each["ImageNet-1K.Hit@1"]
-    )
+    assert figures(score_files("mmeb", tmp_path, files[:1]))["ImageNet-1K.Hit@1"] == each["ImageNet-1K.Hit@1"]
     assert len(sample.lists) == 60
 
 
@@ -181,9 +165,7 @@ def test_mmeb_constant_scores_win_nothing(tmp_path: Path) -> None:
     lines = []
     for query, right in sample.right.items():
         rest = [i for i in sample.lists[query] if i not in right]
-        for n, candidate in enumerate(
-            [*right, *rest], start=1
-        ):  # the positive first, as in the files
+        for n, candidate in enumerate([*right, *rest], start=1):  # the positive first, as in the files
             key = candidate.replace(" ", "%20")
             lines.append(f"{query} Q0 {key} {n} 0.5 constant\n")
     (tmp_path / "run.trec").write_text("".join(lines))
@@ -253,9 +235,7 @@ def test_queries_that_share_a_text_stay_apart(tmp_path: Path) -> None:
 
 def test_inquire_paths_may_lead_from_anywhere(tmp_path: Path) -> None:
     sample = inquire(tmp_path)
-    want = figures(
-        score_files("inquire-fullrank", tmp_path, [trec(tmp_path / "r.trec", sample.lists)])
-    )
+    want = figures(score_files("inquire-fullrank", tmp_path, [trec(tmp_path / "r.trec", sample.lists)]))
     far = {
         q: [f"data/inat/train/{int(i):05d}_Animalia_x/{int(i):08x}-aa.jpg" for i in ids]
         for q, ids in sample.lists.items()
@@ -272,6 +252,4 @@ def test_a_reranker_is_given_tied_candidates_without_their_labels(tmp_path: Path
         lines += [f"{query} Q0 {i.replace(' ', '%20')} {n} 0.5 x\n" for n, i in enumerate(ids, 1)]
     (tmp_path / "run.trec").write_text("".join(lines))
     answer = read_answer(load_task("mmeb", sample.data), tmp_path / "run.trec")
-    assert all(
-        answer.rows[q].ids[0] in right for q, right in sample.right.items()
-    )  # as in the file
+    assert all(answer.rows[q].ids[0] in right for q, right in sample.right.items())  # as in the file

@@ -39,9 +39,7 @@ def table(path: Path, rows: Sequence[Any]) -> Path:
 
 
 @pytest.mark.parametrize(("name", "ending"), [("fashioniq", ".jpg"), ("mrb", "")])
-def test_candidates_without_words_are_embedded_as_pictures(
-    name: str, ending: str, tmp_path: Path
-) -> None:
+def test_candidates_without_words_are_embedded_as_pictures(name: str, ending: str, tmp_path: Path) -> None:
     MAKERS[name](tmp_path / "data")
     task = load_task(name, tmp_path / "data")
     keys = list(dict.fromkeys(i for own in task.lists.values() for i in own))

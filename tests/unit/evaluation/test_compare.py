@@ -56,11 +56,7 @@ def test_exact_p_is_scipys_and_that_of_every_sign_pattern(values: list[float]) -
     p = randomisation(values)
     if any(values):
         told = stats.permutation_test(
-            (np.asarray(values),),
-            np.sum,
-            permutation_type="samples",
-            n_resamples=2**9,
-            vectorized=True,
+            (np.asarray(values),), np.sum, permutation_type="samples", n_resamples=2**9, vectorized=True
         )
         assert p == pytest.approx(told.pvalue)
     seen = abs(sum(values)) - 1e-9
@@ -205,9 +201,7 @@ def test_two_runs_that_do_not_differ_are_called_so() -> None:
 
 @settings(max_examples=25)
 @given(st.lists(st.tuples(FINITE, FINITE), min_size=2, max_size=25), st.randoms())
-def test_order_of_queries_and_sides_change_nothing(
-    rows: list[tuple[float, float]], random: object
-) -> None:
+def test_order_of_queries_and_sides_change_nothing(rows: list[tuple[float, float]], random: object) -> None:
     names = [f"q{n}" for n in range(len(rows))]
     left = {q: a for q, (a, _) in zip(names, rows, strict=True)}
     right = {q: b for q, (_, b) in zip(names, rows, strict=True)}
@@ -231,12 +225,7 @@ def test_lower_is_better_turns_the_verdict() -> None:
 
     def rank(values: dict[str, float]) -> Scores:
         one = Measured(
-            name="MR",
-            values=values,
-            expected=list(ranks),
-            tie_rule="",
-            absent=100.0,
-            lower_is_better=True,
+            name="MR", values=values, expected=list(ranks), tie_rule="", absent=100.0, lower_is_better=True
         )
         return Scores(metrics={"MR": one}, expected=40)
 
@@ -306,12 +295,7 @@ def test_all_pairs_groups_and_plain_data() -> None:
     assert result.groupings == ("kind", "seen")
     assert result.challengers == ("a", "c")
     told = {(g.grouping, g.name): g.queries for g in result.groups}
-    assert told == {
-        ("kind", "count"): 10,
-        ("kind", "place"): 10,
-        ("seen", "seen"): 6,
-        ("seen", "novel"): 18,
-    }
+    assert told == {("kind", "count"): 10, ("kind", "place"): 10, ("seen", "seen"): 6, ("seen", "novel"): 18}
     assert next(g.name for g in result.groups if g.grouping == "seen") == "seen"
     for group in result.groups:
         values = result.value(group.metric, group.run).by_query

@@ -81,10 +81,7 @@ def hostile() -> Comparison:
     return world(EVIL, f"2{EVIL}")
 
 
-USAGE = {
-    "none": Usage(),
-    "cotrr": Usage(calls=880, input_tokens=90_000, output_tokens=8_000, seconds=70.5),
-}
+USAGE = {"none": Usage(), "cotrr": Usage(calls=880, input_tokens=90_000, output_tokens=8_000, seconds=70.5)}
 
 
 # --- tables ----------------------------------------------------------------------------------------------
@@ -122,9 +119,7 @@ def test_groups_and_cost_as_tables(three: Comparison) -> None:
 def test_csv_comes_back_unrounded(three: Comparison) -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(long_table(three)))))
     plain = [r for r in rows if not r["grouping"]]
-    assert [(r["metric"], r["run"]) for r in plain] == [
-        (m, r) for m in ("nDCG@10", "MR") for r in three.runs
-    ]
+    assert [(r["metric"], r["run"]) for r in plain] == [(m, r) for m in ("nDCG@10", "MR") for r in three.runs]
     for row in plain:
         one = three.value(row["metric"], row["run"])
         assert float(row["value"]) == one.value
@@ -224,9 +219,7 @@ def test_the_front_is_what_no_other_beats(points: list[tuple[int, int]]) -> None
     assert front == set(points) - beaten
 
 
-def test_without_matplotlib_the_command_is_told(
-    three: Comparison, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_matplotlib_the_command_is_told(three: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"pip install \"mmrerank\[eval\]\""):
         pictures.differences(three)
@@ -266,10 +259,7 @@ def evidence(tmp_path: Path, picture: Callable[..., Image], hostile: Comparison)
         labels=dict.fromkeys(QUERIES, (EVIL,)),
         references={q: [tmp_path / "0.png", tmp_path / "no.png"] for q in QUERIES},
         rankings={run: dict.fromkeys(QUERIES, ids) for run in hostile.runs},
-        qrels={
-            q: {"sub/1.png": 2, "0": 0, "y": -1} if n % 2 else {"far": 1}
-            for n, q in enumerate(QUERIES)
-        },
+        qrels={q: {"sub/1.png": 2, "0": 0, "y": -1} if n % 2 else {"far": 1} for n, q in enumerate(QUERIES)},
         images=tmp_path,
     )
 
@@ -294,12 +284,7 @@ class Balanced(HTMLParser):
 def test_nothing_anybody_says_becomes_markup(hostile: Comparison, evidence: Evidence) -> None:
     usage = {hostile.runs[1]: Usage(calls=40, seconds=3)}
     whole = page(
-        hostile,
-        evidence=evidence,
-        usage=usage,
-        pictures=pictures.draw(hostile, usage),
-        title=EVIL,
-        worst=2,
+        hostile, evidence=evidence, usage=usage, pictures=pictures.draw(hostile, usage), title=EVIL, worst=2
     )
     assert "<script" not in whole
     assert whole.count("&lt;script&gt;") > 20
@@ -310,24 +295,15 @@ def test_nothing_anybody_says_becomes_markup(hostile: Comparison, evidence: Evid
     assert parser.tags.count("article") == 4
     # nothing is fetched: every source is in the page
     sources = re.findall(r'(?:src|href)="([^"]*)"', whole)
-    assert all(
-        s.startswith(("data:image/jpeg;base64,", "data:image/svg+xml;base64,")) for s in sources
-    )
+    assert all(s.startswith(("data:image/jpeg;base64,", "data:image/svg+xml;base64,")) for s in sources)
     assert "url(" not in whole
     assert "@import" not in whole
     assert whole == page(
-        hostile,
-        evidence=evidence,
-        usage=usage,
-        pictures=pictures.draw(hostile, usage),
-        title=EVIL,
-        worst=2,
+        hostile, evidence=evidence, usage=usage, pictures=pictures.draw(hostile, usage), title=EVIL, worst=2
     )
 
 
-def test_failures_show_images_and_what_was_looked_for(
-    hostile: Comparison, evidence: Evidence
-) -> None:
+def test_failures_show_images_and_what_was_looked_for(hostile: Comparison, evidence: Evidence) -> None:
     whole = page(hostile, evidence=evidence, worst=3)
     cards = whole.split("<article>")[1:]
     assert len(cards) == 6
@@ -365,8 +341,7 @@ def test_a_page_needs_nothing_but_the_comparison(three: Comparison, tmp_path: Pa
 
 def test_answers_that_lack_are_told(three: Comparison) -> None:
     known = Evidence(
-        rankings={"none": {}, "list_wise": {"q00": ["a"], "q01": ["b"]}},
-        qrels={"q00": {"b": 1}, "q01": {}},
+        rankings={"none": {}, "list_wise": {"q00": ["a"], "q01": ["b"]}}, qrels={"q00": {"b": 1}, "q01": {}}
     )
     whole = page(three, evidence=known, worst=2)
     assert "no answer" in whole

@@ -118,9 +118,7 @@ def test_methods_side_by_side_on_any_benchmark(tmp_path: Path) -> None:
     body = found.to_dict()
     assert list(body["methods"]) == ["none", *methods]
     row = body["methods"]["pointwise"]
-    assert row["gain"]["RR"]["value"] == pytest.approx(
-        row["RR"] - body["methods"]["none"]["RR"], abs=2e-4
-    )
+    assert row["gain"]["RR"]["value"] == pytest.approx(row["RR"] - body["methods"]["none"]["RR"], abs=2e-4)
     low, high = row["ci"]["nDCG@10"]
     assert low <= row["nDCG@10"] <= high <= body["ceiling"]["nDCG@10"] + 1
     assert row["usage"]["calls"] == 3 * body["queries"]
@@ -137,9 +135,7 @@ def test_methods_side_by_side_on_any_benchmark(tmp_path: Path) -> None:
     values = {n: m["value"] for n, m in alone["metrics"].items()}
     row = body["methods"]["pointwise(alpha=0.5)"]
     assert {n: round(v, 4) for n, v in values.items()} == {n: row[n] for n in values}
-    assert alone["first_stage"]["metrics"]["RR"] == pytest.approx(
-        body["methods"]["none"]["RR"], abs=1e-4
-    )
+    assert alone["first_stage"]["metrics"]["RR"] == pytest.approx(body["methods"]["none"]["RR"], abs=1e-4)
 
 
 def untimed(body: dict[str, Any]) -> dict[str, Any]:
@@ -151,16 +147,12 @@ def untimed(body: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_forecast_and_what_is_missing(tmp_path: Path) -> None:
     _, options, _ = reranked(tmp_path)
-    found = mmrerank.evaluate(
-        "folder", methods=["pointwise"], forecast=0, runs=tmp_path / "o", **options
-    )
+    found = mmrerank.evaluate("folder", methods=["pointwise"], forecast=0, runs=tmp_path / "o", **options)
     assert list(found.forecast) == ["none", "pointwise"]
     assert found.forecast["pointwise"].calls == 3 * len(found.task.queries)
     assert "queries left" in str(found)
     with pytest.raises(ModelError, match="--chat"):
-        mmrerank.evaluate(
-            "folder", methods=["pointwise"], runs=tmp_path / "p", **{**options, "chat": ""}
-        )
+        mmrerank.evaluate("folder", methods=["pointwise"], runs=tmp_path / "p", **{**options, "chat": ""})
     with pytest.raises(UsageError, match="--data DIR is needed"):
         mmrerank.evaluate("cirr")
     with pytest.raises(UsageError, match="Did you mean 'cirr'"):
@@ -195,9 +187,7 @@ def test_scoring_imports_no_model_code(call: str, tmp_path: Path) -> None:
     assert done.stdout == "[]\n", done.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments", [["eval"], ["eval", "cirr"], ["eval", "demo"], ["score"], ["compare"]]
-)
+@pytest.mark.parametrize("arguments", [["eval"], ["eval", "cirr"], ["eval", "demo"], ["score"], ["compare"]])
 def test_help_imports_neither_numpy_nor_yaml_nor_a_benchmark(arguments: list[str]) -> None:
     code = (
         f"import sys; sys.argv = ['mmrerank', *{arguments}, '--help']\n"
@@ -217,9 +207,7 @@ def test_options_of_a_benchmark_are_flags(tmp_path: Path) -> None:
     found = {o.name: o for o in own_options("demo")}
     assert list(found) == ["seed", "scenes", "queries"]
     assert found["scenes"].about == "How many pictures are drawn (default: 2000)."
-    assert [(o.name, o.form) for o in own_options("flickr30k")] == [
-        ("captions", "all|first5|merged")
-    ]
+    assert [(o.name, o.form) for o in own_options("flickr30k")] == [("captions", "all|first5|merged")]
     sample = MAKERS["fashioniq"](tmp_path / "data")
     where = ["eval", "fashioniq", "--data", sample.data, "--split", sample.split]
     run = trec(tmp_path / "r.trec", sample.lists)

@@ -59,9 +59,7 @@ def indexed(tmp_path: Path, names: Sequence[str]) -> tuple[ImageIndex, Path]:
     return ImageIndex.open(tmp_path / "index"), pictures
 
 
-def by_hand(
-    index: ImageIndex, task: Task, pictures: Path, query: str, names: dict[str, str]
-) -> list[str]:
+def by_hand(index: ImageIndex, task: Task, pictures: Path, query: str, names: dict[str, str]) -> list[str]:
     """The gallery by inner product, best first."""
     vector = WordEmbedder().embed_queries([query_of(task, query, pictures)])[0]
     documents = list(task.lists.get(query) or task.gallery or ())
@@ -114,20 +112,11 @@ def test_pictures_are_not_looked_for_outside_their_folder(tmp_path: Path) -> Non
 
 def test_images_are_matched_by_how_their_paths_end() -> None:
     task = Task(
-        benchmark="folder",
-        split="all",
-        queries={},
-        qrels={},
-        files={"x": "dev/x.png", "7": "000007.jpg"},
+        benchmark="folder", split="all", queries={}, qrels={}, files={"x": "dev/x.png", "7": "000007.jpg"}
     )
     ids = ["a/dev/x.png", "b/dev2/x.png", "coco/000007.jpg", "one/y.jpg", "two/y.jpg", "z.jpeg"]
     found = matched(task, ["x", "7", "y", "one/y.jpg", "z", "nobody"], ids)
-    assert found == {
-        "x": "a/dev/x.png",
-        "7": "coco/000007.jpg",
-        "one/y.jpg": "one/y.jpg",
-        "z": "z.jpeg",
-    }
+    assert found == {"x": "a/dev/x.png", "7": "coco/000007.jpg", "one/y.jpg": "one/y.jpg", "z": "z.jpeg"}
 
 
 @pytest.mark.parametrize("gallery", ["original", "union"])
@@ -161,9 +150,7 @@ def test_without_a_gallery_the_whole_index_is_searched(tmp_path: Path) -> None:
         assert [found.names[r.id] for r in rows] == want
 
 
-def test_published_shards_are_searched_as_they_lie(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_published_shards_are_searched_as_they_lie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import pyarrow
     import pyarrow.parquet as parquet
 
@@ -190,9 +177,7 @@ def test_published_shards_are_searched_as_they_lie(
         assert list(ranked.scores) == pytest.approx(sorted(scores, reverse=True)[:9], abs=1e-6)
     with pytest.raises(MismatchError, match="the queries' vectors have width 11"):
         shards.nearest_in_shards(tmp_path, queries[:, :11], 9)
-    parquet.write_table(
-        pyarrow.table({"image_path": ["a"]}), tmp_path / "metadata/metadata_0001.parquet"
-    )
+    parquet.write_table(pyarrow.table({"image_path": ["a"]}), tmp_path / "metadata/metadata_0001.parquet")
     with pytest.raises(InputError, match=r"has 7 rows, and .*metadata_0001\.parquet 1"):
         shards.nearest_in_shards(tmp_path, queries, 9)
     (tmp_path / "metadata/metadata_0001.parquet").unlink()
@@ -245,9 +230,7 @@ def test_candidates_of_a_query_are_ranked_by_themselves(mmeb_rows: Path) -> None
 
 
 @pytest.mark.parametrize("name", ["folder", "cirr"])
-def test_a_reranker_that_knows_reaches_the_ceiling_and_is_asked_once(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_reranker_that_knows_reaches_the_ceiling_and_is_asked_once(name: str, tmp_path: Path) -> None:
     sample = MAKERS[name](tmp_path / "data")
     task = load_task(name, tmp_path / "data")
     documents = list(task.gallery or ())

@@ -17,11 +17,7 @@ from mmrerank.evaluation.experiment.journal import differences, opened
 
 WORK = {"method": "m", "seed": 3, "options": {"top": 4, "deep": True}, "chat": {"digest": None}}
 FIRST = {"a": {"order": ["1", "2"], "seconds": 0.1 + 0.2}}
-SECOND: Mapping[str, Any] = {
-    "b": {"order": ["\u0085é"]},
-    "c\n": {"order": []},
-    "\udcff": {"n": 1e-300},
-}
+SECOND: Mapping[str, Any] = {"b": {"order": ["\u0085é"]}, "c\n": {"order": []}, "\udcff": {"n": 1e-300}}
 
 
 def write(path: Path, *additions: Mapping[str, Any], **options: Any) -> bytes:
@@ -69,9 +65,7 @@ def test_cut_off_at_any_byte(tmp_path: Path) -> None:
         if end >= before:
             assert path.read_bytes() == whole[:before]
             assert write(path, SECOND) == whole
-    path.write_bytes(
-        whole[:before] + b"\0" * 999
-    )  # what a power cut leaves of blocks never written
+    path.write_bytes(whole[:before] + b"\0" * 999)  # what a power cut leaves of blocks never written
     assert write(path, SECOND) == whole
     path.write_bytes(whole[: before + 20] + b"\0\n")
     assert write(path, SECOND) == whole
@@ -113,13 +107,7 @@ def test_damage_in_the_middle_and_foreign_files_are_errors(tmp_path: Path) -> No
     path.write_bytes(b"\n".join([lines[0], lines[1][:-3], *lines[2:]]))
     with pytest.raises(InputError, match="line 2 is damaged"):
         read(path)
-    for other in (
-        b"no journal",
-        b'{"a": 1}\n',
-        b"[]\n",
-        b'{"journal": 99, "work": {}}\n',
-        b"\xff\n",
-    ):
+    for other in (b"no journal", b'{"a": 1}\n', b"[]\n", b'{"journal": 99, "work": {}}\n', b"\xff\n"):
         path.write_bytes(other)
         with pytest.raises(InputError, match="is not a journal"):
             read(path)
@@ -140,10 +128,7 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
         for fresh in (False, True):
-            with (
-                pytest.raises(InputError, match="another process"),
-                opened(path, {}, fresh=fresh),
-            ):
+            with pytest.raises(InputError, match="another process"), opened(path, {}, fresh=fresh):
                 pass
         other.kill()
     with opened(path, {}) as journal:  # the system let go of the dead one's lock
@@ -177,10 +162,7 @@ with opened(path, {"w": 1}) as journal:
 def test_a_full_disk_costs_only_what_did_not_fit(tmp_path: Path, room: int) -> None:
     path = tmp_path / "m.journal.jsonl"
     done = subprocess.run(
-        [sys.executable, "-c", FULL, str(path), str(room)],
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, "-c", FULL, str(path), str(room)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "cannot be written: File too large" in done.stdout

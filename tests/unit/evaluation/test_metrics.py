@@ -38,11 +38,7 @@ def a_run(seed: int, *, ties: bool = True, queries: int = 40) -> tuple[Rows, Qre
         qrels[f"q{n}"] = judged
         if n % 5 == 0:
             continue
-        scores = (
-            rng.integers(-3, 4, length).astype(float) / 2
-            if ties
-            else rng.permutation(length) / 64 - 0.3
-        )
+        scores = rng.integers(-3, 4, length).astype(float) / 2 if ties else rng.permutation(length) / 64 - 0.3
         rows[f"q{n}"] = list(zip(docs[:length], map(float, scores), strict=True))
     return rows, qrels
 
@@ -132,9 +128,7 @@ def sklearn_ndcg(y_true: list[int], y_score: list[float], positives: int) -> flo
     lowest = min(y_score) - 1  # INQUIRE has -100, which our scores need not respect
     if len(y_true) + unlisted < 2:
         return float(sum(y_true))  # scikit-learn refuses a single document
-    return float(
-        ndcg_score([y_true + [1] * unlisted], [y_score + [lowest] * unlisted], k=len(y_true))
-    )
+    return float(ndcg_score([y_true + [1] * unlisted], [y_score + [lowest] * unlisted], k=len(y_true)))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -180,9 +174,7 @@ def by_hand(name: str, docs: list[str], judged: dict[str, int], k: int) -> float
         hits = [n for n, d in enumerate(head) if d in right and fresh[n]]
         total = sum((i + 1) / (n + 1) for i, n in enumerate(hits))
         return total / min(len(right), k)
-    gain: Callable[[int], float] = (
-        (lambda g: g) if name.endswith("linear") else (lambda g: 2**g - 1)
-    )
+    gain: Callable[[int], float] = (lambda g: g) if name.endswith("linear") else (lambda g: 2**g - 1)
     got = sum(gain(judged.get(d, 0)) / math.log2(n + 2) for n, d in enumerate(head) if fresh[n])
     best = sorted((gain(g) for g in judged.values()), reverse=True)[:k]
     return got / sum(g / math.log2(n + 2) for n, g in enumerate(best))
@@ -195,9 +187,7 @@ def by_hand(name: str, docs: list[str], judged: dict[str, int], k: int) -> float
     ),
     st.integers(1, 15),
 )
-def test_list_metrics_are_their_definitions(
-    docs: list[str], judged: dict[str, int], k: int
-) -> None:
+def test_list_metrics_are_their_definitions(docs: list[str], judged: dict[str, int], k: int) -> None:
     own = [n for n, m in METRICS.items() if m.compute and not n.startswith("INQUIRE")]
     assert len(own) == 8
     run = Run(rows={"q": in_order(docs)})  # documents may be listed again, and lists be empty
@@ -225,9 +215,7 @@ def test_tie_bounds_are_those_of_every_order(scores: list[int], judged: dict[str
         for order in itertools.product(*(itertools.permutations(g) for g in groups))
     ]
     for name in names:
-        every = [
-            measure(Run(rows={"q": o}), {"q": judged}, [name])[name].values["q"] for o in orders
-        ]
+        every = [measure(Run(rows={"q": o}), {"q": judged}, [name])[name].values["q"] for o in orders]
         bounds = found[name].bounds
         assert bounds == pytest.approx((min(every), max(every)), abs=1e-9), name
         if name != "INQUIRE_AP":  # right ones that enter together may beat every order of them
@@ -245,9 +233,7 @@ def test_r_is_counted_outside_the_list() -> None:
     """Counting positives inside the list alone would flatter a short list."""
     qrels = {"q": {f"d{n}": 1 for n in range(10)}}
     found = measure(Run(rows={"q": in_order(["d0", "x", "d1"])}), qrels, ["INQUIRE_AP", "AP"])
-    assert found["INQUIRE_AP"].value == pytest.approx(
-        (1 + 2 / 3) / 3
-    )  # min(R, k) is the list's length
+    assert found["INQUIRE_AP"].value == pytest.approx((1 + 2 / 3) / 3)  # min(R, k) is the list's length
     assert found["AP"].value == pytest.approx((1 + 2 / 3) / 10)
 
 
@@ -256,9 +242,7 @@ def test_a_list_and_a_missing_query_differ() -> None:
     run = Run(rows={"one": in_order(["a"]), "two": in_order([])})
     for name in ("nDCG@10", "Hit@1", "INQUIRE_AP", "P(rel=1)@1"):
         found = measure(run, qrels, [name])[name]
-        assert (found.value, found.value_scored) == (pytest.approx(1 / 3), pytest.approx(1 / 2)), (
-            name
-        )
+        assert (found.value, found.value_scored) == (pytest.approx(1 / 3), pytest.approx(1 / 2)), name
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,7 @@ import mmrerank
 from mmrerank.chat.around.identity import chat_identity, files_digest
 from mmrerank.chat.fakes.scripted import Scripted
 from mmrerank.errors import UsageError
-from mmrerank.evaluation.experiment.provenance import (
-    candidates_digest,
-    commit,
-    prompt_digests,
-    provenance,
-)
+from mmrerank.evaluation.experiment.provenance import candidates_digest, commit, prompt_digests, provenance
 from mmrerank.types import Candidate, Image, Query, Ranking
 
 QUERY = Query(id="1", text="a red boat", exclude=("dog",))
@@ -28,10 +23,7 @@ RANKING = Ranking((Candidate(id="a", text="x", score=0.5), Candidate(id="b", tex
 
 def test_everything_is_told_as_plain_data() -> None:
     body = provenance(
-        config={"benchmark": "b"},
-        models={"chat": chat_identity("bundled")},
-        seed=4,
-        first_stage="f",
+        config={"benchmark": "b"}, models={"chat": chat_identity("bundled")}, seed=4, first_stage="f"
     )
     assert json.loads(json.dumps(body)) == body
     assert body["mmrerank"] == mmrerank.__version__
@@ -77,9 +69,7 @@ def test_a_model_is_known_by_its_files(tmp_path: Path) -> None:
     assert one != chat_identity(f"scripted:{script}")["digest"]
 
 
-def test_where_no_weights_can_be_told_that_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_no_weights_can_be_told_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for spec in ("openai:model@http://127.0.0.1:1/v1", "oracle", "transformers:no/such-model"):
         assert chat_identity(spec) == {"spec": spec, "digest": None}
     own = Scripted(["a"])

@@ -130,9 +130,7 @@ def test_only_like_is_combined_with_like() -> None:
 def tutorial_method() -> tuple[str, dict[str, Any]]:
     """The tutorial's own words, and what they define."""
     text = (ROOT / "docs/tutorials/method.md").read_text("utf-8")
-    (block,) = [
-        b for b in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "yield from" in b
-    ]
+    (block,) = [b for b in re.findall(r"^```python\n(.*?)^```$", text, re.M | re.S) if "yield from" in b]
     names: dict[str, Any] = {}
     exec(block, names)
     return block, names
@@ -168,8 +166,7 @@ def test_a_method_of_ones_own_is_ideal_with_a_model_that_knows() -> None:
 
 
 @pytest.mark.parametrize(
-    "module",
-    ["mmrerank.rerank.combine", "mmrerank.rerank.schedules", "mmrerank.rerank.strategies.plan"],
+    "module", ["mmrerank.rerank.combine", "mmrerank.rerank.schedules", "mmrerank.rerank.strategies.plan"]
 )
 def test_examples_in_docstrings(module: str) -> None:
     found = doctest.testmod(import_module(module))

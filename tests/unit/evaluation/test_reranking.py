@@ -163,17 +163,13 @@ def test_an_evaluation_tells_what_it_finds_and_what_is_left(tmp_path: Path) -> N
     told: list[str] = []
 
     def evaluation(**more: Any) -> Resumable:
-        return Resumable(
-            folder=tmp_path, chat=Watched(), work={"benchmark": "b"}, say=told.append, **more
-        )
+        return Resumable(folder=tmp_path, chat=Watched(), work={"benchmark": "b"}, say=told.append, **more)
 
     # nothing is asked, and no journal of results begins
     left = evaluation(limit=0).rerank("cotrr", items(20)).left
     assert (left.queries, left.measured, left.calls, left.images) == (20, 0, 140, 0)
     assert (left.input_tokens, left.seconds) == (None, None)
-    assert told.pop() == (
-        "cotrr: 20 queries left: 140 calls, 0 images, tokens and time not known yet"
-    )
+    assert told.pop() == ("cotrr: 20 queries left: 140 calls, 0 images, tokens and time not known yet")
     pilot = evaluation(limit=8, price=Price(input=1e3, output=2e3)).rerank("cotrr", items(20))
     assert [r.query.id for r in pilot.results] == [f"q{n}" for n in range(8)]
     assert (pilot.left.queries, pilot.left.measured, pilot.left.calls) == (12, 8, 84)

@@ -81,17 +81,14 @@ def test_a_run_comes_back_in_order(folder: Path, run: Run) -> None:
             # a score is lowered by no more than a step for each one above it
             steps = 1e-6 * len(raw)
             near = (
-                math.isclose(a, b, rel_tol=steps, abs_tol=1e-40)
-                for a, b in zip(scores, raw, strict=True)
+                math.isclose(a, b, rel_tol=steps, abs_tol=1e-40) for a, b in zip(scores, raw, strict=True)
             )
             assert all(near)
             assert all(a <= b for a, b in zip(scores, raw, strict=True))
 
 
 @given(
-    st.dictionaries(
-        IDS, st.dictionaries(IDS, st.integers(-1000, 1000), min_size=1, max_size=4), max_size=3
-    )
+    st.dictionaries(IDS, st.dictionaries(IDS, st.integers(-1000, 1000), min_size=1, max_size=4), max_size=3)
 )
 def test_qrels_come_back(folder: Path, qrels: dict[str, dict[str, int]]) -> None:
     path = folder / "qrels.txt"
@@ -100,11 +97,7 @@ def test_qrels_come_back(folder: Path, qrels: dict[str, dict[str, int]]) -> None
 
 
 def test_the_columns_and_the_ties(tmp_path: Path) -> None:
-    rows = [
-        Scored(id="a b.jpg", score=0.5),
-        Scored(id="c%d", score=0.5),
-        Scored(id="e", score=0.25),
-    ]
+    rows = [Scored(id="a b.jpg", score=0.5), Scored(id="c%d", score=0.5), Scored(id="e", score=0.25)]
     write_run(tmp_path / "r.trec", Run(rows={"0": rows}, tag="x"), raw=tmp_path / "raw.jsonl")
     assert (tmp_path / "r.trec").read_text() == (
         "0 Q0 a%20b.jpg 1 0.5 x\n0 Q0 c%25d 2 0.4999999701976776 x\n0 Q0 e 3 0.25 x\n"

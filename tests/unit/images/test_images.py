@@ -84,12 +84,7 @@ def test_probe_reads_time_and_camera() -> None:
 
 def test_cmyk_and_ycck() -> None:
     for format in ("JPEG", "TIFF"):
-        assert corners(decode(encode(flag().convert("CMYK"), format))) == [
-            "red",
-            "green",
-            "blue",
-            "white",
-        ]
+        assert corners(decode(encode(flag().convert("CMYK"), format))) == ["red", "green", "blue", "white"]
     # Adobe's marker with transform 2 makes four components YCCK.
     plain = encode(flag().convert("CMYK"), "JPEG")
     at = plain.index(b"Adobe")

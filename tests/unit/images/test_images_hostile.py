@@ -26,12 +26,7 @@ SEEDS = [
     encode(flag(), "AVIF"),
     encode(PIL.Image.fromarray(np.ones((4, 4), np.float32)), "TIFF"),
 ]
-MAGIC = [seed[:12] for seed in SEEDS] + [
-    b"qoif",
-    b"\0\0\0\x18ftypheic",
-    b"P6 9 9 ",
-    b"Pf\n2 2\n-1\n",
-]
+MAGIC = [seed[:12] for seed in SEEDS] + [b"qoif", b"\0\0\0\x18ftypheic", b"P6 9 9 ", b"Pf\n2 2\n-1\n"]
 
 
 def _only_image_errors(data: bytes) -> None:

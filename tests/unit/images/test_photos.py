@@ -20,9 +20,7 @@ SPEC = "open_clip:ViT-B-32:openai"
 @pytest.mark.parametrize("store", ["exact", "faiss"])
 def test_captions_find_their_photographs(photos: Path, tmp_path: Path, store: str) -> None:
     corpus = embeddings.open(
-        str(photos / "images"),
-        vectors=photos / "clip_vitb32_image.npy",
-        ids=photos / "captions.jsonl",
+        str(photos / "images"), vectors=photos / "clip_vitb32_image.npy", ids=photos / "captions.jsonl"
     )
     report = ImageIndex.import_vectors(tmp_path / "x", corpus, embedder_spec=SPEC, store=store)
     assert report.added == 290
@@ -33,10 +31,7 @@ def test_captions_find_their_photographs(photos: Path, tmp_path: Path, store: st
     names = [json.loads(line)["image"] for line in lines]
     found = index.search(np.load(photos / "clip_vitb32_text.npy"), 10)
     recall = [
-        round(
-            sum(n in [s.id for s in hits[:k]] for n, hits in zip(names, found, strict=True)) / 290,
-            3,
-        )
+        round(sum(n in [s.id for s in hits[:k]] for n, hits in zip(names, found, strict=True)) / 290, 3)
         for k in (1, 5, 10)
     ]
     assert recall == [0.469, 0.793, 0.924]

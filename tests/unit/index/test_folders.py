@@ -18,9 +18,7 @@ def held(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_stranger_beside_the_index_is_left_alone(
-    source: Path, tmp_path: Path, there: bool
-) -> None:
+def test_a_stranger_beside_the_index_is_left_alone(source: Path, tmp_path: Path, there: bool) -> None:
     if there:
         build(tmp_path / "x", source)
     for name in (".x.old", ".x.rebuild"):

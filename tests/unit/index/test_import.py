@@ -28,17 +28,13 @@ class Given(Corpus):
 
     def samples(self) -> Iterable[Sample]:
         for name in self.names:
-            yield Sample(
-                id=name, image=Image(path=Path(self.location) / name), metadata={"n": name}
-            )
+            yield Sample(id=name, image=Image(path=Path(self.location) / name), metadata={"n": name})
 
 
 def test_imported_vectors_keep_row_order_and_need_no_model(source: Path, tmp_path: Path) -> None:
     names = ["02.png", "00.png", "lost.png", "01.png"]
     given = Given(str(source), np.array([[3, 4], [1, 0], [6, 8], [0, 2]], np.float16), names)
-    report = ImageIndex.import_vectors(
-        tmp_path / "x", given, embedder_spec="open_clip:ViT-B-32:openai"
-    )
+    report = ImageIndex.import_vectors(tmp_path / "x", given, embedder_spec="open_clip:ViT-B-32:openai")
     assert tally(report) == (4, 0, 0, 0, 0)
     index = ImageIndex.open(tmp_path / "x")
     found = index.search(np.array([[3, 4]]), 4)[0]

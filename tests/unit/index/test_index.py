@@ -15,13 +15,7 @@ import pytest
 from index_world import ColourEmbedder, build, contents, nearest, paint, tally
 
 from mmrerank.corpus import folder as folder_corpus
-from mmrerank.errors import (
-    ImageError,
-    ImageIndexError,
-    InputError,
-    MismatchError,
-    UsageError,
-)
+from mmrerank.errors import ImageError, ImageIndexError, InputError, MismatchError, UsageError
 from mmrerank.images import decode
 from mmrerank.index import vectors
 from mmrerank.index.index import ImageIndex, index_path
@@ -33,9 +27,7 @@ from mmrerank.types import Image
 
 def test_build_open_search(source: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int | None]] = []
-    report = build(
-        tmp_path / "x", source, domain="noise", progress=lambda d, t: steps.append((d, t))
-    )
+    report = build(tmp_path / "x", source, domain="noise", progress=lambda d, t: steps.append((d, t)))
     assert tally(report) == (10, 0, 0, 0, 0)
     assert report.index == tmp_path / "x"
     assert steps == [(n, None) for n in range(1, 11)]
@@ -71,16 +63,11 @@ def test_candidates_carry_what_is_known(source: Path, tmp_path: Path) -> None:
 def test_the_store_makes_no_difference(source: Path, tmp_path: Path) -> None:
     build(tmp_path / "x", source)
     queries = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
-    found = [
-        ImageIndex.open(tmp_path / "x", store=name).search(queries, 4)
-        for name in ("exact", "faiss")
-    ]
+    found = [ImageIndex.open(tmp_path / "x", store=name).search(queries, 4) for name in ("exact", "faiss")]
     assert found[0] == found[1]
 
 
-def test_a_file_that_has_changed_is_not_known_by_its_old_bytes(
-    source: Path, tmp_path: Path
-) -> None:
+def test_a_file_that_has_changed_is_not_known_by_its_old_bytes(source: Path, tmp_path: Path) -> None:
     build(tmp_path / "x", source)
     index = ImageIndex.open(tmp_path / "x")
     old = index.image("03.png")
@@ -112,9 +99,7 @@ def test_what_an_index_let_in_can_be_shown(source: Path, tmp_path: Path) -> None
         decode(index.image("whole.jpg"), max_pixels=50_000)
 
 
-def test_files_with_the_same_bytes_share_a_vector_and_keep_their_ids(
-    source: Path, tmp_path: Path
-) -> None:
+def test_files_with_the_same_bytes_share_a_vector_and_keep_their_ids(source: Path, tmp_path: Path) -> None:
     shutil.copy(source / "02.png", source / "02-copy.png")
     shutil.copy(source / "02.png", source / "zz.png")
     embedder = ColourEmbedder()

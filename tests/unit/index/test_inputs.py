@@ -13,19 +13,13 @@ import PIL.Image
 import pytest
 from index_world import ColourEmbedder, build, contents, paint, tally
 
-from mmrerank.errors import (
-    ImageIndexError,
-    InputError,
-    ModelError,
-)
+from mmrerank.errors import ImageIndexError, InputError, ModelError
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image
 
 
-def test_images_that_cannot_be_used_are_reported_and_the_rest_indexed(
-    source: Path, tmp_path: Path
-) -> None:
+def test_images_that_cannot_be_used_are_reported_and_the_rest_indexed(source: Path, tmp_path: Path) -> None:
     (source / "00.png").write_bytes(b"")
     (source / "01.png").write_bytes(b"no image at all")
     (source / "more/2.png").write_bytes((source / "more/2.png").read_bytes()[:70])
@@ -58,13 +52,7 @@ def test_truncated_and_large_images_on_request(source: Path, tmp_path: Path) -> 
 
 def test_odd_names(tmp_path: Path) -> None:
     source = tmp_path / "p"
-    names = [
-        "line\nbreak.png",
-        "quo'te\".png",
-        "\U0001f600.png",
-        "a b%20.png",
-        os.fsdecode(b"\xff\xfe.png"),
-    ]
+    names = ["line\nbreak.png", "quo'te\".png", "\U0001f600.png", "a b%20.png", os.fsdecode(b"\xff\xfe.png")]
     paint(source, names)
     assert tally(build(tmp_path / "x", source)) == (5, 0, 0, 0, 0)
     index = ImageIndex.open(tmp_path / "x")

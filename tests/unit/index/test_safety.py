@@ -119,9 +119,7 @@ def test_at_most_the_last_batch_is_lost(tmp_path: Path, samples: int, lost: int)
     assert build(index, source).unchanged == samples - lost
 
 
-@pytest.mark.parametrize(
-    ("where", "after"), [("sample", 30), ("embed", 5), ("append", 5), ("shards", 1)]
-)
+@pytest.mark.parametrize(("where", "after"), [("sample", 30), ("embed", 5), ("append", 5), ("shards", 1)])
 def test_a_killed_update_leaves_an_index_that_works(tmp_path: Path, where: str, after: int) -> None:
     source, index = tmp_path / "p", tmp_path / "x"
     paint(source, [f"{n:03d}.png" for n in range(20)])
@@ -192,9 +190,7 @@ def corrupt(path: Path, change: Any) -> None:
         (lambda p: np.save(p / "vectors/00000.npy", np.ones((4, 12), np.float32)), "4 rows of 10"),
     ],
 )
-def test_damage_is_named_and_a_rebuild_mends_it(
-    source: Path, tmp_path: Path, damage: Any, says: str
-) -> None:
+def test_damage_is_named_and_a_rebuild_mends_it(source: Path, tmp_path: Path, damage: Any, says: str) -> None:
     path = tmp_path / "x"
     build(path, source)
     damage(path)

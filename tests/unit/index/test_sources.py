@@ -110,9 +110,7 @@ def stop(*_: Any) -> None:
     raise Stopped
 
 
-def test_an_unfinished_index_says_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unfinished_index_says_how_to_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = tmp_path / "my pictures"
     paint(source, ["a.png", "b.png"])
     monkeypatch.chdir(source)

@@ -27,14 +27,7 @@ from mmrerank.picturebook.facts import (
     grade_verdicts,
     met_facts,
 )
-from mmrerank.picturebook.queries import (
-    CATEGORIES,
-    Truth,
-    make_queries,
-    make_unmatched,
-    qrels,
-    sample_query,
-)
+from mmrerank.picturebook.queries import CATEGORIES, Truth, make_queries, make_unmatched, qrels, sample_query
 from mmrerank.picturebook.training.vlm_searches import Searches
 from mmrerank.picturebook.wording import FRAMES, HELD_OUT_LEADS, LEADS, is_practised, say
 from mmrerank.picturebook.world import MARGIN, SPLITS, Scene, is_seen, sample_scene, stream
@@ -63,9 +56,7 @@ def test_streams_are_disjoint() -> None:
 def test_held_out_combinations_are_never_practised() -> None:
     for scene in [*scenes("train", 400), *scenes("validation", 400)]:
         assert all(is_seen(g.kind, g.colour, scene.place) for g in scene.groups)
-    assert not all(
-        is_seen(g.kind, g.colour, s.place) for s in scenes("evaluation", 400) for g in s.groups
-    )
+    assert not all(is_seen(g.kind, g.colour, s.place) for s in scenes("evaluation", 400) for g in s.groups)
 
 
 def test_scenes_survive_json() -> None:
@@ -152,13 +143,7 @@ def test_some_wordings_are_kept_from_training() -> None:
     assert {w.strip(",?") for lead in HELD_OUT_LEADS for w in lead.split()} - {"{}"} <= known
     searches = Searches([sample_scene(rng, "train") for _ in range(200)], rng, "train")
     for _ in range(100):
-        drawn = (
-            searches.plain(),
-            searches.mixed(),
-            searches.seldom(),
-            searches.search(),
-            searches.strange(),
-        )
+        drawn = (searches.plain(), searches.mixed(), searches.seldom(), searches.search(), searches.strange())
         for demo in drawn:
             assert demo.practised
 
@@ -202,9 +187,7 @@ def test_captions_are_true_and_worded_like_searches() -> None:
 
 
 def test_a_noun_with_two_colours_is_not_confused() -> None:
-    scene = next(
-        s for s in scenes("evaluation", 400) if len({g.kind for g in s.groups}) < len(s.groups)
-    )
+    scene = next(s for s in scenes("evaluation", 400) if len({g.kind for g in s.groups}) < len(s.groups))
     group = scene.groups[0]
     assert Noun(kind=group.kind, colour=group.colour).found(scene)
 

@@ -57,9 +57,7 @@ def recipe(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("name", ["clip", "vlm"])
-def test_a_recipe_runs_for_one_step(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_recipe_runs_for_one_step(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mmrerank.picturebook.training import demo_clip, demo_vlm
 
     monkeypatch.setattr(demo_vlm, "_CORPUS", 60)
@@ -89,9 +87,7 @@ def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
     assert longer["samples"] > done["samples"]  # counted over the whole run
     assert len((out / "log.csv").read_text("utf-8").splitlines()) == 6
     assert train(file, out=out, steps=5, resume=True)["steps"] == 5  # it was over: nothing is added
-    before, after = (
-        load_file(out / part / "model.safetensors") for part in ("eyes/model", "model")
-    )
+    before, after = (load_file(out / part / "model.safetensors") for part in ("eyes/model", "model"))
     tower = [name for name in after if "visual" in name]
     assert tower
     assert all(torch.equal(before[name], after[name]) for name in tower)
@@ -107,10 +103,7 @@ def test_the_multimodal_recipe_runs_and_resumes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_one_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, out = (
-        recipe(tmp_path, SMALL_VLM.replace("steps: 3", "steps: 4\nprocesses: 2")),
-        tmp_path / "out",
-    )
+    file, out = (recipe(tmp_path, SMALL_VLM.replace("steps: 3", "steps: 4\nprocesses: 2")), tmp_path / "out")
     done = train(file, out=out)
     assert done["steps"] == 4
     assert not (out / "meeting").exists()

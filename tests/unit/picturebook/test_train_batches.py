@@ -87,9 +87,7 @@ def test_training_sees_the_pixels_and_the_text_that_use_sees(world: tuple) -> No
     pool, exercises, encoder, (_, processor) = world
     pictures = [Pillow.fromarray(p) for p in pool.pixels[:3]]
     made = processor.image_processor(images=pictures, do_resize=False, return_tensors="pt")
-    assert torch.allclose(
-        made["pixel_values"], encoder.patches(torch.from_numpy(pool.pixels[:3])), atol=1e-5
-    )
+    assert torch.allclose(made["pixel_values"], encoder.patches(torch.from_numpy(pool.pixels[:3])), atol=1e-5)
     example = next(e for e in iter(exercises.draw, None) if e.task == "evaluate")
     turns = [{"role": m.role, "content": _content(m)} for m in example.messages]
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
@@ -142,9 +140,7 @@ def test_a_verdict_a_digit_and_a_letter_count_more(world: tuple) -> None:  # typ
         ids, learnt, counts = encoder.encode(example)
         assert len(ids) == len(learnt) == len(counts)
         weighted = [i for i, heavy in zip(ids, counts, strict=True) if heavy]
-        found.setdefault(example.task, set()).update(
-            encoder.tokenizer.convert_ids_to_tokens(weighted)
-        )
+        found.setdefault(example.task, set()).update(encoder.tokenizer.convert_ids_to_tokens(weighted))
     assert {"met", "partly", "missed"} <= found["evaluate"]
     # of the sentence over an order: whether its picture fits or comes closest, or what it shows
     claims = {"Ġfits", "Ġcomes", "Ġshows"}
@@ -186,9 +182,7 @@ def test_where_a_thing_is_named_its_word_is_asked_what_is_shown_of_it(world: tup
             *((example.reply, end) for end, _ in example.named),
         ]
         asked = [*example.again, *example.named]
-        for (text, end), (_, truth), (column, seen) in zip(
-            ends, asked, encoder.named(example), strict=True
-        ):
+        for (text, end), (_, truth), (column, seen) in zip(ends, asked, encoder.named(example), strict=True):
             assert seen == truth
             before = encoder.tokenizer.decode(ids[: column + 1])
             assert before.endswith(text[:end])
@@ -202,8 +196,7 @@ def test_where_a_thing_is_named_its_word_is_asked_what_is_shown_of_it(world: tup
                 for scene in (scenes if example.task == "grade" else scenes[-1:])
             ]
             assert any(
-                (claimed == {"no"}) == (not things) and claimed <= _facts_of(things)
-                for things in shown
+                (claimed == {"no"}) == (not things) and claimed <= _facts_of(things) for things in shown
             )
     assert tasks == {"tell", "find", "name", "evaluate", "score", "grade"}
 
@@ -271,9 +264,7 @@ def test_fast_layers_are_as_near_to_float32_as_autocast_is(
     torch.manual_seed(3)
     model, _ = build(VlmShape(layers=2, vision_layers=1), processor.tokenizer)
     model.train()
-    source = [
-        next(batches(exercises, encoder, tokens)) for tokens in (900, 900, 1500, 1500, 200, 200)
-    ]
+    source = [next(batches(exercises, encoder, tokens)) for tokens in (900, 900, 1500, 1500, 200, 200)]
     assert {len(batch.ids) > 1 for batch in source} == {True, False}
 
     def gradients(half: bool) -> list[torch.Tensor]:
@@ -328,8 +319,7 @@ def test_the_letters_of_many_images_are_compared_with_their_chances(world: tuple
 
     # the loss of a letter that is drawn is, in the mean, the loss of the chances
     drawn = [
-        dataclasses.replace(example, reply=letter, chances=())
-        for letter in LABELS[: len(example.chances)]
+        dataclasses.replace(example, reply=letter, chances=()) for letter in LABELS[: len(example.chances)]
     ]
     mean = sum(p * learn(e) for p, e in zip(example.chances, drawn, strict=True))
     assert learn(example) == pytest.approx(float(mean), rel=1e-4)

@@ -14,13 +14,7 @@ from torch.nn import functional
 from mmrerank.errors import UsageError
 from mmrerank.picturebook.caption import caption
 from mmrerank.picturebook.facts import grade
-from mmrerank.picturebook.training.clip_batches import (
-    BLOCK,
-    blocks_of,
-    choose,
-    contrastive_loss,
-    truth_of,
-)
+from mmrerank.picturebook.training.clip_batches import BLOCK, blocks_of, choose, contrastive_loss, truth_of
 from mmrerank.picturebook.training.run import train
 from mmrerank.picturebook.world import sample_scene, stream
 from mmrerank.types import Query
@@ -54,9 +48,7 @@ def test_the_dual_encoder_recipe_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
     original = demo_clip.make_queries
     monkeypatch.setattr(
-        demo_clip,
-        "make_queries",
-        lambda scenes, n, *a, **k: original(scenes, 10, *a, min_match=1, **k),
+        demo_clip, "make_queries", lambda scenes, n, *a, **k: original(scenes, 10, *a, min_match=1, **k)
     )
     out = tmp_path / "out"
     done = train(recipe(tmp_path, SMALL_CLIP), out=out)
@@ -70,9 +62,7 @@ def test_the_dual_encoder_recipe_runs(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_batch_larger_than_the_pool_is_refused(tmp_path: Path) -> None:
     few = SMALL_CLIP.replace("scenes: 24", "scenes: 7", 1)
-    with pytest.raises(
-        UsageError, match="batch: 8 different scenes cannot be drawn from scenes: 7"
-    ):
+    with pytest.raises(UsageError, match="batch: 8 different scenes cannot be drawn from scenes: 7"):
         train(recipe(tmp_path, few), out=tmp_path / "out")
 
 

@@ -45,16 +45,13 @@ def test_a_token_is_the_sum_of_the_words_for_what_it_shows(sums: WordSums) -> No
     rng = stream("train", 4)
     scenes = [sample_scene(rng, "train") for _ in range(30)]
     target, weights, named = sums.of(scenes, 6)
-    assert (
-        sums.kind_logits(target)[named > 0].argmax(-1) == named[named > 0] - 1
-    ).float().mean() > 0.9
+    assert (sums.kind_logits(target)[named > 0].argmax(-1) == named[named > 0] - 1).float().mean() > 0.9
     kinds, colours, _, rows, columns, *_ = sums.tables
     right = []
     for scene, tokens, counts, kind in zip(scenes, target, weights, named, strict=True):
         covering = shown(scene, 6)
         assert [0, *(1 + KINDS.index(t.kind) for t in scene.things)] == [
-            int(kind[covering == n][0]) if (covering == n).any() else 0
-            for n in range(1 + len(scene.things))
+            int(kind[covering == n][0]) if (covering == n).any() else 0 for n in range(1 + len(scene.things))
         ]
         for n, thing in enumerate(scene.things, start=1):
             # what is seldom, small and half covered counts more than what is large, and that than nothing
@@ -76,9 +73,7 @@ def test_a_token_is_the_sum_of_the_words_for_what_it_shows(sums: WordSums) -> No
 
 
 @pytest.mark.slow
-def test_least_squares_and_then_training_bring_the_tokens_to_their_words(
-    sums: WordSums, pool: Pool
-) -> None:
+def test_least_squares_and_then_training_bring_the_tokens_to_their_words(sums: WordSums, pool: Pool) -> None:
     torch.manual_seed(0)
     first, last = nn.Linear(8 * 8 * 3, 48), nn.Linear(48, WIDTH)
     tower = nn.Sequential(first, nn.GELU(), last)

@@ -49,9 +49,7 @@ MODES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("options", MODES, ids=str)
 @settings(deadline=None, max_examples=15)
 @given(grades=st.lists(st.integers(0, 3), max_size=30))
-def test_a_model_that_knows_gives_the_ideal_order(
-    options: dict[str, Any], grades: list[int]
-) -> None:
+def test_a_model_that_knows_gives_the_ideal_order(options: dict[str, Any], grades: list[int]) -> None:
     result = Reranker("cotrr", graded(grades), **options).rank("x", candidates(len(grades)))
     if options.get("order") == "sum":
         # over one component, grades 1 and 2 are both "partly"
@@ -124,10 +122,7 @@ def test_the_sentence_is_about_the_image_in_first_place(said: str, shown: str) -
     chat = Scripted(
         lambda ask: {
             "deconstruct": {
-                "components": [
-                    {"kind": "subject", "text": "a boat"},
-                    {"kind": "subject", "text": "a dog"},
-                ]
+                "components": [{"kind": "subject", "text": "a boat"}, {"kind": "subject", "text": "a dog"}]
             },
             "evaluate": {"A": {"c1": {"verdict": "met"}, "c2": {"verdict": "missed"}, "grade": 1}},
             "order": {"reason": said, "scores": {"A": 5, "B": 9}},
@@ -149,9 +144,7 @@ def test_the_stages_build_on_each_other() -> None:
     chat = Scripted(
         lambda ask: {
             "deconstruct": {"components": [{"kind": "subject", "text": "a boat"}]},
-            "evaluate": {
-                "A": {"c1": {"note": f"saw {ask.shown}", "verdict": "partly"}, "grade": 2}
-            },
+            "evaluate": {"A": {"c1": {"note": f"saw {ask.shown}", "verdict": "partly"}, "grade": 2}},
             "order": {"reason": "B, since it floats", "scores": {"A": 1, "B": 90, "C": 40}},
         }[ask.kind]
     )

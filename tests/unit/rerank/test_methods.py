@@ -142,9 +142,7 @@ def test_a_model_that_knows_gives_the_ideal_order(
 
 @every
 @pytest.mark.parametrize("k", [1, 26, 27, 100])
-def test_the_order_is_ideal_for_long_lists_too(
-    method: str, options: dict[str, Any], k: int
-) -> None:
+def test_the_order_is_ideal_for_long_lists_too(method: str, options: dict[str, Any], k: int) -> None:
     agrees(method, options, [random.Random(k).randrange(4) for _ in range(k)])
 
 
@@ -288,9 +286,7 @@ def test_images_found_on_the_way_join_the_order(method: str) -> None:
 
 def test_feedback_moves_towards_what_is_liked() -> None:
     shelf = Shelf()
-    Reranker("feedback", Knowing([3, 0]), retriever=shelf, move=1.0, away=0.5).rank(
-        "a boat", candidates(2)
-    )
+    Reranker("feedback", Knowing([3, 0]), retriever=shelf, move=1.0, away=0.5).rank("a boat", candidates(2))
     (request,) = shelf.requests
     assert request.toward["i0"] > 0 > request.toward["i1"]
     assert sum(request.toward.values()) == pytest.approx(0.5)

@@ -26,9 +26,7 @@ LIST = [Candidate(id=f"i{n}", image=PICTURE) for n in range(6)]
 class Heard(Oracle):
     """An oracle that likes later images better, and keeps what it is asked; ``lost`` questions fail."""
 
-    def __init__(
-        self, parts: Sequence[dict[str, str]] = (), lost: Any = lambda ask, n: False
-    ) -> None:
+    def __init__(self, parts: Sequence[dict[str, str]] = (), lost: Any = lambda ask, n: False) -> None:
         super().__init__(lambda query, id: int(id[1:]) % 4, lambda query: parts)
         self.asks: list[Ask] = []
         self.lost = lost
@@ -127,12 +125,7 @@ def test_verdicts_keep_to_their_parts_when_a_part_is_dropped() -> None:
     ask = judgements.single(Query(text="a dog on a beach"), LIST[:2])
     dog, beach = {"kind": "subject", "text": "a dog"}, {"kind": "environment", "text": "on a beach"}
     images = {"A": {"note": "", "verdicts": ["met", "met", "missed"], "grade": 2}}
-    body = {
-        "components": [dog, dog, beach],
-        "images": images,
-        "reason": "",
-        "scores": {"A": 9, "B": 1},
-    }
+    body = {"components": [dog, dog, beach], "images": images, "reason": "", "scores": {"A": 9, "B": 1}}
     read = judgements.read_single(Reply(text=json.dumps(body)), ask)
     told = {v.component: v.verdict for v in read.assessments["i0"].verdicts}
     assert [c.text for c in read.components] == ["a dog", "on a beach"]
@@ -156,9 +149,7 @@ def test_every_search_of_a_plan_keeps_away_from_what_is_not_wanted() -> None:
     query = Query(text="dog", exclude=("cat",), instruction="photographs only")
     Reranker("plan", heard, retriever=shelf).rank(query, LIST)
     assert shelf.asked
-    assert all(
-        (q.exclude, q.instruction) == (query.exclude, query.instruction) for q in shelf.asked
-    )
+    assert all((q.exclude, q.instruction) == (query.exclude, query.instruction) for q in shelf.asked)
 
 
 def test_thoughts_that_took_all_the_room_are_given_more() -> None:
@@ -180,9 +171,7 @@ def test_thoughts_that_took_all_the_room_are_given_more() -> None:
     [("listwise", {"window": 10, "step": 8}), ("listwise", {"window": 10, "step": 10}),
      ("listwise", {"window": 10, "step": 2}), ("first", {"window": 10, "step": 9})],
 )  # fmt: skip
-def test_no_more_is_settled_than_one_pass_carries_to_the_head(
-    method: str, options: dict[str, Any]
-) -> None:
+def test_no_more_is_settled_than_one_pass_carries_to_the_head(method: str, options: dict[str, Any]) -> None:
     many = [replace(LIST[0], id=f"i{n}") for n in range(30)]
     chat = Oracle(lambda query, id: 3 * (int(id[1:]) >= 27) + (int(id[1:]) == 29))
     reranker = Reranker(method, chat, options=options)
@@ -193,7 +182,5 @@ def test_no_more_is_settled_than_one_pass_carries_to_the_head(
 
 
 def test_a_cascade_foresees_what_its_first_method_may_find() -> None:
-    reranker = Reranker(
-        "cascade", Heard(), retriever=Shelf(), first="plan", then="pointwise", keep=50
-    )
+    reranker = Reranker("cascade", Heard(), retriever=Shelf(), first="plan", then="pointwise", keep=50)
     assert reranker.options.calls(20) == 1 + 20 + 10 + 30

@@ -34,9 +34,7 @@ def chat(request: pytest.FixtureRequest, qwen_chats: Callable[[str], Any]) -> Co
 @pytest.fixture
 def ranking(picture: Callable[..., Image]) -> Ranking:
     shown = [picture(90 + 12 * n, 140 - 7 * n, seed=n) for n in range(6)]
-    return Ranking(
-        tuple(Candidate(id=f"i{n}", image=i, score=1 - n / 10) for n, i in enumerate(shown))
-    )
+    return Ranking(tuple(Candidate(id=f"i{n}", image=i, score=1 - n / 10) for n, i in enumerate(shown)))
 
 
 def eager(chat: Counted, ask: Ask) -> list[Any]:

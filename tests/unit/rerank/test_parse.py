@@ -25,9 +25,7 @@ QUERY = Query(text="a boat, no people")
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
-    lambda inner: (
-        st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=6), inner, max_size=5)
-    ),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=6), inner, max_size=5),
     max_leaves=20,
 )
 words = st.sampled_from(
@@ -140,9 +138,7 @@ def test_an_error_reply_says_nothing() -> None:
 
 def test_one_unreadable_verdict_is_cannot_tell() -> None:
     ask = judgements.evaluate(QUERY, COMPONENTS, GROUP[:1])
-    body = {
-        "A": {"c1": {"note": "boat", "verdict": "met"}, "c2": {"verdict": "perhaps"}, "grade": 9}
-    }
+    body = {"A": {"c1": {"note": "boat", "verdict": "met"}, "c2": {"verdict": "perhaps"}, "grade": 9}}
     read = judgements.read_evaluate(Reply(text=json.dumps(body)), ask)
     assert read.status == "repaired"
     told = read.assessments["i0"]

@@ -34,9 +34,7 @@ def test_a_preference_for_a_letter_says_nothing() -> None:
 
 
 @given(st.integers(1, 200), st.integers(1, 30), st.data())
-def test_windows_cover_every_place_and_end_at_the_head(
-    k: int, size: int, data: st.DataObject
-) -> None:
+def test_windows_cover_every_place_and_end_at_the_head(k: int, size: int, data: st.DataObject) -> None:
     step = data.draw(st.integers(1, size))
     found = windows(k, size, step)
     assert {n for a, b in found for n in range(a, b)} == set(range(k))
@@ -104,8 +102,6 @@ def test_a_thoughtful_question_says_so_last() -> None:
     ask = comparisons.score(Query(text="x"), candidates(1)[0])
     thoughtful = comparisons.thinking(ask)
     assert thoughtful.think
-    assert thoughtful.messages[-1].text.endswith(
-        "Think it through in a few sentences before you answer."
-    )
+    assert thoughtful.messages[-1].text.endswith("Think it through in a few sentences before you answer.")
     assert thoughtful.digest() != ask.digest()
     assert comparisons.thinking(ask, think=False) is ask

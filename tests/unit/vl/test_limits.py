@@ -80,9 +80,7 @@ def test_features_on_disk_are_those_of_the_same_preparation(
     kept = tmp_path / "features"
     open_chat(str(model), feature_folder=kept).reply(question)
     file = next(
-        f
-        for f in (model / "preprocessor_config.json", model / "processor_config.json")
-        if f.exists()
+        f for f in (model / "preprocessor_config.json", model / "processor_config.json") if f.exists()
     )
     said = json.loads(file.read_text("utf-8"))
     said.get("image_processor", said)["image_mean"] = [0.1, 0.1, 0.1]
@@ -150,24 +148,18 @@ def test_images_that_wait_are_counted_whether_looked_at_or_not(
         return plain(jobs)
 
     monkeypatch.setattr(chat, "_answer_all", answered)
-    assert [r.logprobs for r in chat.reply(asks)] == [
-        pytest.approx(r.logprobs, abs=1e-5) for r in before
-    ]
+    assert [r.logprobs for r in chat.reply(asks)] == [pytest.approx(r.logprobs, abs=1e-5) for r in before]
     assert max(waiting) == 2
 
 
 def test_a_device_that_is_not_there_is_named(folder: Path) -> None:
     with pytest.raises(ModelError, match="cannot be put on cuda:99"):
         load(str(folder), device="cuda:99")
-    with pytest.raises(
-        ModelError, match=r"^there is no device 'gpu'; use cpu, cuda, cuda:N or auto"
-    ):
+    with pytest.raises(ModelError, match=r"^there is no device 'gpu'; use cpu, cuda, cuda:N or auto"):
         load(str(folder), device="gpu")
 
 
-def test_quantised_weights_keep_their_numbers(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_quantised_weights_keep_their_numbers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from transformers import Qwen2_5_VLForConditionalGeneration, Qwen3VLForConditionalGeneration
 
     moved: list[Any] = []

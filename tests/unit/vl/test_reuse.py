@@ -56,9 +56,7 @@ def images(picture: Picture) -> list[Image]:
     return [picture(90 + 12 * n, 140 - 7 * n, seed=n) for n in range(5)]
 
 
-def query_first(
-    images: list[Image], query: str = "a red dog near the blue house", **kw: Any
-) -> list[Ask]:
+def query_first(images: list[Image], query: str = "a red dog near the blue house", **kw: Any) -> list[Ask]:
     return [ask(f"Does the image show {query}? ", i, " Answer yes or no.", **kw) for i in images]
 
 
@@ -94,9 +92,7 @@ def test_replies_do_not_depend_on_batches_order_or_what_is_kept(
     make: Any, plain: Any, images: list[Image], layout: str, read: dict[str, Any]
 ) -> None:
     asks = (
-        query_first(images, **read)
-        if layout == "query first"
-        else images_first(images[:3], QUERIES, **read)
+        query_first(images, **read) if layout == "query first" else images_first(images[:3], QUERIES, **read)
     )
     wanted = plain(asks)
     chat = make()
@@ -131,9 +127,7 @@ def test_an_image_seen_again_is_not_looked_at_again(make: Any, images: list[Imag
 def test_pictures_are_prepared_in_threads_where_there_are_cores(
     make: Any, plain: Any, images: list[Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asks = images_first(images, QUERIES, choices=("yes", "no")) + query_first(
-        images, choices=("yes", "no")
-    )
+    asks = images_first(images, QUERIES, choices=("yes", "no")) + query_first(images, choices=("yes", "no"))
     wanted = plain(asks)
     chat = make()
     monkeypatch.setattr("mmrerank.vl.prompts._cores", lambda: 4)
@@ -146,9 +140,7 @@ def test_pictures_are_prepared_in_threads_where_there_are_cores(
     assert two.error is None
 
 
-def test_the_store_of_features_is_bounded_and_forgets_the_oldest(
-    make: Any, images: list[Image]
-) -> None:
+def test_the_store_of_features_is_bounded_and_forgets_the_oldest(make: Any, images: list[Image]) -> None:
     chat = make()
     chat.reply(query_first(images, choices=("yes", "no")))
     sizes = [f.size for f in chat.qwen.features._kept.values()]
@@ -185,24 +177,18 @@ def test_features_on_disk_serve_the_next_process(
 
 
 def test_instructions_and_query_are_read_once(make: Any, images: list[Image]) -> None:
-    asks = query_first(
-        images, " ".join(["a red dog near the blue house"] * 8), choices=("yes", "no")
-    )
+    asks = query_first(images, " ".join(["a red dog near the blue house"] * 8), choices=("yes", "no"))
     chat = make()
     lengths = [chat.qwen.encode(a.messages, image_tokens=256).length for a in asks]
     chat.reply(asks)
-    shared = prefix.common(
-        *(chat.qwen.encode(a.messages, image_tokens=256).marks for a in asks[:2])
-    )
+    shared = prefix.common(*(chat.qwen.encode(a.messages, image_tokens=256).marks for a in asks[:2]))
     assert shared * 5 > prefix.WORTH
     longest = max(lengths)
     assert chat.tokens == shared + len(asks) * (longest - shared)
     assert chat.passes == 2
 
 
-def test_a_further_question_about_the_same_images_reads_only_itself(
-    make: Any, images: list[Image]
-) -> None:
+def test_a_further_question_about_the_same_images_reads_only_itself(make: Any, images: list[Image]) -> None:
     asks = images_first(images, QUERIES, choices=("yes", "no"))
     chat = make()
     chat.reply(asks[:1])
@@ -283,9 +269,7 @@ class TestStates:
                 assert states.dtype == np.float32
                 assert states == pytest.approx(paid[start:end].numpy(), abs=1e-5)
 
-    def test_both_queries_share_one_pass_over_the_images(
-        self, make: Any, images: list[Image]
-    ) -> None:
+    def test_both_queries_share_one_pass_over_the_images(self, make: Any, images: list[Image]) -> None:
         asks = images_first(images, ("a red dog", "N/A"), read="attention")
         chat = make()
         one, other = chat.reply(asks)
@@ -333,13 +317,7 @@ class TestStates:
 
     def test_words_are_found_whatever_they_say(self, make: Any, images: list[Image]) -> None:
         qwen = make().qwen
-        for texts in (
-            ("s",),
-            ("<|im_end|>", "user"),
-            ("\n", " x "),
-            ("a", "b", "c"),
-            ("é漢", "🙂"),
-        ):
+        for texts in (("s",), ("<|im_end|>", "user"), ("\n", " x "), ("a", "b", "c"), ("é漢", "🙂")):
             question = ask("Image: ", images[0], *texts)
             prompt = qwen.encode(question.messages, image_tokens=64, words=True)
             said = [w for w in prompt.words if w.message == 1]
@@ -368,9 +346,7 @@ def test_plans_name_every_prompt_once_and_only_what_is_shared(prompts: list[list
 def test_plans_share_what_pays() -> None:
     instructions, query, other = [1] * 50, [2] * 60, [3] * 60
     marks = [
-        np.array(instructions + q + [10 + n] * 200, dtype=np.int64)
-        for q in (query, other)
-        for n in range(20)
+        np.array(instructions + q + [10 + n] * 200, dtype=np.int64) for q in (query, other) for n in range(20)
     ]
     groups = prefix.plan(marks, [len(m) - 1 for m in marks])
     assert sorted((len(p), s) for p, s in groups) == [(20, 110), (20, 110)]

@@ -31,11 +31,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Asks about every image in one round; an image without an answer keeps its place."""
     asks = []
     for candidate in ranking:
-        shown = (
-            Part(text=candidate.text or "")
-            if candidate.image is None
-            else Part(image=candidate.image)
-        )
+        shown = Part(text=candidate.text or "") if candidate.image is None else Part(image=candidate.image)
         words = Part(text=f"Does this show {query.words or 'what is looked for'}? Yes or no.")
         asks.append(
             Ask(
@@ -47,9 +43,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             )
         )
     replies = yield asks
-    chances = {
-        c.id: r.logprobs["yes"] for c, r in zip(ranking, replies, strict=True) if not r.error
-    }
+    chances = {c.id: r.logprobs["yes"] for c, r in zip(ranking, replies, strict=True) if not r.error}
     best = iter(sorted(chances, key=lambda i: -chances[i], reverse=options.backwards))
     order, _ = ranking.reorder(next(best) if i in chances else i for i in ranking.ids)
     told = {i: Assessment(reason=f"yes {v:.2f}") for i, v in chances.items()}

@@ -29,9 +29,7 @@ class Catalogue(Corpus):
         for name in self._names():
             path = self.file.parent / name
             if path.is_file():
-                yield Sample(
-                    id=name, image=Image(path=path), metadata={"listed_in": self.file.name}
-                )
+                yield Sample(id=name, image=Image(path=path), metadata={"listed_in": self.file.name})
             else:
                 yield Sample(id=name, error="the file that is listed is not there")
 

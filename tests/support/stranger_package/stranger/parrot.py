@@ -32,9 +32,7 @@ class Parrot(Chat):
         usage = Usage(calls=1, input_tokens=words + 9 * images, output_tokens=1, images=images)
         if ask.choices:
             total = sum(range(1, len(ask.choices) + 1))
-            shares = {
-                c: math.log((len(ask.choices) - n) / total) for n, c in enumerate(ask.choices)
-            }
+            shares = {c: math.log((len(ask.choices) - n) / total) for n, c in enumerate(ask.choices)}
             return Reply(logprobs=shares, usage=usage)
         return Reply(text=json.dumps({"said": words}), usage=usage)
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from mmrerank.catalog import Card
 
 CARDS = (
-    Card(
-        name="polly", kind="chat", spec="parrot:polly", about="A parrot", corpora=("colour cards",)
-    ),
+    Card(name="polly", kind="chat", spec="parrot:polly", about="A parrot", corpora=("colour cards",)),
     Card(name="tint", kind="embedder", spec="colours:", about="Mean colours"),
 )
