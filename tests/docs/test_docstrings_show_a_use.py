@@ -10,8 +10,8 @@ import pytest
 import mmrerank
 
 MODULES = [
-    "types", "messages", "budget", "results", "search", "reranker", "rerank.combine", "benchmark", "ports",
-    "errors", "rerank.methods", "evaluation.score", "evaluation.compare_runs", "evaluation.experiment.recommend",
+    "types", "messages", "budget", "results", "search", "reranker", "rerank.combine", "benchmark",
+    "ports", "errors", "rerank.methods", "evaluation.score", "evaluation.compare_runs", "evaluation.experiment.recommend",
 ]  # fmt: skip
 
 
