@@ -11,7 +11,8 @@ import mmrerank
 
 MODULES = [
     "types", "messages", "budget", "results", "search", "reranker", "rerank.combine", "benchmark",
-    "ports", "errors", "rerank.methods", "evaluation.score", "evaluation.compare_runs", "evaluation.experiment.recommend",
+    "ports", "errors", "rerank.methods", "evaluation.score", "evaluation.compare_runs",
+    "evaluation.experiment.recommend",
 ]  # fmt: skip
 
 
