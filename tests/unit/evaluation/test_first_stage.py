@@ -19,6 +19,7 @@ from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.cli.main import cli
 from mmrerank.errors import InputError, MismatchError, UsageError
 from mmrerank.evaluation.experiment import shards, two_stage
+from mmrerank.evaluation.experiment.carry_out import Experiment
 from mmrerank.evaluation.experiment.first_stage import (
     first_stage,
     image_file,
@@ -26,11 +27,11 @@ from mmrerank.evaluation.experiment.first_stage import (
     own_candidates,
     query_of,
 )
-from mmrerank.evaluation.experiment.resume import Resumable
 from mmrerank.evaluation.measure.runs import read_run
 from mmrerank.evaluation.tasks import load_task
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Vectors
+from mmrerank.rerank.methods import MethodSpec
 from mmrerank.types import Query
 
 
@@ -236,8 +237,6 @@ def test_a_reranker_that_knows_reaches_the_ceiling_and_is_asked_once(name: str, 
     documents = list(task.gallery or ())
     index, pictures = indexed(tmp_path, [task.files.get(d, d) for d in documents])
     first = first_stage(task, index, WordEmbedder(), images=pictures).run
-    locate = two_stage.in_folder(task, pictures)
-    items = two_stage.items_of(task, first, 10, locate, pictures)
     grades = {(query_of(task, q, pictures).words, d): g for q, judged in task.qrels.items()
               for d, g in judged.items()}  # fmt: skip
     asked: list[int] = []
@@ -247,20 +246,18 @@ def test_a_reranker_that_knows_reaches_the_ceiling_and_is_asked_once(name: str, 
             asked.append(len(asks))
             return super().reply(asks)
 
-    def run(chat: Any, **more: Any) -> dict[str, Any]:
-        judging = Resumable(folder=tmp_path / "out", chat=chat, work={"benchmark": name}, **more)
-        return two_stage.rerank(
-            task, first, items, judging, method="pointwise", options={}, candidates=10,
-            folder=tmp_path / "out", models={},
-        )  # fmt: skip
+    def run(chat: Any) -> dict[str, Any]:
+        return Experiment(
+            benchmark=name, data=tmp_path / "data", run=[first], images=pictures, candidates=10,
+            methods=[MethodSpec(name="pointwise")], chat=chat, runs=tmp_path / "out",
+        ).carry_out().to_dict()  # fmt: skip
 
     body = run(Counting(lambda query, id: grades.get((query.words, id), 0)))
     written = read_run(tmp_path / "out/pointwise.trec")
     scores = two_stage.score(task, written)
     assert {n: m.value for n, m in scores.metrics.items()} == pytest.approx(body["ceiling"])
     assert any(body["ceiling"][n] > v for n, v in body["first_stage"]["metrics"].items())
-    assert sum(asked) == body["usage"]["calls"] == 10 * len(items)
-    assert len(sample.lists) == len(items)
+    assert sum(asked) == body["usage"]["calls"] == 10 * len(sample.lists)
     count = sum(asked)
     again = run(Counting(lambda query, id: 0))
     assert sum(asked) == count  # everything is in the journal
@@ -287,8 +284,8 @@ def test_the_command_makes_a_first_stage_reranks_it_and_takes_a_recipe(
     made = runner.invoke(cli, ["index", "world/images", "--index", "w", "--embedder", "bundled"])
     assert made.exit_code == 0, made.output
     Path("recipe.yaml").write_text(
-        "benchmark: folder\ndata: world\nindex: w\nimages: world\nrerank: pointwise\ncandidates: 5\n"
-        "set: {metrics: 'nDCG@10,P@1'}\n"
+        "benchmark: folder\ndata: world\nindex: w\nimages: world\nrerank: pointwise\nchat: bundled\n"
+        "candidates: 5\nset: {metrics: 'nDCG@10,P@1'}\n"
     )
     done = runner.invoke(cli, ["eval", "folder", "--config", "recipe.yaml", "--output", "json"])
     assert done.exit_code == 0, done.output
@@ -300,7 +297,7 @@ def test_the_command_makes_a_first_stage_reranks_it_and_takes_a_recipe(
     folder = Path("runs/eval/folder-all")
     assert {p.name for p in folder.iterdir()} == {
         "first-stage.trec", "first-stage.raw.jsonl", "pointwise.trec", "pointwise.jsonl", "pointwise.json",
-        "pointwise.journal.jsonl",
+        "pointwise.raw.jsonl", "pointwise.journal.jsonl",
     }  # fmt: skip
     scored = runner.invoke(
         cli, ["eval", "folder", "--data", "world", "--run", str(folder / "pointwise.trec"),

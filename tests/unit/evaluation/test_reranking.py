@@ -238,8 +238,9 @@ def test_a_forecast_reads_like_one() -> None:
         "about 2 h 5 min, 1.50 to pay"
     )
     assert Forecast(**row.to_dict()) == row
-    assert "without a call" in str(forecast("none", None, items(2), []))
-    assert forecast("cotrr", None, [], []).calls == 0
+    none, cotrr = (registry.load("strategy", name).Options() for name in ("none", "cotrr"))
+    assert "without a call" in str(forecast("none", none, items(2), []))
+    assert forecast("cotrr", cotrr, [], []).calls == 0
     assert Price.parse("0.5, 2").of(2_000_000, 500_000) == 2
     for wrong in ("", "1", "a,b", "1,2,3", "-1,2", "nan,1", "inf,1"):
         with pytest.raises(UsageError, match="IN,OUT"):
