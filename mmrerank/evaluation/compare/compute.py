@@ -75,19 +75,11 @@ def compare(
     queries = max(len(runs[base].metrics[m].expected) for m in chosen)
     warnings += _out_of_reach(count, queries, draws, level)
     return Comparison(
-        runs=names,
-        metrics=chosen,
-        baseline=base,
-        values=tuple(values.values()),
+        runs=names, metrics=chosen, baseline=base, values=tuple(values.values()), groups=tuple(groups),
         differences=_judged(found, chosen, runs[base], level),
-        groups=tuple(groups),
         lower_is_better=frozenset(m for m in chosen if runs[base].metrics[m].lower_is_better),
-        queries=queries,
-        level=level,
-        seed=seed,
-        draws=draws,
-        warnings=tuple(dict.fromkeys(warnings)),
-    )
+        queries=queries, level=level, seed=seed, draws=draws, warnings=tuple(dict.fromkeys(warnings)),
+    )  # fmt: skip
 
 
 def _named(runs: Mapping[str, Scores], baseline: str | None, level: float) -> tuple[tuple[str, ...], str]:
