@@ -38,6 +38,8 @@ class Kind:
     word: str
     may: Mapping[str, Any] = field(default_factory=dict)
     """What a file may leave out, with what stands there then."""
+    derives: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """What a part must have where it derives from its base class in `mmrerank.ports`, as it has to."""
 
 
 KINDS = {
@@ -46,6 +48,7 @@ KINDS = {
         "mmrerank.strategies",
         ("NEEDS", "FAMILY", "PAPER", "Options", "rank"),
         "method",
+        derives={"Options": ("needs", "calls", "settles", "hands_on")},
     ),
     "chat": Kind(
         ("mmrerank.chat", "mmrerank.chat.fakes"),
@@ -205,6 +208,12 @@ def _loaded(kind: str, name: str, where: str) -> Any:
             f"{what} cannot be used: it lacks {', '.join(lacking)}; `mmrerank.ports` says what a "
             f"{kind} must have"
         )
+    for part, wanted in KINDS[kind].derives.items():
+        if lacking := [n for n in wanted if n not in dir(has[part])]:
+            raise UsageError(
+                f"the {KINDS[kind].word} {name!r} ({where}) cannot be used: its {part} lacks "
+                f"{', '.join(lacking)}; derive it from mmrerank.ports.{kind.capitalize()}{part}"
+            )
     for part, default in KINDS[kind].may.items():
         has.setdefault(part, default)
     return module

@@ -129,6 +129,7 @@ def figures(body: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
+@pytest.mark.slow
 def test_a_kill_changes_no_figure_and_costs_one_portion(
     tmp_path: Path, judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +167,7 @@ def test_a_kill_changes_no_figure_and_costs_one_portion(
     assert all(0 < row["score"] < 1 for row in raw)  # the first stage's own
 
 
+@pytest.mark.slow
 def test_forecasts_pilots_and_other_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     oracle = ["eval", "demo", *WORLD, "--methods", "cotrr", "--chat", "oracle"]

@@ -130,6 +130,7 @@ def carry_out(total: int, portion: int, watch: Watch, capfd: pytest.CaptureFixtu
     return counts
 
 
+@pytest.mark.slow
 def test_three_hundred_rankings(watch: Watch, capfd: pytest.CaptureFixture[str]) -> None:
     counts = carry_out(300, 50, watch, capfd)
     assert counts["rankings"] == 300

@@ -230,6 +230,18 @@ def test_a_broken_plug_in_that_is_named_says_file_and_reason(
     assert len(err.strip().splitlines()) <= 3, err
 
 
+def test_options_that_derive_from_nothing_are_named(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "loose").mkdir()
+    (tmp_path / "loose/__init__.py").write_text(
+        "NEEDS, FAMILY, PAPER = (), 'x', ''\nclass Options: pass\n"
+        "def rank(query, ranking, options): yield []\n"
+    )
+    install(tmp_path, "loose", "[mmrerank.strategies]\nloose = loose\n")
+    _, err = run("list", "methods", path=[tmp_path], cwd=place)
+    assert "its Options lacks needs, calls, settles, hands_on" in err
+    assert "derive it from mmrerank.ports.StrategyOptions" in err
+
+
 def test_vectors_of_a_foreign_embedder_are_those_of_its_own(place: Path, index: Path) -> None:
     vectors = sorted((index / "vectors").glob("*.npy"))
     assert np.load(vectors[0]).shape[1] == 4

@@ -20,7 +20,7 @@ CODE = '''"""Toy: asks for one word about each image and sorts by it."""
 from dataclasses import dataclass
 
 from mmrerank.messages import Ask
-from mmrerank.ports import Outcome
+from mmrerank.ports import Outcome, StrategyOptions
 from mmrerank.rerank.prompting import render
 from mmrerank.types import Assessment, Explanation
 
@@ -30,7 +30,7 @@ PAPER = "nobody et al."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Options:
+class Options(StrategyOptions):
     """``backwards`` turns the order around."""
 
     backwards: bool = False
@@ -75,7 +75,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def python(copy: Path, *arguments: str, code: int = 0) -> str:
     done = subprocess.run(
         [sys.executable, *arguments], cwd=copy, capture_output=True, text=True, timeout=120,
-        env={**os.environ, "PYTHONPATH": str(copy)}, check=False,
+        env={**os.environ, "PYTHONPATH": f"{copy}{os.pathsep}{copy / 'app'}"}, check=False,
     )  # fmt: skip
     assert done.returncode == code, done.stderr
     return done.stdout
@@ -110,5 +110,5 @@ def test_it_reranks(copy: Path, options: list[str], order: list[str]) -> None:
 
 
 def test_the_app_offers_it(copy: Path) -> None:
-    names = python(copy, "-c", "from app.main import method_names; print(*method_names())")
+    names = python(copy, "-c", "from mmrerank_app.launch import method_names; print(*method_names())")
     assert "toy" in names.split()

@@ -13,6 +13,7 @@ from command import data, run
 from mmrerank.picturebook.export import evaluation_queries, evaluation_scenes, name_of
 from mmrerank.picturebook.queries import Truth
 
+pytestmark = pytest.mark.slow
 SEED, SCENES, QUERIES = 15, 300, 12
 
 

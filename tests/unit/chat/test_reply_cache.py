@@ -272,6 +272,7 @@ def _write(path: Path, worker: int, errors: Any, barrier: Any) -> None:
         errors.put(repr(error))
 
 
+@pytest.mark.slow
 def test_eight_processes_share_it(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     context = multiprocessing.get_context("spawn")

@@ -170,6 +170,7 @@ def test_markup_of_a_name_is_text_everywhere(hostile: Comparison) -> None:
 # --- pictures --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_pictures_are_drawn_and_the_same_again(three: Comparison) -> None:
     drawn = pictures.draw(three, USAGE)
     assert [p.name for p in drawn] == [

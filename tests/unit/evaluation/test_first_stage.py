@@ -271,6 +271,7 @@ def test_a_reranker_that_knows_reaches_the_ceiling_and_is_asked_once(name: str, 
         assert [r.id for r in rows][10:] == [r.id for r in first.rows[query]][10:]
 
 
+@pytest.mark.slow
 def test_the_command_makes_a_first_stage_reranks_it_and_takes_a_recipe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

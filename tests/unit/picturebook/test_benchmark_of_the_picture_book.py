@@ -92,6 +92,7 @@ def oracle() -> Oracle:
     )
 
 
+@pytest.mark.slow
 def test_the_truth_reaches_the_ceiling(oracle: Oracle, tmp_path: Path) -> None:
     found = mmrerank.evaluate(
         "demo",
@@ -136,6 +137,7 @@ def test_a_wrong_method_is_told_before_anything_is_drawn() -> None:
         mmrerank.evaluate("demo", methods=["cotrrr"])
 
 
+@pytest.mark.slow
 def test_the_command_prints_figures(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -192,6 +192,7 @@ def test_a_noun_with_two_colours_is_not_confused() -> None:
     assert Noun(kind=group.kind, colour=group.colour).found(scene)
 
 
+@pytest.mark.slow
 def test_export_tells_nothing_in_its_pictures(tmp_path: object) -> None:
     from pathlib import Path
 

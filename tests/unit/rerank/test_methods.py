@@ -141,7 +141,7 @@ def test_a_model_that_knows_gives_the_ideal_order(
 
 
 @every
-@pytest.mark.parametrize("k", [1, 26, 27, 100])
+@pytest.mark.parametrize("k", [1, 26, 27, pytest.param(100, marks=pytest.mark.slow)])
 def test_the_order_is_ideal_for_long_lists_too(method: str, options: dict[str, Any], k: int) -> None:
     agrees(method, options, [random.Random(k).randrange(4) for _ in range(k)])
 
@@ -159,7 +159,7 @@ def test_methods_that_promise_everything_say_so() -> None:
 
 
 @every
-@pytest.mark.parametrize("k", [0, 1, 2, 7, 20, 50, 100])
+@pytest.mark.parametrize("k", [0, 1, 2, 7, 20, 50, pytest.param(100, marks=pytest.mark.slow)])
 def test_calls_are_what_the_method_says(method: str, options: dict[str, Any], k: int) -> None:
     chat = Knowing([random.Random(k).randrange(4) for _ in range(k)])
     reranker = opened(method, options, chat)
