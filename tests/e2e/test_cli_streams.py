@@ -46,6 +46,7 @@ def test_a_closed_pipe_costs_neither_the_files_nor_the_code(built: Path, tmp_pat
     assert all(f.stat().st_size for f in files)
 
 
+@pytest.mark.slow
 def test_closed_streams_are_no_fault(tmp_path: Path) -> None:
     request = {"query": "a", "candidates": [{"id": "x", "text": "y"}]}
     rerank = quoted(

@@ -187,13 +187,18 @@ def test_it_passes_the_contract_tests(place: Path) -> None:
     [
         ["--help"],
         ["list", "--output", "json"],
-        ["list", "methods"],
+        pytest.param(["list", "methods"], marks=pytest.mark.slow),
         ["search", "a red card", "--index", "{index}"],
-        ["search", "a red card", "--index", "{index}", "--rerank", "pointwise", "--chat", "polly"],
-        ["index", "{cards}", "--index", "{other}", "--embedder", "colours:"],
-        ["recommend", "--chat", "parrot:x"],
+        pytest.param(
+            ["search", "a red card", "--index", "{index}", "--rerank", "pointwise", "--chat", "polly"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["index", "{cards}", "--index", "{other}", "--embedder", "colours:"], marks=pytest.mark.slow
+        ),
+        pytest.param(["recommend", "--chat", "parrot:x"], marks=pytest.mark.slow),
         ["eval", "--help"],
-        ["info", "{index}"],
+        pytest.param(["info", "{index}"], marks=pytest.mark.slow),
     ],
     ids=lambda a: "-".join(a[:2]),
 )
@@ -208,6 +213,7 @@ def test_broken_plug_ins_cost_a_warning_each(
     assert len(lines) == len(set(lines)), err  # never the same twice
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [

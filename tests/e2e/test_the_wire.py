@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import vllm_stand_in
-from tiny_qwen import FAMILIES
+from tiny_qwen import EACH, FAMILIES
 from tiny_server import TinyServer
 
 from mmrerank.chat.open import open_chat
@@ -44,7 +44,7 @@ def asks(picture: Callable[..., Image], kind: str) -> list[Ask]:
     ]
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=EACH)
 def served(
     request: pytest.FixtureRequest, qwen_chats: Callable[[str], Any]
 ) -> Iterator[tuple[str, Any, TinyServer]]:
@@ -115,7 +115,7 @@ def test_a_limit_of_images_is_learnt_and_told(
 class TestVllm:
     """The engine in this process, by contract against a stand-in for the package."""
 
-    @pytest.mark.parametrize("kind", FAMILIES)
+    @pytest.mark.parametrize("kind", EACH)
     def test_it_says_what_the_weights_say(
         self, qwen_chats: Callable[[str], Any], picture: Callable[..., Image], kind: str
     ) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 KINDS = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 
 # order and names as the Qwen-VL family has them, so that ids stay contiguous above the BPE part
@@ -29,6 +31,8 @@ TEMPLATE = (
 
 
 FAMILIES = ("qwen2_5_vl", "qwen3_vl")
+EACH = (pytest.param(FAMILIES[0], marks=pytest.mark.slow), FAMILIES[1])
+"""For fixtures: the default suite runs over one family, the slow one over the other."""
 
 
 def _corpus() -> Iterator[str]:

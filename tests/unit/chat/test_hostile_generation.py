@@ -189,6 +189,7 @@ def example(schema: dict[str, Any], draw: random.Random) -> Any:
     return {k: example(v, draw) for k, v in schema["properties"].items()}
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(VALUES, st.integers(0, 1000), st.booleans())
 def test_the_room_of_every_beginning_suffices(schema: dict[str, Any], seed: int, ascii_only: bool) -> None:

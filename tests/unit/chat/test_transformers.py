@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_qwen import FAMILIES
+from tiny_qwen import EACH
 
 from mmrerank.chat.open import open_chat
 from mmrerank.errors import ModelError, UsageError
@@ -36,7 +36,7 @@ SCHEMA = {
 }
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EACH)
 def chat(request: pytest.FixtureRequest, qwen_chats: Callable[[str], Any]) -> Any:
     return qwen_chats(request.param)
 

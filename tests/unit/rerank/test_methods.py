@@ -159,7 +159,7 @@ def test_methods_that_promise_everything_say_so() -> None:
 
 
 @every
-@pytest.mark.parametrize("k", [0, 1, 2, 7, 20, 50, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("k", [0, 1, 2, 7, 20, *(pytest.param(k, marks=pytest.mark.slow) for k in (50, 100))])
 def test_calls_are_what_the_method_says(method: str, options: dict[str, Any], k: int) -> None:
     chat = Knowing([random.Random(k).randrange(4) for _ in range(k)])
     reranker = opened(method, options, chat)

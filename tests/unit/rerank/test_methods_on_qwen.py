@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from counted_qwen import Counted, plain_run
-from tiny_qwen import FAMILIES
+from tiny_qwen import EACH
 
 from mmrerank import registry
 from mmrerank.chat.thinking import ANSWER
@@ -26,7 +26,7 @@ from mmrerank.types import Candidate, Image, Query, Ranking
 QUERY = Query(text="a red dog near the blue house")
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EACH)
 def chat(request: pytest.FixtureRequest, qwen_chats: Callable[[str], Any]) -> Counted:
     return Counted(qwen_chats(request.param))
 

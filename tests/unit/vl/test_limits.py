@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image as Pillow
-from tiny_qwen import FAMILIES
+from tiny_qwen import EACH, FAMILIES
 
 from mmrerank.chat.transformers import open as open_chat
 from mmrerank.errors import ModelError
@@ -31,7 +31,7 @@ def ask(*parts: str | Image, **kw: Any) -> Ask:
     return Ask(messages=(Message(role="user", parts=made),), **kw)
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EACH)
 def folder(request: pytest.FixtureRequest, tiny_qwen: Callable[[str], Path]) -> Path:
     return tiny_qwen(request.param)
 

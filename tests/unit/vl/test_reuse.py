@@ -12,7 +12,7 @@ import pytest
 from counted_qwen import Counted, plain_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_qwen import FAMILIES
+from tiny_qwen import EACH
 
 from mmrerank.errors import ChatError
 from mmrerank.messages import Ask, Message, Part
@@ -30,7 +30,7 @@ SCHEMA = {
 }
 
 
-@pytest.fixture(params=FAMILIES)
+@pytest.fixture(params=EACH)
 def make(request: pytest.FixtureRequest, qwen_chats: Callable[[str], Any]) -> Any:
     def chat(**options: Any) -> Counted:
         return Counted(qwen_chats(request.param), **options)
