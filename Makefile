@@ -24,7 +24,7 @@ test: $(DEVSTAMP) ## the default test suite, on two cores
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-slow: $(DEVSTAMP) ## what the default suite leaves out for time
-	$(BIN)/python -m pytest -q -m "slow or browser"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile -m "slow or browser"
 
 check: $(DEVSTAMP) ## formatting, lint, types and layers
 	$(BIN)/ruff format --check .
