@@ -88,5 +88,5 @@ def _grade(hit: Hit) -> str:
 
 def _parts(result: SearchResult, hit: Hit) -> str:
     """One sign per component, in the components' order."""
-    told = {v.component: v.verdict for v in hit.assessment.verdicts} if hit.assessment else {}
-    return "".join(_SIGNS[told[c.id]] if c.id in told else "·" for c in result.explanation.components)
+    verdicts = {v.component: v.verdict for v in hit.assessment.verdicts} if hit.assessment else {}
+    return "".join(_SIGNS[verdicts[c.id]] if c.id in verdicts else "·" for c in result.explanation.components)

@@ -50,17 +50,17 @@ def info(
         store = ReplyStore(_there(cache))
         if check:
             store.check()
-        told = store.info()
+        contents = store.info()
         store.close()
     if output is Output.json:
-        emit({**dataclasses.asdict(told), **({"whole": True} if check else {})})
+        emit({**dataclasses.asdict(contents), **({"whole": True} if check else {})})
         return
-    since = "" if told.oldest is None else f", the oldest of {_day(told.oldest)}"
+    since = "" if contents.oldest is None else f", the oldest of {_day(contents.oldest)}"
     typer.echo(
-        f"{one_line(told.path)}: {told.replies} replies, {told.bytes / 1e6:.1f} MB{since}"
+        f"{one_line(contents.path)}: {contents.replies} replies, {contents.bytes / 1e6:.1f} MB{since}"
         + (", all whole" if check else "")
     )
-    for model, count in told.models.items():
+    for model, count in contents.models.items():
         typer.echo(f"  {count:>8}  {one_line(model)}")
 
 
@@ -97,12 +97,12 @@ def prune(
     with working():
         store = ReplyStore(_there(cache))
         dropped = store.prune(older_than=age, largest=size)
-        told = store.info()
+        contents = store.info()
         store.close()
     if output is Output.json:
-        emit({"dropped": dropped, **dataclasses.asdict(told)})
+        emit({"dropped": dropped, **dataclasses.asdict(contents)})
     else:
-        typer.echo(f"{dropped} replies dropped, {told.replies} left, {told.bytes / 1e6:.1f} MB")
+        typer.echo(f"{dropped} replies dropped, {contents.replies} left, {contents.bytes / 1e6:.1f} MB")
 
 
 @guarded

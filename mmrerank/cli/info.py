@@ -20,9 +20,9 @@ def info(
     from mmrerank.index.index import ImageIndex
 
     with working():
-        told = ImageIndex.open(index).info()
+        facts = ImageIndex.open(index).info()
     if output is Output.json:
-        emit(told)
+        emit(facts)
         return
     from rich.table import Table
     from rich.text import Text
@@ -30,7 +30,7 @@ def info(
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
-    for key, value in told.items():
+    for key, value in facts.items():
         table.add_row(key.replace("_", " "), Text(one_line(str(value))))
     table_console().print(table)
 
