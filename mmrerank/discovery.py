@@ -193,6 +193,8 @@ def _declared(file: str) -> list[tuple[str, str, str]]:
 
 @cache
 def _loaded(kind: str, name: str, where: str) -> Any:
+    if ":" in where:
+        raise _unusable(kind, name, ValueError("the entry point has to name a file, such as my_package.mine"))
     try:
         module = importlib.import_module(where)
     except MmrerankError:
