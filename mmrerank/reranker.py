@@ -145,7 +145,7 @@ class Reranker:
             explanation=outcome.explanation,
             usage=driven.usage,
             repairs=_marked(driven),
-            warnings=_warnings(driven),
+            warnings=(*_warnings(driven), *driven.notes),
             failures=_reasons(driven),
             trace=driven.trace,
         )

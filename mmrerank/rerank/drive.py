@@ -37,6 +37,8 @@ class Driven:
     trace: Trace
     failures: tuple[Failure, ...] = ()
     """Why questions gave nothing, each kind with its first reason."""
+    notes: tuple[str, ...] = ()
+    """What replies say of how they were got, each once."""
     unasked: int = 0
     """Questions that were not asked, or not answered in time, for want of budget."""
 
@@ -50,6 +52,7 @@ class _Job:
     usage: Usage = field(default_factory=Usage)
     steps: list[Step] = field(default_factory=list)
     failures: dict[str, Failure] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
     outcome: Outcome | None = None
 
     def advance(self, replies: list[Reply] | None) -> None:
@@ -63,6 +66,7 @@ class _Job:
         """Takes down what ``reply`` cost and whether it failed."""
         self.usage += reply.usage
         self.steps.append(Step.of(ask, reply))
+        self.notes |= dict.fromkeys(reply.notes)
         if reply.error is not None:
             self._failed(reply.error.kind, str(reply.error), outside=unreached(reply.error))
             self.unasked += isinstance(reply.error, BudgetError)
@@ -81,6 +85,7 @@ class _Job:
             usage=self.usage,
             trace=Trace(steps=tuple(self.steps)),
             failures=tuple(self.failures.values()),
+            notes=tuple(self.notes),
             unasked=self.unasked,
         )
 
