@@ -37,7 +37,15 @@ from mmrerank.chat.openai.place import Place
 from mmrerank.chat.openai.sdk import LARGEST, arguments, connected, stop
 from mmrerank.chat.openai.stream import assembled
 from mmrerank.chat.openai.wire import (
-    Dialect, answered_as, body, fields, in_words, notes, off_schema, reading, trouble,
+    Dialect,
+    answered_as,
+    body,
+    fields,
+    in_words,
+    notes,
+    off_schema,
+    reading,
+    trouble,
 )  # fmt: skip
 from mmrerank.chat.thinking import with_thoughts
 from mmrerank.errors import BudgetError, ChatError, InputError, ReplyError, UsageError
@@ -203,8 +211,7 @@ class OpenAIChat(Chat):
             raise
 
     async def _all(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
-        now = time.monotonic()
-        tasks = [asyncio.ensure_future(self._one(ask, now)) for ask in asks]
+        tasks = [asyncio.ensure_future(self._one(ask, time.monotonic())) for ask in asks]
         self._under_way.update(tasks)
         try:
             _, late = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
@@ -242,11 +249,10 @@ class OpenAIChat(Chat):
                 if isinstance(error, Refused) and not self._answered:
                     raise
                 reply = Reply(error=error, finish="error")
+        self._outage.note(reply.error)
         if reply.error is None:
             self._answered = True
-            self._outage.answered()
         else:
-            self._outage.failed(reply.error)
             reply.error.args = (self._clean(str(reply.error)),)  # it may quote what the server text
         return replace(reply, usage=reply.usage + usage)
 
@@ -303,15 +309,14 @@ class OpenAIChat(Chat):
                 return await self._post(request)
             except Exception as error:
                 failure = self._classified(error)
-                wait = failure.wait or 0.0
-                last = tried == self.limits.max_retries or wait > LONGEST_WAIT
+                last = tried == self.limits.max_retries or (failure.wait or 0.0) > LONGEST_WAIT
                 # a server that has answered may be starting again
                 passing = failure.error.retryable or (self._answered and failure.error.kind == "unreachable")
                 if not passing or last:
                     raise failure.error from None  # the original may quote the request's headers
             # on top of what the server asks for, or all who got the same answer come back together
             pause = self.limits.backoff * 2**tried * random.uniform(0.5, 1.0)
-            await asyncio.sleep(wait + min(pause, LONGEST_WAIT))
+            await asyncio.sleep((failure.wait or 0.0) + min(pause, LONGEST_WAIT))
         raise AssertionError("the last try returns or raises")
 
     async def _post(self, request: dict[str, Any]) -> bytes:

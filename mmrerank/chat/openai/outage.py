@@ -25,20 +25,16 @@ class Outage:
     _noticed: float = 0.0
     _counts: Counter[str] = field(default_factory=Counter)
 
-    def answered(self) -> None:
-        """A question was answered."""
-        self._counts.clear()
-        self.error = None
-
-    def failed(self, error: ChatError) -> None:
-        """A question failed; a failure of its own shows that the server is there."""
-        if not error.systemic:
-            return self.answered()
+    def note(self, error: ChatError | None) -> None:
+        """Counts how a question ended; a failure of its own shows that the server is there."""
+        if error is None or not error.systemic:
+            self._counts.clear()
+            self.error = None
+            return
         self._counts = Counter({error.kind: self._counts[error.kind] + 1})
         most = IN_A_ROW_OF_ITS_OWN if error.kind == "forbidden" else IN_A_ROW
         if self._counts[error.kind] >= most:
             self.error, self._noticed = error, time.monotonic()
-        return None
 
     def since(self, asked: float) -> ChatError | None:
         """The failure of an outage that was noticed after the time ``asked`` (`time.monotonic`), or None."""
