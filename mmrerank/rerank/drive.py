@@ -350,12 +350,13 @@ def _reply(chat: Chat | None, asks: list[Ask], seconds: float | None = None) -> 
 
 
 def _answers(chat: Chat) -> bool:
-    """Whether the backend answers a question that nobody could refuse."""
+    """Whether the backend lets a question through that nobody could forbid."""
     plain = Message(role="user", parts=(Part(text="Answer yes or no: is fire hot?"),))
     try:
-        return chat.reply([Ask(messages=(plain,), max_tokens=16)])[0].error is None
+        error = chat.reply([Ask(messages=(plain,), max_tokens=16)])[0].error
     except ChatError:
         return False
+    return error is None or not error.systemic
 
 
 def _sound(reply: Reply) -> Reply:
