@@ -149,7 +149,9 @@ def test_any_bad_pictures_keep_their_places_and_the_others_are_ordered(
     result = Reranker("listwise", chat).rank(QUERY, given)
     left = {h.id for h in result if h.assessment and h.assessment.reason.startswith("left out")}
     assert {f"i{n}" for n in damaged} <= left <= {f"i{n}" for n in damaged | refused}
-    assert [h.id for n, h in enumerate(result) if given[n].id in left] == [c.id for c in given if c.id in left]
+    assert [h.id for n, h in enumerate(result) if given[n].id in left] == [
+        c.id for c in given if c.id in left
+    ]
     kept = [i for i in ids(result) if i not in left]
     if left == {f"i{n}" for n in damaged | refused}:
         assert kept == sorted(kept, key=lambda i: (-(int(i[1:]) * 7 % 4), int(i[1:])))
@@ -208,7 +210,9 @@ def test_a_picture_that_is_missing_is_named_with_its_path(tmp_path: object) -> N
 
 def test_a_reference_image_that_cannot_be_shown_is_an_error() -> None:
     query = Query(text="the same at night", images=(Image(data=b"no picture"),), id="q3")
-    with pytest.raises(InputError, match=r"query 'q3': its reference image cannot be shown: .*no image format"):
+    with pytest.raises(
+        InputError, match=r"query 'q3': its reference image cannot be shown: .*no image format"
+    ):
         Reranker("listwise", Looking()).rank(query, candidates(4))
 
 

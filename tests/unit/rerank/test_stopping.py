@@ -1,4 +1,4 @@
-"""A run ends, with the reason, when what is left would fail too; a failure of a question's own does not end it.
+"""A run ends, with the reason, when what is left would fail too; a question's own failure does not end it.
 
 From public reports: langchain-ai/langchainjs#1929 and eth-sri/matharena#9 (a spent quota is tried for hours),
 EntityProcess/agentv#974 (a dead server is asked the whole evaluation).
@@ -60,9 +60,9 @@ def requests(count: int, k: int = 4) -> list[tuple[Query, list[Candidate]]]:
 def test_a_few_failures_in_a_row_end_the_run(kind: FailureKind, concurrency: int) -> None:
     server = Server(after(6, kind), concurrency)
     reranker = Reranker("listwise", server)
+    portions = [requests(40)[start : start + 4] for start in range(0, 40, 4)]
     with pytest.raises(Stopped, match=f"it is {kind}; stopped after ") as stopped:
-        for start in range(0, 40, 4):
-            reranker.rank_batch(requests(40)[start : start + 4])
+        list(map(reranker.rank_batch, portions))
     assert stopped.value.exit_code == 6
     assert (stopped.value.kind, stopped.value.systemic) == (kind, True)
     assert server.asked <= 6 + IN_A_ROW + 2 * concurrency + 4
@@ -112,7 +112,9 @@ def test_forbidden_ends_the_run_where_a_plain_question_is_forbidden_too() -> Non
     with pytest.raises(Stopped, match="stopped after 3 failures"):
         Reranker("listwise", everything).rank_batch(requests(12))
     some = Server(
-        lambda _, ask: ChatError("no", kind="forbidden") if ask.query and ask.query.id in "q3 q4 q5 q6" else None
+        lambda _, ask: (
+            ChatError("no", kind="forbidden") if ask.query and ask.query.id in "q3 q4 q5 q6" else None
+        )
     )
     results = Reranker("listwise", some).rank_batch(requests(12))
     assert [r.degraded for r in results] == [n in (3, 4, 5, 6) for n in range(12)]
@@ -146,6 +148,4 @@ def test_reasons_stand_with_their_counts() -> None:
     assert "begins 'I am sorry, but I cannot help with identifying anybody" in failure.example
     assert len(failure.example) < 160
     assert any("I am sorry" in w for w in result.warnings)
-    assert result.to_dict()["failures"] == [
-        {"kind": "reply", "count": 5, "example": failure.example}
-    ]
+    assert result.to_dict()["failures"] == [{"kind": "reply", "count": 5, "example": failure.example}]
