@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mmrerank.cli.options import existing_image
+from mmrerank.cli.options import existing_image, is_file
 from mmrerank.errors import InputError
 from mmrerank.types import Candidate, Image, Query, Ranking
 
@@ -51,6 +51,7 @@ def _request(line: str, where: str, folder: Path) -> tuple[Query, Ranking]:
     candidates = [
         _candidate(c, f"{where}, candidate {n}", folder) for n, c in enumerate(body["candidates"], start=1)
     ]
+    _check_pictures(candidates, where)
     query = _query(body["query"], f"{where}, query", folder)
     try:
         return query, Ranking(tuple(candidates))
@@ -94,13 +95,24 @@ def _candidate(value: Any, where: str, folder: Path) -> Candidate:
     try:
         return Candidate(
             id=id_,
-            image=Image(path=existing_image(folder / image, where)) if image else None,
+            image=Image(path=folder / image) if image else None,
             text=None if body.get("text") is None else _text(body["text"], f"{where}: text"),
             score=number,
             metadata=_object(body.get("metadata") or {}, None, f"{where}: metadata"),
         )
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _check_pictures(candidates: Sequence[Candidate], where: str) -> None:
+    """Raises `InputError` where no picture is there; some that are not cost their places, and are named."""
+    pictures = [
+        (n, c.image.path) for n, c in enumerate(candidates, start=1) if c.image is not None and c.image.path
+    ]
+    there = [is_file(path, f"{where}, candidate {n}") for n, path in pictures]
+    if pictures and not any(there):
+        n, path = pictures[0]
+        raise InputError(f"{where}, candidate {n}: there is no image file {str(path)!r}")
 
 
 def _object(value: Any, known: tuple[str, ...] | None, what: str) -> Mapping[str, Any]:
