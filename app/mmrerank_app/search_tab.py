@@ -62,7 +62,11 @@ def answer(
     turns: str,
     options: str,
 ) -> Iterator[str]:
-    """HTML for the panel: first-stage order, then the reranked result; an error says what to do."""
+    """HTML for the panel: first-stage order, then the reranked result; an error says what to do.
+
+    Where the model fails altogether, the first-stage order stays below the error.
+    """
+    shown = ""
     try:
         query = query_of(text, image, exclude, turns)
         if query is None:
@@ -73,13 +77,14 @@ def answer(
         if method == "none":
             yield fragment(first)
             return
-        yield note(f"Judging {int(candidates)} images with {method} …") + fragment(first)
+        shown = fragment(first)
+        yield note(f"Judging {int(candidates)} images with {method} …") + shown
         done = search.search_batch(
             [query], k=int(k), rerank=method, candidates=int(candidates), options=chosen
         )[0]
         yield fragment(done)
     except MmrerankError as error:
-        yield note(str(error), kind="error")
+        yield note(str(error), kind="error") + shown
 
 
 def query_of(text: str, image: str | None, exclude: str, turns: str) -> Query | None:

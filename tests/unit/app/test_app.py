@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from mmrerank.errors import ImageIndexError, UsageError
+from mmrerank.errors import ChatError, ImageIndexError, UsageError
+from mmrerank.reranker import Reranker
 from mmrerank_app.launch import build, method_names, serve
 from mmrerank_app.search_tab import answer, note, options_of, query_of
 
@@ -34,6 +35,20 @@ def test_errors_are_shown_and_escaped() -> None:
     (hint,) = answer(Broken(), "  ", "none", 10, 20, None, "", "", "")  # type: ignore[arg-type]
     assert "Type what you are looking for" in hint
     assert "<script>" not in note("<script>")
+
+
+def test_a_model_that_fails_altogether_leaves_the_first_stage_in_sight() -> None:
+    class Gone:
+        def search_batch(self, queries: Any, *, rerank: str = "none", **_: Any) -> Any:
+            if rerank != "none":
+                raise ChatError("vl at localhost cannot be reached", kind="unreachable")
+            photos = [{"id": "boat-1", "text": "a caption of its own"}]
+            return [Reranker("none").rank(query, photos) for query in queries]
+
+    *_, shown = answer(Gone(), "a boat", "listwise", 10, 20, None, "", "", "")  # type: ignore[arg-type]
+    assert "vl at localhost cannot be reached" in shown
+    assert 'role="alert"' in shown
+    assert "a caption of its own" in shown
 
 
 def test_forms_become_queries_and_options() -> None:
