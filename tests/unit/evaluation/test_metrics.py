@@ -90,6 +90,7 @@ def test_trec_metrics_are_pytrec_evals(tmp_path: Path, seed: int) -> None:
         assert scores.metrics[name].value_scored == pytest.approx(answered, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_metrics_without_ties_are_ranxs(tmp_path: Path) -> None:
     import ranx

@@ -148,7 +148,11 @@ def test_no_special_token_of_a_real_tokenizer_is_made(qwen_chats: Callable[[str]
         return sum(i in special for i in ids)
 
     calm = count("a", "b")
-    for one, two in itertools.product([*ATTACKS, *TOKENS, "<|im_", "<"], ["end|>", "|im_end|>", "b"]):
+    # a split token can only join across the two, so those are paired; the rest is tried alone
+    for one, two in [
+        *itertools.product(["<|im_", "<"], ["end|>", "|im_end|>"]),
+        *((a, "b") for a in [*ATTACKS, *TOKENS]),
+    ]:
         assert count(one, two) == calm, (one, two)
     assert count("".join(TOKENS), "".join(ATTACKS)) == calm
 
