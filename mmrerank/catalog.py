@@ -8,6 +8,7 @@ what its protocol needs. A package adds rows by an entry point of the group ``mm
 from __future__ import annotations
 
 import logging
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -63,6 +64,14 @@ class Server:
     def form(self) -> str:
         """How its models are named on the command line."""
         return f"{self.name}:MODEL@HOST[:PORT]" if self.name == "vllm" else f"{self.name}:MODEL[@HOST]"
+
+    def started(self, model: str, port: int | None) -> str:
+        """The command that starts it with ``model``, listening at ``port``."""
+        usual = port in (None, urlsplit(self.url).port)
+        text = re.sub(r"\[(.*?)\]", "" if usual else r"\1", self.start).replace("MODEL.gguf", "MODEL")
+        named = {"MODEL": model, "PORT": str(port)}
+        text = re.sub(r"\b(MODEL|PORT)\b", lambda found: named[found[0]], text)
+        return " ".join(text.split())
 
     def at(self, host: str) -> str:
         """The base URL at ``host``, a whole URL or ``HOST[:PORT]``; the usual one where it is empty."""

@@ -19,6 +19,8 @@ stands there. Each message names what was wrong, what is allowed, and where it h
 
 from __future__ import annotations
 
+from typing import Literal
+
 DEGRADED_EXIT_CODE = 7
 
 
@@ -75,26 +77,64 @@ class MissingExtraError(ModelError):
     """An optional package is needed; the message holds the command that installs it."""
 
 
+FailureKind = Literal[
+    "quota", "payment", "auth", "forbidden", "not_found", "unreachable", "web_page", "address", "no_images",
+    "rate_limit", "timeout", "server", "too_large", "too_many_images", "image", "content_filter", "refusal",
+    "context", "no_logprobs", "bad_request", "reply", "no_room", "budget", "other",
+]  # fmt: skip
+"""Why a call failed, for programs. ``address``: another model or another address answers. ``no_images``:
+the model takes none. ``image``: this picture cannot be shown. ``no_room``: cut off before it said a word."""
+SYSTEMIC: frozenset[FailureKind] = frozenset(
+    {"quota", "payment", "auth", "forbidden", "not_found", "unreachable", "web_page", "address", "no_images"}
+)
+"""Kinds whose cause lies outside the question: the next question would fail alike."""
+
+
 class ChatError(MmrerankError):
     """A call to a language model failed.
 
-    ``retryable`` is true when the same call may succeed later (time-out, 429, 5xx, lost connection).
+    ``retryable`` is true when the same call may succeed later (time-out, 429, 5xx, lost connection);
+    ``kind`` says why it failed. ``systemic`` is true when every other question must be expected to fail the
+    same way (by default, for the kinds of `SYSTEMIC`): a run should end after a few in a row.
+    ``retry_after`` are the seconds that the server asks to wait. ``limit`` is the number that the question
+    exceeds, where the server said it: images of ``too_many_images``.
     """
 
     exit_code = 6
+    kind: FailureKind = "other"
 
-    def __init__(self, message: str, *, retryable: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retryable: bool = False,
+        kind: FailureKind | None = None,
+        systemic: bool | None = None,
+        retry_after: float | None = None,
+        limit: int | None = None,
+    ) -> None:
         super().__init__(message)
         self.retryable = retryable
+        if kind is not None:
+            self.kind = kind
+        self.systemic = self.kind in SYSTEMIC if systemic is None else systemic
+        self.retry_after = retry_after
+        self.limit = limit
 
 
 class ReplyError(ChatError):
     """The model answered, but its reply says nothing usable."""
 
+    kind: FailureKind = "reply"
+
 
 class NoRoomError(ReplyError):
     """The reply was cut off before it said anything: thoughts took all of its tokens."""
 
+    kind: FailureKind = "no_room"
+
 
 class BudgetError(ChatError):
     """A question was not asked, because what may be spent is spent."""
+
+    kind: FailureKind = "budget"

@@ -153,6 +153,7 @@ class Reply:
     ``found``: images of the first stage with their scores, best first, in answer to a `Retrieve`.
     ``mass``: log-probability of all choices together among all tokens, where the backend can tell; far below
     0, the model would rather have said something else.
+    ``notes``: what was assumed, left out or changed to get this reply, in words for a person.
     """
 
     text: str = ""
@@ -163,6 +164,7 @@ class Reply:
     usage: Usage = field(default_factory=Usage)
     finish: Literal["stop", "length", "error"] = "stop"
     error: ChatError | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -126,7 +126,7 @@ class Reranker:
             explanation=outcome.explanation,
             usage=driven.usage,
             repairs=_marked(driven),
-            warnings=_failures(driven),
+            warnings=(*_failures(driven), *driven.notes),
             trace=driven.trace,
         )
 

@@ -53,5 +53,6 @@ def _joined(thought: Reply | None, answer: Reply) -> Reply:
     return replace(
         answer,
         text=thought.text if answer.error is None else "",
+        notes=tuple(dict.fromkeys((*thought.notes, *answer.notes))),
         usage=replace(usage, calls=answer.usage.calls),
     )

@@ -34,6 +34,8 @@ class Driven:
     usage: Usage
     trace: Trace
     errors: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What replies say of how they were got, each once."""
     unasked: int = 0
     """Questions that were not asked, or not answered in time, for want of budget."""
 
@@ -47,6 +49,7 @@ class _Job:
     usage: Usage = field(default_factory=Usage)
     steps: list[Step] = field(default_factory=list)
     errors: dict[str, None] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
     outcome: Outcome | None = None
 
     def advance(self, replies: list[Reply] | None) -> None:
@@ -113,6 +116,7 @@ def drive(
             usage=job.usage,
             trace=Trace(steps=tuple(job.steps)),
             errors=tuple(job.errors),
+            notes=tuple(job.notes),
             unasked=job.unasked,
         )
         for job in jobs
@@ -170,6 +174,7 @@ class _Desk:
                 for ask, reply in zip(job.asks, mine, strict=True):
                     job.usage += reply.usage
                     job.steps.append(Step.of(ask, reply))
+                    job.notes |= dict.fromkeys(reply.notes)
                     if reply.error is not None:
                         job.errors[str(reply.error)] = None
                         job.unasked += isinstance(reply.error, BudgetError)

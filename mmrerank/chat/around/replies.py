@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from mmrerank.errors import BudgetError, ChatError, ReplyError
+from mmrerank.errors import BudgetError, ChatError, FailureKind, NoRoomError, ReplyError
 from mmrerank.messages import Reply
 from mmrerank.types import Usage
 
-_ERRORS = {"ChatError": ChatError, "ReplyError": ReplyError, "BudgetError": BudgetError}
+_ERRORS: dict[str, type[ChatError]] = {
+    c.__name__: c for c in (ChatError, ReplyError, NoRoomError, BudgetError)
+}
+_KINDS = get_args(FailureKind)
 
 
 def to_plain(reply: Reply) -> dict[str, Any]:
@@ -25,10 +28,33 @@ def to_plain(reply: Reply) -> dict[str, Any]:
         **({} if reply.mass is None else {"mass": reply.mass}),
         "finish": reply.finish,
         "usage": dataclasses.asdict(reply.usage),
-        "error": None
-        if error is None
-        else {"kind": type(error).__name__, "says": str(error), "retryable": error.retryable},
+        **({"notes": list(reply.notes)} if reply.notes else {}),
+        "error": None if error is None else _error_to_plain(error),
     }
+
+
+def _error_to_plain(error: ChatError) -> dict[str, Any]:
+    return {
+        "kind": type(error).__name__,
+        "says": str(error),
+        "retryable": error.retryable,
+        "why": error.kind,
+        "systemic": error.systemic,
+        **({} if error.retry_after is None else {"retry_after": error.retry_after}),
+        **({} if error.limit is None else {"limit": error.limit}),
+    }
+
+
+def _error_from_plain(body: Mapping[str, Any]) -> ChatError:
+    wait, limit, why = body.get("retry_after"), body.get("limit"), body.get("why")
+    return _ERRORS.get(body["kind"], ChatError)(
+        str(body["says"]),
+        retryable=bool(body["retryable"]),
+        kind=why if why in _KINDS else None,
+        systemic=None if body.get("systemic") is None else bool(body["systemic"]),
+        retry_after=None if wait is None else float(wait),
+        limit=None if limit is None else int(limit),
+    )
 
 
 def from_plain(body: Mapping[str, Any], states: bytes | None = None) -> Reply:
@@ -44,9 +70,8 @@ def from_plain(body: Mapping[str, Any], states: bytes | None = None) -> Reply:
         states=unpacked(states) if states else (),
         usage=Usage(**{k: v for k, v in body["usage"].items() if k in known}),
         finish=body["finish"],
-        error=None
-        if error is None
-        else _ERRORS.get(error["kind"], ChatError)(str(error["says"]), retryable=bool(error["retryable"])),
+        notes=tuple(str(n) for n in body.get("notes", ())),
+        error=None if error is None else _error_from_plain(error),
     )
 
 

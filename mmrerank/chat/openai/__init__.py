@@ -22,8 +22,17 @@ from urllib.parse import urlsplit
 
 from mmrerank.budget import PER_MESSAGE, bound
 from mmrerank.chat.openai.address import address
-from mmrerank.chat.openai.failures import Complaint, Refused, ServerFailure, classified, error_text
+from mmrerank.chat.openai.failures import (
+    LONGEST_WAIT,
+    Complaint,
+    Refused,
+    ServerFailure,
+    classified,
+    error_text,
+    of_words,
+)
 from mmrerank.chat.openai.limits import Limits as Limits
+from mmrerank.chat.openai.place import Place
 from mmrerank.chat.openai.sdk import LARGEST, arguments, connected, stop
 from mmrerank.chat.openai.stream import assembled
 from mmrerank.chat.openai.wire import (
@@ -44,8 +53,6 @@ from mmrerank.ports import Capability, Chat, ChatFacts
 from mmrerank.types import Usage
 
 FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
-LONGEST_WAIT = 60.0
-"""Seconds waited at most between two tries; a server that asks for more is given up."""
 LONGEST_STREAM = 10
 """A stream may last so many times the timeout, which then bounds its silences only."""
 _MOST_IMAGES = re.compile(r"(?i)at most (\d+) image")
@@ -63,6 +70,7 @@ class OpenAIChat(Chat):
         api_key: str,
         limits: Limits | None = None,
         dialect: Dialect | None = None,
+        place: Place | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.spec = f"openai:{model}@{base_url}"
@@ -70,6 +78,7 @@ class OpenAIChat(Chat):
         self.host = urlsplit(base_url).netloc.rpartition("@")[2]
         self.concurrency = self.limits.concurrency
         self._key, self.dialect = api_key, dialect or Dialect()
+        self._place = place or Place(model=model, url=base_url)
         self.cached_tokens = 0
         """Prompt tokens that the server reports to have read before."""
         self.thought = False
@@ -226,7 +235,7 @@ class OpenAIChat(Chat):
                 if ask.read:
                     raise ChatError(f"{self._where()}: a server does not give {ask.read}")
                 if self.most_images is not None and images > self.most_images:
-                    raise ChatError(self._too_many_images(images))
+                    raise self._too_many_images(images)
                 reply = await self._ask(ask)
             except (InputError, OSError) as error:
                 shown = ChatError(f"an image of the question cannot be shown: {error}")
@@ -253,7 +262,7 @@ class OpenAIChat(Chat):
             except Complaint as complaint:
                 if most := _MOST_IMAGES.search(complaint.whole):
                     self.most_images = int(most[1])
-                    raise ChatError(self._too_many_images()) from None
+                    raise self._too_many_images() from None
                 plainer = dialect.plainer(complaint.whole, request)
                 if plainer is None:
                     return Reply(error=complaint, finish="error", usage=spent)
@@ -267,7 +276,8 @@ class OpenAIChat(Chat):
             if not self.limits.any_model and (other := answered_as(payload, self.model)):
                 raise Refused(
                     f"{self._where()} answered as {other!r}; name that model, or take it with "
-                    "--chat-option any_model=true"
+                    "--chat-option any_model=true",
+                    kind="address",
                 )
             seen = notes(payload)
             self.cached_tokens += seen.cached_tokens
@@ -294,12 +304,10 @@ class OpenAIChat(Chat):
                 return await self._post(request)
             except Exception as error:
                 failure = self._classified(error)
-                if not failure.error.retryable or tried == self.limits.max_retries:
+                wait = failure.wait or 0.0
+                last = tried == self.limits.max_retries or wait > LONGEST_WAIT
+                if not failure.error.retryable or last:
                     raise failure.error from None  # the original may quote the request's headers
-            wait = failure.wait or 0.0
-            if wait > LONGEST_WAIT:
-                text = f"{failure.error}; it asks to wait {wait:,.0f} s"
-                raise ChatError(text, retryable=True) from None
             # on top of what the server asks for, or all who got the same answer come back together
             pause = self.limits.backoff * 2**tried * random.uniform(0.5, 1.0)
             await asyncio.sleep(wait + min(pause, LONGEST_WAIT))
@@ -324,30 +332,26 @@ class OpenAIChat(Chat):
             raise ChatError(f"{self._where()} broke its stream off", retryable=True)
         if (found := trouble(whole)) is not None:
             error, code = found
-            text = self._clean(error_text(error))[:300]
-            again = code in (408, 429) or code >= 500
-            raise ChatError(f"{self._where()} answered with an error: {text}", retryable=again)
+            raise of_words(code, self._clean(error_text(error)), self._place).error
         return whole.replace(self._key.encode(), b"***") if len(self._key) >= 8 else whole
 
     def _classified(self, error: Exception) -> ServerFailure:
         return classified(
-            error,
-            where=self._where(),
-            text=self._clean(error_text(error)),
-            timeout=self.limits.timeout,
-            key=self.limits.key,
+            error, place=self._place, text=self._clean(error_text(error)), timeout=self.limits.timeout
         )
 
-    def _too_many_images(self, images: int | None = None) -> str:
+    def _too_many_images(self, images: int | None = None) -> ChatError:
         held = "" if images is None else f"; this one holds {images}"
-        return (
+        return ChatError(
             f"{self._where()} takes at most {self.most_images} image(s) a question{held}. Ask with fewer "
             "(a smaller window or group_size), or start the server with a higher limit "
-            "(vLLM: --limit-mm-per-prompt)"
+            "(vLLM: --limit-mm-per-prompt)",
+            kind="too_many_images",
+            limit=self.most_images,
         )
 
     def _where(self) -> str:
-        return f"{self.model} at {self.host}"
+        return str(self._place)
 
     def _clean(self, text: str) -> str:
         # a placeholder such as EMPTY is no secret, and a word that messages may hold
@@ -389,4 +393,5 @@ def open(
             limit=found.limit, stream=stream, extra=fields(extra), quiet=found.server.quiet,
             chooses=found.server.chooses,
         ),
+        place=Place(model=found.model, url=found.url, server=found.server),
     )  # fmt: skip

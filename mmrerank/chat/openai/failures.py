@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import re
+import socket
+import ssl
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from mmrerank.errors import ChatError
+from mmrerank.chat.openai.complaints import meaning, wait_in_words
+from mmrerank.chat.openai.place import Place
+from mmrerank.errors import ChatError, FailureKind
 
-FATAL = (401, 403, 404)
-"""Answers that concern every question: the key, the right to use the model, its name or the address."""
-
-
-_WRONG_KEY = re.compile(
-    r"(?i)(invalid|incorrect|missing).{0,20}api.key|api.key.{0,20}(not valid|invalid|incorrect|expired)"
-)
-_SHOWN = 300  # characters of what a server text
+_SHOWN = 300  # characters of what a server said
+LONGEST_WAIT = 60.0
+"""Seconds waited at most between two tries; a server that asks for more is given up, and the run with it."""
 
 
 class Refused(ChatError):
-    """The server wants nothing to do with any ask: a wrong key or model."""
+    """The server wants nothing to do with any ask: a wrong key or model, or nobody is there."""
 
 
 class Complaint(ChatError):
-    """The server does not take this request as it is (400 or 422). ``whole`` is all that it text."""
+    """The server does not take this request as it is (400 or 422). ``whole`` is all that it said."""
 
-    def __init__(self, message: str, whole: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, whole: str, **more: Any) -> None:
+        super().__init__(message, **more)
         self.whole = whole
 
 
@@ -41,53 +40,129 @@ class ServerFailure:
     wait: float | None = None
 
 
-def classified(error: Exception, *, where: str, text: str, timeout: float, key: str) -> ServerFailure:
-    """What ``error`` of the SDK or of asyncio means.
-
-    ``where`` names model and host, ``text`` is `error_text` without secrets, ``key`` the variable of the
-    server's key.
-    """
+def classified(error: Exception, *, place: Place, text: str, timeout: float) -> ServerFailure:
+    """What ``error`` of the SDK or of asyncio means. ``text`` is `error_text` without secrets."""
     import openai
 
     # by name: depending on its version, the SDK's HTTP library is httpx or httpx2
     kinds = {c.__name__ for c in type(error).__mro__}
     if isinstance(error, ChatError):
-        return ServerFailure(error=error)
+        return ServerFailure(error=error, wait=error.retry_after)
     if isinstance(error, openai.APIStatusError):
-        code, whole, text = error.status_code, text, text[:_SHOWN]
-        if code < 400:
-            elsewhere = urlsplit(error.response.headers.get("location", ""))
-            there = f"{elsewhere.scheme}://{elsewhere.netloc.rpartition('@')[2]}{elsewhere.path}"
-            return ServerFailure(
-                error=Refused(
-                    f"{where} answered {code} and points to {there}; name the base URL that answers itself"
-                )
-            )
-        if code == 403 and "logprob" in whole.casefold():
-            # of OpenAI's reasoning models: it concerns questions with choices alone
-            return ServerFailure(error=Complaint(f"{where} answered {code}: {text}", whole))
-        if code in FATAL or (code == 400 and _WRONG_KEY.search(whole)):
-            hint = (
-                "check the model's name and that the base URL ends as the server wants, often in /v1"
-                if code == 404
-                else f"check {key}"
-            )
-            return ServerFailure(error=Refused(f"{where} answered {code}; {hint}"))
-        if code in (400, 422):
-            return ServerFailure(error=Complaint(f"{where} answered {code}: {text}", whole))
-        again = code in (408, 409, 429) or code >= 500
-        return ServerFailure(
-            error=ChatError(f"{where} answered {code}: {text}", retryable=again),
-            wait=retry_after(error.response.headers),
-        )
+        return _answered(error, place, text)
     if isinstance(error, openai.APITimeoutError | TimeoutError) or "TimeoutException" in kinds:
-        late = ChatError(f"{where} gave no answer within {timeout:g} s", retryable=True)
-        return ServerFailure(error=late)
+        late = f"{place} gave no answer within {timeout:g} s"
+        return ServerFailure(error=ChatError(late, retryable=True, kind="timeout"))
     if isinstance(error, openai.APIConnectionError) or "TransportError" in kinds:
-        cause = type(error.__cause__ or error).__name__
-        gone = ChatError(f"{where} cannot be reached, or hung up ({cause})", retryable=True)
-        return ServerFailure(error=gone)
-    return ServerFailure(error=ChatError(f"{where}: {type(error).__name__}: {text[:_SHOWN]}"))
+        return ServerFailure(error=_unreachable(error, place))
+    return ServerFailure(error=ChatError(f"{place}: {type(error).__name__}: {text[:_SHOWN]}"))
+
+
+def _answered(error: Any, place: Place, text: str) -> ServerFailure:
+    """An answer of a status that is no success."""
+    code, headers = error.status_code, error.response.headers
+    if code < 400:
+        elsewhere = urlsplit(headers.get("location", ""))
+        there = f"{elsewhere.scheme}://{elsewhere.netloc.rpartition('@')[2]}{elsewhere.path}"
+        why = f"{place} answered {code} and points to {there}; name the base URL that answers itself"
+        return ServerFailure(error=Refused(why, kind="address"))
+    wait = retry_after(headers)
+    return of_words(code, text, place, wait if wait is not None else wait_in_words(text))
+
+
+def of_words(code: int, text: str, place: Place, wait: float | None = None) -> ServerFailure:
+    """What an answer means whose status is ``code`` (0: none) and that says ``text``."""
+    if code == 403 and "logprob" in text.casefold():
+        # of OpenAI's reasoning models: it concerns questions with choices alone
+        return ServerFailure(
+            error=Complaint(f"{place} answered {code}: {text[:_SHOWN]}", text, kind="no_logprobs")
+        )
+    kind = meaning(code, text)
+    said = f"{place} answered {code}" if code else f"{place} answered with an error"
+    shown = f": {text[:_SHOWN]}" if text else ""
+    if kind in ("auth", "payment", "quota", "forbidden", "not_found", "address"):
+        hint = remedy(kind, place, text)
+        return ServerFailure(
+            error=Refused(f"{said}; {hint}{f' (it says{shown})' if shown else ''}", kind=kind)
+        )
+    if wait is not None and wait > LONGEST_WAIT and kind in ("rate_limit", "server"):
+        asks = f"it asks to wait {wait:,.0f} s; give the same command again then"
+        lasting = ChatError(
+            f"{said}{shown}; {asks}", retryable=True, kind=kind, systemic=True, retry_after=wait
+        )
+        return ServerFailure(error=lasting, wait=wait)
+    hint = f". {remedy(kind, place, text)}" if kind in REMEDIES else ""
+    if code in (400, 422):
+        return ServerFailure(error=Complaint(f"{said}{shown}{hint}", text, kind=kind))
+    # what a question cannot help does not pass by waiting
+    own = kind in ("content_filter", "context", "too_large", "no_images", "image")
+    again = kind in ("rate_limit", "timeout", "server") or code in (408, 409, 429) or code >= 500
+    failed = ChatError(f"{said}{shown}{hint}", retryable=again and not own, kind=kind, retry_after=wait)
+    return ServerFailure(error=failed, wait=wait)
+
+
+REMEDIES: Mapping[FailureKind, str] = {
+    "too_large": "Ask with fewer or smaller pictures: a smaller window or group_size, or -o image_tokens=",
+    "context": "The question is longer than the model reads: a smaller window or group_size, a smaller "
+    "-o image_tokens=, or a server started with more context",
+    "content_filter": "Its filter refused this question's text or pictures; leave that picture out, or ask "
+    "another model",
+    "no_images": "Name a model that takes images",
+}
+"""What to do, by kind, where the server's own words do not say it."""
+
+
+def remedy(kind: FailureKind, place: Place, text: str = "") -> str:
+    """What a person can do about a failure of ``kind``."""
+    if kind == "auth":
+        return f"check {place.server.key}"
+    if kind == "forbidden":
+        return f"check {place.server.key} and what it may use"
+    if kind in ("quota", "payment"):
+        return "its quota is spent: wait until it is renewed or pay, then give the same command again"
+    if kind == "not_found":
+        path = urlsplit(place.url).path.rstrip("/")
+        most = "check the model's name (`mmrerank doctor --chat` lists what is there)"
+        return f"{most} and that the base URL ends as the server wants, " + (
+            f"often in /v1 (now {path or 'nothing'})" if not path.endswith("/v1") else "often in /v1"
+        )
+    if kind == "address":
+        return "name the base URL of the API, which often ends in /v1"
+    return REMEDIES.get(kind, "")
+
+
+def _unreachable(error: BaseException, place: Place) -> ChatError:
+    """Nobody is there, which no later try mends soon; or a connection that was lost, which may pass."""
+    causes = list(_causes(error))
+    name = next((c for c in causes if isinstance(c, socket.gaierror)), None)
+    refused = any(isinstance(c, ConnectionRefusedError) for c in causes)
+    secret = next((c for c in causes if isinstance(c, ssl.SSLError)), None)
+    start = f"; start it with: {place.start}" if place.start else ""
+    if name is not None:
+        return Refused(
+            f"{place} cannot be reached: there is no host of that name ({name})", kind="unreachable"
+        )
+    if secret is not None:
+        why = f"{place} cannot be reached: no safe connection ({secret}); is it http:// or https://?"
+        return Refused(why, kind="unreachable")
+    if refused:
+        why = f"{place} cannot be reached: nothing listens there (ConnectionRefusedError){start}"
+        return Refused(why, kind="unreachable")
+    cause = type(error.__cause__ or error).__name__
+    gone = f"{place} cannot be reached, or hung up ({cause})"
+    return ChatError(gone, retryable=True, kind="unreachable")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """``error`` and what led to it."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        if isinstance(error, BaseExceptionGroup):
+            for one in error.exceptions:
+                yield from _causes(one)
+        error = error.__cause__ or error.__context__
 
 
 def error_text(error: Any) -> str:

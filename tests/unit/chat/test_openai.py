@@ -129,6 +129,7 @@ def test_retry_after_is_honoured_or_the_question_given_up(chat: Any, stub: StubS
     error = one(chat).error
     assert error is not None
     assert error.retryable
+    assert (error.kind, error.systemic, error.retry_after) == ("server", True, 9999)
     assert "answered 503" in str(error)
     assert "asks to wait 9,999 s" in str(error)
     assert len(stub.requests) == 3  # nobody asks again before the time
@@ -183,12 +184,14 @@ def test_a_server_that_is_down() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    chat = backend.open(f"m@http://127.0.0.1:{port}/v1", max_retries=1, backoff=0.01)
-    error = one(chat).error
-    assert error is not None
-    assert error.retryable
-    assert "cannot be reached" in str(error)
-    assert chat.capabilities == {"generate"}
+    chat = backend.open(f"m@http://127.0.0.1:{port}/v1", max_retries=9, backoff=9)
+    for asked in (lambda: one(chat), lambda: chat.capabilities):
+        with pytest.raises(ChatError, match="cannot be reached: nothing listens there") as caught:
+            asked()
+        assert (caught.value.kind, caught.value.systemic) == ("unreachable", True)
+        assert f"start it with: vllm serve m --limit-mm-per-prompt '{{\"image\": 20}}' --port {port}" in str(
+            caught.value
+        )
     chat.close()
 
 
@@ -314,10 +317,10 @@ def test_the_key_is_in_no_error_log_or_repr(
     caplog.set_level(logging.DEBUG)
     said = {"error": {"message": f"Incorrect API key provided: {KEY}"}}
     shown = [repr(chat), chat.spec]
-    for status in (422, 429, 500):
+    for status in (429,):
         stub.script = [(status, {}, said)]
         shown.append(repr(one(chat)))
-    for status in (400, 401, 403, 404):
+    for status in (400, 401, 403, 404, 422, 503):
         stub.script = [(status, {}, said)]
         with pytest.raises(ChatError) as caught:
             one(chat)

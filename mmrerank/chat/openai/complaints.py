@@ -1,0 +1,149 @@
+"""What a server's words mean: which kind of failure they tell of, and the numbers in them. Pure functions.
+
+The words are those of OpenAI, Azure, Anthropic, Gemini, DashScope, vLLM, SGLang, llama.cpp, Ollama, LM
+Studio, TGI and the gateways before them. What is not known stays the plain ``bad_request`` that it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from mmrerank.errors import FailureKind
+
+_Pattern = re.Pattern[str]
+
+
+def _any(*patterns: str) -> _Pattern:
+    return re.compile("|".join(patterns), re.I | re.S)
+
+
+_AUTH = _any(
+    r"(invalid|incorrect|missing|malformed).{0,20}api[ _-]?key",
+    r"api[ _-]?key.{0,20}(not valid|invalid|incorrect|expired|not found|missing)",
+    r"invalid_api_key|authentication_error|invalid x-api-key|no auth credentials|\bunauthorized\b",
+)
+_QUOTA = _any(
+    r"insufficient_quota|exceeded your current quota|quota (is )?exceeded|out of quota",
+    r"quota.{0,20}exhausted|per[- _]?day|\bdaily\b|\b(RPD|TPD)\b|per[- _]?month|\bmonthly\b|usage limit",
+)
+_PAYMENT = _any(
+    r"credit balance|insufficient (credit|fund|balance)|insufficient_balance|\bbilling_(hard|not)",
+    r"(requires|out of|not enough|no) (more )?credits|account is not active|billing details|Arrearage",
+    r"overdue|hard limit.{0,20}reached|account is in good standing|payment required|add (a )?payment",
+)
+_FILTER = _any(
+    r"content[_ -]?(filter|policy|management|moderation)|ResponsibleAIPolicy|safety (system|filter|setting)",
+    r"data_?inspection_?failed|inappropriate content|prohibited[_ ]content|moderation|\bflagged\b",
+    r"(blocked|rejected|refused).{0,40}(safety|policy|policies|unsafe)|unsafe content|sensitive content",
+)
+_CONTEXT = _any(
+    r"context[_ ](length|window|size|limit)|maximum context|max_model_len|model_max_length|context_length",
+    r"(prompt|input|request|messages?|conversation) (is |are |was )?too (long|many tokens)",
+    r"too many (input |prompt )?tokens|exceed\w*.{0,60}\btokens?\b|\btokens?\b.{0,40}exceed",
+    r"longer than the (max|maximum)|maximum (model |input |prompt )?length|max_new_tokens.{0,20}<=",
+    r"input length.{0,40}(should|must|exceed)|reduce the length|string_above_max_length|context the overflow",
+)
+_NOT_FOUND = _any(
+    r"model.{0,80}(does not exist|not found|not loaded)|(unknown|no such|not a valid) model",
+    r"no models? loaded|model_not_found|invalid model( name|id)|deployment.{0,40}does not exist",
+)
+_NO_IMAGES = _any(
+    r"not a multimodal|do(es)?(n't| not) (support|accept|allow|take) (\w+ ){0,2}(image|vision|multimodal)",
+    r"image (input|content|url)s? (is|are) (not|only) supported|unknown variant .?image_url|mmproj",
+    r"at most 0 image|image_url is only supported|support(s|ed)? (for )?image input",
+    r"missing data required for image",
+    r"(image|vision)\w*( input)?s? (is|are) not (supported|enabled)|text[- ]only model",
+    r"multimodal.{0,30}not (supported|enabled)|content.{0,20}must be a string",
+)
+_BUSY = _any(
+    r"overloaded|temporarily unavailable|server is busy|at capacity|try again later",
+    r"rate[_ ]limit|too many requests",
+)
+_LARGE = _any(
+    r"(payload|request|body|file|image|entity|upload|size|data)\w*( size)?( is| was)? too (large|big)",
+    r"request_too_large|entity too large|exceeds? .{0,60}\b(\d+ ?)?([KM]i?B|bytes|megabytes)\b",
+    r"(?<!pixel )size limit|larger than .{0,30}\b([KM]i?B|bytes)\b",
+    r"max(imum)?.{0,30}\d ?([KM]i?B|bytes)\b|maximum allowed size",
+    r"(dimension|width|height|resolution|pixel)s?\b.{0,60}(exceed|too (large|big|many)|at most|max)",
+    r"max\w* .{0,30}(dimension|resolution|pixels)|exceed.{0,60}(dimension|resolution|pixel)",
+)
+_BAD_IMAGE = _any(
+    r"(invalid|corrupt\w*|malformed|truncated|damaged|unsupported|cannot identify).{0,40}(image|picture)",
+    r"(failed|unable) to (load|decode|process|parse|read).{0,40}(image|picture)",
+    r"(could|can) ?not (be )?(fetch|decode|load|process|read|identif)\w*.{0,40}(image|picture)",
+    r"image.{0,60}(could not be|cannot be|invalid|unsupported|corrupt|not (a )?valid|unable|failed)",
+    r"invalid_image|image_parse_error|larger than factor|aspect ratio|at least \d+ ?(x ?\d+ ?)?pixels",
+)
+
+
+def meaning(status: int, text: str) -> FailureKind:
+    """What an answer of ``status`` with ``text`` (all that the server says, codes included) tells of.
+
+    ``status`` is 0 where there is none, as for an error inside a stream.
+    """
+    by_status = _by_status(status, text)
+    if by_status is not None:
+        return by_status
+    known: Iterable[tuple[FailureKind, _Pattern]] = (
+        ("auth", _AUTH),
+        ("payment", _PAYMENT),
+        ("content_filter", _FILTER),
+        ("no_images", _NO_IMAGES),
+        ("too_large", _LARGE),
+        ("context", _CONTEXT),
+        ("image", _BAD_IMAGE),
+        ("quota", _QUOTA),
+        ("not_found", _NOT_FOUND),
+    )
+    for kind, pattern in known:
+        if pattern.search(text):
+            return kind
+    if status >= 500 or _BUSY.search(text):
+        return "server"
+    return "bad_request" if status else "other"
+
+
+def _by_status(status: int, text: str) -> FailureKind | None:
+    """What the status alone decides, or the status with few words; None where the words decide."""
+    if status == 429:
+        wait = wait_in_words(text)
+        spent = _PAYMENT.search(text) or _QUOTA.search(text)
+        if _ALONE.search(text):  # larger than a minute's worth: waiting does not help
+            return "too_large"
+        # Gemini says "quota" of a minute's worth as well, and how long to wait
+        return "quota" if spent and (wait is None or _LASTING.search(text)) else "rate_limit"
+    if status == 403:
+        return (
+            "content_filter" if _FILTER.search(text) else "payment" if _PAYMENT.search(text) else "forbidden"
+        )
+    if status == 404:
+        return "no_images" if _NO_IMAGES.search(text) else "not_found"
+    fixed: dict[int, FailureKind] = {
+        401: "auth", 402: "payment", 405: "address", 408: "timeout", 413: "too_large", 504: "timeout",
+    }  # fmt: skip
+    return fixed.get(status)
+
+
+_ALONE = _any(r"request too large")
+_LASTING = _any(r"insufficient_quota", r"per[- _]?day|\bdaily\b|per[- _]?month|\bmonthly\b|\b(RPD|TPD)\b")
+_WAIT = re.compile(
+    r"(?:try again|retry|wait|reset\w*|available)(?: \w+){0,3}?\s(?:in|after|for)\s+((?:\d+(?:\.\d+)?\s*"
+    r"(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)(?![a-z])[,\s]*(?:and\s+)?)+)"
+    r"|(?:retryDelay|retry_after)\W{1,4}((?:\d+(?:\.\d+)?\s*s?))",
+    re.I,
+)
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli|s|m|h|d)?", re.I)
+_UNIT = {"ms": 1e-3, "milli": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+
+
+def wait_in_words(text: str) -> float | None:
+    """Seconds to wait that a message names ("try again in 6m1.5s"); None where it names none.
+
+    >>> wait_in_words("Rate limit reached. Please try again in 1h2m3.5s.")
+    3723.5
+    """
+    found = _WAIT.search(text)
+    if found is None:
+        return None
+    return sum(float(number) * _UNIT[unit.casefold()] for number, unit in _SPAN.findall(found[1] or found[2]))
