@@ -143,7 +143,11 @@ def _build(
     corpus = open_corpus(source)
     settings = config.load(flags={"embedder": spec, "device": device})
     spec = settings.embedder or _made_with(name, rebuild=options["rebuild"])
-    embedder = open_embedder(catalog.chosen("embedder", spec, corpus.domain), device=settings.device or None)
+    embedder = open_embedder(
+        catalog.chosen("embedder", spec, corpus.domain),
+        remembered_by="" if settings.embedder or not spec else name,
+        device=settings.device or None,
+    )
     if embedder.domain and embedder.domain != corpus.domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
     return ImageIndex.build(name, corpus, embedder, **options)

@@ -96,7 +96,12 @@ def build(
     shards = corpus.shards
     with replacing(folder, rebuild=rebuild) as target, _claimed(target, fresh, shards) as found:
         kept = dataclasses.replace(
-            found, store=store or found.store, source=fresh.source, listed=fresh.listed
+            found,
+            # the same model at another place, or another folder: what is remembered opens and is found
+            embedder=fresh.embedder,
+            store=store or found.store,
+            source=fresh.source,
+            listed=fresh.listed,
         )
         intake_options = {"max_pixels": max_pixels, "allow_truncated": allow_truncated}
         with _Run(target, kept, embedder, batch) as run:

@@ -23,6 +23,7 @@ from mmrerank.index.manifest import IMPORTED, Manifest
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import default_store, save_view
+from mmrerank.paths import absolute_spec
 from mmrerank.ports import Sample, Vectors
 
 _BATCH_ROWS = 4096
@@ -55,6 +56,7 @@ def import_vectors(
     """Makes the index in ``folder``. `ImageIndex.import_vectors` documents it."""
     if not embedder_spec.strip():
         raise UsageError("imported vectors need the name of the embedder that made them")
+    embedder_spec = absolute_spec(embedder_spec.strip())
     folder = Path(os.path.realpath(folder))
     if store:
         registry.load("store", store).open()  # what is not there is reported before any work
