@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
@@ -131,13 +131,38 @@ class NoOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Short:
+    """Lists that are too short for a figure, by unit: `mmrerank.evaluation.measure.short` has the rule.
+
+    ``held`` says how many names each list has, ``wanted`` how many are looked at. Those of ``lacking`` miss a
+    right answer, so that longer lists could change their values. ``explained``: a warning of the benchmark's
+    own says what follows.
+    """
+
+    held: Mapping[str, int]
+    wanted: Mapping[str, int]
+    lacking: frozenset[str] = frozenset()
+    explained: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """``{"lists", "lacking", "wanted", "first"}``: how many, the most names wanted, and the first ids."""
+        return {
+            "lists": len(self.held),
+            "lacking": len(self.lacking),
+            "wanted": max(self.wanted.values(), default=0),
+            "first": list(self.held)[:3],
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class Measured:
     """One metric. Its unit is a query, or a dialogue where the metric judges whole dialogues.
 
     ``values`` holds the units that the run answered, ``expected`` every unit that counts. ``parts``, where
     there are any, name the units of each part (category, data set, round): the mean is then taken over the
     parts' means, each part counting the same. ``absent`` is what a unit without an answer counts as.
-    ``lowest`` and ``highest`` are the values under the worst and the best order of tied documents.
+    ``lowest`` and ``highest`` are the values under the worst and the best order of tied documents. ``short``
+    names lists that are too short, also those of units that do not count here: see `too_short`.
     """
 
     name: str
@@ -149,6 +174,16 @@ class Measured:
     lower_is_better: bool = False
     lowest: Mapping[str, float] | None = None
     highest: Mapping[str, float] | None = None
+    short: Short | None = None
+
+    @property
+    def too_short(self) -> Short | None:
+        """The lists of its own units that are too short; None where all are long enough."""
+        if self.short is None:
+            return None
+        held = {u: self.short.held[u] for u in self.expected if u in self.short.held}
+        lacking = self.short.lacking & held.keys()
+        return replace(self.short, held=held, lacking=lacking) if held else None
 
     @property
     def value(self) -> float:
@@ -179,7 +214,9 @@ class Measured:
         return sum(means) / len(means) if means else 0.0
 
     def to_dict(self) -> dict[str, Any]:
-        """``{"value", "value_scored", "tie_rule"}``, and ``tie_bounds`` where they were asked for."""
+        """``{"value", "value_scored", "tie_rule"}``, ``tie_bounds`` where they were asked for, and ``short``
+        where lists are too short.
+        """
         body: dict[str, Any] = {
             "value": self.value,
             "value_scored": self.value_scored,
@@ -187,6 +224,8 @@ class Measured:
         }
         if self.bounds is not None:
             body["tie_bounds"] = list(self.bounds)
+        if (short := self.too_short) is not None:
+            body["short"] = short.to_dict()
         return body
 
 

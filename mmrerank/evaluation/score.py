@@ -8,6 +8,7 @@ from typing import Any
 
 from mmrerank.benchmark import Measured, Scores
 from mmrerank.evaluation.compare.rendering import Cell, Table
+from mmrerank.evaluation.measure import short
 from mmrerank.evaluation.measure.metrics import split_names
 from mmrerank.evaluation.measure.scoring import QrelsLike, RunLike, as_qrels, as_run, score_run
 from mmrerank.evaluation.tabular import Tabular
@@ -81,6 +82,7 @@ def scores_table(scores: Scores, *, title: str, only: Sequence[str] = ()) -> Tab
         rules.add(one.tie_rule)
         rows.append(row)
     asked = f"{scores.expected} queries"
+    notes = [short.NOTE] if any(m.too_short for m in chosen) else []
     more = len(scores.metrics) - len(chosen)
     return Table(
         title=f"{title}: {asked}" + (f", {lacking} of them without an answer" if lacking else ""),
@@ -89,7 +91,7 @@ def scores_table(scores: Scores, *, title: str, only: Sequence[str] = ()) -> Tab
             *(["tie bounds"] if bounds else []), "equal scores",
         ],
         rows=rows,
-        notes=[f"{more} more with --output json"] if more else [],
+        notes=[*notes, *([f"{more} more with --output json"] if more else [])],
     )  # fmt: skip
 
 
@@ -99,4 +101,5 @@ def figure(measured: Measured, value: float) -> str:
 
 
 def _figure(measured: Measured, value: float) -> Cell:
-    return Cell(text=figure(measured, value), value=value, numeric=True)
+    mark = short.MARK if measured.too_short else ""
+    return Cell(text=figure(measured, value) + mark, value=value, numeric=True)

@@ -7,7 +7,7 @@ A benchmark is a file in `mmrerank.evaluation.benchmarks`, or one of another pac
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -19,10 +19,12 @@ from mmrerank import config, registry
 from mmrerank.benchmark import Answer, Benchmark, BenchmarkFacts, Measured, Ranked, Run, Scores, Task
 from mmrerank.discovery import source_file
 from mmrerank.errors import InputError, MmrerankError, UsageError
+from mmrerank.evaluation.measure import short
 from mmrerank.evaluation.measure.files import parse_json, read_bytes
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES, Listed, hit
 from mmrerank.evaluation.measure.metrics import measure
 from mmrerank.evaluation.measure.scoring import quoted, read_any, unknown_queries
+from mmrerank.evaluation.measure.short import Room, room_of, too_short
 
 
 def names() -> list[str]:
@@ -256,7 +258,7 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
     metrics = benchmark.score(task, answers)
     if metrics is None:
         run = Run(rows=benchmark_rows(benchmark, task, answers))
-        metrics = measure(run, task.qrels, benchmark.METRICS)
+        metrics = measure(run, task.qrels, benchmark.METRICS, room=room_of(task))
     expected = benchmark.expected(task, answers)
     lacks = all if benchmark.FILES_ARE_PARTS else any
     return Scores(
@@ -268,6 +270,7 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
         warnings=[
             *task.warnings,
             *(w for a in answers for w in a.warnings),
+            *short.warnings(metrics),
             *benchmark.warnings(task, answers),
         ],
     )
@@ -304,8 +307,13 @@ def recall(
     *,
     expected: Sequence[str] | None = None,
     parts: Mapping[str, Sequence[str]] | None = None,
+    room: Room | None = None,
+    partial: Collection[str] = (),
 ) -> Measured:
-    """R@k as image retrieval uses it: 1 when a right document is among the first ``k`` of the list."""
+    """R@k as image retrieval uses it: 1 when a right document is among the first ``k`` of the list.
+
+    ``room`` and ``partial`` as in `mmrerank.evaluation.measure.short.too_short`.
+    """
     units = list(task.qrels) if expected is None else list(expected)
     wanted = set(units)
     return Measured(
@@ -314,6 +322,7 @@ def recall(
         expected=units,
         parts=parts or {},
         tie_rule=LIST_TIES,
+        short=too_short(rows, task.qrels, k, room=room or room_of(task), first=True, partial=partial),
     )
 
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Ranked, Run, Task
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Qrels, Ranked, Run, Task
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.files import Unique, json_rows, read_json, rows_of
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES, Listed, ap_min, hit
 from mmrerank.evaluation.measure.metrics import in_order
 from mmrerank.evaluation.measure.scoring import unknown_queries
+from mmrerank.evaluation.measure.short import room_of, too_short
 from mmrerank.evaluation.tasks import count_warnings, find, find_all, one_run, renamed
 
 NAME = "circo"
@@ -211,16 +212,18 @@ class Circo(Benchmark):
     def score(self, task: CircoTask, answers: Sequence[Answer]) -> dict[str, Measured]:
         """mAP@k and R@k at 5, 10, 25 and 50, and ``ASPECT.mAP@10`` over the queries of each aspect."""
         rows = one_run(task, answers).rows
-        every = {q: Listed.of(r, task.qrels[q]) for q, r in rows.items()}
-        target = {q: Listed.of(r, {task.targets[q]: 1}) for q, r in rows.items()}
+        asked: Qrels = {q: {t: 1} for q, t in task.targets.items()}
+        room = room_of(task)
         found: dict[str, Measured] = {}
-        for name, metric, lists in (("mAP", ap_min, every), ("R", hit, target)):
+        for name, metric, right in (("mAP", ap_min, task.qrels), ("R", hit, asked)):
+            lists = {q: Listed.of(r, right[q]) for q, r in rows.items()}
             for k in KS:
                 found[f"{name}@{k}"] = Measured(
                     name=f"{name}@{k}",
                     values={q: metric(listed, k) for q, listed in lists.items()},
                     expected=list(task.qrels),
                     tie_rule=LIST_TIES,
+                    short=too_short(rows, right, k, room=room),
                 )
         ten = found["mAP@10"]
         for aspect, queries in task.aspects.items():

@@ -16,7 +16,8 @@ from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, NoOp
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.files import TableRow, Unique, json_rows, read_json
 from mmrerank.evaluation.measure.metrics import in_order
-from mmrerank.evaluation.measure.scoring import unknown_queries
+from mmrerank.evaluation.measure.scoring import quoted, unknown_queries
+from mmrerank.evaluation.measure.short import either
 from mmrerank.evaluation.tasks import count_warnings, find, only, recall, renamed, unknown_documents, without
 
 NAME = "cirr"
@@ -207,10 +208,12 @@ class Cirr(Benchmark):
             rows = without(task, answer.rows)
             some: dict[str, Measured] = {}
             if answer.kind != _SUBSET:
-                some |= {f"R@{k}": recall(f"R@{k}", rows, task, k) for k in (1, 5, 10, 50)}
+                own = _own_sets(task, rows)
+                some |= {f"R@{k}": recall(f"R@{k}", rows, task, k, partial=own) for k in (1, 5, 10, 50)}
             if answer.kind != _RECALL:
                 few = {q: only(r, task.members[q]) for q, r in rows.items()}
-                some |= {f"Rsub@{k}": recall(f"Rsub@{k}", few, task, k) for k in (1, 2, 3)}
+                size = {q: len(m) for q, m in task.members.items()}
+                some |= {f"Rsub@{k}": recall(f"Rsub@{k}", few, task, k, room=size.get) for k in (1, 2, 3)}
             if both := some.keys() & found.keys():
                 raise UsageError(
                     f"{answer.path} gives {sorted(both)[0]} a second time; one run gives every figure, "
@@ -224,8 +227,33 @@ class Cirr(Benchmark):
                 values={q: (five[q] + one[q]) / 2 for q in five if q in one},
                 expected=found["R@5"].expected,
                 tie_rule=found["R@5"].tie_rule,
+                short=either(found["R@5"].short, found["Rsub@1"].short),
             )
         return found
+
+    def warnings(self, task: CirrTask, answers: Sequence[Answer]) -> list[str]:
+        """A warning where lists are of the query's own set alone."""
+        found = []
+        for answer in answers:
+            own = _own_sets(task, without(task, answer.rows)) if answer.kind != _SUBSET else ()
+            if own:
+                found.append(
+                    f"{answer.path}: {len(own)} of {len(answer.rows)} lists hold images of their query's own "
+                    f"set alone, such as {quoted(sorted(own), 1)}: they answer Rsub@k, and their R@k is not "
+                    "that of the gallery"
+                )
+        return found
+
+
+def _own_sets(task: CirrTask, rows: Mapping[str, Ranked]) -> frozenset[str]:
+    """The queries whose lists are answers to the subset question: their whole set and nothing else, or
+    nothing else in any list of the run. ``rows`` are without the references.
+    """
+    within = [q for q, r in rows.items() if len(r) and task.members[q].issuperset(r.ids)]
+    smaller = {q for q in within if len(task.members[q]) < len(task.gallery or ()) - 1}
+    if len(within) < len(rows) or all(len(rows[q]) == 1 for q in within):
+        smaller = {q for q in smaller if len(rows[q]) == len(task.members[q])}
+    return frozenset(smaller)
 
 
 BENCHMARK = Cirr()

@@ -27,6 +27,7 @@ from mmrerank.errors import InputError
 from mmrerank.evaluation.benchmarks import _inquire
 from mmrerank.evaluation.measure.files import Unique, read_rows
 from mmrerank.evaluation.measure.metrics import relisted
+from mmrerank.evaluation.measure.short import room_of
 from mmrerank.evaluation.tasks import count_warnings, find_all, one_run, renamed
 from mmrerank.types import Image
 
@@ -229,6 +230,7 @@ class InquireRerank(Benchmark):
                 f"P@{k}": f"Precision@{k}",
                 f"R@{k}": f"Recall@{k}",
             },
+            room=room_of(task) if task.given else lambda _: k,
         )
 
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Task
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Short, Task
 from mmrerank.evaluation.measure.files import json_names, json_rows
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES
+from mmrerank.evaluation.measure.short import either, room_of, too_short
 from mmrerank.evaluation.tasks import count_warnings, find, one_run
 
 NAME = "visdial"
@@ -109,6 +111,9 @@ class VisDial(Benchmark):
         rows = one_run(task, answers).rows
         worst = max(len(task.gallery or ()) - 1, 0)
         dialogues = list(task.targets)
+        room = room_of(task)
+        near = _by_dialogue(too_short(rows, task.qrels, _WITHIN, room=room, first=True))
+        far = _by_dialogue(too_short(rows, task.qrels, None, room=room, first=True))
         hits: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
         alone: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
         bri: dict[str, float] = {}
@@ -130,9 +135,15 @@ class VisDial(Benchmark):
                 bri[dialogue] = sum((a + b) / 2 for a, b in pairwise(logs)) / (ROUNDS - 1)
         made: dict[str, Measured] = {}
         for name, rounds in ((f"Hits@{_WITHIN}", hits), (f"R@{_WITHIN}", alone)):
+            so_far: Short | None = None
             for n, values in enumerate(rounds):
+                so_far = either(near[n], so_far) if rounds is hits else near[n]
                 made[f"{name}.round{n}"] = Measured(
-                    name=f"{name}.round{n}", values=values, expected=dialogues, tie_rule=LIST_TIES
+                    name=f"{name}.round{n}",
+                    values=values,
+                    expected=dialogues,
+                    tie_rule=LIST_TIES,
+                    short=so_far and replace(so_far, explained=True),  # the mean's warning says it
                 )
             # a dialogue is one unit: its rounds are alike, and are no eleven proofs of a difference
             made[name] = Measured(
@@ -140,7 +151,9 @@ class VisDial(Benchmark):
                 values={d: sum(values.get(d, 0.0) for values in rounds) / ROUNDS for d in bri},
                 expected=dialogues,
                 tie_rule=LIST_TIES,
+                short=reduce(either, near),
             )
+        whole = reduce(either, far)
         made["BRI"] = Measured(
             name="BRI",
             values=bri,
@@ -148,8 +161,27 @@ class VisDial(Benchmark):
             tie_rule=LIST_TIES,
             absent=math.log(worst + 1),
             lower_is_better=True,
+            short=whole and replace(whole, explained=True),
         )
         return made
+
+
+def _by_dialogue(short: Short | None) -> list[Short | None]:
+    """The lists too short of each round, under the dialogues."""
+    found: list[Short | None] = []
+    for n in range(ROUNDS):
+        own = [q for q in (short.held if short else ()) if q.partition("/")[2] == str(n)]
+        name = {q: q.partition("/")[0] for q in own}
+        found.append(
+            Short(
+                held={name[q]: short.held[q] for q in own},
+                wanted={name[q]: short.wanted[q] for q in own},
+                lacking=frozenset(name[q] for q in own if q in short.lacking),
+            )
+            if short and own
+            else None
+        )
+    return found
 
 
 BENCHMARK = VisDial()

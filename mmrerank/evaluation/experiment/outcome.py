@@ -14,6 +14,7 @@ from mmrerank.evaluation.compare.intervals import interval_of_parts
 from mmrerank.evaluation.compare.rendering import Cell, Table
 from mmrerank.evaluation.experiment.forecast import Forecast
 from mmrerank.evaluation.experiment.published import headline, published_table
+from mmrerank.evaluation.measure.short import MARK, NOTE
 from mmrerank.evaluation.score import figure, scores_table
 from mmrerank.evaluation.tabular import Tabular
 from mmrerank.evaluation.tasks import benchmark_of
@@ -151,6 +152,8 @@ class Evaluation(Tabular):
         if base is not None:
             body["gain"] = {m.name: _gain(m, base.metrics[m.name]) for m in tested}
         body["by_category"] = self._by_category(tested)
+        if short := {n: found.to_dict() for n, m in metrics.items() if (found := m.too_short)}:
+            body["short"] = short
         return {**body, **costs}
 
     def _by_category(self, metrics: Sequence[Measured]) -> dict[str, Any]:
@@ -244,12 +247,12 @@ class Evaluation(Tabular):
         columns = ["method", *first, *(["gain, 95% interval", "than none"] if gains else [])]
         rows = []
         for label, row in report["methods"].items():
-            cells = [Cell(text=label), *(_number(f"{row[n]:.3f}", row[n]) for n in first)]
+            cells = [Cell(text=label), *(_marked(row, n) for n in first)]
             for name in gains:
                 gain = {} if label == "none" else row["gain"][name]
                 lower = bool(scored and scored.metrics[name].lower_is_better)
                 cells += [_number(_gain_text(gain)), Cell(text=_word(gain, lower))]
-            cells += [_number(f"{row[n]:.3f}", row[n]) for n in others]
+            cells += [_marked(row, n) for n in others]
             rows.append([*cells, *_costs(row)])
         if report["ceiling"]:
             best = [_number(f"{report['ceiling'][n]:.3f}") for n in first]
@@ -262,7 +265,11 @@ class Evaluation(Tabular):
             f"{report['candidates']} candidates are reranked",
             columns=[*columns, *others, "calls", "in", "out", "s", "fail/rep"],
             rows=rows,
-            notes=["calls, tokens and seconds are those of all queries together", *self._failures()],
+            notes=[
+                "calls, tokens and seconds are those of all queries together",
+                *([NOTE] if any("short" in row for row in report["methods"].values()) else []),
+                *self._failures(),
+            ],
         )
 
     @property
@@ -310,6 +317,11 @@ class Evaluation(Tabular):
 
 def _number(text: str, value: float | None = None) -> Cell:
     return Cell(text=text, value=value, numeric=True)
+
+
+def _marked(row: Mapping[str, Any], name: str) -> Cell:
+    """A figure, with a mark where lists are too short for it."""
+    return _number(f"{row[name]:.3f}{MARK if name in row.get('short', {}) else ''}", row[name])
 
 
 def _costs(row: Mapping[str, Any]) -> list[Cell]:

@@ -31,6 +31,7 @@ from mmrerank.evaluation.measure.list_metrics import (
     list_recall,
     reciprocal_rank,
 )
+from mmrerank.evaluation.measure.short import Room, by_metric
 
 Values = Mapping[str, float]
 """A metric's value by query id."""
@@ -123,10 +124,13 @@ def split_names(text: str) -> list[str]:
     return [n for n in re.split(r"[,\s]+(?![^(]*\))", text.strip()) if n]
 
 
-def measure(run: Run, qrels: Qrels, names: Sequence[str], *, tie_bounds: bool = False) -> dict[str, Measured]:
+def measure(
+    run: Run, qrels: Qrels, names: Sequence[str], *, tie_bounds: bool = False, room: Room = lambda _: None
+) -> dict[str, Measured]:
     """Every metric of ``names`` over the queries of ``qrels``; those that ``run`` lacks have no value.
 
-    With ``tie_bounds`` also under the worst and the best order of documents that have one score. Raises
+    ``room`` says how many names a query's list could hold, where that is known: see `short`. With
+    ``tie_bounds`` also under the worst and the best order of documents that have one score. Raises
     `UsageError` for a name that neither `METRICS` nor ir-measures knows.
     """
     lists = {q: Ranked.of(rows) for q, rows in run.rows.items() if q in qrels}
@@ -136,6 +140,7 @@ def measure(run: Run, qrels: Qrels, names: Sequence[str], *, tie_bounds: bool = 
     if tie_bounds:
         lowest = _values({q: untied(r, qrels[q], best=False) for q, r in lists.items()}, qrels, names)
         highest = _values({q: untied(r, qrels[q], best=True) for q, r in lists.items()}, qrels, names)
+    short = by_metric(names, lists, qrels, room)
     return {
         name: Measured(
             name=name,
@@ -144,14 +149,17 @@ def measure(run: Run, qrels: Qrels, names: Sequence[str], *, tie_bounds: bool = 
             tie_rule=known[0].tie_rule if (known := parse(name)) else TREC_TIES,
             lowest=lowest.get(name),
             highest=highest.get(name),
+            short=short[name],
         )
         for name in names
     }
 
 
-def relisted(run: Run, qrels: Qrels, names: Mapping[str, str]) -> dict[str, Measured]:
+def relisted(
+    run: Run, qrels: Qrels, names: Mapping[str, str], *, room: Room = lambda _: None
+) -> dict[str, Measured]:
     """`measure` under the names that a benchmark uses: ``{"R@50": "Recall@50"}``."""
-    found = measure(run, qrels, list(names.values()))
+    found = measure(run, qrels, list(names.values()), room=room)
     return {own: replace(found[name], name=own) for own, name in names.items()}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmrerank.benchmark import Qrels, Ranked, Run, Scores
 from mmrerank.errors import InputError, UsageError
+from mmrerank.evaluation.measure import short
 from mmrerank.evaluation.measure.metrics import measure
 from mmrerank.evaluation.measure.runs import read_qrels, read_raw, read_run
 
@@ -56,11 +57,12 @@ def score_run(
     if not metrics:
         raise UsageError("no metric was named; `mmrerank list metrics` shows them")
     warnings = unknown_queries(run.rows, qrels, where, "the qrels")
+    found = measure(run, qrels, metrics, tie_bounds=tie_bounds)
     return Scores(
-        metrics=measure(run, qrels, metrics, tie_bounds=tie_bounds),
+        metrics=found,
         expected=len(qrels),
         missing=[q for q in qrels if q not in run.rows],
-        warnings=warnings,
+        warnings=[*warnings, *short.warnings(found)],
     )
 
 
