@@ -75,10 +75,17 @@ def ended(image: ImageFile, file: IO[bytes]) -> ImageFile | None:
     """
     file.seek(0)
     data = spans(file, _walk(file).pieces).read()
-    if data.endswith(_NOTHING):
-        data = data.rstrip(b"\0")
-        data += b"\0" * data.endswith(b"\xff")  # a byte of 255 among pixels is followed by a zero
-    data = data.rstrip(b"\xff")
+    if not data.endswith(_NOTHING):
+        return _whole(data.rstrip(b"\xff"), image)
+    data = data.rstrip(b"\0")
+    # the pixels themselves may end in a zero
+    for zeros in range(2):
+        if (found := _whole(data + bytes(zeros), image)) is not None:
+            return found
+    return None
+
+
+def _whole(data: bytes, image: ImageFile) -> ImageFile | None:
     if not _covered(data):
         return None
     looks = set()

@@ -53,11 +53,10 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def _not_so_deep(image: PIL.Image.Image) -> PIL.Image.Image:
     """16-bit colours of which Pillow kept the upper bytes, lightened where they were 12 bits or less."""
-    extremes = image.getextrema()
-    most = max(high for _, high in extremes[:3] if isinstance(high, int))
-    if not 0 < most <= 15:
+    highest = np.asarray(image).max(axis=(0, 1)).tolist()
+    if not 0 < max(highest[:3]) <= 15:
         return image
-    cover = 17 if len(extremes) == 4 and extremes[3][1] <= 15 else 1
+    cover = 17 if highest[-1] <= 15 else 1
     tables = [*(min(255, 17 * n) for n in range(256))] * 3 + [min(255, cover * n) for n in range(256)]
     lighter = image.point(tables[: 256 * len(image.getbands())])
     lighter.info = image.info

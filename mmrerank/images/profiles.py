@@ -83,7 +83,8 @@ def _curve(gamma: float) -> bytes:
     if gamma == _SRGB_CURVE:
         x = np.linspace(0, 1, 1024)
         y = np.where(x <= 0.04045, x / 12.92, ((x + 0.055) / 1.055) ** 2.4)
-        return b"curv\0\0\0\0" + struct.pack(">I", 1024) + np.rint(y * 65535).astype(">u2").tobytes()
+        points: bytes = np.rint(y * 65535).astype(">u2").tobytes()
+        return b"curv\0\0\0\0" + struct.pack(">I", 1024) + points
     return b"curv\0\0\0\0" + struct.pack(">IH", 1, min(65535, round(gamma * 256))) + b"\0\0"
 
 
