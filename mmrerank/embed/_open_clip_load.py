@@ -24,7 +24,7 @@ from mmrerank.embed import _open_clip_part as _open_clip
 from mmrerank.errors import ModelError
 
 RANDOM_SEED = 0
-DECODE_VERSION = 1
+DECODE_VERSION = 2
 """Raised when `mmrerank.images.decode` or the resizing starts to give other pixels for the same file."""
 
 WEIGHTS = (  # the order of preference is open_clip's own
