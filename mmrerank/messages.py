@@ -1,6 +1,6 @@
 """What is sent to a language model and what comes back: pure values, no backend.
 
-An `Ask` is one judgement asked for. Its second half (``kind`` to ``labels``) exists for fakes and traces
+An `Ask` is one judgement asked for. Its second half (from ``kind`` on) exists for fakes and traces
 only: a real backend gives the same reply without it, and a test holds it to that.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -56,7 +56,8 @@ class Ask:
     ``image_tokens`` bounds the visual tokens of each image. With ``read`` set, neither is wanted but the
     model's hidden states after reading the messages; see `Reply.states`. With ``think``, the model first
     writes at most ``max_tokens`` tokens of thoughts (they come back as the text), and the choices are read
-    after those: that takes ``generate`` as well.
+    after those: that takes ``generate`` as well. ``useful`` says whether a reply without an error answers the
+    question, so that nothing else is kept as its answer; the driver sets it.
 
     >>> said = Message(role="user", parts=(Part(text="Is this a boat? Answer yes or no."),))
     >>> Ask(messages=(said,), choices=("yes", "no")).needs
@@ -78,6 +79,7 @@ class Ask:
     labels: tuple[str, ...] = ()
     components: tuple[Component, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
+    useful: Callable[[Reply], bool] | None = field(default=None, compare=False, repr=False)
 
     @property
     def needs(self) -> str:
@@ -91,7 +93,7 @@ class Ask:
 
     def stripped(self) -> Ask:
         """The same question without what only fakes and traces may read."""
-        return replace(self, kind="", query=None, shown=(), labels=(), components=(), details={})
+        return replace(self, kind="", query=None, shown=(), labels=(), components=(), details={}, useful=None)
 
     def digest(self) -> str:
         """SHA-256 over everything that can change a real backend's reply: text, pixels, schema, sampling."""

@@ -253,11 +253,13 @@ class Outcome:
     """What a strategy returns: the order, why, and what had to be mended.
 
     ``ranking`` holds every candidate it was given, and those that a `Retrieve` found besides.
+    ``left_out`` says by id why a candidate was in no question; the driver's affair, not a method's.
     """
 
     ranking: Ranking
     explanation: Explanation = field(default_factory=Explanation)
     repairs: Repairs = field(default_factory=Repairs)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 Judging = Generator[list[Ask], list[Reply], Outcome]

@@ -23,9 +23,13 @@ from mmrerank.errors import UsageError
 from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.rerank.methods import parse_method
+from mmrerank.rerank.sparing import SHOWING, Searches, spared
+from mmrerank.rerank.stopping import Stopped, Watch
 from mmrerank.results import SearchResult, build_hits, in_first_order
-from mmrerank.types import Candidate, Image, Query, Ranking, Repairs
+from mmrerank.types import Candidate, Failure, Image, Query, Ranking, Repairs
 
+_REASONS = 3  # of failures that a warning tells
+_NAMED = 5  # candidates left out that a warning names
 Method = str | Callable[[Query, Ranking], Judging]
 """A method of ``mmrerank list methods``, ``NAME(option=value)``, or a generator function of one's own."""
 
@@ -71,6 +75,7 @@ class Reranker:
         self.retriever = retriever
         self.budget = budget
         self.total = Meter(total) if isinstance(total, Budget) else total
+        self._watch, self._searches = Watch(), Searches()
         self.module: Any = _own(own) if own else registry.load("strategy", self.name)
         chosen = {**named, **(options or {}), **more}
         self.options = build(self.module.Options, chosen, where=f"method {self.name}")
@@ -95,23 +100,37 @@ class Reranker:
     ) -> list[SearchResult]:
         """Ranks many requests, driven together so that they share the model's batches.
 
-        Raises `UsageError` for a query or candidates that say nothing.
+        A picture that cannot be shown costs its candidate's place and nothing else. Raises `UsageError` for a
+        query or candidates that say nothing, `InputError` for a reference image that cannot be shown, and
+        `Stopped` (a `ChatError`, with the results that were complete) when all that is left would fail too.
         """
         try:
             queries = [q if isinstance(q, Query) else Query(text=q) for q, _ in requests]
         except ValueError as error:
             raise UsageError(str(error)) from error
         rankings = [to_ranking(c) for _, c in requests]
-        judgings = [self.module.rank(q, r, self.options) for q, r in zip(queries, rankings, strict=True)]
-        driven = drive(
-            judgings,
-            self.chat,
-            retriever=self.retriever,
-            progress=progress,
-            budget=self.budget,
-            total=self.total,
-        )
+        try:
+            driven = drive(
+                [self._judging(q, r) for q, r in zip(queries, rankings, strict=True)],
+                self.chat,
+                retriever=self.retriever,
+                progress=progress,
+                budget=self.budget,
+                total=self.total,
+                watch=self._watch,
+            )
+        except Stopped as stopped:
+            whole = stopped.finished.items()
+            stopped.results = {n: self._result(queries[n], rankings[n], one) for n, one in whole}
+            raise
         return [self._result(*row) for row in zip(queries, rankings, driven, strict=True)]
+
+    def _judging(self, query: Query, ranking: Ranking) -> Judging:
+        def rank(query: Query, ranking: Ranking) -> Judging:
+            judging: Judging = self.module.rank(query, ranking, self.options)
+            return judging
+
+        return spared(rank, query, ranking, self._searches)
 
     def _result(self, query: Query, before: Ranking, driven: Driven) -> SearchResult:
         outcome = driven.outcome
@@ -126,7 +145,8 @@ class Reranker:
             explanation=outcome.explanation,
             usage=driven.usage,
             repairs=_marked(driven),
-            warnings=(*_failures(driven), *driven.notes),
+            warnings=(*_warnings(driven), *driven.notes),
+            failures=_reasons(driven),
             trace=driven.trace,
         )
 
@@ -157,20 +177,45 @@ def _marked(driven: Driven) -> Repairs:
     return replace(repairs, failed=max(repairs.failed, min(driven.unasked, 1)))
 
 
-def _failures(driven: Driven) -> tuple[str, ...]:
+def _warnings(driven: Driven) -> tuple[str, ...]:
     """What to tell the user when judgements failed: how many, why, and what stands instead."""
-    failed = _marked(driven).failed
-    if not failed:
-        # such as a first stage that could not be asked again: nothing stands on its head for that
-        return driven.errors[:3]
+    left = driven.outcome.left_out
+    told = [_left_out(left)] if left else []
+    failed = _marked(driven).failed - len(left)
+    failures = _reasons(driven)[1:] if left else _reasons(driven)
+    why = "; ".join(f.text for f in failures[:_REASONS])
     if driven.unasked:
-        why = next(e for e in driven.errors if "budget" in e or "time was over" in e)
-        return (
-            f"{driven.unasked} question(s) had no budget left ({why}), {failed} judgement(s) failed; "
-            "where they did, the first-stage order stands",
+        spent = next(f.example for f in failures if f.kind == "budget")
+        told.append(
+            f"{driven.unasked} question(s) had no budget left ({spent}), {failed} judgement(s) failed; "
+            "where they did, the first-stage order stands"
         )
-    why = f" ({'; '.join(driven.errors[:3])})" if driven.errors else ""
-    return (f"{failed} judgement(s) failed{why}; where they did, the first-stage order stands",)
+    elif failed:
+        reasons = f" ({why})" if why else ""
+        told.append(f"{failed} judgement(s) failed{reasons}; where they did, the first-stage order stands")
+    else:
+        # such as a first stage that could not be asked again: nothing stands on its head for that
+        told += [f.text for f in failures[:_REASONS]]
+    return tuple(told)
+
+
+def _reasons(driven: Driven) -> tuple[Failure, ...]:
+    """Why judgements failed: candidates that were left out count once, whatever they spoilt before."""
+    left = driven.outcome.left_out
+    if not left:
+        return driven.failures
+    id_, why = next(iter(left.items()))
+    out = Failure(kind=SHOWING, example=f"{id_}: {why}", count=len(left))
+    others = driven.outcome.repairs.failed > len(left) or driven.unasked
+    return (out, *(f for f in driven.failures if others and f.kind != SHOWING))
+
+
+def _left_out(left: Mapping[str, str]) -> str:
+    """Which candidates were in no question, and why."""
+    names = "; ".join(f"{i}: {why}" for i, why in list(left.items())[:_NAMED])
+    more = f"; and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+    s, keep = ("", "its first-stage place") if len(left) == 1 else ("s", "their first-stage places")
+    return f"{len(left)} candidate{s} left out of the questions, keeping {keep}: {names}{more}"
 
 
 def to_ranking(candidates: Sequence[Any] | Ranking) -> Ranking:

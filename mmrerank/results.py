@@ -9,7 +9,7 @@ from typing import Any
 
 from mmrerank.messages import Trace
 from mmrerank.paths import expanded
-from mmrerank.types import Candidate, Explanation, Hit, Query, Ranking, Repairs, Usage
+from mmrerank.types import Candidate, Explanation, Failure, Hit, Query, Ranking, Repairs, Usage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +18,8 @@ class SearchResult:
 
     ``first`` holds as many candidates in first-stage order: what stood there before. ``no_match`` is
     true when images were graded and none met every part of the query (or nothing was found at all).
-    ``degraded`` is true when some judgements failed, so that the first-stage order stands there.
+    ``degraded`` is true when some judgements failed, so that the first-stage order stands there;
+    ``failures`` says why, by kind.
 
     >>> from mmrerank import Reranker
     >>> result = Reranker("pointwise", "oracle").rank("a boat", [{"id": "a boat", "text": "a boat"}])
@@ -34,12 +35,18 @@ class SearchResult:
     usage: Usage = field(default_factory=Usage)
     repairs: Repairs = field(default_factory=Repairs)
     warnings: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
     trace: Trace = field(default_factory=Trace, repr=False)
 
     @property
     def no_match(self) -> bool:
         """Whether nothing fits."""
         return not self.hits or self.explanation.no_match
+
+    @property
+    def unreached(self) -> bool:
+        """Whether a question got no answer for a reason outside of it, such as a server that was gone."""
+        return any(f.outside for f in self.failures)
 
     @property
     def degraded(self) -> bool:
@@ -78,6 +85,7 @@ class SearchResult:
                 "repeated": self.repairs.repeated,
                 "missing": self.repairs.missing,
             },
+            "failures": [{"kind": f.kind, "count": f.count, "example": f.example} for f in self.failures],
             "warnings": list(self.warnings),
         }
 

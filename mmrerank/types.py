@@ -204,6 +204,27 @@ class Repairs:
         return Repairs(**{name: value + vars(other)[name] for name, value in vars(self).items()})
 
 
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Questions that gave nothing: the kind of failure, how one of them failed in words, and how many.
+
+    ``outside`` is true where the cause lies outside of the questions, such as a server that is gone.
+
+    >>> Failure(kind="timeout", example="vl at localhost gave no answer within 120 s", count=2).text
+    'vl at localhost gave no answer within 120 s (2 questions)'
+    """
+
+    kind: str
+    example: str
+    count: int = 1
+    outside: bool = False
+
+    @property
+    def text(self) -> str:
+        """The example, and how many there are."""
+        return self.example if self.count == 1 else f"{self.example} ({self.count} questions)"
+
+
 @dataclass(frozen=True)
 class Ranking:
     """Candidates in order, each id once. The rank is the position (the first is rank 1).

@@ -58,7 +58,7 @@ class VllmChat(Chat):
             except ChatError as error:
                 replies[place] = _failed(error)
             except (InputError, OSError) as error:
-                shown = ChatError(f"an image of the question cannot be shown: {error}")
+                shown = ChatError(f"an image of the question cannot be shown: {error}", kind="image")
                 replies[place] = _failed(shown)
         with self._lock:
             for (place, _, _), reply in zip(ready, self._run(ready), strict=True):

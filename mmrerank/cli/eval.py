@@ -279,10 +279,13 @@ def _print(found: Evaluation) -> None:
             typer.echo(line)
         return
     console = table_console()
-    for table in found.tables:
+    tables = found.tables
+    for table in tables:
         console.print(terminal(table))
+    beside = {note for table in tables for note in table.notes}
     for warning in found.warnings:
-        say(f"warning: {warning}")
+        if warning not in beside:
+            say(f"warning: {warning}")
     if not found.answers:
         say("score a run with --run FILE, or make one with --index X")
 

@@ -14,7 +14,7 @@ from typing import Any
 from mmrerank.benchmark import Qrels, Ranked, Run, Scores, Task
 from mmrerank.errors import InputError, MissingExtraError, UsageError
 from mmrerank.evaluation.compare import tables as made
-from mmrerank.evaluation.compare.beside import Notes, read_queries, read_results, read_usage
+from mmrerank.evaluation.compare.beside import Notes, Results, read_queries, read_results, read_usage
 from mmrerank.evaluation.compare.comparison import Comparison
 from mmrerank.evaluation.compare.compute import compare as compare_scores
 from mmrerank.evaluation.compare.rendering import Table
@@ -157,7 +157,8 @@ def compare(
     files = named_runs(runs)
     names = split_names(metrics) if isinstance(metrics, str) else list(metrics)
     check(files, baseline, level)
-    notes, costs = _beside(files, queries, usage)
+    results = {n: r for n, run in files.items() if isinstance(run, Path) and (r := read_results(run))}
+    notes, costs = _beside(results, list(files), queries, usage)
     if benchmark is not None:
         task = _task(benchmark, data, split, options)
         judged, read = task.qrels, _benchmark_reader(task)
@@ -178,6 +179,7 @@ def compare(
         categories={"category": notes.categories} if notes.categories else None,
         seen=notes.seen or None,
     )  # fmt: skip
+    found = found.with_failures({n: (r.failed, r.queries, r.why) for n, r in results.items()})
     return ComparisonReport(
         comparison=found, usage=costs, notes=notes, qrels=judged,
         rows_of=lambda name: read(files[name])[1](),
@@ -279,16 +281,14 @@ def is_file(path: Path, where: str) -> bool:
 
 
 def _beside(
-    runs: Mapping[str, RunLike], queries: Path | None, usage: Path | None
+    results: Mapping[str, Results], runs: Sequence[str], queries: Path | None, usage: Path | None
 ) -> tuple[Notes, dict[str, Usage]]:
     """What is known of queries and costs; what was named goes before what lies beside the runs."""
     texts: dict[str, str] = {}
-    costs: dict[str, Usage] = {}
-    for name, run in runs.items():
-        if isinstance(run, Path) and (results := read_results(run)):
-            texts |= results[0]
-            costs[name] = results[1]
+    for found in results.values():
+        texts |= found.texts
+    costs = {name: found.usage for name, found in results.items()}
     notes = read_queries(queries) if queries else Notes()
     if usage:
-        costs |= read_usage(usage, list(runs))
+        costs |= read_usage(usage, runs)
     return replace(notes, texts={**texts, **notes.texts}), costs

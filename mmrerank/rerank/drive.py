@@ -20,7 +20,9 @@ from mmrerank.errors import BudgetError, CapabilityError, ChatError, ImageIndexE
 from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.rerank import prompting
-from mmrerank.types import Usage
+from mmrerank.rerank.stopping import Stopped, Watch, unreached
+from mmrerank.rerank.understood import unreadable, watched
+from mmrerank.types import Failure, Usage
 
 Progress = Callable[[int, int], None]
 """Called with (questions answered, questions asked so far)."""
@@ -33,7 +35,8 @@ class Driven:
     outcome: Outcome
     usage: Usage
     trace: Trace
-    errors: tuple[str, ...] = ()
+    failures: tuple[Failure, ...] = ()
+    """Why questions gave nothing, each kind with its first reason."""
     notes: tuple[str, ...] = ()
     """What replies say of how they were got, each once."""
     unasked: int = 0
@@ -48,15 +51,43 @@ class _Job:
     asks: list[Ask] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
     steps: list[Step] = field(default_factory=list)
-    errors: dict[str, None] = field(default_factory=dict)
+    failures: dict[str, Failure] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     outcome: Outcome | None = None
 
     def advance(self, replies: list[Reply] | None) -> None:
         try:
-            self.asks = self.judging.send(replies)  # type: ignore[arg-type] # None starts a generator
+            asks = self.judging.send(replies)  # type: ignore[arg-type] # None starts a generator
+            self.asks = [watched(a) for a in asks]
         except StopIteration as stop:
             self.asks, self.outcome = [], stop.value
+
+    def note(self, ask: Ask, reply: Reply) -> None:
+        """Takes down what ``reply`` cost and whether it failed."""
+        self.usage += reply.usage
+        self.steps.append(Step.of(ask, reply))
+        self.notes |= dict.fromkeys(reply.notes)
+        if reply.error is not None:
+            self._failed(reply.error.kind, str(reply.error), outside=unreached(reply.error))
+            self.unasked += isinstance(reply.error, BudgetError)
+        elif ask.useful is not None and not ask.useful(reply):
+            self._failed("reply", unreadable(reply))
+
+    def _failed(self, kind: str, why: str, *, outside: bool = False) -> None:
+        before = self.failures.get(kind, Failure(kind=kind, example=why, count=0))
+        self.failures[kind] = replace(before, count=before.count + 1, outside=before.outside or outside)
+
+    @property
+    def driven(self) -> Driven:
+        """What came of it."""
+        return Driven(
+            outcome=_whole(self.outcome),
+            usage=self.usage,
+            trace=Trace(steps=tuple(self.steps)),
+            failures=tuple(self.failures.values()),
+            notes=tuple(self.notes),
+            unasked=self.unasked,
+        )
 
 
 def check(chat: Chat | None, needs: Iterable[str], method: str) -> None:
@@ -87,6 +118,7 @@ def drive(
     progress: Progress | None = None,
     budget: Budget | None = None,
     total: Meter | None = None,
+    watch: Watch | None = None,
 ) -> list[Driven]:
     """Drives every generator to its end and returns the results in the same order.
 
@@ -96,31 +128,29 @@ def drive(
     knows. `mmrerank.budget` says what is promised.
 
     An error that concerns one question becomes that question's failed reply. `ModelError` (no such
-    model or capability) is raised: no answer of this backend would mean anything.
+    model or capability) is raised: no answer of this backend would mean anything. `Stopped` is raised, with
+    what is finished, when a few questions in a row, or all, fail for a reason outside of them; ``watch``
+    counts over several calls.
     """
     shared = () if total is None else (total,)
     jobs = [
         _Job(judging=j, meters=(*(() if budget is None else (Meter(budget),)), *shared)) for j in judgings
     ]
-    desk = _Desk(chat=chat, retriever=retriever, progress=progress)
+    desk = _Desk(chat=chat, retriever=retriever, progress=progress, watch=watch or Watch())
     for job in jobs:
         desk.advance(job, None)
     crew = min(1 if chat is None else chat.concurrency, len(jobs))
-    if crew > 1:
-        _each_alone(desk, jobs, crew)
-    else:
-        desk.serve(jobs)
-    return [
-        Driven(
-            outcome=_whole(job.outcome),
-            usage=job.usage,
-            trace=Trace(steps=tuple(job.steps)),
-            errors=tuple(job.errors),
-            notes=tuple(job.notes),
-            unasked=job.unasked,
-        )
-        for job in jobs
-    ]
+    try:
+        if crew > 1:
+            _each_alone(desk, jobs, crew)
+        else:
+            desk.serve(jobs)
+        desk.end()
+    except Stopped as stopped:
+        ended = {n: job.driven for n, job in enumerate(jobs) if job.outcome is not None}
+        stopped.finished = {n: d for n, d in ended.items() if not any(f.outside for f in d.failures)}
+        raise
+    return [job.driven for job in jobs]
 
 
 def _each_alone(desk: _Desk, jobs: Sequence[_Job], crew: int) -> None:
@@ -149,6 +179,9 @@ class _Desk:
     chat: Chat | None
     retriever: Retriever | None
     progress: Progress | None
+    watch: Watch
+    reached: bool = False
+    lost: ChatError | None = None
     asked: int = 0
     answered: int = 0
     closed: bool = False
@@ -169,17 +202,29 @@ class _Desk:
             asks = [(ask, job.meters) for job in open_jobs for ask in job.asks]
             self._tell(asked=len(asks))
             replies = iter(self._replies(asks))
+            if self.closed:
+                return  # what was given up is no answer
             for job in open_jobs:
                 mine = [next(replies) for _ in job.asks]
                 for ask, reply in zip(job.asks, mine, strict=True):
-                    job.usage += reply.usage
-                    job.steps.append(Step.of(ask, reply))
-                    job.notes |= dict.fromkeys(reply.notes)
-                    if reply.error is not None:
-                        job.errors[str(reply.error)] = None
-                        job.unasked += isinstance(reply.error, BudgetError)
+                    job.note(ask, reply)
+                    self._watch(job, ask, reply)
                 self.advance(job, mine)
             self._tell(answered=len(asks))
+
+    def _watch(self, job: _Job, ask: Ask, reply: Reply) -> None:
+        if isinstance(ask, Retrieve):
+            return
+        if reply.error is not None and reply.error.systemic:
+            self.lost = reply.error
+        else:
+            self.reached = True
+        self.watch.note(reply, id(job))
+
+    def end(self) -> None:
+        """Raises `Stopped` where no question got an answer, for a reason outside of all of them."""
+        if self.lost is not None and not self.reached:
+            self.watch.nothing(self.lost)
 
     def _tell(self, *, asked: int = 0, answered: int = 0) -> None:
         with self.lock:
@@ -285,6 +330,8 @@ def _reply(chat: Chat | None, asks: list[Ask], seconds: float | None = None) -> 
     except ModelError:
         raise
     except ChatError as error:
+        if error.systemic:  # it concerns every question
+            raise Stopped(error, "no further question is asked") from error
         replies = [Reply(error=error, finish="error") for _ in asks]
     if len(replies) != len(asks):
         short = ChatError(f"{chat.spec} gave {len(replies)} replies to {len(asks)} questions")

@@ -2,7 +2,8 @@
 
 The key is the digest of the question (its words, the bytes of its images, schema and sampling) with the
 fingerprint of the model; the rest of a row is covered by a checksum. A file that is damaged is an error,
-never an answer. Failed replies are not kept. The file must not lie on a network drive, where SQLite's locks
+never an answer. Kept is what answers its question: neither a failed reply nor one that no reader understands,
+such as an apology with a good status. The file must not lie on a network drive, where SQLite's locks
 do not hold.
 """
 
@@ -84,8 +85,8 @@ class ReplyStore:
             pass
         raise self._damaged("a reply in it is not what was written")
 
-    def put(self, rows: Sequence[tuple[bytes, Reply]], model: str) -> None:
-        """Keeps replies by key; one that is there already stays."""
+    def put(self, rows: Sequence[tuple[bytes, Reply]], model: str, *, over: bool = False) -> None:
+        """Keeps replies by key; one that is there already stays, or goes where ``over`` is given."""
         now = int(time.time())
         made = []
         for key, reply in rows:
@@ -94,7 +95,8 @@ class ReplyStore:
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
-                db.executemany("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?, ?)", made)
+                how = "REPLACE" if over else "IGNORE"
+                db.executemany(f"INSERT OR {how} INTO replies VALUES (?, ?, ?, ?, ?, ?)", made)
                 db.execute("COMMIT")
             except BaseException:
                 if db.in_transaction:
@@ -247,10 +249,12 @@ class Cached(Around):
         self._told = False
 
     def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
-        """Kept replies at no cost, and the inner chat's for the rest; equal questions are asked once."""
+        """Kept replies at no cost, and the inner chat's for the rest; equal questions are asked once.
+
+        A kept reply that does not answer its question, as older versions kept some, is asked for again.
+        """
         start = time.perf_counter()
-        keys = [self.key(a) for a in asks]
-        found = self.store.get(list({k for k in keys if k}))
+        keys, found, useless = self._found(asks)
         took = Usage(seconds=(time.perf_counter() - start) / max(len(asks), 1))
         missing: dict[bytes | int, int] = {}
         for place, key in enumerate(keys):
@@ -263,7 +267,9 @@ class Cached(Around):
             if len(replies) != len(places):
                 return replies  # the driver tells of a backend that breaks the law
             fresh = dict(zip(places, replies, strict=True))
-            self._keep([(keys[p], r) for p, r in fresh.items()])
+            answered = [(keys[p], r) for p, r in fresh.items() if _answers(asks[p], r)]
+            self._keep([row for row in answered if row[0] not in useless])
+            self._keep([row for row in answered if row[0] in useless], over=True)
         answers = []
         for place, key in enumerate(keys):
             if key is not None and key in found:
@@ -277,17 +283,23 @@ class Cached(Around):
 
     def known(self, asks: Sequence[Ask]) -> list[Reply | None]:
         """The kept replies, None where there is none."""
-        keys = [self.key(a) for a in asks]
-        found = self.store.get(list({k for k in keys if k}))
+        keys, found, _ = self._found(asks)
         hits = [None if k is None else found.get(k) for k in keys]
         return [None if r is None else replace(r, usage=Usage()) for r in hits]
 
-    def _keep(self, rows: Sequence[tuple[bytes | None, Reply]]) -> None:
-        good = [(k, r) for k, r in rows if k is not None and r.error is None]
+    def _found(self, asks: Sequence[Ask]) -> tuple[list[bytes | None], dict[bytes, Reply], set[bytes]]:
+        """The key of each question, the kept replies that answer, and the keys of those that do not."""
+        keys = [self.key(a) for a in asks]
+        found = self.store.get(list({k for k in keys if k}))
+        useless = {k for a, k in zip(asks, keys, strict=True) if k in found and not _answers(a, found[k])}
+        return keys, {k: r for k, r in found.items() if k not in useless}, useless
+
+    def _keep(self, rows: Sequence[tuple[bytes | None, Reply]], *, over: bool = False) -> None:
+        good = [(k, r) for k, r in rows if k is not None]
         if not good:
             return
         try:
-            self.store.put(good, self.spec)
+            self.store.put(good, self.spec, over=over)
         except InputError as error:
             if "damaged" in str(error):
                 raise
@@ -321,6 +333,11 @@ class Cached(Around):
                 self._content.clear()
             self._content[place] = hashlib.sha256(image.read()).hexdigest()
         return Part(image=Image(path=image.path, sha256=self._content[place]))
+
+
+def _answers(ask: Ask, reply: Reply) -> bool:
+    """Whether ``reply`` is worth keeping as the answer to ``ask``."""
+    return reply.error is None and (ask.useful is None or ask.useful(reply))
 
 
 def _ours(path: Path) -> bool:

@@ -32,6 +32,7 @@ from mmrerank.chat.openai.failures import (
     of_words,
 )
 from mmrerank.chat.openai.limits import Limits as Limits
+from mmrerank.chat.openai.outage import Outage
 from mmrerank.chat.openai.place import Place
 from mmrerank.chat.openai.sdk import LARGEST, arguments, connected, stop
 from mmrerank.chat.openai.stream import assembled
@@ -45,7 +46,7 @@ from mmrerank.chat.openai.wire import (
     off_schema,
     reading,
     trouble,
-)
+)  # fmt: skip
 from mmrerank.chat.thinking import with_thoughts
 from mmrerank.errors import BudgetError, ChatError, InputError, ReplyError, UsageError
 from mmrerank.messages import Ask, Message, Part, Reply
@@ -86,6 +87,7 @@ class OpenAIChat(Chat):
         self.most_images: int | None = None
         """Images a question may hold, once the server has refused more."""
         self._answered = False
+        self._outage = Outage()
         self._capabilities: frozenset[Capability] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name=f"chat {self.host}", daemon=True)
@@ -209,7 +211,7 @@ class OpenAIChat(Chat):
             raise
 
     async def _all(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
-        tasks = [asyncio.ensure_future(self._one(ask)) for ask in asks]
+        tasks = [asyncio.ensure_future(self._one(ask, time.monotonic())) for ask in asks]
         self._under_way.update(tasks)
         try:
             _, late = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
@@ -227,10 +229,12 @@ class OpenAIChat(Chat):
             await asyncio.gather(*tasks, return_exceptions=True)
             self._under_way.difference_update(tasks)
 
-    async def _one(self, ask: Ask) -> Reply:
+    async def _one(self, ask: Ask, asked: float) -> Reply:
         images = sum(p.image is not None for m in ask.messages for p in m.parts)
         usage = Usage(calls=1, images=images)
         async with self._room:
+            if (gone := self._outage.since(asked)) is not None:
+                return Reply(error=gone, finish="error")  # not sent
             try:
                 if ask.read:
                     raise ChatError(f"{self._where()}: a server does not give {ask.read}")
@@ -238,13 +242,14 @@ class OpenAIChat(Chat):
                     raise self._too_many_images(images)
                 reply = await self._ask(ask)
             except (InputError, OSError) as error:
-                shown = ChatError(f"an image of the question cannot be shown: {error}")
+                shown = ChatError(f"an image of the question cannot be shown: {error}", kind="image")
                 return Reply(error=shown, finish="error", usage=Usage(calls=1))
             except ChatError as error:
                 # refused at once is refused for good; later on it is this question's own trouble
                 if isinstance(error, Refused) and not self._answered:
                     raise
                 reply = Reply(error=error, finish="error")
+        self._outage.note(reply.error)
         if reply.error is None:
             self._answered = True
         else:
@@ -304,13 +309,14 @@ class OpenAIChat(Chat):
                 return await self._post(request)
             except Exception as error:
                 failure = self._classified(error)
-                wait = failure.wait or 0.0
-                last = tried == self.limits.max_retries or wait > LONGEST_WAIT
-                if not failure.error.retryable or last:
+                last = tried == self.limits.max_retries or (failure.wait or 0.0) > LONGEST_WAIT
+                # a server that has answered may be starting again
+                passing = failure.error.retryable or (self._answered and failure.error.kind == "unreachable")
+                if not passing or last:
                     raise failure.error from None  # the original may quote the request's headers
             # on top of what the server asks for, or all who got the same answer come back together
             pause = self.limits.backoff * 2**tried * random.uniform(0.5, 1.0)
-            await asyncio.sleep(wait + min(pause, LONGEST_WAIT))
+            await asyncio.sleep((failure.wait or 0.0) + min(pause, LONGEST_WAIT))
         raise AssertionError("the last try returns or raises")
 
     async def _post(self, request: dict[str, Any]) -> bytes:

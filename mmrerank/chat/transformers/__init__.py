@@ -90,7 +90,7 @@ class TransformersChat(Chat):
             try:
                 job = self._job(place, ask, choices[place])
             except (InputError, OSError, ValueError) as error:
-                why = ChatError(f"an image of the question cannot be shown: {error}")
+                why = ChatError(f"an image of the question cannot be shown: {error}", kind="image")
                 replies[place] = _failed(why)
             except ChatError as error:
                 replies[place] = _failed(error)

@@ -101,8 +101,21 @@ def _usage(row: Any, where: str) -> Usage:
     return Usage(**row)
 
 
-def read_results(run: Path) -> tuple[dict[str, str], Usage] | None:
-    """Texts by query and the usage of all, out of ``METHOD.jsonl`` beside ``METHOD.trec``.
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """What the results beside a run say: texts by query, the usage of all, and in how many of ``queries``
+    judgements ``failed``; ``why`` is how one did.
+    """
+
+    texts: Mapping[str, str]
+    usage: Usage
+    queries: int = 0
+    failed: int = 0
+    why: str = ""
+
+
+def read_results(run: Path) -> Results | None:
+    """What ``METHOD.jsonl`` beside ``METHOD.trec`` says.
 
     None where there is no such file, or it does not hold results as ``mmrerank eval`` and ``mmrerank rerank``
     write them.
@@ -111,7 +124,7 @@ def read_results(run: Path) -> tuple[dict[str, str], Usage] | None:
     if path.name == run.name:
         return None
     texts: dict[str, str] = {}
-    used = Usage()
+    used, failed, why = Usage(), 0, ""
     try:
         if not path.is_file():
             return None
@@ -121,9 +134,24 @@ def read_results(run: Path) -> tuple[dict[str, str], Usage] | None:
                 return None
             texts[query["id"]] = _words(query, where)
             used += _usage(row.get("usage"), where)
+            if reason := _failure(row):
+                failed, why = failed + 1, why or reason
     except (InputError, OSError):
         return None
-    return (texts, used) if texts else None
+    if not texts:
+        return None
+    return Results(texts=texts, usage=used, queries=len(texts), failed=failed, why=why)
+
+
+def _failure(row: Mapping[str, Any]) -> str:
+    """How a judgement of a result failed; empty where none did. Results of older versions say less."""
+    repairs = row.get("repairs")
+    if not isinstance(repairs, dict) or not repairs.get("failed"):
+        return ""
+    given = [row.get("failures"), row.get("warnings")]
+    said = [one for some in given if isinstance(some, list) for one in some]
+    texts = [one.get("example") if isinstance(one, dict) else one for one in said]
+    return next((t for t in texts if isinstance(t, str) and t), "no reason is known")
 
 
 def _words(row: Mapping[str, Any], where: str) -> str:

@@ -25,6 +25,7 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 SHAPES = ("o", "s", "^", "D", "v", "P", "X")
 _VERDICTS: dict[Verdict, tuple[str, str]] = {
     "better": (BLUE, "^"), "worse": (RED, "v"), "not different": (GREY, "o"),
+    "judgements failed": (GREY, "X"),
 }  # fmt: skip
 _NAME = 34  # characters of a name that are shown
 _DPI = 130

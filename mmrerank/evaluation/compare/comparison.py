@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mmrerank.benchmark import Short
 
 SEEN = "seen"
 """The grouping that `compare` makes of ``seen``; its groups are ``seen`` and ``novel``."""
-Verdict = Literal["better", "worse", "not different"]
+Verdict = Literal["better", "worse", "not different", "judgements failed"]
+"""``judgements failed``: no difference is shown, and a run of the two holds the first stage's order where its
+judgements failed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +118,8 @@ class Comparison:
     """Everything that was compared. ``lower_is_better`` names the metrics of which that holds.
 
     ``differences`` are against ``baseline`` first; with all pairs, the other pairs follow. ``queries`` is
-    how many count, the most under any metric. ``draws`` are the randomisation test's.
+    how many count, the most under any metric. ``draws`` are the randomisation test's. ``failed`` is in how
+    many queries a run's judgements failed, as far as its results say.
     """
 
     runs: Sequence[str]
@@ -131,6 +134,7 @@ class Comparison:
     seed: int
     draws: int
     warnings: Sequence[str] = ()
+    failed: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def challengers(self) -> tuple[str, ...]:
@@ -158,6 +162,29 @@ class Comparison:
         sign = -1 if metric in self.lower_is_better else 1
         return {q: sign * (v - base[q]) for q, v in self.value(metric, run).by_query.items()}
 
+    def with_failures(self, failed: Mapping[str, tuple[int, int, str]]) -> Comparison:
+        """The same, marking the runs whose judgements failed: in how many queries, of how many, and why.
+
+        Where no difference is shown, such a run is not called "not different": the first stage's order
+        against itself shows nothing.
+        """
+        found = {run: row for run, row in failed.items() if row[0]}
+        if not found:
+            return self
+        warnings = [
+            f"{run}: judgements failed in {n} of {of} queries ({why}); there the first-stage order stands, "
+            "so its figures are not the method's own; `mmrerank eval ... --retry-failed` asks again"
+            for run, (n, of, why) in found.items()
+        ]
+        differences = [
+            replace(d, verdict="judgements failed")
+            if d.verdict == "not different" and found.keys() & {d.run, d.baseline}
+            else d
+            for d in self.differences
+        ]
+        counts = {run: n for run, (n, _, _) in found.items()}
+        return replace(self, failed=counts, differences=differences, warnings=(*self.warnings, *warnings))
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; fractions, not percentages."""
         return {
@@ -174,5 +201,6 @@ class Comparison:
             "values": [v.to_dict() for v in self.values],
             "differences": [d.to_dict() for d in self.differences],
             "groups": [g.to_dict() for g in self.groups],
+            "failed": dict(self.failed),
             "warnings": list(self.warnings),
         }

@@ -14,7 +14,7 @@ from mmrerank.evaluation.compare.rendering import Cell, Mark, Table
 from mmrerank.evaluation.measure.short import MARK, NOTE
 from mmrerank.types import Usage
 
-_MARKS: dict[str, Mark] = {"better": "up", "worse": "down", "not different": ""}
+_MARKS: dict[str, Mark] = {"better": "up", "worse": "down", "not different": "", "judgements failed": ""}
 _SHORT = f"{MARK} Lists of one of the two are too short for the metric, which may be all of the difference."
 
 
@@ -24,7 +24,7 @@ def values_table(comparison: Comparison) -> Table:
     gaps = any(v.missing for v in comparison.values)
     rows = []
     for run in comparison.runs:
-        row = [Cell(text=run)]
+        row = [Cell(text=f"{run} (judgements failed)" if run in comparison.failed else run)]
         for metric in comparison.metrics:
             one = comparison.value(metric, run)
             found = comparison.difference(metric, run)
@@ -55,6 +55,10 @@ def _values_notes(comparison: Comparison, gaps: bool) -> list[str]:
     notes = [
         f"↑ better, ↓ worse than {comparison.baseline} (p ≤ {comparison.level:g} after "
         f"correction); unmarked: not different. {how_tested(comparison)}"
+    ]
+    notes += [
+        f"{run}: judgements failed in {n} queries; there the first-stage order stands."
+        for run, n in comparison.failed.items()
     ]
     if gaps:
         notes.append("Missing: queries that a run lacks; they count as nothing, or as the worst.")

@@ -274,7 +274,7 @@ class _Work:
             ceiling=two_stage.ceiling(task, run, k) if task.qrels else None,
             first_stage=two_stage.score(task, before) if task.qrels else None,
             first_stage_digest=origin["first_stage"],
-            provenance={k: v for k, v in origin.items() if k != "date"},
+            provenance={k: v for k, v in origin.items() if k != "date"} | _failed(done),
             submission=self._submitted(answers),
         )  # fmt: skip
 
@@ -339,7 +339,7 @@ class _Work:
         config.pop("methods")
         lines = [json.dumps(r.to_dict()) + "\n" for r in one.results]
         two_stage.write(folder / f"{spec.stem}.jsonl", "".join(lines))
-        body = json.dumps({**origin, "config": config}, indent=2)
+        body = json.dumps({**origin, "config": config, **_failed({spec.label: one})}, indent=2)
         two_stage.write(folder / f"{spec.stem}.json", body + "\n")
         if self.data.index is not None:
             write_qrels(folder / "qrels.txt", self.task.qrels)
@@ -354,6 +354,13 @@ class _Work:
         spec = self.chat if isinstance(self.chat, str) else self.chat.spec
         warning = f"the language model {spec} is limited ({domain}); here its answers mean little"
         return replace(scores, warnings=[*scores.warnings, warning])
+
+
+def _failed(methods: Mapping[str, MethodRun]) -> dict[str, Any]:
+    """Which methods' judgements failed, and why, for provenance; nothing where none did."""
+    names = ("failed", "queries_degraded", "failures")
+    found = {n: {k: m.costs[k] for k in names} for n, m in methods.items() if m.costs["failed"]}
+    return {"failures": found} if found else {}
 
 
 def work_digest(options: Any, candidates: int, chat: str | Chat, limits: Mapping[str, Any]) -> str:

@@ -42,6 +42,8 @@ class Journal:
         A query that is there already gets the new result. Raises `InputError` when the file cannot be
         written; what was there before then still is.
         """
+        if not results:
+            return
         lines = [
             json.dumps({"query": query, "more": len(results) - n, "result": result}, allow_nan=False)
             for n, (query, result) in enumerate(results.items(), start=1)

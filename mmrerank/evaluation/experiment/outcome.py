@@ -12,6 +12,7 @@ from mmrerank.benchmark import Answer, Measured, Scores, Task
 from mmrerank.errors import InputError
 from mmrerank.evaluation.compare.intervals import interval_of_parts
 from mmrerank.evaluation.compare.rendering import Cell, Table
+from mmrerank.evaluation.experiment.degraded import degraded_line, failures_dict
 from mmrerank.evaluation.experiment.forecast import Forecast
 from mmrerank.evaluation.experiment.published import headline, published_table
 from mmrerank.evaluation.measure.short import MARK, NOTE
@@ -37,12 +38,13 @@ class MethodRun:
 
     @property
     def costs(self) -> dict[str, Any]:
-        """What all queries cost together, and how many judgements failed."""
+        """What all queries cost together, how many judgements failed, and why."""
         return {
             "usage": dataclasses.asdict(self.usage),
             "failed": sum(r.repairs.failed for r in self.results),
             "repaired": sum(r.repairs.repaired for r in self.results),
             "queries_degraded": sum(r.degraded for r in self.results),
+            "failures": failures_dict(self.results),
         }
 
     @property
@@ -79,8 +81,9 @@ class Evaluation(Tabular):
     def warnings(self) -> Sequence[str]:
         """What a reader of the figures must know."""
         if self.scores is not None:
-            return self.scores.warnings
-        return [*self.task.warnings, *(w for a in self.answers for w in a.warnings)]
+            return [*self.scores.warnings, *self._failures()]
+        found = [*self.task.warnings, *(w for a in self.answers for w in a.warnings), *self._failures()]
+        return list(dict.fromkeys(found))
 
     @property
     def degraded(self) -> bool:
@@ -101,7 +104,7 @@ class Evaluation(Tabular):
             return self._side_by_side()
         if self.scores is None:
             return {**self._checked(), **self._one_method()}
-        return {**self.scores.to_dict(), **self._one_method()}
+        return {**self.scores.to_dict(), "warnings": list(self.warnings), **self._one_method()}
 
     def _checked(self) -> dict[str, Any]:
         return {
@@ -215,7 +218,8 @@ class Evaluation(Tabular):
         return [
             f"{name}: first stage {figure(measured, before)}, best order of its first "
             f"{self.heading['candidates']} {figure(measured, best)}; {one.usage.calls} calls, "
-            f"{one.costs['failed']} failed, {one.costs['repaired']} repaired"
+            f"{one.costs['failed']} failed, {one.costs['repaired']} repaired",
+            *self._failures(),
         ]
 
     def _forecast_table(self) -> Table:
@@ -251,7 +255,10 @@ class Evaluation(Tabular):
             for name in gains:
                 gain = {} if label == "none" else row["gain"][name]
                 lower = bool(scored and scored.metrics[name].lower_is_better)
-                cells += [_number(_gain_text(gain)), Cell(text=_word(gain, lower))]
+                word = _word(gain, lower)
+                # the first stage's order against itself shows nothing
+                word = "judgements failed" if word == "unclear" and row["failed"] else word
+                cells += [_number(_gain_text(gain)), Cell(text=word)]
             cells += [_marked(row, n) for n in others]
             rows.append([*cells, *_costs(row)])
         if report["ceiling"]:
@@ -283,12 +290,8 @@ class Evaluation(Tabular):
         return found
 
     def _failures(self) -> list[str]:
-        return [
-            f"{label}: judgements failed in {n} of {len(one.results)} queries; there the first-stage order "
-            "stands (--retry-failed asks again)"
-            for label, one in self.methods.items()
-            if (n := one.costs["queries_degraded"])
-        ]
+        lines = [degraded_line(label, one.results) for label, one in self.methods.items()]
+        return [line for line in lines if line]
 
     def save_chart(self, path: Path | str) -> None:
         """Draws the first metric against calls, tokens and seconds, as SVG or PNG by the file's ending.

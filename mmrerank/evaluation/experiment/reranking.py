@@ -11,6 +11,7 @@ from typing import Any
 
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.experiment.journal import Journal
+from mmrerank.rerank.stopping import Stopped
 from mmrerank.reranker import Reranker
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import (
@@ -18,6 +19,7 @@ from mmrerank.types import (
     Candidate,
     Component,
     Explanation,
+    Failure,
     Query,
     Ranking,
     Repairs,
@@ -50,29 +52,49 @@ def rerank_all(
 
     With ``limit``, stops at the end of the portion in which so many queries were judged; what is not
     finished then is left out. With ``retry_failed``, queries of which a judgement failed count as not
-    finished. Stops before the portion in which the budget for all (``reranker.total``) was spent. Traces are
-    not kept. Raises `UsageError` when two queries have one id, and what a journal
-    or a backend raises.
+    finished. Stops before the portion in which the budget for all (``reranker.total``) was spent. A query
+    that was not answered for a reason outside of it, such as a server that was gone for a while, is asked
+    once more at the end. Traces are not kept. Raises `UsageError` when two queries have one id, `Stopped`
+    when what is left would fail too, which then is not finished, and what a journal or a backend raises.
     """
     done = set(finished(items, journal, retry_failed=retry_failed))
     judged = 0
+    unreached: set[str] = set()
     if progress:
         progress(len(done), len(items))
-    for start in range(0, len(items), PORTION):
-        portion = [(q, r) for q, r in items[start : start + PORTION] if q.id not in done]
-        if not portion:
-            continue
-        if limit is not None and judged >= limit:
-            break
-        found = reranker.rank_batch(portion)
-        if reranker.total is not None and reranker.total.exhausted:
-            break  # what a spent budget left unasked would stand in the figures as failures
-        journal.add({result.query.id: to_plain(result) for result in found})
-        done |= {q.id for q, _ in portion}
-        judged += len(portion)
-        if progress:
-            progress(len(done), len(items))
+    for last in (False, True):
+        for start in range(0, len(items), PORTION):
+            portion = [(q, r) for q, r in items[start : start + PORTION] if q.id not in done]
+            portion = [(q, r) for q, r in portion if (q.id in unreached) is last]
+            if not portion:
+                continue
+            if limit is not None and judged >= limit:
+                break
+            found = _judged(reranker, portion, journal, len(items))
+            if reranker.total is not None and reranker.total.exhausted:
+                # what a spent budget left unasked would stand in the figures as failures
+                return read_back(reranker.name, items, journal)
+            if not last:
+                unreached |= {r.query.id for r in found if r.unreached}
+            good = {r.query.id: to_plain(r) for r in found if last or not r.unreached}
+            journal.add(good)
+            done |= good.keys()
+            judged += len(portion)
+            if progress:
+                progress(len(done), len(items))
     return read_back(reranker.name, items, journal)
+
+
+def _judged(reranker: Reranker, portion: Sequence[Item], journal: Journal, count: int) -> list[SearchResult]:
+    """The results of ``portion``; where the run is stopped, those that were complete are journalled."""
+    try:
+        return reranker.rank_batch(portion)
+    except Stopped as stopped:
+        journal.add({r.query.id: to_plain(r) for r in stopped.results.values()})
+        kept = f"{len(journal.results)} of {count} queries are finished in {journal.path}"
+        raise Stopped(
+            stopped.reason, f"{stopped.why}; {kept}, and the same command goes on from there"
+        ) from None
 
 
 def read_back(method: str, items: Sequence[Item], journal: Journal) -> list[SearchResult]:
@@ -107,6 +129,7 @@ def to_plain(result: SearchResult) -> dict[str, Any]:
         "usage": dataclasses.asdict(result.usage),
         "repairs": dataclasses.asdict(result.repairs),
         "warnings": list(result.warnings),
+        "failures": [dataclasses.asdict(f) for f in result.failures],
     }
 
 
@@ -135,4 +158,5 @@ def from_plain(body: Mapping[str, Any], query: Query, ranking: Ranking, method: 
         usage=Usage(**body["usage"]),
         repairs=Repairs(**body["repairs"]),
         warnings=tuple(body["warnings"]),
+        failures=tuple(Failure(**f) for f in body.get("failures", ())),
     )

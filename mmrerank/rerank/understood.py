@@ -1,0 +1,61 @@
+"""Whether a reply answers its question, by the very reader that the methods use. Pure, and it never raises.
+
+What no reader understands gave no information, whatever its status: it is not kept as an answer, and it is
+reported with its beginning.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from mmrerank.messages import Ask, Reply
+from mmrerank.rerank import comparisons, judgements
+from mmrerank.rerank.states import read_attention, read_tokens, read_vector
+
+SHOWN = 80
+"""Characters of an unreadable reply that are shown."""
+
+_READERS: dict[str, Callable[[Reply, Ask], bool]] = {
+    "deconstruct": lambda reply, _: judgements.read_deconstruct(reply).status != "failed",
+    "evaluate": lambda reply, ask: judgements.read_evaluate(reply, ask).status != "failed",
+    "order": lambda reply, ask: judgements.read_order(reply, ask).status != "failed",
+    "single": lambda reply, ask: judgements.read_single(reply, ask).status != "failed",
+    "grade": lambda reply, ask: bool(comparisons.read_grade(reply, ask)[0]),
+    "choose": lambda reply, ask: comparisons.read_best(reply, ask)[0] is not None,
+    "prefer": lambda reply, ask: comparisons.read_best(reply, ask)[0] is not None,
+    "pick": lambda reply, ask: comparisons.read_best(reply, ask)[0] is not None,
+}
+"""Readers of written answers, by the kind of the question; of other kinds nothing is known."""
+
+
+def watched(ask: Ask) -> Ask:
+    """``ask`` with ``useful`` set, where its kind is known."""
+    known = ask.choices or ask.read or ask.kind in _READERS
+    return replace(ask, useful=lambda reply: answers(ask, reply)) if known and ask.useful is None else ask
+
+
+def answers(ask: Ask, reply: Reply) -> bool:
+    """Whether ``reply`` says anything about what ``ask`` asks; true where its kind is unknown."""
+    if reply.error is not None:
+        return False
+    if ask.choices:
+        values = [reply.logprobs.get(c) for c in ask.choices]
+        return all(v is not None and not math.isnan(v) for v in values)
+    if ask.read == "attention":
+        return read_attention(reply, ask) is not None
+    if ask.read:
+        return (read_vector if ask.read == "embed" else read_tokens)(reply) is not None
+    reader = _READERS.get(ask.kind)
+    # a question of somebody else's may be of that name and hold no labels
+    return reader is None or len(ask.labels) != len(ask.shown) or reader(reply, ask)
+
+
+def unreadable(reply: Reply) -> str:
+    """What to report of a reply that no reader understands: how it begins."""
+    if not reply.text.strip():
+        return "the reply holds nothing that was asked for"
+    text = " ".join(reply.text[: 4 * SHOWN].split())
+    begin = text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()}..."
+    return f"the reply could not be read; it begins {begin!r}"
