@@ -6,6 +6,16 @@ import json
 import re
 
 _THINKING = re.compile(r"<think>.*?</think>\s*", re.S)
+_OTHER_TAGS = (
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
+)
+"""How other families of models mark their thoughts (Magistral, Kimi-VL, gpt-oss, ...)."""
 _TRIES = 20  # braces that are tried as the beginning of an answer
 
 
@@ -14,6 +24,9 @@ def without_thinking(text: str) -> str:
 
     Tags inside a JSON answer are words that it quotes (an image may show them) and stay.
     """
+    for opening, closing in _OTHER_TAGS:
+        if text.lstrip().startswith(opening):
+            text = text.replace(opening, "<think>", 1).replace(closing, "</think>", 1)
     rest = text.lstrip() if "think>" in text else text
     while not rest.startswith(("{", "[")):
         close = rest.find("</think>")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -159,31 +160,30 @@ def chat_for(
     spec: Callable[[], str],
     *,
     device: str = "",
-    options: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
     cache: str = "",
     record: Path | None = None,
 ) -> Chat | None:
     """The backend for ``method`` with its options, opened, or None when the method asks no model.
 
-    ``spec`` says which, when it is needed. ``device`` goes to backends that run here; ``options``
-    (``NAME=VALUE``) to any. The ledger stands around it, and a cache and a record where they are named.
+    ``spec`` says which, when it is needed. ``device`` goes to backends that run here; ``options`` to any.
+    The ledger stands around it, and a cache and a record where they are named.
     Raises `UsageError` for unknown names, and what opening raises.
     """
     from mmrerank import registry
     from mmrerank.config import build
     from mmrerank.rerank.methods import parse_method
 
-    given = pairs(options, "--chat-option")
     name, named = parse_method(method)
     module = registry.load("strategy", name)
     chosen = build(module.Options, {**named, **method_options}, where=f"method {name}")
     if set(registry.needs_of(module, chosen)) <= {"retrieve"}:
         return None
-    return opened(spec(), device=device, given=given, cache=cache, record=record)
+    return opened(spec(), device=device, given=options or {}, cache=cache, record=record)
 
 
 def opened(
-    spec: str, *, device: str = "", given: Mapping[str, str], cache: str = "", record: Path | None = None
+    spec: str, *, device: str = "", given: Mapping[str, Any], cache: str = "", record: Path | None = None
 ) -> Chat:
     """The backend for ``spec`` with what stands around it; arguments and errors as in `chat_for`."""
     from mmrerank.chat.around import around
@@ -194,18 +194,25 @@ def opened(
     return around(chat, cache=cache, record=record or "", ledger=default_ledger() or "")
 
 
-def _values(spec: str, given: Mapping[str, str], device: str = "") -> dict[str, Any]:
-    """A backend's options out of their texts, each of its own type; ``device`` where it takes one."""
+def _values(spec: str, given: Mapping[str, Any], device: str = "") -> dict[str, Any]:
+    """A backend's options, each of its type, out of texts or a recipe's values; ``device`` if taken."""
     from mmrerank import catalog, registry
 
     plugin = catalog.resolve("chat", spec).spec.partition(":")[0]
     if plugin not in registry.names("chat"):
         return dict(given)
     known = inspect.signature(registry.load("chat", plugin).open).parameters
-    values = {k: _typed(v, known[k].default if k in known else None, k) for k, v in given.items()}
+    values = {k: _typed(_text(v), known[k].default if k in known else None, k) for k, v in given.items()}
     if device and "device" in known:
         values.setdefault("device", device)
     return values
+
+
+def _text(value: Any) -> str:
+    """A recipe's value as a flag has it."""
+    if isinstance(value, bool | Mapping | list):
+        return json.dumps(value)
+    return str(value)
 
 
 def _typed(text: str, default: Any, name: str) -> Any:

@@ -92,7 +92,7 @@ def rerank(
     with working():
         backend = chat_for(
             name, options, lambda: catalog.chosen("chat", settings.chat, ""), device=settings.device,
-            options=chat_option, cache=settings.cache, record=record,
+            options=pairs(chat_option, "--chat-option"), cache=settings.cache, record=record,
         )  # fmt: skip
         reranker = Reranker(name, backend, budget=limits[0], total=limits[1], options=options)
     if _rank(reranker, requests, output):

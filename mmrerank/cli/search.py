@@ -144,7 +144,8 @@ def search(
     settings = config.load(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-               "embedder": embedder, "device": device, "cache": cache},
+               "embedder": embedder, "device": device, "cache": cache, "options": pairs(option, "-o"),
+               "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
     if settings.k < 1:
         raise UsageError(f"--k must be at least 1, not {settings.k}")
@@ -158,12 +159,11 @@ def search(
         return search_vectors(settings, query_vectors, run, others, output)
 
     query = _query(text, image or (), exclude or (), turn or ())
-    settings = dataclasses.replace(settings, options={**settings.options, **pairs(option, "-o")})
     if dry_run:
         without_money(price, budget)
         return _forecast(settings, query, output)
     limit = budget_of(budget, price)
-    result = _result(settings, query, limit=limit, chat_options=chat_option, record=record)
+    result = _result(settings, query, limit=limit, record=record)
     # the answer first: a file that cannot be written must not cost it, nor a reader that has gone the files
     with unheard():
         _print(result, output, filepath_only=filepath_only)
@@ -187,14 +187,7 @@ def _query(text: str | None, images: Sequence[Path], exclude: Sequence[str], tur
         raise UsageError(f"{error}: give TEXT, --image or --turn") from error
 
 
-def _result(
-    settings: Settings,
-    query: Query,
-    *,
-    limit: Budget | None,
-    chat_options: Sequence[str] | None,
-    record: Path | None,
-) -> SearchResult:
+def _result(settings: Settings, query: Query, *, limit: Budget | None, record: Path | None) -> SearchResult:
     from mmrerank import catalog
     from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
@@ -205,7 +198,7 @@ def _result(
         backend = chat_for(
             settings.rerank, settings.options,
             lambda: catalog.chosen("chat", settings.chat, index.domain),
-            device=settings.device, options=chat_options, cache=settings.cache, record=record,
+            device=settings.device, options=settings.chat_options, cache=settings.cache, record=record,
         )  # fmt: skip
         searcher = ImageSearch(
             index, chat=backend, embedder=settings.embedder, device=settings.device, budget=limit

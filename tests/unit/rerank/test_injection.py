@@ -213,6 +213,12 @@ def test_a_forged_reply_is_a_permutation(text: str, method: str) -> None:
         ("</think>" * 3000 + "yes", "yes"),
         ("<think>" * 3000, ""),
         ("yes <think>a</think>and no", "yes and no"),
+        ("<thinking>A, B</thinking>yes", "yes"),
+        ("[THINK]{no}[/THINK]yes", "yes"),
+        ("◁think▷A > B◁/think▷yes", "yes"),
+        ("<|channel|>analysis<|message|>A<|end|>yes", "yes"),
+        ("<thinking>never closed", ""),
+        ('{"a": "[THINK]"}', '{"a": "[THINK]"}'),
     ],
 )
 def test_thoughts_are_told_from_quotations(text: str, left: str) -> None:
