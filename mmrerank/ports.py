@@ -358,6 +358,10 @@ class Corpus(Protocol):
         """How many samples there are, where that is known before they are read."""
         return None
 
+    def remarks(self) -> Sequence[str]:
+        """Sentences about what was assumed of the samples, for the person; known once they were read."""
+        return ()
+
     def samples(self) -> Iterable[Sample]:
         """Every sample once, in a stable order, with unique ids."""
         ...

@@ -27,7 +27,7 @@ def open_embedder(spec: str, *, remembered_by: str | Path = "", **options: Any) 
             raise
         raise ModelError(
             f"{error}. The index {remembered_by} was made with this model. If it was moved, name its new "
-            "place with --embedder (in Python: embedder=...); `mmrerank index` with --embedder lets the index "
+            "place with --embedder (in Python: embedder=...); `mmrerank index` with it lets the index "
             "remember it"
         ) from error
     embedder: Embedder = found

@@ -50,7 +50,11 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a run did to the index in folder ``index``, in numbers of images."""
+    """What a run did to the index in folder ``index``, in numbers of images.
+
+    ``unseen`` are images in the index whose files cannot be shown, with the reason: imported vectors need no
+    files. ``remarks`` are sentences about what was assumed.
+    """
 
     index: Path
     added: int = 0
@@ -58,6 +62,8 @@ class BuildReport:
     removed: int = 0
     unchanged: int = 0
     failed: tuple[Failure, ...] = ()
+    unseen: tuple[Failure, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def build(
@@ -159,7 +165,14 @@ class _Run:
             raise InputError(_all_failed(self.manifest.source, failures))
         removed = self._finish(seen, failed)
         self._publish()
-        return BuildReport(index=self.folder, removed=removed, failed=failures, **tally)
+        return BuildReport(
+            index=self.folder,
+            added=tally["added"],
+            changed=tally["changed"],
+            removed=removed,
+            unchanged=tally["unchanged"],
+            failed=failures,
+        )
 
     def _take(self, look: Looked) -> None:
         content = look.record.sha256

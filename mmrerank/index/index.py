@@ -49,7 +49,7 @@ def index_path(name: str | Path) -> Path:
     if not name.strip() or "\0" in name:
         raise UsageError("the name of an index is empty or no file name")
     place = expanded(name)
-    bare = os.sep not in str(place) and name not in (".", "..")
+    bare = os.sep not in name and str(place) == name and name not in (".", "..")
     return INDEXES / name if bare else place
 
 
@@ -135,17 +135,25 @@ class ImageIndex:
         rebuild: bool = False,
         store: str | None = None,
         progress: Progress | None = None,
+        strict: bool = False,
     ) -> BuildReport:
         """Makes an index of the vectors that ``corpus`` brings, scaled to length 1. Loads no model.
 
         Each row stays a row of its own, so that equal scores are in row order. ``embedder_spec`` names
         what made the vectors and is taken at its word. An index that was imported for the same embedder is
-        replaced; any other only with ``rebuild``, else `MismatchError`.
+        replaced; any other only with ``rebuild``, else `MismatchError`. Images that are not there are in the
+        report; with ``strict`` they are an `InputError`, and nothing is changed.
         """
         place = index_path(path)
         with writable(place):
             return importing.import_vectors(
-                place, corpus, embedder_spec=embedder_spec, rebuild=rebuild, store=store, progress=progress
+                place,
+                corpus,
+                embedder_spec=embedder_spec,
+                rebuild=rebuild,
+                store=store,
+                progress=progress,
+                strict=strict,
             )
 
     @classmethod

@@ -132,7 +132,8 @@ def go_on(facts: Manifest, index: str | Path, *, source: str = "") -> str:
         spec = shlex.quote(facts.embedder)
         return f"mmrerank index {where} --index {name} --vectors V.npy --ids IDS.jsonl --embedder {spec}"
     if facts.listed:
-        return f"pipe the list again, in the folder {where}: mmrerank index - --index {name}"
+        folder = source or facts.source
+        return f"pipe the same list again, in the folder {folder}: mmrerank index - --index {name}"
     return f"mmrerank index {where} --index {name}"
 
 
