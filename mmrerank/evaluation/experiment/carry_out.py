@@ -17,7 +17,7 @@ from mmrerank.benchmark import Answer, Benchmark, Prepared, Run, Task
 from mmrerank.budget import Price
 from mmrerank.chat.around.identity import chat_identity
 from mmrerank.errors import ModelError, UsageError
-from mmrerank.evaluation import tasks
+from mmrerank.evaluation import submission, tasks
 from mmrerank.evaluation.experiment import first_stage as stage
 from mmrerank.evaluation.experiment import two_stage
 from mmrerank.evaluation.experiment.forecast import rehearsed
@@ -163,6 +163,8 @@ class _Work:
         """The result without any method."""
         asked = bool(self.wanted.run or self.first)
         scored = bool(self.answers) and not (not self.task.qrels and asked)
+        if asked and not scored:
+            submission.check(self.task, self.answers)
         return Evaluation(
             task=self.task,
             answers=self.answers,
