@@ -241,6 +241,8 @@ class _Work:
             raise UsageError(
                 f"--rerank takes one run (--run FILE) or a first stage (--index X), not {len(runs)}"
             )
+        if self.wanted.submission is not None:
+            submission.check(self.task, runs)  # before any model is asked
         run, task, k = Run(rows=runs[0].rows), self.task, self.wanted.candidates
         locate = self.first.locate if self.first else two_stage.in_folder(task, self.images)
         items = two_stage.items_of(task, run, k, locate, self.images)
