@@ -293,7 +293,7 @@ def write_submission(task: Task, answers: Sequence[Answer], folder: Path) -> lis
         raise UsageError(f"{task.benchmark} has no submission file")
     if len(runs) != 1:
         raise UsageError(f"a submission is written from one TREC run, not {len(runs)}; give it as --run")
-    paths = list(benchmark.write_own(task, Run(rows=runs[0].rows), folder) or ())
+    paths = list(benchmark.write_own(task, Run(rows=runs[0].rows, tag=runs[0].path), folder) or ())
     for path in paths:
         read_answer(task, path)
     return paths

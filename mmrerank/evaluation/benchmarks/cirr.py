@@ -16,9 +16,10 @@ from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, NoOp
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.files import TableRow, Unique, json_rows, read_json
 from mmrerank.evaluation.measure.metrics import in_order
-from mmrerank.evaluation.measure.scoring import quoted, unknown_queries
+from mmrerank.evaluation.measure.scoring import unknown_queries
 from mmrerank.evaluation.measure.short import either
-from mmrerank.evaluation.tasks import count_warnings, find, only, recall, renamed, unknown_documents, without
+from mmrerank.evaluation.submission import Faults
+from mmrerank.evaluation.tasks import count_warnings, find, only, recall, renamed, without
 
 NAME = "cirr"
 VERSION = "rc2"
@@ -137,58 +138,52 @@ class Cirr(Benchmark):
         if body.get("version") != VERSION:
             raise InputError(f"{path}, key 'version': must be {VERSION!r}, not {body.get('version')!r}")
         lists = {str(k): v for k, v in body.items() if k not in ("version", "metric")}
-        warnings = unknown_queries(lists, task.queries, str(path), f"{NAME} {task.split}")
+        unknown_queries(lists, task.queries, str(path), f"{NAME} {task.split}")
+        faults = Faults(path, task)
+        faults.queries(lists)
+        gallery = frozenset(task.gallery or ())
         rows: dict[str, Ranked] = {}
-        repeated: list[str] = []
-        short = own = 0
+        own = 0
         for query, names in lists.items():
             if query not in task.queries:
                 continue
             if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
                 raise InputError(f"{path}, entry {query!r}: must be a list of image names")
-            if kind == _SUBSET and (
-                odd := [n for n in names if n not in task.members[query] | task.removed[query]]
-            ):
-                raise InputError(f"{path}, entry {query!r}: {odd[0]!r} is not in the query's set")
-            repeated += [query] * (len(set(names)) != len(names))
+            faults.names(query, names, known=gallery, count=_count(task, query, kind))
+            inside = task.members[query] | task.removed[query]
+            if kind == _SUBSET and (odd := [n for n in names if n in gallery and n not in inside]):
+                faults.add("lists with an image that is not in the query's set", query, f": {odd[0]!r}")
             own += any(n in task.removed[query] for n in names)
-            short += len(names) != _LENGTH[kind]
             rows[query] = Ranked.of(in_order(names))
-        if short:
-            warnings.append(f"{path}: {short} lists have other than the {_LENGTH[kind]} names asked for")
-        if repeated:
-            warnings.append(
-                f"{path}: {len(repeated)} lists name an image twice (pairid {repeated[0]}); the first counts"
-            )
-        if own:
-            warnings.append(
-                f"{path}: {own} lists hold their own reference image, which the protocol leaves out"
-            )
-        if path.stat().st_size > _LARGEST:
-            warnings.append(f"{path} is larger than the {_LARGEST // 1_000_000} MB that the server takes")
-        warnings += unknown_documents(task, rows, path)
-        return Answer(path=str(path), kind=kind, rows=rows, warnings=tuple(warnings))
+        faults.raise_any()
+        if (size := path.stat().st_size) > _LARGEST:
+            raise InputError(f"{path} has {size:,} bytes, and the server takes {_LARGEST:,} at most")
+        left_out = f"{path}: {own} lists hold their own reference image, which the protocol leaves out"
+        return Answer(path=str(path), kind=kind, rows=rows, warnings=(left_out,) if own else ())
 
     def write_own(self, task: CirrTask, run: Run, folder: Path) -> list[Path]:
         """Writes ``recall.json`` and ``recall_subset.json`` as the server takes them; returns their paths.
 
-        Raises `InputError` when the run lacks a query or cannot fill a list.
+        Raises `InputError` when the run lacks queries or cannot fill lists.
         """
         rows = without(task, {q: Ranked.of(r) for q, r in run.rows.items()})
+        faults = Faults(run.tag, task)
+        faults.queries([q for q in rows if q in task.queries])
+        gallery = frozenset(task.gallery or ())
         bodies: dict[str, dict[str, Any]] = {}
-        for kind, length in _LENGTH.items():
+        for kind in _LENGTH:
             body: dict[str, Any] = {"version": VERSION, "metric": kind}
-            for query in task.queries:
-                if query not in rows:
-                    raise InputError(f"the run lacks query {query!r}; a submission needs every query")
+            for query in (q for q in task.queries if q in rows):
                 ranked = only(rows[query], task.members[query]) if kind == _SUBSET else rows[query]
-                if len(ranked) < min(length, len(task.gallery or ()) - 1):
-                    raise InputError(
-                        f"query {query!r} has {len(ranked)} of the {length} images that {kind} needs; "
-                        "rank the whole gallery"
+                body[query] = list(ranked.ids[: (count := _count(task, query, kind))])
+                if len(body[query]) < count:
+                    what = (
+                        f"lists of fewer than the {count} images that {kind} needs (rank the whole gallery)"
                     )
-                body[query] = list(ranked.ids[:length])
+                    faults.add(what, query, f" with {len(body[query])}")
+                faults.strange(query, body[query], gallery)
             bodies[kind] = body
+        faults.raise_any()
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for kind, body in bodies.items():
@@ -239,10 +234,16 @@ class Cirr(Benchmark):
             if own:
                 found.append(
                     f"{answer.path}: {len(own)} of {len(answer.rows)} lists hold images of their query's own "
-                    f"set alone, such as {quoted(sorted(own), 1)}: they answer Rsub@k, and their R@k is not "
+                    f"set alone, such as {min(own)!r}: they answer Rsub@k, and their R@k is not "
                     "that of the gallery"
                 )
         return found
+
+
+def _count(task: CirrTask, query: str, kind: str) -> int:
+    """How many names a list of a submission has: 50 or 3, or all that there are."""
+    there = len(task.members[query]) if kind == _SUBSET else len(task.gallery or ()) - 1
+    return min(_LENGTH[kind], there)
 
 
 def _own_sets(task: CirrTask, rows: Mapping[str, Ranked]) -> frozenset[str]:

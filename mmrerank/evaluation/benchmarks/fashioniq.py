@@ -16,6 +16,7 @@ from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Rank
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.files import json_names, json_rows, rows_of
 from mmrerank.evaluation.measure.metrics import in_order
+from mmrerank.evaluation.submission import Faults
 from mmrerank.evaluation.tasks import count_warnings, find, find_all, merged, only, recall, renamed
 
 NAME = "fashioniq"
@@ -119,20 +120,31 @@ class FashionIq(Benchmark):
         """
         if isinstance(body, str):
             return None
-        category = path.name.partition(".")[0]
+        category, _, rest = path.name.partition(".")
         if category not in task.parts:
             raise InputError(
                 f"{path}: a prediction file is called CATEGORY.{task.split}.pred.json, with one of "
                 f"{', '.join(task.parts)}"
             )
+        if (split := rest.partition(".")[0]) in self.SPLITS and split != task.split:
+            raise InputError(f"{path} is named as one of the split {split}, and this is {task.split}")
         found = rows_of(body, path, ("ranking",))
         if len(found) != len(task.parts[category]):
             raise InputError(f"{path} has {len(found)} rows, and the data {len(task.parts[category])}")
+        known = frozenset(task.gallery or ())
+        faults = Faults(path, task)
         rows = {}
         for query, row in zip(task.parts[category], found, strict=True):
-            if row.has("candidate") and row.text("candidate") != task.queries[query].image:
-                raise row.wrong("candidate", f"is not {task.queries[query].image!r}, as in the data")
-            rows[query] = Ranked.of(in_order(row.texts("ranking")))
+            right = next(iter(task.qrels.get(query, ())), None)
+            for column, own in (("candidate", task.queries[query].image), ("target", right)):
+                if own is not None and row.has(column) and row.text(column) != own:
+                    raise row.wrong(column, f"is not {own!r}, as in the data")
+            ranked = Ranked.of(in_order(row.texts("ranking")))
+            rows[query] = self.canonical(task, {query: ranked})[query]
+            if len(set(ranked.ids)) != len(ranked):
+                faults.add("lists that name an image twice", query)
+            faults.strange(query, rows[query].ids, known)
+        faults.raise_any()
         return Answer(path=str(path), kind="predictions", rows=rows)
 
     def score(self, task: FashionTask, answers: Sequence[Answer]) -> dict[str, Measured]:

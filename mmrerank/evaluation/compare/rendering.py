@@ -177,7 +177,7 @@ def _latex_cell(cell: Cell) -> str:
     if not cell.text:
         return ""
     if cell.numeric:  # in math, so that a minus is one
-        text = cell.text.replace("†", "^{\\dagger}")
+        text = cell.text.replace("†", "\\dagger{}")
         body = f"\\mathbf{{{text}}}" if cell.strong else text
         return f"${body}{_LATEX_MARKS[cell.mark]}$"
     text = f"\\textbf{{{_latex(cell.text)}}}" if cell.strong else _latex(cell.text)

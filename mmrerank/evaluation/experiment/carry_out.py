@@ -17,7 +17,7 @@ from mmrerank.benchmark import Answer, Benchmark, Prepared, Run, Task
 from mmrerank.budget import Price
 from mmrerank.chat.around.identity import chat_identity
 from mmrerank.errors import ModelError, UsageError
-from mmrerank.evaluation import tasks
+from mmrerank.evaluation import submission, tasks
 from mmrerank.evaluation.experiment import first_stage as stage
 from mmrerank.evaluation.experiment import two_stage
 from mmrerank.evaluation.experiment.forecast import rehearsed
@@ -163,6 +163,8 @@ class _Work:
         """The result without any method."""
         asked = bool(self.wanted.run or self.first)
         scored = bool(self.answers) and not (not self.task.qrels and asked)
+        if asked and not scored:
+            submission.check(self.task, self.answers)
         return Evaluation(
             task=self.task,
             answers=self.answers,
@@ -239,6 +241,8 @@ class _Work:
             raise UsageError(
                 f"--rerank takes one run (--run FILE) or a first stage (--index X), not {len(runs)}"
             )
+        if self.wanted.submission is not None:
+            submission.check(self.task, runs)  # before any model is asked
         run, task, k = Run(rows=runs[0].rows), self.task, self.wanted.candidates
         locate = self.first.locate if self.first else two_stage.in_folder(task, self.images)
         items = two_stage.items_of(task, run, k, locate, self.images)

@@ -230,8 +230,12 @@ class Evaluation(Tabular):
         images = "" if self.task.gallery is None else f", {len(self.task.gallery)} images"
         where = f"{self.task.benchmark} {self.task.split}"
         private = f"the labels of {self.task.split} are not public"
+        sound = "the files are sound"
+        if self.answers and not self.methods:
+            runs = not self.submission and any(a.kind == "run" for a in self.answers)
+            sound = "a submission can be made (--submission DIR)" if runs else "the submission is sound"
         return Table(
-            title=f"{where}: {len(self.task.queries)} queries{images}; the files are sound",
+            title=f"{where}: {len(self.task.queries)} queries{images}; {sound}",
             columns=["file", "answers", ""],
             rows=[
                 [

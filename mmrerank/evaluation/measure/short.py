@@ -133,7 +133,8 @@ def _warning(alike: Sequence[Measured]) -> str:
     query = next(iter(short.held))
     count = max(len(m.too_short.lacking) for m in alike if m.too_short)
     follows = (
-        f"{count} lack a right answer, which counts as not found; longer lists (--depth) may hold it"
+        f"{count} lack{'s' if count == 1 else ''} a right answer, which counts as not found; "
+        "longer lists may hold it"
         if count
         else "none lacks a right answer, but names that are not listed might stand before it"
     )
