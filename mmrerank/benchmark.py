@@ -95,7 +95,7 @@ class Task:
     ``files`` maps a document to its file below the folder of images, where that is not the document's own
     name; ``texts`` to its words. ``first`` is a first stage that comes with the data, ``pictures`` gives
     pictures that lie in it. ``depth`` is how long a list the metrics look at; ``categories`` may break a
-    figure down.
+    figure down. ``sources`` are the files it was read from, as far as they are known.
     """
 
     queries: Mapping[str, BenchmarkQuery]
@@ -113,6 +113,7 @@ class Task:
     pictures: Callable[[str], Image] | None = None
     depth: int = 100
     warnings: tuple[str, ...] = ()
+    sources: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

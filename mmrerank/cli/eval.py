@@ -21,6 +21,7 @@ from mmrerank.cli.options import (
     ChatOptionsFlag,
     OptionsFlag,
     OutputFlag,
+    PerQueryFlag,
     PriceFlag,
     RecordFlag,
     TotalFlag,
@@ -122,6 +123,7 @@ class Flags:
         "--submission", metavar="DIR", show_default=False,
         help="Write the official submission files of the result here.",
     )] = None  # fmt: skip
+    per_query: PerQueryFlag = False
     output: OutputFlag = Output.text
 
 
@@ -190,6 +192,8 @@ def _evaluate(name: str, own: dict[str, Any], *, output: Output, picture: Path |
     if output is Output.json:
         emit(found.to_dict())
     else:
+        for line in found.per_query_lines:
+            typer.echo(line)
         _print(found)
     if found.forecast:
         return
@@ -235,7 +239,7 @@ def _experiment(
         runs=Path(recipe.runs) if recipe.runs else None, fresh=flags["fresh"],
         retry_failed=flags["retry_failed"], forecast=flags["forecast"],
         price=None if flags["price"] is None else Price.parse(flags["price"]),
-        submission=flags["submission"], progress=step, say=say,
+        submission=flags["submission"], per_query=flags["per_query"], progress=step, say=say,
     )  # fmt: skip
 
 

@@ -32,6 +32,13 @@ IndexFlag = Annotated[
 IndexArgument = Annotated[
     str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")
 ]
+PerQueryFlag = Annotated[
+    bool,
+    typer.Option(
+        "--per-query",
+        help="Also the value of each query, as `trec_eval -q`: metric, query, value, with tabs between.",
+    ),
+]
 OutputFlag = Annotated[Output, typer.Option("--output", help="How results are printed on stdout.")]
 OptionsFlag = Annotated[
     list[str] | None,

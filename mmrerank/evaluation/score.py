@@ -11,6 +11,7 @@ from mmrerank.evaluation.compare.rendering import Cell, Table
 from mmrerank.evaluation.measure import short
 from mmrerank.evaluation.measure.metrics import split_names
 from mmrerank.evaluation.measure.scoring import QrelsLike, RunLike, as_qrels, as_run, score_run
+from mmrerank.evaluation.per_query import per_query, per_query_dict
 from mmrerank.evaluation.tabular import Tabular
 
 METRICS = ("nDCG@10", "AP", "RR", "P@1", "R@10")
@@ -41,8 +42,14 @@ class ScoreReport(Tabular):
     def records(self) -> list[dict[str, Any]]:  # noqa: D102
         return [{"metric": n, **m.to_dict()} for n, m in self.metrics.items()]
 
-    def to_dict(self) -> dict[str, Any]:  # noqa: D102
-        return self.scores.to_dict()
+    @property
+    def per_query(self) -> Mapping[str, Mapping[str, float]]:
+        """By metric, the value of each query; one without an answer has the value that it counts as."""
+        return per_query(self.scores)
+
+    def to_dict(self, *, by_query: bool = False) -> dict[str, Any]:
+        """The figures as plain data; ``by_query`` adds ``per_query`` and the ids of ``missing_queries``."""
+        return {**self.scores.to_dict(), **(per_query_dict(self.scores) if by_query else {})}
 
 
 def score(

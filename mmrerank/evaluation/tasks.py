@@ -20,7 +20,7 @@ from mmrerank.benchmark import Answer, Benchmark, BenchmarkFacts, Measured, Rank
 from mmrerank.discovery import source_file
 from mmrerank.errors import InputError, MmrerankError, UsageError
 from mmrerank.evaluation.measure import short
-from mmrerank.evaluation.measure.files import parse_json, read_bytes
+from mmrerank.evaluation.measure.files import noting, parse_json, read_bytes
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES, Listed, hit
 from mmrerank.evaluation.measure.metrics import measure
 from mmrerank.evaluation.measure.scoring import quoted, read_any, unknown_queries
@@ -93,7 +93,9 @@ def load_task(
     given = options_of(name, options)
     if not data.is_dir():
         raise InputError(f"there is no folder {data}.\n{how_to_get(name)}")
-    return named(benchmark.load(data, wanted, given), name, wanted)
+    with noting() as read:
+        task = benchmark.load(data, wanted, given)
+    return replace(named(task, name, wanted), sources=tuple(read))
 
 
 def named(task: Task, name: str, split: str) -> Task:
