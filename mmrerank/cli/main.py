@@ -38,7 +38,6 @@ recommend too, MMRERANK_DEBUG=1 for --debug; MMRERANK_LEDGER=FILE or off says wh
 cli = typer.Typer(
     name="mmrerank",
     cls=VerbGroup,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # plain text: the same in a terminal, a file and a test, and nothing to import for it
