@@ -162,7 +162,8 @@ class Measured:
     there are any, name the units of each part (category, data set, round): the mean is then taken over the
     parts' means, each part counting the same. ``absent`` is what a unit without an answer counts as.
     ``lowest`` and ``highest`` are the values under the worst and the best order of tied documents. ``short``
-    names lists that are too short, also those of units that do not count here: see `too_short`.
+    names lists that are too short, also those of units that do not count here: see `too_short`. Values that
+    are no fractions (counts) are not shown as percentages. ``error`` says why there are no values.
     """
 
     name: str
@@ -175,6 +176,8 @@ class Measured:
     lowest: Mapping[str, float] | None = None
     highest: Mapping[str, float] | None = None
     short: Short | None = None
+    is_fraction: bool = True
+    error: str = ""
 
     @property
     def too_short(self) -> Short | None:
@@ -233,7 +236,8 @@ class Measured:
 class Scores:
     """Every metric of one run, how many queries it answered, and what a reader must know.
 
-    ``missing`` are the ids of expected queries that the run lacks, in the benchmark's order.
+    ``missing`` are the ids of expected queries that the run lacks, in the benchmark's order; ``failed`` says
+    of metrics that could not be computed why.
     """
 
     metrics: Mapping[str, Measured]
@@ -242,6 +246,7 @@ class Scores:
     benchmark: str | None = None
     split: str | None = None
     warnings: Sequence[str] = ()
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; fractions, not percentages."""
@@ -254,6 +259,7 @@ class Scores:
                 "scored": self.expected - len(self.missing),
                 "missing": len(self.missing),
             },
+            **({"failed_metrics": dict(self.failed)} if self.failed else {}),
             "warnings": list(self.warnings),
         }
 

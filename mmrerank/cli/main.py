@@ -23,7 +23,7 @@ Exit codes:
   4    an index is missing, foreign, damaged or busy, or was made with another embedder
   5    a model or an optional package is missing, or cannot do what the method needs
   6    the language model failed outright: there is no answer
-  7    answered, but some judgements failed; the first-stage order stands there
+  7    answered, but some judgements failed (the first-stage order stands there), or a metric
   130  interrupted
 """
 _STREAMS = """\b
