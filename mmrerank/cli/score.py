@@ -12,6 +12,7 @@ import typer
 
 from mmrerank.cli.console import Output, emit, say, table_console, working
 from mmrerank.cli.options import OutputFlag, PerQueryFlag
+from mmrerank.errors import DEGRADED_EXIT_CODE
 
 EXAMPLE = """mmrerank score runs/cotrr.trec --qrels runs/qrels.txt --metrics nDCG@10,RR,R@20
 mmrerank score run.trec.gz --qrels qrels.txt --metrics INQUIRE_AP@50 --tie-bounds --output json
@@ -51,13 +52,15 @@ def score(
         found = mmrerank.score(run, qrels, metrics, tie_bounds=tie_bounds)
     if output is Output.json:
         emit(found.to_dict(by_query=per_query))
-        return
-    for line in lines(found.scores) if per_query else ():
-        typer.echo(line)
-    for table in found.tables:
-        table_console().print(terminal(table))
-    for warning in found.warnings:
-        say(f"warning: {warning}")
+    else:
+        for line in lines(found.scores) if per_query else ():
+            typer.echo(line)
+        for table in found.tables:
+            table_console().print(terminal(table))
+        for warning in found.warnings:
+            say(f"warning: {warning}")
+    if found.scores.failed:
+        raise typer.Exit(DEGRADED_EXIT_CODE)
 
 
 COMMAND = score

@@ -212,10 +212,11 @@ def _result(settings: Settings, query: Query, *, limit: Budget | None, record: P
 
 
 def _forecast(settings: Settings, query: Query, output: Output) -> None:
-    from mmrerank.cli._forecast import tell
+    from mmrerank.cli._forecast import spec_of, tell
     from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
 
+    _ = spec_of(settings.rerank, settings.options).options  # a wrong one is reported before a model is loaded
     with working():
         index = ImageIndex.open(settings.index)
         searcher = ImageSearch(index, embedder=settings.embedder, device=settings.device)

@@ -26,7 +26,7 @@ from mmrerank.evaluation.compare.comparison import Comparison
 from mmrerank.evaluation.compare.compute import compare as compare_scores
 from mmrerank.evaluation.compare.rendering import Table
 from mmrerank.evaluation.measure.metrics import split_names
-from mmrerank.evaluation.measure.scoring import QrelsLike, RunLike, as_qrels, as_run, score_run
+from mmrerank.evaluation.measure.scoring import QrelsLike, RunLike, as_qrels, as_run, left_out, score_run
 from mmrerank.evaluation.measure.short import cut_off
 from mmrerank.evaluation.tabular import Tabular
 from mmrerank.types import Usage
@@ -218,10 +218,10 @@ def _qrels_reader(qrels: Qrels, names: Sequence[str]) -> _Reader:
     def read(run: RunLike) -> tuple[Scores, _Rows]:
         lists, where = as_run(run)
         rows = lists.rows
-        return (
-            score_run(lists, qrels, names, where=where),
-            lambda: {q: Ranked.of(r) for q, r in rows.items()},
-        )
+        scores = score_run(lists, qrels, names, where=where)
+        if scores.failed:
+            raise InputError(f"{where}: {'; '.join(left_out(scores.failed))}; name other --metrics")
+        return (scores, lambda: {q: Ranked.of(r) for q, r in rows.items()})
 
     return read
 

@@ -77,7 +77,7 @@ def scores_table(scores: Scores, *, title: str, only: Sequence[str] = ()) -> Tab
     lacking = len(scores.missing)
     bounds = any(m.bounds for m in scores.metrics.values())
     chosen = [m for n, m in scores.metrics.items() if not only or n in only]
-    rows, rules = [], set[str]()
+    rows, rule = [], ""
     for one in chosen:
         lower = " (lower is better)" if one.lower_is_better else ""
         row = [Cell(text=one.name + lower), _figure(one, one.value)]
@@ -85,8 +85,9 @@ def scores_table(scores: Scores, *, title: str, only: Sequence[str] = ()) -> Tab
         if bounds:
             low_high = " to ".join(figure(one, v) for v in one.bounds or ())
             row.append(Cell(text=low_high, numeric=True))
-        row.append(Cell(text="" if one.tie_rule in rules else one.tie_rule))
-        rules.add(one.tie_rule)
+        # said once for neighbours
+        row.append(Cell(text="" if one.tie_rule == rule else one.tie_rule))
+        rule = one.tie_rule
         rows.append(row)
     asked = f"{scores.expected} queries"
     notes = [short.NOTE] if any(m.too_short for m in chosen) else []
@@ -103,8 +104,8 @@ def scores_table(scores: Scores, *, title: str, only: Sequence[str] = ()) -> Tab
 
 
 def figure(measured: Measured, value: float) -> str:
-    """A fraction as percent; a metric without an upper bound of 1 as it is."""
-    return f"{value:.4f}" if measured.lower_is_better else f"{100 * value:.2f} %"
+    """A fraction as percent; a count, and a metric without an upper bound of 1, as it is."""
+    return f"{value:.4f}" if measured.lower_is_better or not measured.is_fraction else f"{100 * value:.2f} %"
 
 
 def _figure(measured: Measured, value: float) -> Cell:

@@ -23,7 +23,7 @@ from mmrerank.evaluation.measure import short
 from mmrerank.evaluation.measure.files import noting, parse_json, read_bytes
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES, Listed, hit
 from mmrerank.evaluation.measure.metrics import measure
-from mmrerank.evaluation.measure.scoring import quoted, read_any, unknown_queries
+from mmrerank.evaluation.measure.scoring import left_out, parted, quoted, read_any, unknown_queries
 from mmrerank.evaluation.measure.short import Room, room_of, too_short
 
 
@@ -261,17 +261,20 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
     if metrics is None:
         run = Run(rows=benchmark_rows(benchmark, task, answers))
         metrics = measure(run, task.qrels, benchmark.METRICS, room=room_of(task))
+    metrics, failed = parted(metrics)
     expected = benchmark.expected(task, answers)
     lacks = all if benchmark.FILES_ARE_PARTS else any
     return Scores(
         benchmark=task.benchmark,
         split=task.split,
         metrics=metrics,
+        failed=failed,
         expected=len(expected),
         missing=[q for q in expected if lacks(q not in a.rows for a in answers)],
         warnings=[
             *task.warnings,
             *(w for a in answers for w in a.warnings),
+            *left_out(failed),
             *short.warnings(metrics),
             *benchmark.warnings(task, answers),
         ],

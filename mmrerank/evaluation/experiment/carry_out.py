@@ -72,13 +72,13 @@ class Experiment:
         """Does it. Raises `UsageError`, `InputError`, and what models and indexes raise."""
         if self.candidates < 1:
             raise UsageError(f"candidates must be at least 1, not {self.candidates}")
+        if self.forecast is not None and not self.methods:
+            raise UsageError("a forecast is of methods: name them with --methods LIST or --rerank METHOD")
         tasks.split_of(self.benchmark, self.split)
         for spec in self.methods:
             _ = spec.options  # a wrong one is reported before any work
         if self.methods and isinstance(self.chat, str) and self.chat:
-            plugin = catalog.resolve("chat", self.chat).spec.partition(":")[0]
-            if plugin not in registry.names("chat"):
-                raise UsageError(f"there is no chat {self.chat!r}; {registry.forms('chat')}")
+            registry.chosen("chat", self.chat, {**self.around.chat_options, **self.chat_options(self.chat)})
         with tempfile.TemporaryDirectory(prefix="mmrerank-eval-") as temporary:
             data = self._data(Path(temporary))
             return _Work(self, data, Path(temporary)).done()
@@ -127,9 +127,12 @@ class _Work:
         if wanted.run:
             self.answers = [self._read(run) for run in wanted.run]
         elif wanted.index or wanted.shards or wanted.embedder or self.data.index:
-            self.first = self._make(task, self.folder)
+            # a forecast that judges nothing leaves nothing
+            kept = wanted.forecast != 0
+            self.first = self._make(task, self.folder if kept else self.temporary)
             self.answers = [self.first.answer(task)]
-            wanted.say(f"first stage in {self.first.path}")
+            if kept:
+                wanted.say(f"first stage in {self.first.path}")
         else:
             own = self.benchmark.own_runs(wanted.data) if wanted.data else ()
             self.answers = [tasks.read_answer(task, path) for path in own]
