@@ -80,6 +80,13 @@ class Embedder(Protocol):
         """
         return image
 
+    def overlong(self, text: str) -> tuple[int, int] | None:
+        """How many tokens ``text`` has and how many of them are read, both with the marks around them.
+
+        None, the default, where every text or this one is read whole.
+        """
+        return None
+
     def embed_images(self, images: Sequence[Any]) -> Vectors:
         """Unit vectors ``(n, dim)`` of RGB images (``PIL.Image``), or of what `prepare` made of them."""
         ...

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmrerank.budget import Budget, Meter
 from mmrerank.embed.open import open_embedder
+from mmrerank.embed.overlong import overlong
 from mmrerank.errors import UsageError
 from mmrerank.index.index import ImageIndex
 from mmrerank.messages import Retrieve
@@ -164,18 +165,13 @@ class ImageSearch:
         warnings = self._warnings(reranker.chat)
         results = []
         for before, head in zip(rankings, reranker.rank_batch(heads, progress=progress), strict=True):
+            cut = overlong(self.embedder, head.query)
             after = before.with_head(Ranking(tuple(h.candidate for h in head)))
             hits, told = self._looked_at(
                 build_hits(before, after, head.explanation), k, 0 if head.method == "none" else len(head)
             )
-            results.append(
-                replace(
-                    head,
-                    hits=hits[:k],
-                    first=in_first_order(hits, k),
-                    warnings=(*warnings, *told, *head.warnings),
-                )
-            )
+            told = [*warnings, *cut, *told, *head.warnings]
+            results.append(replace(head, hits=hits[:k], first=in_first_order(hits, k), warnings=tuple(told)))
         return results
 
     def _looked_at(self, hits: tuple[Hit, ...], k: int, head: int) -> tuple[tuple[Hit, ...], list[str]]:

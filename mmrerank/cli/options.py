@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmrerank.cli._files import filled, write_to
 from mmrerank.cli.console import Output
 from mmrerank.errors import InputError, UsageError
 
@@ -25,12 +26,12 @@ _SHOWN = 100
 IndexFlag = Annotated[
     str | None,
     typer.Option(
-        "--index", metavar="X", show_default=False,
+        "--index", metavar="X", show_default=False, parser=filled,
         help="Index folder, or a name below ./indexes (default: the only one there).",
     ),
 ]  # fmt: skip
 IndexArgument = Annotated[
-    str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")
+    str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.", parser=filled)
 ]
 PerQueryFlag = Annotated[
     bool,
@@ -78,7 +79,7 @@ CacheFlag = Annotated[
 RecordFlag = Annotated[
     Path | None,
     typer.Option(
-        "--record", metavar="FILE.jsonl", show_default=False,
+        "--record", metavar="FILE.jsonl", show_default=False, parser=write_to,
         help="Add every question and reply to this file; --chat replay:FILE.jsonl answers from it.",
     ),
 ]  # fmt: skip
@@ -241,6 +242,8 @@ def _typed(text: str, default: Any, name: str) -> Any:
 def existing_image(path: Path, where: str) -> Path:
     """``path``, when a file is there. Raises `InputError` starting with ``where``."""
     if not is_file(path, where):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{where}: {str(path)!r} is a pipe or a device; `--image -` reads stdin")
         raise InputError(f"{where}: there is no image file {str(path)!r}")
     return path
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmrerank.cli._files import read_or_piped
 from mmrerank.cli.console import Output, emit, progress, working
 from mmrerank.cli.options import (
     BudgetFlag,
@@ -41,7 +42,10 @@ BATCH = 32
 
 
 InputFlag = Annotated[
-    Path, typer.Option("--input", metavar="REQUESTS.jsonl", help="One request a line; - reads stdin.")
+    Path,
+    typer.Option(
+        "--input", metavar="REQUESTS.jsonl", parser=read_or_piped, help="One request a line; - reads stdin."
+    ),
 ]
 MethodFlag = Annotated[
     str | None,

@@ -78,6 +78,20 @@ class OpenClipEmbedder(Embedder):
 
         return self._in_batches(texts, encode)
 
+    def overlong(self, text: str) -> tuple[int, int] | None:
+        """How many tokens ``text`` has and how many the text tower reads; None where it is read whole."""
+        limit = self._tokenizer.context_length
+        room = len(text.encode("utf-8", "replace")) + 8  # no token is shorter than a byte
+        if not limit or room <= limit:
+            return None
+        with self._lock:
+            row, blank = self._tokenizer([text, ""], room).tolist()
+        filling = blank[-1]
+        count = len(row)
+        while count and row[count - 1] == filling:
+            count -= 1
+        return (count, limit) if count > limit else None
+
     def embed_queries(self, queries: Sequence[Query]) -> Vectors:
         """Unit vectors ``(n, dim)``; `mmrerank.embed._mix.mix` says how words and images combine."""
         return mix(queries, self.embed_texts, self.embed_images, text_weight=self._text_weight)
