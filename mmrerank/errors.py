@@ -93,6 +93,8 @@ SYSTEMIC: frozenset[FailureKind] = frozenset(
     {"quota", "payment", "auth", "forbidden", "not_found", "unreachable", "web_page", "address", "no_images"}
 )
 """Kinds whose cause lies outside the question: the next question would fail alike."""
+LASTING: frozenset[FailureKind] = frozenset({"rate_limit", "timeout", "server"})
+"""Kinds that pass as a rule, and that many in a row show to last."""
 
 
 class ChatError(MmrerankError):

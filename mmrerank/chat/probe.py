@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from mmrerank.errors import ChatError, ModelError
+from mmrerank.errors import ChatError, FailureKind, ModelError
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.ports import Chat
 from mmrerank.types import Image
@@ -16,6 +16,8 @@ from mmrerank.types import Image
 COUNTS = (1, 4, 10, 20)
 """Numbers of images that are tried in one question."""
 _WORD = "kiwi"
+_LIMITS: tuple[FailureKind, ...] = ("too_many_images", "too_large", "context", "no_images")
+"""Kinds of failure that tell how many images may be shown."""
 _SCHEMA = {
     "type": "object",
     "properties": {"fruit": {"type": "string", "enum": [_WORD]}},
@@ -34,12 +36,22 @@ class Finding:
     fix: str = ""
 
 
+class _Stop(Exception):
+    """The backend answers nothing any more: what follows would only repeat it."""
+
+
 def probe(chat: Chat) -> Iterator[Finding]:
-    """Asks ``chat`` about a dozen short questions and tells what came of each. Raises no `ChatError`."""
+    """Asks ``chat`` about a dozen short questions and tells what came of each. Raises no `ChatError`.
+
+    Only what the backend showed or said itself is called missing; where a question failed for another
+    reason, the finding is ``broken`` and says that reason. It ends where every further question would fail.
+    """
     try:
         yield from _probe(chat)
+    except _Stop:
+        return
     except (ChatError, ModelError) as error:
-        yield Finding(name="answers", status="broken", detail=str(error))
+        yield _broken("answers", error)
 
 
 def _probe(chat: Chat) -> Iterator[Finding]:
@@ -47,27 +59,44 @@ def _probe(chat: Chat) -> Iterator[Finding]:
         yield listed
     reply = chat.reply([_ask("What is two and two? Answer with one word.", max_tokens=64)])[0]
     if reply.error is not None:
-        yield Finding(name="answers", status="broken", detail=str(reply.error))
+        yield _broken("answers", reply.error)
         return
     cost = f"{reply.usage.input_tokens} + {reply.usage.output_tokens} tokens"
     yield Finding(
         name="answers", status="ok",
         detail=f"{reply.text.strip()[:40]!r} in {reply.usage.seconds:.2f} s, {cost}",
     )  # fmt: skip
-    yield _logprobs(chat)
-    yield _schema(chat)
-    yield _images(chat)
-    yield _colour(chat)
+    for name, look in (
+        ("logprobs", _logprobs), ("json_schema", _schema), ("images", _images), ("looks at them", _colour),
+    ):  # fmt: skip
+        yield from _finding(name, look, chat)
     if chat.facts().cached_tokens is not None:
-        yield _prefix(chat)
+        yield from _finding("prefix cache", _prefix, chat)
     if (thinks := chat.facts().thinks) is not None:
         yield Finding(
             name="thinking", status="ok" if thinks else "off",
             detail="sends thoughts, kept apart from answers" if thinks
             else "sends no thoughts (--chat-option thinking=2048 asks a thinking model for some)",
         )  # fmt: skip
-    offers = sorted(chat.capabilities)
-    yield Finding(name="offers", status="ok", detail=", ".join(offers))
+    yield from _finding("offers", _offers, chat)
+
+
+def _finding(name: str, look: Callable[[Chat], Finding], chat: Chat) -> Iterator[Finding]:
+    """What ``look`` finds, or why it could not look."""
+    try:
+        yield look(chat)
+    except ChatError as error:
+        yield _broken(name, error)
+        if error.systemic:
+            raise _Stop from None
+
+
+def _broken(name: str, error: Exception, fix: str = "") -> Finding:
+    return Finding(name=name, status="broken", detail=str(error), fix=fix)
+
+
+def _offers(chat: Chat) -> Finding:
+    return Finding(name="offers", status="ok", detail=", ".join(sorted(chat.capabilities)))
 
 
 def _ask(text: str, *images: Image, **settings: Any) -> Ask:
@@ -79,6 +108,8 @@ def _models(chat: Chat) -> Finding | None:
     try:
         names = chat.models()
     except ChatError as error:
+        if error.kind == "unreachable" or (error.systemic and error.kind not in ("not_found", "address")):
+            raise  # what is asked of it next would fail alike
         return Finding(name="model list", status="off", detail=str(error))
     if names is None:
         return None
@@ -103,12 +134,11 @@ def _logprobs(chat: Chat) -> Finding:
         )  # fmt: skip
     reply = chat.reply([_ask("Is fire hot? Answer yes or no.", choices=("yes", "no"))])[0]
     if reply.error is not None:
-        return Finding(
-            name=name, status="broken", detail=str(reply.error),
-            fix="switch thinking off, or use a model that answers in one word",
-        )  # fmt: skip
+        if reply.error.kind != "reply":
+            raise reply.error
+        return _broken(name, reply.error, "switch thinking off, or use a model that answers in one word")
     detail = ", ".join(f"{k} {v:.2f}" for k, v in reply.logprobs.items())
-    return Finding(name=name, status="ok", detail=detail)
+    return Finding(name=name, status="ok", detail="; ".join((detail, *reply.notes)))
 
 
 def _schema(chat: Chat) -> Finding:
@@ -116,6 +146,8 @@ def _schema(chat: Chat) -> Finding:
     # nothing in the question asks for it: only a grammar makes this answer
     question = _ask("Write a sentence about the sea.", schema=_SCHEMA, max_tokens=64)
     reply = chat.reply([question])[0]
+    if reply.error is not None and reply.error.kind not in ("reply", "no_room", "refusal"):
+        raise reply.error
     held = _held(reply)
     schema = chat.facts().schema
     if held and schema in ("", "obeyed"):
@@ -140,13 +172,15 @@ def _images(chat: Chat) -> Finding:
         shown = [_square((count * 12 % 256, n * 12 % 256, 90)) for n in range(count)]
         reply = chat.reply([_ask("How many images are these?", *shown, max_tokens=16)])[0]
         if reply.error is not None:
+            if reply.error.kind not in _LIMITS and not (most and reply.error.kind == "bad_request"):
+                raise reply.error
             why = str(reply.error)
             break
         most, answer = count, reply.text.strip()[:40]
     if not most:
         return Finding(name="images", status="broken", detail=f"none: {why}")
     # a server may take them and look at one: what it says of their number is for people to judge
-    detail = f"at least {most} a question (asked how many these are, it answer {answer!r})"
+    detail = f"at least {most} a question (asked how many these are, it answers {answer!r})"
     return Finding(name="images", status="ok", detail=f"{detail}; with more: {why}" if why else detail)
 
 
@@ -155,6 +189,8 @@ def _colour(chat: Chat) -> Finding:
     for colour, pixel in (("red", (230, 20, 20)), ("blue", (20, 20, 230))):
         question = "Which colour is this, red or blue? Answer with one word."
         reply = chat.reply([_ask(question, _square(pixel), max_tokens=16)])[0]
+        if reply.error is not None and reply.error.kind != "no_images":
+            raise reply.error
         seen.append(colour in reply.text.casefold() and reply.error is None)
     return Finding(
         name="looks at them", status="ok" if all(seen) else "off",
@@ -167,7 +203,9 @@ def _prefix(chat: Chat) -> Finding:
     before = chat.facts().cached_tokens or 0
     long = " ".join(f"Line {n} of a long list that both questions begin with." for n in range(120))
     for last in ("first", "second"):
-        chat.reply([_ask(f"{long}\nThis is the {last} question. Say yes.", max_tokens=4)])
+        reply = chat.reply([_ask(f"{long}\nThis is the {last} question. Say yes.", max_tokens=4)])[0]
+        if reply.error is not None and reply.error.kind not in ("reply", "no_room"):
+            raise reply.error
     found = (chat.facts().cached_tokens or 0) - before
     return Finding(
         name="prefix cache", status="ok" if found else "off",

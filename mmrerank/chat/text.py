@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import re
 
-_THINKING = re.compile(r"<think>.*?</think>\s*", re.S)
 _OTHER_TAGS = (
     ("<thinking>", "</thinking>"),
     ("<thought>", "</thought>"),
     ("<reasoning>", "</reasoning>"),
     ("[THINK]", "[/THINK]"),
-    ("◁think▷", "◁/think▷"),
+    ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
+    ("<seed:think>", "</seed:think>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
     ("<|channel|>analysis<|message|>", "<|end|>"),
 )
-"""How other families of models mark their thoughts (Magistral, Kimi-VL, gpt-oss, ...)."""
+"""How other families of models write ``<think>`` and ``</think>`` (Magistral, Kimi-VL, gpt-oss, ...)."""
+_THINKING = re.compile(r"<think>.*?</think>\s*", re.S)
 _TRIES = 20  # braces that are tried as the beginning of an answer
 
 
@@ -24,9 +25,7 @@ def without_thinking(text: str) -> str:
 
     Tags inside a JSON answer are words that it quotes (an image may show them) and stay.
     """
-    for opening, closing in _OTHER_TAGS:
-        if text.lstrip().startswith(opening):
-            text = text.replace(opening, "<think>", 1).replace(closing, "</think>", 1)
+    text = _one_spelling(text)
     rest = text.lstrip() if "think>" in text else text
     while not rest.startswith(("{", "[")):
         close = rest.find("</think>")
@@ -40,6 +39,21 @@ def without_thinking(text: str) -> str:
     if tag < 0 or rest.startswith(("{", "[")) or _quoted(rest, tag):
         return rest
     return _THINKING.sub("", rest).partition("<think>")[0]
+
+
+def _one_spelling(text: str) -> str:
+    """``text`` that begins with thoughts, in whichever tags, with those of `without_thinking`."""
+    begun = text.lstrip()
+    for opened, closed in _OTHER_TAGS:
+        if begun.startswith(opened):
+            return begun.replace(opened, "<think>", 1).replace(closed, "</think>", 1)
+    return text
+
+
+def thinks_on(text: str) -> bool:
+    """Whether ``text`` opens its thoughts and never closes them."""
+    text = _one_spelling(text)
+    return "<think>" in text and not without_thinking(text).strip() and "</think>" not in text
 
 
 def _quoted(text: str, place: int) -> bool:

@@ -11,9 +11,11 @@ import math
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from mmrerank.chat.openai.complaints import system_refused
+from mmrerank.chat.openai.dialect import Dialect
 from mmrerank.chat.openai.wire import conversation
 from mmrerank.chat.text import valid_json, without_thinking
 from mmrerank.chat.thinking import with_thoughts
@@ -30,6 +32,16 @@ LABELS = 32
 """Log-probabilities that the engine may give for one token: the labels of a question."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    """An ask that can be run; ``place`` is its position among the asks."""
+
+    place: int
+    ask: Ask
+    messages: list[dict[str, Any]]
+    notes: tuple[str, ...]
+
+
 class VllmChat(Chat):
     """A vLLM engine. Safe to call from several threads; they take turns."""
 
@@ -38,6 +50,7 @@ class VllmChat(Chat):
         self.name = name
         self.capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs"})
         self._engine = engine
+        self._dialect = Dialect()
         self._tokenizer = engine.get_tokenizer()
         self._lock = threading.Lock()
 
@@ -47,22 +60,22 @@ class VllmChat(Chat):
 
     def _replies(self, asks: Sequence[Ask]) -> list[Reply]:
         replies: dict[int, Reply] = {}
-        ready: list[tuple[int, Ask, list[dict[str, Any]]]] = []
+        ready: list[_Ready] = []
         for place, ask in enumerate(asks):
             for choice in ask.choices:
                 self._token(choice)
             try:
                 if ask.read:
                     raise ChatError(f"vLLM does not give {ask.read}")
-                ready.append((place, ask, conversation(ask)))
+                ready.append(self._ready(place, ask))
             except ChatError as error:
                 replies[place] = _failed(error)
             except (InputError, OSError) as error:
                 shown = ChatError(f"an image of the question cannot be shown: {error}", kind="image")
                 replies[place] = _failed(shown)
         with self._lock:
-            for (place, _, _), reply in zip(ready, self._run(ready), strict=True):
-                replies[place] = reply
+            for row, reply in zip(ready, self._run(ready), strict=True):
+                replies[row.place] = reply
         return [replies[place] for place in range(len(asks))]
 
     def _token(self, choice: str) -> int:
@@ -74,15 +87,22 @@ class VllmChat(Chat):
             )
         return int(ids[0])
 
-    def _run(self, ready: Sequence[tuple[int, Ask, list[dict[str, Any]]]]) -> list[Reply]:
+    def _ready(self, place: int, ask: Ask) -> _Ready:
+        notes: dict[str, None] = {}
+        messages = conversation(ask, self._dialect, notes=notes)
+        return _Ready(
+            place=place, ask=ask, messages=messages, notes=(*notes, *self._dialect.told(Dialect(), ask))
+        )
+
+    def _run(self, ready: Sequence[_Ready]) -> list[Reply]:
         """Replies to one batch; if it fails, each ask on its own, so that one cannot spoil the others."""
         if not ready:
             return []
         start = time.perf_counter()
         try:
             outputs = self._engine.chat(
-                [messages for _, _, messages in ready],
-                [self._sampling(ask) for _, ask, _ in ready],
+                [row.messages for row in ready],
+                [self._sampling(row.ask) for row in ready],
                 use_tqdm=False,
                 chat_template_kwargs={"enable_thinking": False},
             )
@@ -90,11 +110,15 @@ class VllmChat(Chat):
             if len(ready) > 1:
                 return [r for row in ready for r in self._run([row])]
             why = " ".join(str(error).split())[:300]
+            if self._dialect.system and system_refused(why, ready[0].messages):
+                # a chat template without a system turn
+                self._dialect = replace(self._dialect, system=False)
+                return self._run([self._ready(ready[0].place, ready[0].ask)])
             return [_failed(ChatError(f"{self.spec} failed: {type(error).__name__}: {why}"))]
         share = Usage(seconds=(time.perf_counter() - start) / len(ready))
         return [
-            replace(reply, usage=reply.usage + share)
-            for reply in map(self._reading, [ask for _, ask, _ in ready], outputs)
+            replace(reply, usage=reply.usage + share, notes=row.notes)
+            for row, reply in zip(ready, map(self._reading, [r.ask for r in ready], outputs), strict=True)
         ]
 
     def _sampling(self, ask: Ask) -> Any:

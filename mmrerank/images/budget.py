@@ -1,10 +1,18 @@
-"""Shrinks images to a budget of visual tokens before they are sent. Never enlarges, crops or pads."""
+"""Sizes images for a model before they are sent: within a budget of visual tokens, and no side too short.
+
+Never crops or pads.
+"""
 
 from __future__ import annotations
 
 import math
 
 import PIL.Image
+
+LEAST_SIDE = 32
+"""Pixels that a side has at least where a model looks at it: the patches of Qwen3-VL (28 for Qwen2.5-VL)."""
+MOST_RATIO = 196
+"""How many times longer one side may be than the other: Qwen-VL takes less than 200."""
 
 
 def fit(image: PIL.Image.Image, *, max_tokens: int, pixels_per_token: int = 28 * 28) -> PIL.Image.Image:
@@ -25,3 +33,36 @@ def fit(image: PIL.Image.Image, *, max_tokens: int, pixels_per_token: int = 28 *
     new_height = max(1, min(math.floor(height * scale), budget // new_width))
     new_width = min(new_width, budget // new_height)
     return image.resize((new_width, new_height), PIL.Image.Resampling.LANCZOS)
+
+
+def viewable(
+    image: PIL.Image.Image,
+    *,
+    max_tokens: int,
+    pixels_per_token: int = 28 * 28,
+    least_side: int = LEAST_SIDE,
+    most_side: int = 0,
+) -> PIL.Image.Image:
+    """`fit`, where every side has at least ``least_side`` pixels and at most ``most_side`` (0: any number).
+
+    What is smaller is enlarged in its shape. Where there is no room for that, as for a strip longer than
+    `MOST_RATIO` times its width, the long side gives way and the shape is lost. One square of
+    ``least_side`` is always allowed, whatever the budget.
+    """
+    fitted = fit(image, max_tokens=max_tokens, pixels_per_token=pixels_per_token)
+    budget = max(max_tokens * pixels_per_token, least_side * least_side)
+    short, long = sorted(fitted.size)
+    if least_side <= short and long <= min(MOST_RATIO * short, most_side or long):
+        return fitted
+    # from the image itself: what was shrunk first would be blurred by growing again
+    short, long = sorted(image.size)
+    scale = (
+        max(1.0, least_side / short) if short < least_side else min(1.0, math.sqrt(budget / (short * long)))
+    )
+    if most_side:
+        scale = min(scale, most_side / long)
+    short = max(least_side, round(short * scale))
+    long = min(max(least_side, round(long * scale)), MOST_RATIO * short, most_side or budget, budget // short)
+    long = max(long, least_side)
+    size = (short, long) if image.width <= image.height else (long, short)
+    return fitted if size == fitted.size else image.resize(size, PIL.Image.Resampling.LANCZOS)

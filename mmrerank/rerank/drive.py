@@ -16,8 +16,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mmrerank.budget import Budget, Meter, bound
-from mmrerank.errors import BudgetError, CapabilityError, ChatError, ImageIndexError, InputError, ModelError
-from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
+from mmrerank.errors import (
+    LASTING,
+    BudgetError,
+    CapabilityError,
+    ChatError,
+    ImageIndexError,
+    InputError,
+    ModelError,
+)
+from mmrerank.messages import Ask, Message, Part, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.rerank import prompting
 from mmrerank.rerank.stopping import Stopped, Watch, unreached
@@ -136,7 +144,9 @@ def drive(
     jobs = [
         _Job(judging=j, meters=(*(() if budget is None else (Meter(budget),)), *shared)) for j in judgings
     ]
-    desk = _Desk(chat=chat, retriever=retriever, progress=progress, watch=watch or Watch())
+    watch = watch or Watch()
+    watch.works = lambda: chat is not None and _answers(chat)
+    desk = _Desk(chat=chat, retriever=retriever, progress=progress, watch=watch)
     for job in jobs:
         desk.advance(job, None)
     crew = min(1 if chat is None else chat.concurrency, len(jobs))
@@ -215,7 +225,7 @@ class _Desk:
     def _watch(self, job: _Job, ask: Ask, reply: Reply) -> None:
         if isinstance(ask, Retrieve):
             return
-        if reply.error is not None and reply.error.systemic:
+        if reply.error is not None and (reply.error.systemic or reply.error.kind in LASTING):
             self.lost = reply.error
         else:
             self.reached = True
@@ -337,6 +347,16 @@ def _reply(chat: Chat | None, asks: list[Ask], seconds: float | None = None) -> 
         short = ChatError(f"{chat.spec} gave {len(replies)} replies to {len(asks)} questions")
         return [Reply(error=short, finish="error") for _ in asks]
     return [_sound(r) for r in replies]
+
+
+def _answers(chat: Chat) -> bool:
+    """Whether the backend lets a question through that nobody could forbid."""
+    plain = Message(role="user", parts=(Part(text="Answer yes or no: is fire hot?"),))
+    try:
+        error = chat.reply([Ask(messages=(plain,), max_tokens=16)])[0].error
+    except ChatError:
+        return False
+    return error is None or not error.systemic
 
 
 def _sound(reply: Reply) -> Reply:

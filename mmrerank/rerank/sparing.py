@@ -26,7 +26,7 @@ REFUSING = frozenset({SHOWING, "content_filter", "bad_request", "forbidden"})
 PLAIN = frozenset({SHOWING, "content_filter"})
 """Kinds that blame a picture by themselves, where a question shows only one."""
 _IN_VAIN = 2  # searches without a culprit after which no more are made
-_ALL = 4  # pictures refused, none accepted: it is not the pictures
+_ALL = 4  # pictures refused, none accepted: it is the words, or all pictures
 
 
 @dataclass(kw_only=True)
@@ -34,6 +34,8 @@ class Searches:
     """What the searches of one run have shown, so that a server that refuses everything is not searched."""
 
     in_vain: int = 0
+    refused: set[Image] = field(default_factory=set)
+    """Pictures that were found to be refused: the first suspects of the next question."""
 
 
 def spared(
@@ -137,7 +139,7 @@ class _Work:
                 continue  # that explains it
             suspects = [i for i in shown if i not in self.sound]
             if len(shown) == 1 and not self.query.images:
-                if error.kind in PLAIN:
+                if error.kind in PLAIN or self.sound:  # the same words passed with other pictures
                     self.left_out[shown[0]] = str(error)
             elif suspects and self.searches.in_vain < _IN_VAIN:
                 found = yield from _Search(work=self, ask=ask, suspects=suspects, why=str(error)).found()
@@ -178,23 +180,31 @@ class _Search:
 
     def found(self) -> Generator[list[Ask], list[Reply], dict[str, str]]:
         """Why they are left out, by id; nothing where no picture is to blame."""
-        if (yield from self._refused(())):
-            return {}  # its words are, or everything is
-        self.accepted = 0
-        yield from self._halved(self.suspects, tried=True)
-        hopeless = len(self.culprits) >= _ALL and not self.accepted
-        return {} if self.over or hopeless else dict.fromkeys(self.culprits, f"refused: {self.why}")
+        refused = self.work.searches.refused
+        known = [i for i in self.suspects if self.work.known[i].image in refused]
+        if known and len(known) < len(self.suspects):
+            yield from self._split(known, [i for i in self.suspects if i not in known])
+        else:
+            yield from self._halved(self.suspects, tried=True)
+        # where nothing passes with the same words, they may be refused as well
+        if self.over or not (self.accepted or self.work.sound):
+            return {}
+        refused.update(i for c in self.culprits if (i := self.work.known[c].image) is not None)
+        return dict.fromkeys(self.culprits, f"refused: {self.why}")
 
     def _halved(self, group: Sequence[str], *, tried: bool) -> Generator[list[Ask], list[Reply], None]:
         """Adds the culprits of ``group``, which is refused: as was ``tried``, or as follows."""
         if self.over or (len(self.culprits) >= _ALL and not self.accepted):
-            return
+            return  # hopeless
         if len(group) == 1:
             # one that only follows may be innocent: a refusal that came and went, or several together
             if (tried and len(self.suspects) > 1) or (yield from self._refused(group)):
                 self.culprits.append(group[0])
             return
-        first, second = group[: len(group) // 2], group[len(group) // 2 :]
+        yield from self._split(group[: len(group) // 2], group[len(group) // 2 :])
+
+    def _split(self, first: Sequence[str], second: Sequence[str]) -> Generator[list[Ask], list[Reply], None]:
+        """`_halved` of both halves of a group that is refused."""
         if not (yield from self._refused(first)):
             yield from self._halved(second, tried=False)
             return

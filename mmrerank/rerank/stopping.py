@@ -7,18 +7,22 @@ one kind in a row, or nothing but such failures, end the run; an answer in betwe
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmrerank.errors import ChatError
+from mmrerank.errors import LASTING, ChatError
 from mmrerank.messages import Reply
 
 IN_A_ROW = 3
 """Failures of one kind without an answer between them that end a run."""
 AMBIGUOUS = frozenset({"forbidden"})
-"""Kinds that may be one query's own fault, such as a refused picture: they count when several queries have
-them."""
+"""Kinds that may be one picture's own fault. They end a run when several queries have them and a plain
+question is refused as well, or `MANY` stand in a row."""
+MANY = 16
+IN_A_ROW_OF_LASTING = 8
+"""As `IN_A_ROW`, of failures that pass as a rule, each of which was tried several times: over several
+queries."""
 
 
 class Stopped(ChatError):
@@ -37,7 +41,11 @@ class Stopped(ChatError):
 
 def unreached(error: ChatError | None) -> bool:
     """Whether a question got no answer for a reason that lies outside of it."""
-    return error is not None and error.systemic and error.kind not in AMBIGUOUS
+    return error is not None and _counts(error) and error.kind not in AMBIGUOUS
+
+
+def _counts(error: ChatError) -> bool:
+    return error.systemic or error.kind in LASTING
 
 
 @dataclass(kw_only=True)
@@ -46,6 +54,9 @@ class Watch:
 
     answered: bool = False
     """Whether any question was ever answered."""
+    works: Callable[[], bool] = lambda: False
+    """Whether a plain question is answered now."""
+    _tested: bool = False
     _count: int = 0
     _kind: str = ""
     _of: set[int] = field(default_factory=set)
@@ -55,10 +66,11 @@ class Watch:
         """Counts a reply to a question of ``ranking``, any number of its own. Raises `Stopped`."""
         error = reply.error
         with self._lock:
-            if error is None or not error.systemic:
+            if error is None or not _counts(error):
                 # what a cache answers, or a budget refuses, says nothing of the server
                 if reply.usage.calls:
                     self._count, self._kind = 0, ""
+                    self._tested = False
                     self._of.clear()
                 self.answered = self.answered or error is None
                 return
@@ -67,11 +79,18 @@ class Watch:
                 self._of.clear()
             self._count += 1
             self._of.add(ranking)
-            own = error.kind in AMBIGUOUS and len(self._of) < 2
-            if self._count >= IN_A_ROW and not own:
-                raise Stopped(error, f"stopped after {self._count} failures of this kind in a row")
+            lasting = not error.systemic
+            own = (lasting or error.kind in AMBIGUOUS) and len(self._of) < 2
+            if own or self._count < (IN_A_ROW_OF_LASTING if lasting else IN_A_ROW):
+                return
+            if error.kind in AMBIGUOUS and self._count < MANY:
+                self._tested = self._tested or self.works()
+                if self._tested:
+                    return
+            raise Stopped(error, f"stopped after {self._count} failures of this kind in a row")
 
     def nothing(self, error: ChatError) -> None:
         """Called where a whole round of rankings got no answer but ``error``. Raises `Stopped`."""
-        if error.kind not in AMBIGUOUS or not self.answered:
+        own = error.kind in AMBIGUOUS or not error.systemic
+        if not own or not self.answered:
             raise Stopped(error, "no question was answered")

@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import json
-import random
-import re
 import threading
 import time
 import weakref
@@ -22,41 +20,26 @@ from urllib.parse import urlsplit
 
 from mmrerank.budget import PER_MESSAGE, bound
 from mmrerank.chat.openai.address import address
-from mmrerank.chat.openai.failures import (
-    LONGEST_WAIT,
-    Complaint,
-    Refused,
-    ServerFailure,
-    classified,
-    error_text,
-    of_words,
-)
+from mmrerank.chat.openai.amounts import most_images
+from mmrerank.chat.openai.dialect import Dialect
+from mmrerank.chat.openai.failures import Complaint, Refused
+from mmrerank.chat.openai.learning import Trial
 from mmrerank.chat.openai.limits import Limits as Limits
 from mmrerank.chat.openai.outage import Outage
 from mmrerank.chat.openai.place import Place
-from mmrerank.chat.openai.sdk import LARGEST, arguments, connected, stop
-from mmrerank.chat.openai.stream import assembled
-from mmrerank.chat.openai.wire import (
-    Dialect,
-    answered_as,
-    body,
-    fields,
-    in_words,
-    notes,
-    off_schema,
-    reading,
-    trouble,
-)  # fmt: skip
+from mmrerank.chat.openai.reading import answered_as, follows, notes, off_schema, reading
+from mmrerank.chat.openai.sdk import connected, stop
+from mmrerank.chat.openai.sending import Sender
+from mmrerank.chat.openai.wire import body, fields, images_of, in_words
 from mmrerank.chat.thinking import with_thoughts
-from mmrerank.errors import BudgetError, ChatError, InputError, ReplyError, UsageError
+from mmrerank.errors import BudgetError, ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.ports import Capability, Chat, ChatFacts
 from mmrerank.types import Usage
 
 FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
-LONGEST_STREAM = 10
-"""A stream may last so many times the timeout, which then bounds its silences only."""
-_MOST_IMAGES = re.compile(r"(?i)at most (\d+) image")
+IN_VAIN = 3
+"""Replies off their schema after which the schema always stands in the prompt."""
 _T = TypeVar("_T")
 
 
@@ -78,7 +61,7 @@ class OpenAIChat(Chat):
         self.model, self._url = model, base_url
         self.host = urlsplit(base_url).netloc.rpartition("@")[2]
         self.concurrency = self.limits.concurrency
-        self._key, self.dialect = api_key, dialect or Dialect()
+        self.dialect = self._wanted = dialect or Dialect()
         self._place = place or Place(model=model, url=base_url)
         self.cached_tokens = 0
         """Prompt tokens that the server reports to have read before."""
@@ -86,7 +69,9 @@ class OpenAIChat(Chat):
         """Whether an answer came with thoughts."""
         self.most_images: int | None = None
         """Images a question may hold, once the server has refused more."""
-        self._answered = False
+        self._accepted: set[str] = set()  # fields of requests that were answered
+        self._obeyed = False  # whether a reply ever followed its schema without being told in words
+        self._in_vain = 0
         self._outage = Outage()
         self._capabilities: frozenset[Capability] | None = None
         self._loop = asyncio.new_event_loop()
@@ -95,6 +80,7 @@ class OpenAIChat(Chat):
         self._room = asyncio.Semaphore(self.concurrency)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._client = self._wait(connected(base_url, api_key, self.limits.timeout))
+        self._sender = Sender(self._client, self._place, self.limits, api_key)
         self._end = weakref.finalize(self, stop, self._loop, self._thread, self._client)
 
     @property
@@ -112,17 +98,21 @@ class OpenAIChat(Chat):
     def capabilities(self) -> frozenset[Capability]:
         """``generate``, and ``choice_logprobs`` if one tiny call, made on first use, brings any back.
 
-        Raises `ChatError` when the server refuses the key or knows no such model. While the server cannot
-        be reached, says ``generate`` alone and asks again next time.
+        Only what the server showed or said itself counts as lacking: any other trouble, from a server that
+        is down to a spent quota, is raised as the `ChatError` that it is, and asked about again next time.
         """
         if self._capabilities is None:
             question = Message(role="user", parts=(Part(text="Answer yes or no: is fire hot?"),))
             probe = Ask(messages=(question,), choices=("yes", "no"))
             error = self.reply([probe])[0].error
-            if error is not None and error.retryable:
-                return frozenset({"generate"})
+            if error is not None and error.kind == "bad_request":
+                # it does not say what it minds: the same question without log-probabilities tells
+                plain = self.reply([replace(probe, choices=(), max_tokens=16)])[0].error
+                error = error if plain is not None else ChatError(str(error), kind="no_logprobs")
             # labels missing among the likeliest still shows that log-probabilities come back
             given = error is None or "likeliest" in str(error)
+            if error is not None and not given and error.kind != "no_logprobs":
+                raise error
             self._capabilities = frozenset({"generate", *(("choice_logprobs",) if given else ())})
         return self._capabilities
 
@@ -175,7 +165,7 @@ class OpenAIChat(Chat):
             model=self.model,
             cached_tokens=self.cached_tokens,
             thinks=self.thought,
-            schema="obeyed" if held else "ignored" if self.dialect.schema else "refused",
+            schema="obeyed" if held else "ignored" if self.dialect.schema == "strict" else "refused",
         )
 
     def models(self) -> list[str]:
@@ -186,7 +176,7 @@ class OpenAIChat(Chat):
                 async with asyncio.timeout(self.limits.timeout):
                     page = await self._client.models.list()
             except Exception as error:
-                raise self._classified(error).error from None
+                raise self._sender.classified(error).error from None
             # whatever a server that only resembles the protocol sends
             rows = vars(page).get("data") or []
             return [m.id for m in rows if isinstance(m.id, str)]
@@ -205,7 +195,7 @@ class OpenAIChat(Chat):
         try:
             return future.result()
         except concurrent.futures.CancelledError:
-            raise ChatError(f"{self._where()} was given up while it was asked") from None
+            raise ChatError(f"{self._place} was given up while it was asked") from None
         except BaseException:
             future.cancel()
             raise
@@ -220,7 +210,7 @@ class OpenAIChat(Chat):
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
-            why = f"{self._where()} had not answered when the time was over"
+            why = f"{self._place} had not answered when the time was over"
             gone = Reply(error=BudgetError(why), finish="error", usage=Usage(calls=1))
             return [gone if t in late and t.cancelled() else t.result() for t in tasks]
         finally:
@@ -230,14 +220,14 @@ class OpenAIChat(Chat):
             self._under_way.difference_update(tasks)
 
     async def _one(self, ask: Ask, asked: float) -> Reply:
-        images = sum(p.image is not None for m in ask.messages for p in m.parts)
+        images = images_of(ask.messages)
         usage = Usage(calls=1, images=images)
         async with self._room:
             if (gone := self._outage.since(asked)) is not None:
                 return Reply(error=gone, finish="error")  # not sent
             try:
                 if ask.read:
-                    raise ChatError(f"{self._where()}: a server does not give {ask.read}")
+                    raise ChatError(f"{self._place}: a server does not give {ask.read}")
                 if self.most_images is not None and images > self.most_images:
                     raise self._too_many_images(images)
                 reply = await self._ask(ask)
@@ -246,33 +236,35 @@ class OpenAIChat(Chat):
                 return Reply(error=shown, finish="error", usage=Usage(calls=1))
             except ChatError as error:
                 # refused at once is refused for good; later on it is this question's own trouble
-                if isinstance(error, Refused) and not self._answered:
+                if isinstance(error, Refused) and not self._sender.answered:
                     raise
                 reply = Reply(error=error, finish="error")
         self._outage.note(reply.error)
         if reply.error is None:
-            self._answered = True
+            self._sender.answered = True
         else:
-            reply.error.args = (self._clean(str(reply.error)),)  # it may quote what the server text
+            reply.error.args = (self._sender.clean(str(reply.error)),)  # it may quote what the server said
         return replace(reply, usage=reply.usage + usage)
 
     async def _ask(self, ask: Ask) -> Reply:
         """One answer, in the plainest dialect that it takes; the dialect that worked is remembered."""
-        known = dialect = self.dialect
-        spent = Usage()
+        trial, spent, in_words_now = Trial(self.dialect), Usage(), False
+        images = images_of(ask.messages)
         while True:
-            request = await asyncio.to_thread(body, ask, self.model, dialect, thinking=self.limits.thinking)
+            request = await asyncio.to_thread(
+                body, ask, self.model, trial.dialect, thinking=self.limits.thinking, wanted=self._wanted
+            )
             try:
-                payload = await self._send(request)
+                payload = await self._sender.send(request.fields)
             except Complaint as complaint:
-                if most := _MOST_IMAGES.search(complaint.whole):
-                    self.most_images = int(most[1])
+                if (most := most_images(complaint.whole, images)) is not None:
+                    self.most_images = most
                     raise self._too_many_images() from None
-                plainer = dialect.plainer(complaint.whole, request)
-                if plainer is None:
-                    return Reply(error=complaint, finish="error", usage=spent)
-                dialect = plainer
-                continue
+                if trial.goes_on(complaint, request.fields, frozenset(self._accepted)):
+                    continue
+                if ask.choices and "logprob" in complaint.whole.casefold():
+                    complaint.kind = "no_logprobs"
+                return Reply(error=complaint, finish="error", usage=spent)
             except ChatError as error:
                 if isinstance(error, Refused):
                     raise
@@ -280,88 +272,48 @@ class OpenAIChat(Chat):
                 return Reply(error=error, finish="error", usage=spent)
             if not self.limits.any_model and (other := answered_as(payload, self.model)):
                 raise Refused(
-                    f"{self._where()} answered as {other!r}; name that model, or take it with "
+                    f"{self._place} answered as {other!r}; name that model, or take it with "
                     "--chat-option any_model=true",
                     kind="address",
                 )
+            self._accepted |= request.fields.keys()
             seen = notes(payload)
             self.cached_tokens += seen.cached_tokens
             self.thought = self.thought or seen.thought
-            reply = reading(ask, payload)
-            if dialect != known:  # what another question has learnt meanwhile stays
-                self.dialect = known = dialect
+            reply = reading(ask, payload, top=trial.dialect.top)
+            asked = ask.schema is not None and "response_format" in request.fields and reply.error is None
+            if not in_words_now or self._formless(ask, reply):
+                self.dialect = self.dialect.after(trial.known, trial.dialect)
+                trial.known = trial.dialect
             # a server that ignores response_format answers 200 and prose: tell it in words, once
-            if (
-                ask.schema is not None
-                and "response_format" in request
-                and not dialect.schema_in_prompt
-                and reply.error is None
-                and off_schema(reply, ask.schema)
-            ):
-                dialect, spent = replace(dialect, schema_in_prompt=True), reply.usage
-                continue
-            return replace(reply, usage=reply.usage + spent)
+            if asked and not trial.dialect.schema_in_prompt:
+                if off_schema(reply, ask.schema or {}):
+                    trial.dialect = replace(trial.dialect, schema_in_prompt=True)
+                    in_words_now, spent = True, reply.usage
+                    continue
+                self._obeyed = True
+            return replace(reply, usage=reply.usage + spent, notes=(*request.notes, *reply.notes))
 
-    async def _send(self, request: dict[str, Any]) -> bytes:
-        """The response's bytes, after at most ``max_retries`` more tries where the failure may pass."""
-        for tried in range(self.limits.max_retries + 1):
-            try:
-                return await self._post(request)
-            except Exception as error:
-                failure = self._classified(error)
-                last = tried == self.limits.max_retries or (failure.wait or 0.0) > LONGEST_WAIT
-                # a server that has answered may be starting again
-                passing = failure.error.retryable or (self._answered and failure.error.kind == "unreachable")
-                if not passing or last:
-                    raise failure.error from None  # the original may quote the request's headers
-            # on top of what the server asks for, or all who got the same answer come back together
-            pause = self.limits.backoff * 2**tried * random.uniform(0.5, 1.0)
-            await asyncio.sleep((failure.wait or 0.0) + min(pause, LONGEST_WAIT))
-        raise AssertionError("the last try returns or raises")
+    def _formless(self, ask: Ask, reply: Reply) -> bool:
+        """Whether the schema must stand in the prompt from now on, after a reply to that.
 
-    async def _post(self, request: dict[str, Any]) -> bytes:
-        call = self._client.chat.completions.with_streaming_response.create(**arguments(request))
-        received = bytearray()
-        stream, patience = bool(request.get("stream")), self.limits.timeout
-        clock = self._loop.time
-        end = clock() + LONGEST_STREAM * patience
-        async with asyncio.timeout(patience) as limit, call as response:
-            async for piece in response.iter_bytes():
-                received += piece
-                if len(received) > LARGEST:
-                    raise ReplyError(f"{self._where()} sent more than {LARGEST >> 20} MB; given up")
-                if stream:
-                    limit.reschedule(min(clock() + patience, end))
-        # a server that quotes the request's headers must not put the key into a trace
-        whole = assembled(bytes(received)) if stream else bytes(received)
-        if whole is None:
-            raise ChatError(f"{self._where()} broke its stream off", retryable=True)
-        if (found := trouble(whole)) is not None:
-            error, code = found
-            raise of_words(code, self._clean(error_text(error)), self._place).error
-        return whole.replace(self._key.encode(), b"***") if len(self._key) >= 8 else whole
-
-    def _classified(self, error: Exception) -> ServerFailure:
-        return classified(
-            error, place=self._place, text=self._clean(error_text(error)), timeout=self.limits.timeout
-        )
+        One that followed it proves it, and so do a few that did not; but not where the server held to
+        schemas before: there it was this question's own trouble.
+        """
+        if self._obeyed:
+            return False
+        self._in_vain += 1
+        return follows(reply, ask.schema or {}) or self._in_vain >= IN_VAIN
 
     def _too_many_images(self, images: int | None = None) -> ChatError:
         held = "" if images is None else f"; this one holds {images}"
         return ChatError(
-            f"{self._where()} takes at most {self.most_images} image(s) a question{held}. Ask with fewer "
+            f"{self._place} takes at most {self.most_images} image(s) a question{held}. Ask with fewer "
             "(a smaller window or group_size), or start the server with a higher limit "
             "(vLLM: --limit-mm-per-prompt)",
             kind="too_many_images",
             limit=self.most_images,
         )
-
-    def _where(self) -> str:
-        return str(self._place)
-
-    def _clean(self, text: str) -> str:
-        # a placeholder such as EMPTY is no secret, and a word that messages may hold
-        return text.replace(self._key, "***") if len(self._key) >= 8 else text
 
 
 def open(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from mmrerank import catalog
 from mmrerank.errors import UsageError
 
 FORM = "openai:MODEL[@BASE_URL]"
 _ADDRESS = re.compile(r"(?P<model>.+?)@(?:(?P<server>[a-z]+)\+)?(?P<url>https?://.+)")
+_SECRET = re.compile(r"(?i)key|token|secret|passw|^(sig|code|sas)$")
 _HOSTED = (".openai.com", ".googleapis.com")
 
 
@@ -45,7 +46,7 @@ def address(rest: str) -> Address:
     url = found["url"] if found else os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     known = {s.name: s for s in catalog.servers()}
     split = urlsplit(url)
-    wrong = not model or (not found and "@" in model) or not split.hostname
+    wrong = not model or (not found and "@" in model) or not split.hostname or bool(split.fragment)
     if wrong or (name and name not in known):
         shown = re.sub(r"//.*@", "//***@", rest)  # an address may hold a password
         raise UsageError(
@@ -55,6 +56,11 @@ def address(rest: str) -> Address:
     if "@" in split.netloc:
         where = "an address" if found else "OPENAI_BASE_URL"
         raise UsageError(f"{where} holds no password: put the key of {model} into its variable")
+    if secret := next((n for n, _ in parse_qsl(split.query) if _SECRET.search(n)), ""):
+        raise UsageError(f"a base URL holds no key ({secret}=...): put the key of {model} into its variable")
+    # what people copy out of a manual is often the whole address of the call
+    path = split.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    url = split._replace(path=path).geturl()
     elsewhere = catalog.Server(name="", url=url, key="OPENAI_API_KEY")
     server = known.get(name) or elsewhere
     # the OpenAI protocol elsewhere is older than OpenAI's own field

@@ -1,4 +1,4 @@
-"""What a server's words mean: which kind of failure they tell of, and the numbers in them. Pure functions.
+"""What a server's words mean: which kind of failure they tell of. Pure functions.
 
 The words are those of OpenAI, Azure, Anthropic, Gemini, DashScope, vLLM, SGLang, llama.cpp, Ollama, LM
 Studio, TGI and the gateways before them. What is not known stays the plain ``bad_request`` that it is.
@@ -7,8 +7,10 @@ Studio, TGI and the gateways before them. What is not known stays the plain ``ba
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from mmrerank.chat.openai.amounts import wait_in_words
 from mmrerank.errors import FailureKind
 
 _Pattern = re.Pattern[str]
@@ -127,23 +129,29 @@ def _by_status(status: int, text: str) -> FailureKind | None:
 
 _ALONE = _any(r"request too large")
 _LASTING = _any(r"insufficient_quota", r"per[- _]?day|\bdaily\b|per[- _]?month|\bmonthly\b|\b(RPD|TPD)\b")
-_WAIT = re.compile(
-    r"(?:try again|retry|wait|reset\w*|available)(?: \w+){0,3}?\s(?:in|after|for)\s+((?:\d+(?:\.\d+)?\s*"
-    r"(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)(?![a-z])[,\s]*(?:and\s+)?)+)"
-    r"|(?:retryDelay|retry_after)\W{1,4}((?:\d+(?:\.\d+)?\s*s?))",
-    re.I,
+
+
+_REQUEST = _any(
+    r"BadRequestError|UnsupportedParams|invalid_request|jinja|template (error|rendering)",
+    r"roles must alternate|system (role|message)|validation error|parse grammar",
 )
-_SPAN = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|milli|s|m|h|d)?", re.I)
-_UNIT = {"ms": 1e-3, "milli": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 
 
-def wait_in_words(text: str) -> float | None:
-    """Seconds to wait that a message names ("try again in 6m1.5s"); None where it names none.
+def about_the_request(text: str) -> bool:
+    """Whether a server that answered 5xx means the request all the same: gateways and templates do that."""
+    return _REQUEST.search(text) is not None
 
-    >>> wait_in_words("Rate limit reached. Please try again in 1h2m3.5s.")
-    3723.5
-    """
-    found = _WAIT.search(text)
-    if found is None:
-        return None
-    return sum(float(number) * _UNIT[unit.casefold()] for number, unit in _SPAN.findall(found[1] or found[2]))
+
+_NO_SYSTEM = _any(
+    r"\b(system|developer)\b.{0,40}(not (support|allow|enabl|accept|valid|permit)|unsupported|invalid)",
+    r"(unexpected|unsupported|unknown|invalid|not support).{0,30}\b(system|developer)\b",
+    r"role.{0,40}(should|must) be .?user.{0,20}assistant|only .?user.{0,20}assistant",
+)
+_ALTERNATE = _any(r"roles? must alternate|alternat\w+ (between )?.{0,20}(user|role)|first message.{0,30}user")
+
+
+def system_refused(text: str, messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a complaint is about the system turn of ``messages``: of a template that has none."""
+    if not any(m["role"] == "system" for m in messages):
+        return False
+    return bool(_NO_SYSTEM.search(text) or _ALTERNATE.search(text))

@@ -1,23 +1,27 @@
-"""What went wrong with one request to a server: whether it may pass, and how long the server asks to wait."""
+"""What went wrong with one request to a server: whether it may pass, what to do, how long it asks to wait."""
 
 from __future__ import annotations
 
 import socket
 import ssl
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from mmrerank.chat.openai.complaints import meaning, wait_in_words
+from mmrerank.chat.openai.amounts import wait_in_words
+from mmrerank.chat.openai.complaints import about_the_request, meaning
 from mmrerank.chat.openai.place import Place
+from mmrerank.chat.openai.said import ErrorText, retry_after
 from mmrerank.errors import ChatError, FailureKind
 
-_SHOWN = 300  # characters of what a server said
 LONGEST_WAIT = 60.0
 """Seconds waited at most between two tries; a server that asks for more is given up, and the run with it."""
+_SHOWN = 300  # characters of what a server said
+_EVERYBODYS: tuple[FailureKind, ...] = (
+    "auth", "payment", "quota", "forbidden", "not_found", "address", "web_page",
+)  # fmt: skip
+_QUESTIONS: tuple[FailureKind, ...] = ("content_filter", "context", "too_large", "no_images", "image")
 
 
 class Refused(ChatError):
@@ -25,10 +29,10 @@ class Refused(ChatError):
 
 
 class Complaint(ChatError):
-    """The server does not take this request as it is (400 or 422). ``whole`` is all that it said."""
+    """The server does not take this request as it is. ``whole`` is all that it said, codes included."""
 
-    def __init__(self, message: str, whole: str, **more: Any) -> None:
-        super().__init__(message, **more)
+    def __init__(self, message: str, whole: str, *, kind: FailureKind = "bad_request") -> None:
+        super().__init__(message, kind=kind)
         self.whole = whole
 
 
@@ -40,8 +44,8 @@ class ServerFailure:
     wait: float | None = None
 
 
-def classified(error: Exception, *, place: Place, text: str, timeout: float) -> ServerFailure:
-    """What ``error`` of the SDK or of asyncio means. ``text`` is `error_text` without secrets."""
+def classified(error: Exception, said: ErrorText, *, place: Place, timeout: float) -> ServerFailure:
+    """What ``error`` of the SDK or of asyncio means; ``said`` holds no secret."""
     import openai
 
     # by name: depending on its version, the SDK's HTTP library is httpx or httpx2
@@ -49,108 +53,97 @@ def classified(error: Exception, *, place: Place, text: str, timeout: float) -> 
     if isinstance(error, ChatError):
         return ServerFailure(error=error, wait=error.retry_after)
     if isinstance(error, openai.APIStatusError):
-        return _answered(error, place, text)
+        code, headers = error.status_code, error.response.headers
+        if code < 400:
+            return ServerFailure(error=_moved(code, headers, place))
+        return of_words(code, said, place, wait=retry_after(headers))
     if isinstance(error, openai.APITimeoutError | TimeoutError) or "TimeoutException" in kinds:
         late = f"{place} gave no answer within {timeout:g} s"
         return ServerFailure(error=ChatError(late, retryable=True, kind="timeout"))
     if isinstance(error, openai.APIConnectionError) or "TransportError" in kinds:
         return ServerFailure(error=_unreachable(error, place))
-    return ServerFailure(error=ChatError(f"{place}: {type(error).__name__}: {text[:_SHOWN]}"))
+    return ServerFailure(error=ChatError(f"{place}: {type(error).__name__}: {said.shown[:_SHOWN]}"))
 
 
-def _answered(error: Any, place: Place, text: str) -> ServerFailure:
-    """An answer of a status that is no success."""
-    code, headers = error.status_code, error.response.headers
-    if code < 400:
-        elsewhere = urlsplit(headers.get("location", ""))
-        there = f"{elsewhere.scheme}://{elsewhere.netloc.rpartition('@')[2]}{elsewhere.path}"
-        why = f"{place} answered {code} and points to {there}; name the base URL that answers itself"
-        return ServerFailure(error=Refused(why, kind="address"))
-    wait = retry_after(headers)
-    return of_words(code, text, place, wait if wait is not None else wait_in_words(text))
+def _moved(code: int, headers: Any, place: Place) -> ChatError:
+    elsewhere = urlsplit(headers.get("location", ""))
+    there = f"{elsewhere.scheme}://{elsewhere.netloc.rpartition('@')[2]}{elsewhere.path}"
+    why = f"{place} answered {code} and points to {there}; name the base URL that answers itself"
+    return Refused(why, kind="address")
 
 
-def of_words(code: int, text: str, place: Place, wait: float | None = None) -> ServerFailure:
-    """What an answer means whose status is ``code`` (0: none) and that says ``text``."""
-    if code == 403 and "logprob" in text.casefold():
+def of_words(code: int, said: ErrorText, place: Place, *, wait: float | None = None) -> ServerFailure:
+    """What an answer means whose status is ``code`` (0: none) and that asks to ``wait`` so many seconds."""
+    whole = f"{said.shown} {said.codes}".strip()
+    answered = f"{place} answered {code}" if code else f"{place} answered with an error"
+    shown = f": {said.shown[:_SHOWN]}" if said.shown else ""
+    if code == 403 and "logprob" in whole.casefold():
         # of OpenAI's reasoning models: it concerns questions with choices alone
-        return ServerFailure(
-            error=Complaint(f"{place} answered {code}: {text[:_SHOWN]}", text, kind="no_logprobs")
-        )
-    kind = meaning(code, text)
-    said = f"{place} answered {code}" if code else f"{place} answered with an error"
-    shown = f": {text[:_SHOWN]}" if text else ""
-    if kind in ("auth", "payment", "quota", "forbidden", "not_found", "address"):
-        hint = remedy(kind, place, text)
-        return ServerFailure(
-            error=Refused(f"{said}; {hint}{f' (it says{shown})' if shown else ''}", kind=kind)
-        )
-    if wait is not None and wait > LONGEST_WAIT and kind in ("rate_limit", "server"):
-        asks = f"it asks to wait {wait:,.0f} s; give the same command again then"
-        lasting = ChatError(
-            f"{said}{shown}; {asks}", retryable=True, kind=kind, systemic=True, retry_after=wait
-        )
-        return ServerFailure(error=lasting, wait=wait)
-    hint = f". {remedy(kind, place, text)}" if kind in REMEDIES else ""
-    if code in (400, 422):
-        return ServerFailure(error=Complaint(f"{said}{shown}{hint}", text, kind=kind))
-    # what a question cannot help does not pass by waiting
-    own = kind in ("content_filter", "context", "too_large", "no_images", "image")
-    again = kind in ("rate_limit", "timeout", "server") or code in (408, 409, 429) or code >= 500
-    failed = ChatError(f"{said}{shown}{hint}", retryable=again and not own, kind=kind, retry_after=wait)
+        return ServerFailure(error=Complaint(f"{answered}{shown}", whole, kind="no_logprobs"))
+    kind = meaning(code, whole)
+    todo = remedy(kind, place)
+    if kind in _EVERYBODYS:
+        quoted = f" (it says{shown})" if shown else ""
+        return ServerFailure(error=Refused(f"{answered}; {todo}{quoted}", kind=kind))
+    hint = f". {todo}" if todo else ""
+    # what lies in the question does not pass by waiting, whatever the status
+    if code in (400, 422) or kind in _QUESTIONS or (code >= 424 and about_the_request(whole)):
+        return ServerFailure(error=Complaint(f"{answered}{shown}{hint}", whole, kind=kind))
+    wait = wait_in_words(whole) if wait is None else wait
+    long = wait is not None and wait > LONGEST_WAIT
+    asks = f"; it asks to wait {wait:,.0f} s: give the same command again then" if long else ""
+    failed = ChatError(
+        f"{answered}{shown}{hint}{asks}",
+        retryable=kind in ("rate_limit", "timeout", "server") or code in (408, 409, 429) or code >= 500,
+        kind=kind,
+        systemic=long or None,
+        retry_after=wait,
+    )
     return ServerFailure(error=failed, wait=wait)
 
 
-REMEDIES: Mapping[FailureKind, str] = {
-    "too_large": "Ask with fewer or smaller pictures: a smaller window or group_size, or -o image_tokens=",
-    "context": "The question is longer than the model reads: a smaller window or group_size, a smaller "
-    "-o image_tokens=, or a server started with more context",
-    "content_filter": "Its filter refused this question's text or pictures; leave that picture out, or ask "
-    "another model",
-    "no_images": "Name a model that takes images",
+_REMEDIES: Mapping[FailureKind, str] = {
+    "quota": "the quota is used up: wait until it is renewed or pay, then give the same command again",
+    "payment": "the account has no credit left: pay, then give the same command again",
+    "address": "name the base URL of the API, which often ends in /v1",
+    "too_large": "Ask with fewer or smaller pictures (a smaller window or group_size, -o image_tokens=), or "
+    "raise the server's limit",
+    "context": "The question is longer than the model reads: ask with fewer or smaller pictures (a smaller "
+    "window or group_size, -o image_tokens=), or start the server with more context",
+    "content_filter": "A filter refused this question: leave that picture or text out, or ask another model",
+    "no_images": "This model is not shown images there: name one that takes them",
 }
-"""What to do, by kind, where the server's own words do not say it."""
 
 
-def remedy(kind: FailureKind, place: Place, text: str = "") -> str:
-    """What a person can do about a failure of ``kind``."""
+def remedy(kind: FailureKind, place: Place) -> str:
+    """What a person can do about a failure of ``kind``; empty where the server's own words must do."""
     if kind == "auth":
         return f"check {place.server.key}"
     if kind == "forbidden":
-        return f"check {place.server.key} and what it may use"
-    if kind in ("quota", "payment"):
-        return "its quota is spent: wait until it is renewed or pay, then give the same command again"
+        return f"check {place.server.key} and what it allows"
     if kind == "not_found":
         path = urlsplit(place.url).path.rstrip("/")
-        most = "check the model's name (`mmrerank doctor --chat` lists what is there)"
-        return f"{most} and that the base URL ends as the server wants, " + (
-            f"often in /v1 (now {path or 'nothing'})" if not path.endswith("/v1") else "often in /v1"
-        )
-    if kind == "address":
-        return "name the base URL of the API, which often ends in /v1"
-    return REMEDIES.get(kind, "")
+        now = "" if path.endswith("/v1") else f", not in {path or 'nothing'}"
+        return f"check the model's name and that the base URL ends as the server wants, often in /v1{now}"
+    return _REMEDIES.get(kind, "")
 
 
 def _unreachable(error: BaseException, place: Place) -> ChatError:
     """Nobody is there, which no later try mends soon; or a connection that was lost, which may pass."""
     causes = list(_causes(error))
     name = next((c for c in causes if isinstance(c, socket.gaierror)), None)
-    refused = any(isinstance(c, ConnectionRefusedError) for c in causes)
-    secret = next((c for c in causes if isinstance(c, ssl.SSLError)), None)
-    start = f"; start it with: {place.start}" if place.start else ""
+    unsafe = next((c for c in causes if isinstance(c, ssl.SSLError)), None)
+    here = f"{place} cannot be reached"
     if name is not None:
-        return Refused(
-            f"{place} cannot be reached: there is no host of that name ({name})", kind="unreachable"
-        )
-    if secret is not None:
-        why = f"{place} cannot be reached: no safe connection ({secret}); is it http:// or https://?"
+        return Refused(f"{here}: no host of that name is found ({name.strerror})", kind="unreachable")
+    if unsafe is not None:
+        why = f"{here}: no safe connection ({unsafe.reason or unsafe}); is it http:// or https://?"
         return Refused(why, kind="unreachable")
-    if refused:
-        why = f"{place} cannot be reached: nothing listens there (ConnectionRefusedError){start}"
-        return Refused(why, kind="unreachable")
+    if any(isinstance(c, ConnectionRefusedError) for c in causes):
+        start = f". Start it with: {place.start}" if place.start else ""
+        return Refused(f"{here}: nothing listens there{start}", retryable=True, kind="unreachable")
     cause = type(error.__cause__ or error).__name__
-    gone = f"{place} cannot be reached, or hung up ({cause})"
-    return ChatError(gone, retryable=True, kind="unreachable")
+    return ChatError(f"{here}, or hung up ({cause})", retryable=True, kind="unreachable")
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -163,43 +156,3 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
             for one in error.exceptions:
                 yield from _causes(one)
         error = error.__cause__ or error.__context__
-
-
-def error_text(error: Any) -> str:
-    """What a server text, in whichever shape, on one line: the body of an exception, or a body itself."""
-    body = vars(error).get("body") if isinstance(error, Exception) else None
-    text = _message(body) or _message(error) or str(error)
-    return " ".join(text.split())
-
-
-def _message(body: Any) -> str:
-    """``{"error": {"message": ...}}`` and its relatives (Gemini's list, FastAPI's detail, a plain text)."""
-    if isinstance(body, str):
-        return "" if body.lstrip().startswith("<") else body  # a page for people
-    if isinstance(body, list):
-        return "; ".join(filter(None, map(_message, body[:5])))
-    if not isinstance(body, dict):
-        return ""
-    found = next((m for name in ("message", "error", "detail", "msg") if (m := _message(body.get(name)))), "")
-    parameter = body.get("param")
-    named = found and isinstance(parameter, str) and parameter not in found
-    return f"{found} ({parameter})" if named else found
-
-
-def retry_after(headers: Any) -> float | None:
-    """Seconds to wait, from ``retry-after-ms`` or ``Retry-After`` in seconds or as an HTTP date."""
-    for name, unit in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
-        try:
-            wait = float(headers.get(name, "")) * unit
-        except ValueError:
-            continue
-        return max(wait, 0.0) if wait < float("inf") else None
-    try:
-        until = parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        return None
-    try:  # by the server's own clock, where it tells it
-        now = parsedate_to_datetime(headers.get("date", "")).timestamp()
-    except (TypeError, ValueError, OverflowError):
-        now = time.time()
-    return max(until - now, 0.0)

@@ -10,10 +10,10 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mmrerank.errors import ChatError
+from mmrerank.errors import LASTING, ChatError
 
 IN_A_ROW = 3
-IN_A_ROW_OF_ITS_OWN = 16
+IN_A_ROW_OF = {"forbidden": 16, **dict.fromkeys(LASTING, 8)}
 """Of failures that may be the questions' own after all, such as pictures that a policy forbids."""
 
 
@@ -27,13 +27,13 @@ class Outage:
 
     def note(self, error: ChatError | None) -> None:
         """Counts how a question ended; a failure of its own shows that the server is there."""
-        if error is None or not error.systemic:
+        if error is None or not (error.systemic or error.kind in LASTING):
             self._counts.clear()
             self.error = None
             return
         self._counts = Counter({error.kind: self._counts[error.kind] + 1})
-        most = IN_A_ROW_OF_ITS_OWN if error.kind == "forbidden" else IN_A_ROW
-        if self._counts[error.kind] >= most:
+        most = IN_A_ROW_OF.get(error.kind, IN_A_ROW)
+        if self._counts[error.kind] >= (IN_A_ROW if error.systemic and error.kind in LASTING else most):
             self.error, self._noticed = error, time.monotonic()
 
     def since(self, asked: float) -> ChatError | None:

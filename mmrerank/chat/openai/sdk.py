@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -35,20 +35,29 @@ def arguments(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 async def connected(base_url: str, api_key: str, timeout: float) -> AsyncOpenAI:
-    """A client of the running loop; ``timeout`` in seconds. Tries are counted and spaced elsewhere."""
+    """A client of the running loop; ``timeout`` in seconds. Tries are counted and spaced elsewhere.
+
+    The query of ``base_url``, as Azure's ``?api-version=...``, goes behind the path of every call.
+    """
     import openai
+
+    split = urlsplit(base_url)
+    query = dict(parse_qsl(split.query, keep_blank_values=True))
+    host = split.hostname or ""
+    # Azure reads its keys from a header of its own
+    azure = f".{host}".endswith((".azure.com", ".azure.us", ".azure.cn"))
 
     web = openai.DefaultAsyncHttpxClient(
         timeout=timeout, follow_redirects=False, event_hooks={"response": [_shorten]}
     )
     client = openai.AsyncOpenAI(
-        base_url=base_url, api_key=api_key, timeout=timeout, max_retries=0, http_client=web
-    )
-    host = urlsplit(base_url).hostname or ""
+        base_url=split._replace(query="").geturl(), api_key=api_key, timeout=timeout, max_retries=0,
+        http_client=web, default_query=query,
+    )  # fmt: skip
     if not f".{host}".endswith(".openai.com"):
         # the SDK reads these from the environment, for whatever server
         client.organization = client.project = None
-        client._custom_headers = {}
+        client._custom_headers = {"api-key": api_key} if azure else {}
     return client
 
 

@@ -11,14 +11,17 @@ def assembled(received: bytes) -> bytes | None:
 
     Bytes that are no stream (servers that ignore ``stream``, error pages) come back as they are.
     """
-    if not received.lstrip().startswith((b"data:", b"event:", b"id:", b":")):
+    received = received.removeprefix(b"\xef\xbb\xbf")
+    if not received.lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":")):
         return received
     message: dict[str, Any] = {"role": "assistant", "content": ""}
     whole: dict[str, Any] = {}
     finish: str | None = None
-    ended = False
-    for line in received.replace(b"\r\n", b"\n").split(b"\n"):
+    ended, name = False, b""
+    for line in received.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n"):
         field, _, value = line.partition(b":")
+        if field == b"event":
+            name = value.strip()
         if field != b"data":
             continue
         if value.strip() == b"[DONE]":
@@ -30,19 +33,41 @@ def assembled(received: bytes) -> bytes | None:
             continue  # a piece that was cut, and then there is no end either
         if not isinstance(event, dict):
             continue
-        if "error" in event:
+        # many servers write "error": null into every piece
+        if event.get("error"):
             return json.dumps({"error": event["error"]}).encode()
+        if event.get("object") == "error" or (name == b"error" and "choices" not in event):
+            return json.dumps({"error": event}).encode()
         whole.update({k: v for k, v in event.items() if k in ("model", "usage") and v})
         choices = event.get("choices")
         choice = choices[0] if isinstance(choices, list) and choices else None
         if not isinstance(choice, dict):
             continue
-        delta = choice.get("delta")
-        for name, text in (delta if isinstance(delta, dict) else {}).items():
-            if isinstance(text, str) and name in ("content", "reasoning_content", "reasoning"):
-                message[name] = message.get(name, "") + text
+        if choice.get("error"):
+            return json.dumps({"error": choice["error"]}).encode()
+        _add(message, choice.get("delta"))
         finish = choice.get("finish_reason") or finish
     if not ended and finish is None:
         return None
     whole["choices"] = [{"index": 0, "message": message, "finish_reason": finish or "stop"}]
     return json.dumps(whole).encode()
+
+
+def _add(message: dict[str, Any], delta: Any) -> None:
+    """Adds a piece's texts to ``message``, those of a tool's arguments included."""
+    if not isinstance(delta, dict):
+        return
+    for name in ("content", "reasoning_content", "reasoning", "refusal"):
+        value = delta.get(name)
+        parts = value if isinstance(value, list) else [{"text": value}]
+        for part in parts:
+            text = part.get("text") if isinstance(part, dict) else None
+            if isinstance(text, str):
+                message[name] = message.get(name, "") + text
+    calls = delta.get("tool_calls")
+    for call in calls if isinstance(calls, list) else []:
+        function = call.get("function") if isinstance(call, dict) else None
+        text = function.get("arguments") if isinstance(function, dict) else None
+        if isinstance(text, str):
+            made = message.setdefault("tool_calls", [{"function": {"arguments": ""}}])
+            made[0]["function"]["arguments"] += text

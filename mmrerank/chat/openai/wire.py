@@ -1,87 +1,56 @@
-"""Asks and replies as the OpenAI chat-completions format has them: pure functions, no network.
+"""Asks as the OpenAI chat-completions format has them: pure functions, no network.
 
-`Dialect` is what one server understands of that format; `body` writes a request in a dialect and `reading`
-turns a response into a `Reply`, trusting nothing in it.
+`body` writes a request in a server's `Dialect`. Roles alternate: neighbours of one role are one turn.
 """
 
 from __future__ import annotations
 
 import io
 import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
-from mmrerank.chat.text import without_thinking
-from mmrerank.errors import NoRoomError, ReplyError, UsageError
-from mmrerank.images import data_uri, decode, fit
-from mmrerank.messages import Ask, Message, Reply
-from mmrerank.types import Image, Usage
+import PIL.Image
 
-TOP = 20
-"""Alternatives asked for with a log-probability question: the most that OpenAI and vLLM give by default."""
-FEW = 5
-"""What is asked for where that is too many."""
-CALMER = {"none": "minimal", "minimal": "low"}
-"""The next reasoning_effort where a model knows no lower one."""
+from mmrerank.chat.openai.dialect import Dialect
+from mmrerank.errors import UsageError
+from mmrerank.images import data_uri, decode
+from mmrerank.images.budget import MOST_RATIO, viewable
+from mmrerank.messages import Ask, Message
+from mmrerank.types import Image
+
 LOSSLESS = 256 * 256
 """Pixels up to which an image is sent as PNG; larger ones go as JPEG of quality 90."""
+PLAIN = Dialect()
+"""What a server is taken to understand until it says otherwise."""
+_COARSER = (75, 60, 45)
+"""JPEG qualities for a file that is too large; then the picture shrinks."""
+_Content = str | list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dialect:
-    """What a server takes. ``schema`` as response_format; ``schema_in_prompt`` if it must stand there.
+class Request:
+    """The fields of a request, and what a person should know of how the question was changed for it."""
 
-    ``extra`` fields go into every request, ``quiet`` ones (which switch thinking off) where no thinking is
-    wanted. ``top`` is how many log-probabilities are asked for; ``usage`` asks a stream for its tokens.
-    """
-
-    schema: bool = True
-    schema_in_prompt: bool = False
-    limit: str = "max_tokens"
-    temperature: bool = True
-    top: int = TOP
-    stream: bool = False
-    usage: bool = True
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    quiet: Mapping[str, Any] = field(default_factory=dict)
-    chooses: bool = False
-    """Whether choices are sent as vLLM's ``structured_outputs``."""
-
-    def plainer(self, complaint: str, request: Mapping[str, Any]) -> Dialect | None:
-        """What to try after a server refused ``request`` with ``complaint``; None when nothing is left."""
-        if "max_completion_tokens" in complaint and self.limit == "max_tokens":
-            return replace(self, limit="max_completion_tokens")
-        if "temperature" in complaint and self.temperature:
-            return replace(self, temperature=False)
-        if "top_logprobs" in complaint and self.top > FEW:
-            return replace(self, top=FEW)
-        if self.stream and "stream_options" in complaint and self.usage:
-            return replace(self, usage=False)
-        effort = CALMER.get(self.quiet.get("reasoning_effort", ""))
-        if effort and "reasoning_effort" in complaint and "value" in complaint.casefold():
-            return replace(self, quiet={**self.quiet, "reasoning_effort": effort})
-        # what no standard knows goes first, then what the standard knows and some servers do not
-        if "structured_outputs" in request:
-            return replace(self, chooses=False)
-        if self.quiet and request.keys() & self.quiet.keys():
-            return replace(self, quiet={})
-        if self.stream and "stream" in complaint:
-            return replace(self, stream=False)
-        if "response_format" in request:
-            return replace(self, schema=False, schema_in_prompt=True)
-        return None
+    fields: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
-def body(ask: Ask, model: str, dialect: Dialect, *, thinking: int = 0) -> dict[str, Any]:
+def body(
+    ask: Ask, model: str, dialect: Dialect, *, thinking: int = 0, wanted: Dialect | None = None
+) -> Request:
     """The request for ``ask``, with room for so many tokens of ``thinking`` before a text.
 
-    Raises `ImageError` or `OSError` for an image that cannot be read.
+    What ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an
+    image that cannot be read.
     """
-    messages = conversation(ask)
+    notes: dict[str, None] = {}
+    words = in_words(ask.schema) if ask.schema is not None and dialect.schema_in_prompt else ""
+    messages = conversation(ask, dialect, more="" if ask.choices else words, notes=notes)
     request: dict[str, Any] = {"model": model, "messages": messages, **dialect.extra}
-    request[dialect.limit] = 1 if ask.choices else ask.max_tokens + thinking
+    room = 1 if ask.choices else ask.max_tokens + thinking
+    request[dialect.limit] = min(room, dialect.most_tokens or room)
     # the first token of a thinking model opens its thoughts, which no choice is
     if ask.choices or not thinking:
         request.update(dialect.quiet)
@@ -94,14 +63,14 @@ def body(ask: Ask, model: str, dialect: Dialect, *, thinking: int = 0) -> dict[s
     if ask.choices:
         if dialect.chooses:
             request["structured_outputs"] = {"choice": list(ask.choices)}
-        return {**request, "logprobs": True, "top_logprobs": dialect.top}
-    if ask.schema is not None and dialect.schema_in_prompt:
-        text = in_words(ask.schema)
-        messages.append({"role": "user", "content": [{"type": "text", "text": text}]})
-    if ask.schema is not None and dialect.schema:
-        form = {"name": "reply", "strict": True, "schema": ask.schema}
+        request |= {"logprobs": True, "top_logprobs": dialect.top}
+    elif ask.schema is not None and dialect.schema == "object":
+        request["response_format"] = {"type": "json_object"}
+    elif ask.schema is not None and dialect.schema != "none":
+        form = {"name": "reply", "strict": dialect.schema == "strict", "schema": ask.schema}
         request["response_format"] = {"type": "json_schema", "json_schema": form}
-    return request
+    told = () if wanted is None else dialect.told(wanted, ask)
+    return Request(fields=request, notes=(*notes, *told))
 
 
 def in_words(schema: Mapping[str, Any]) -> str:
@@ -110,181 +79,94 @@ def in_words(schema: Mapping[str, Any]) -> str:
     return f"Answer with one JSON object that follows this JSON schema, and nothing else: {shape}"
 
 
-def conversation(ask: Ask) -> list[dict[str, Any]]:
-    """The messages of ``ask`` as the protocol has them. Raises `ImageError` or `OSError`."""
-    return [{"role": m.role, "content": _content(m, ask.image_tokens)} for m in ask.messages]
+def conversation(
+    ask: Ask, dialect: Dialect = PLAIN, *, more: str = "", notes: dict[str, None] | None = None
+) -> list[dict[str, Any]]:
+    """The turns of ``ask`` as the protocol has them, ``more`` at the end of the last one.
+
+    ``notes`` takes what should be known of how pictures were changed. Raises `ImageError` or `OSError`.
+    """
+    turns: list[tuple[str, _Content]] = []
+    known = {} if notes is None else notes
+    for message in ask.messages:
+        folded = message.role == "system" and not dialect.system
+        content = _content(message, ask.image_tokens, dialect, known)
+        turns.append(("user" if folded else message.role, content))
+    if more:
+        turns.append(("user", more))
+    merged: list[tuple[str, _Content]] = []
+    for role, content in turns:
+        if merged and merged[-1][0] == role:
+            merged[-1] = (role, _joined(merged[-1][1], content))
+        else:
+            merged.append((role, content))
+    return [{"role": role, "content": content} for role, content in merged]
 
 
-def _content(message: Message, image_tokens: int) -> str | list[dict[str, Any]]:
+def _joined(one: _Content, other: _Content) -> _Content:
+    if isinstance(one, str) and isinstance(other, str):
+        return f"{one}\n\n{other}"
+    first = [{"type": "text", "text": f"{one}\n\n"}] if isinstance(one, str) else one
+    # a template writes the parts of a turn one after the other, with nothing between
+    last = [{"type": "text", "text": f"\n\n{other}"}] if isinstance(other, str) else other
+    return [*first, *last]
+
+
+def _content(message: Message, image_tokens: int, dialect: Dialect, notes: dict[str, None]) -> _Content:
     if all(p.image is None for p in message.parts):
         return "".join(p.text or "" for p in message.parts)
     return [
         {"type": "text", "text": p.text}
         if p.image is None
-        else {"type": "image_url", "image_url": {"url": image_url(p.image, image_tokens)}}
+        else {"type": "image_url", "image_url": {"url": image_url(p.image, image_tokens, dialect, notes)}}
         for p in message.parts
     ]
 
 
-def image_url(image: Image, image_tokens: int) -> str:
-    """``image`` upright, within the token budget and re-encoded, as a data URI."""
-    picture = fit(decode(image), max_tokens=image_tokens)
-    mime = "png" if picture.width * picture.height <= LOSSLESS else "jpeg"
-    file = io.BytesIO()
-    picture.save(file, mime, **({"quality": 90} if mime == "jpeg" else {}))
-    return data_uri(file.getvalue(), f"image/{mime}")
-
-
-def reading(ask: Ask, payload: bytes) -> Reply:
-    """The reply that a response's bytes hold; one with a `ReplyError` and its cost when they hold none."""
-    try:
-        response = json.loads(payload)
-    except (ValueError, RecursionError):
-        start = payload[:60].decode("utf-8", "replace").strip()
-        return _useless(f"the server's response is not JSON; it begins {start!r}")
-    choices = _at(response, "choices")
-    choice = choices[0] if isinstance(choices, list) and choices else None
-    message = _at(choice, "message")
-    usage = Usage(
-        input_tokens=_count(_at(response, "usage", "prompt_tokens")),
-        output_tokens=_count(_at(response, "usage", "completion_tokens")),
+def image_url(
+    image: Image, image_tokens: int, dialect: Dialect = PLAIN, notes: dict[str, None] | None = None
+) -> str:
+    """``image`` upright, within the token budget and the server's limits and re-encoded, as a data URI."""
+    whole = decode(image)
+    picture = viewable(
+        whole, max_tokens=image_tokens, least_side=dialect.least_side, most_side=dialect.most_side
     )
-    if not isinstance(message, dict):
-        return _useless("the server's response holds no choices", usage)
-    if ask.choices:
-        try:
-            logprobs, mass = _logprobs(ask.choices, choice)
-            return Reply(logprobs=logprobs, mass=mass, usage=usage)
-        except ReplyError as error:
-            return _useless(str(error), usage)
-    cut = _at(choice, "finish_reason") == "length"
-    text = without_thinking(_text(message.get("content")))
-    if not text.strip():
-        thought = _thoughts(response)
-        why = "only reasoning" if thought else "no text"
-        room = "give it room to think with --chat-option thinking=4096" if thought else "raise it"
-        hint = f" within max_tokens ({ask.max_tokens}); {room}" if cut else ""
-        return _useless(f"the model gave {why}{hint}", usage, NoRoomError if cut else ReplyError)
-    return Reply(text=text, usage=usage, finish="length" if cut else "stop")
+    if notes is not None and (note := _resized(whole.size, picture.size, dialect)):
+        notes[note] = None
+    mime = "png" if picture.width * picture.height <= LOSSLESS else "jpeg"
+    uri = data_uri(_file(picture, mime, 90), f"image/{mime}")
+    if not dialect.most_bytes or len(uri) <= dialect.most_bytes:
+        return uri
+    for quality in _COARSER:
+        uri = data_uri(_file(picture, "jpeg", quality), "image/jpeg")
+        if len(uri) <= dialect.most_bytes:
+            break
+    while len(uri) > dialect.most_bytes and min(picture.size) > dialect.least_side:
+        smaller = tuple(max(dialect.least_side, side * 3 // 4) for side in picture.size)
+        picture = picture.resize((smaller[0], smaller[1]), PIL.Image.Resampling.LANCZOS)
+        uri = data_uri(_file(picture, "jpeg", _COARSER[-1]), "image/jpeg")
+    if notes is not None:
+        notes[
+            f"pictures were sent coarser: the server takes at most {dialect.most_bytes:,} bytes of each"
+        ] = None
+    return uri
 
 
-def _useless(why: str, usage: Usage | None = None, kind: type[ReplyError] = ReplyError) -> Reply:
-    return Reply(error=kind(why), finish="error", usage=usage or Usage())
+def _file(picture: PIL.Image.Image, mime: str, quality: int) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, mime, **({"quality": quality} if mime == "jpeg" else {}))
+    return file.getvalue()
 
 
-def answered_as(payload: bytes, model: str) -> str:
-    """The name under which another model than ``model`` answered; empty when it was the one asked for.
-
-    Names count as one when either holds the other: servers add a date, a tag or a folder.
-    """
-    try:
-        answering = _at(json.loads(payload), "model")
-    except (ValueError, RecursionError):
-        return ""
-    if not isinstance(answering, str) or not answering.strip():
-        return ""
-    one, two = (_bare(n) for n in (answering, model))
-    return "" if one in two or two in one else answering[:100]
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerNotes:
-    """What a response says beside its answer."""
-
-    cached_tokens: int = 0
-    thought: bool = False
-
-
-def notes(payload: bytes) -> ServerNotes:
-    """Prompt tokens that the server had read before, and whether it sent thoughts."""
-    try:
-        response = json.loads(payload)
-    except (ValueError, RecursionError):
-        return ServerNotes()
-    choices = _at(response, "choices")
-    message = _at(choices[0] if isinstance(choices, list) and choices else None, "message")
-    cached = _count(_at(response, "usage", "prompt_tokens_details", "cached_tokens"))
-    inline = "<think>" in _text(_at(message, "content"))
-    return ServerNotes(cached_tokens=cached, thought=inline or _thoughts(response))
-
-
-def _thoughts(response: Any) -> bool:
-    """Whether a response holds thoughts apart from its text, or was charged for some."""
-    choices = _at(response, "choices")
-    message = _at(choices[0] if isinstance(choices, list) and choices else None, "message")
-    counted = _count(_at(response, "usage", "completion_tokens_details", "reasoning_tokens"))
-    return bool(_at(message, "reasoning_content") or _at(message, "reasoning") or counted)
-
-
-def trouble(payload: bytes) -> tuple[Any, int] | None:
-    """What a response with a good status, or a stream that had begun, tells of an error; and its code."""
-    try:
-        response = json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-    error = _at(response, "error")
-    if not error or _at(response, "choices"):
-        return None
-    return error, _count(_at(error, "code"))
-
-
-def _bare(name: str) -> str:
-    name = name.casefold().rstrip("/").rpartition("/")[2].removesuffix(".gguf")
-    return name.removesuffix(":latest")
-
-
-def off_schema(reply: Reply, schema: Mapping[str, Any]) -> bool:
-    """Whether a whole text is plainly not held to ``schema``: prose, or an object without its keys."""
-    if reply.finish != "stop":
-        return False
-    try:
-        found = json.loads(reply.text)
-    except (ValueError, RecursionError):
-        return True
-    return not isinstance(found, dict) or not set(schema.get("required", ())) <= found.keys()
-
-
-def _logprobs(choices: Sequence[str], choice: Any) -> tuple[dict[str, float], float | None]:
-    """Log-probabilities normalised over ``choices``, and that of all together where all are listed.
-
-    A choice that is not listed gets the smallest value listed.
-    """
-    content = _at(choice, "logprobs", "content")
-    listed = _at(content[0], "top_logprobs") if isinstance(content, list) and content else None
-    found: dict[str, float] = {}
-    for entry in listed if isinstance(listed, list) else []:
-        token, value = _at(entry, "token"), _at(entry, "logprob")
-        if isinstance(token, str) and isinstance(value, int | float) and not math.isnan(value):
-            found.setdefault(token, max(float(value), -1e4))  # some servers write -inf as -9999
-    if not found:
-        raise ReplyError("the server returned no log-probabilities")
-    if not found.keys() & set(choices):
-        raise ReplyError(
-            f"none of the choices {', '.join(choices)} is among the {len(found)} likeliest tokens"
-        )
-    floor = min(found.values())
-    values = [found.get(c, floor) for c in choices]
-    top = max(values)
-    total = top + math.log(sum(math.exp(v - top) for v in values))
-    complete = all(c in found for c in choices)
-    return {c: v - total for c, v in zip(choices, values, strict=True)}, total if complete else None
-
-
-def _at(value: Any, *keys: str) -> Any:
-    """``value[key]...``, or None where the path is not there."""
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
-
-
-def _text(content: Any) -> str:
-    if isinstance(content, list):
-        return "".join(t for part in content if isinstance(t := _at(part, "text"), str))
-    return content if isinstance(content, str) else ""
+def _resized(before: tuple[int, int], after: tuple[int, int], dialect: Dialect) -> str:
+    """What to tell of a picture that grew, lost its shape, or shrank for the server's sake."""
+    if min(before) * MOST_RATIO < max(before):
+        return f"pictures longer than {MOST_RATIO} times their width were squeezed: models take none"
+    if min(before) < dialect.least_side:
+        return f"pictures with a side below {dialect.least_side} pixels were enlarged to that"
+    if dialect.most_side and max(before) > dialect.most_side == max(after):
+        return f"pictures were shrunk: the server takes sides of at most {dialect.most_side} pixels"
+    return ""
 
 
 def fields(extra: str) -> dict[str, Any]:
@@ -296,3 +178,8 @@ def fields(extra: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UsageError(f'extra is a JSON object of fields, such as {{"top_k": 20}}, not {extra!r}')
     return found
+
+
+def images_of(messages: Sequence[Message]) -> int:
+    """How many images stand in ``messages``."""
+    return sum(p.image is not None for m in messages for p in m.parts)

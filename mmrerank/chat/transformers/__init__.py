@@ -206,7 +206,7 @@ class TransformersChat(Chat):
             start, group = NOTHING, PromptGroup(places=(0,))
             self._free()
             if alone:
-                return [_failed(ChatError(f"{self.spec} failed: {why}"))]
+                return [_failed(ChatError(f"{self.spec} failed: {why}", kind="server"))]
             return [r for job in jobs for r in self._answer([job], group)]
         share = (time.perf_counter() - began) / len(jobs)
         return [

@@ -156,7 +156,7 @@ def test_a_refused_key_or_model_concerns_every_ask(chat: Any, stub: StubServer, 
         ([1, 2], "no choices"),
         (completion(""), "no text"),
         (completion(None, "length", message={"reasoning_content": "hmm"}), "only reasoning"),
-        (completion("<think>hmm"), "no text"),
+        (completion("<think>hmm"), "only reasoning"),
         ((200, {}, b" " * (10 * 2**20)), "more than 8 MB"),
     ],
     ids=lambda v: str(v)[:30],
@@ -189,7 +189,7 @@ def test_a_server_that_is_down() -> None:
         with pytest.raises(ChatError, match="cannot be reached: nothing listens there") as caught:
             asked()
         assert (caught.value.kind, caught.value.systemic) == ("unreachable", True)
-        assert f"start it with: vllm serve m --limit-mm-per-prompt '{{\"image\": 20}}' --port {port}" in str(
+        assert f"Start it with: vllm serve m --limit-mm-per-prompt '{{\"image\": 20}}' --port {port}" in str(
             caught.value
         )
     chat.close()
@@ -239,20 +239,46 @@ class TestSchema:
         assert one(chat, ask(schema=SCHEMA)).text == '{"a":1}'
         assert one(chat, ask(schema=SCHEMA)).text == '{"a":1}'
         assert ["response_format" in r for r in stub.requests] == [True, False, False]
-        assert '"properties"' in stub.requests[-1]["messages"][-1]["content"][0]["text"]
+        (turn,) = stub.requests[-1]["messages"]
+        assert turn["role"] == "user"
+        assert turn["content"].startswith("hello\n\nAnswer with one JSON object")
+        assert '"properties"' in turn["content"]
 
     def test_a_server_that_ignores_it_is_told_in_words(self, chat: Any, stub: StubServer) -> None:
+        stub.answer = lambda body: completion(
+            '{"a":1}' if "JSON schema" in body["messages"][-1]["content"] else "Sure! Here you are."
+        )
+        first, second = (one(chat, ask(schema=SCHEMA)) for _ in range(2))
+        assert first.text == second.text == '{"a":1}'
+        assert [len(r["messages"]) for r in stub.requests] == [1, 1, 1]
+        assert "stands in the prompt" in first.notes[0]
+        assert first.usage.input_tokens == 2 * second.usage.input_tokens
+
+    def test_nor_is_one_told_twice_a_question_for_ever(self, chat: Any, stub: StubServer) -> None:
         stub.script = [completion("Sure! Here you are.")]
-        assert one(chat, ask(schema=SCHEMA)).text.startswith("Sure")
-        assert len(stub.requests) == 2
-        assert len(stub.requests[1]["messages"]) == 2
-        one(chat, ask(schema=SCHEMA))
-        assert len(stub.requests) == 3
+        for _ in range(5):
+            assert one(chat, ask(schema=SCHEMA)).text.startswith("Sure")
+        assert len(stub.requests) == 2 + 2 + 2 + 1 + 1
+
+    def test_prose_from_a_server_that_obeyed_is_that_questions_own(self, chat: Any, stub: StubServer) -> None:
+        stub.script = [
+            completion('{"a":1}'),
+            completion("Busy."),
+            completion('{"a":2}'),
+            completion('{"a":3}'),
+        ]
+        assert [one(chat, ask(schema=SCHEMA)).text for _ in range(3)] == ['{"a":1}', '{"a":2}', '{"a":3}']
+        told = ["JSON schema" in r["messages"][-1]["content"] for r in stub.requests]
+        assert told == [False, False, True, False]
 
     def test_another_400_is_the_asks_own_and_nothing_is_remembered(self, chat: Any, stub: StubServer) -> None:
         stub.script = [(400, {}, {"error": {"message": "too many tokens"}})]
-        assert "too many tokens" in str(one(chat, ask(schema=SCHEMA)).error)
-        assert len(stub.requests) == 2
+        error = one(chat, ask(schema=SCHEMA)).error
+        assert error is not None
+        assert "too many tokens" in str(error)
+        assert "smaller window" in str(error)
+        assert (error.kind, error.systemic) == ("context", False)
+        assert len(stub.requests) == 1
         stub.script = [completion('{"a":1}')]
         one(chat, ask(schema=SCHEMA))
         assert "response_format" in stub.requests[-1]
@@ -301,7 +327,7 @@ class TestLogprobs:
             (vllm_logprobs(yes=-0.1, no=-2.0), True),
             (vllm_logprobs(Hm=-0.1), True),
             (completion("yes", "length"), False),
-            ((422, {}, {}), False),
+            ((400, {}, {"error": {"message": "logprobs is not supported"}}), False),
         ):
             chat = backend.open(f"m@{stub.url}", backoff=0.01)
             stub.script, before = [answer], len(stub.requests)
@@ -309,6 +335,33 @@ class TestLogprobs:
             assert "generate" in chat.capabilities
             assert len(stub.requests) == before + 1
             chat.close()
+
+    def test_an_unsaid_refusal_is_a_lack_where_the_plain_question_passes(self, stub: StubServer) -> None:
+        stub.answer = lambda body: (422, {}, {}) if "logprobs" in body else completion("yes")
+        chat = backend.open(f"m@{stub.url}")
+        assert chat.capabilities == {"generate"}
+        chat.close()
+
+    @pytest.mark.parametrize(
+        ("answer", "kind", "said"),
+        [
+            ((422, {}, {}), "bad_request", "answered 422"),
+            ((200, {}, b"<html>log in</html>"), "web_page", "it is a web page"),
+            ((429, {}, {"error": {"message": "Spent.", "code": "insufficient_quota"}}), "quota", "Spent."),
+            ((500, {}, b"<html><title>Bad &amp; worse</title>"), "server", "titled 'Bad & worse'"),
+            ({"choices": None}, "reply", "no choices"),
+        ],
+        ids=str,
+    )
+    def test_other_trouble_is_no_lack(self, stub: StubServer, answer: Any, kind: str, said: str) -> None:
+        chat = backend.open(f"m@{stub.url}", backoff=0.01, max_retries=0)
+        stub.script = [answer]
+        with pytest.raises(ChatError, match=said) as caught:
+            _ = chat.capabilities
+        assert caught.value.kind == kind
+        stub.script = [vllm_logprobs(yes=-0.1, no=-2.0)]
+        assert "choice_logprobs" in chat.capabilities  # it is asked about again
+        chat.close()
 
 
 def test_the_key_is_in_no_error_log_or_repr(

@@ -361,3 +361,73 @@ def test_a_ranking_over_a_warm_cache_asks_nothing_and_is_the_same(
     assert [h.id for h in results[0]] == [h.id for h in results[1]] == [h.id for h in plain]
     assert results[1].explanation == results[0].explanation
     assert (results[0].usage.calls, results[1].usage.calls) == (4, 0)
+
+
+class Moody(Chat):
+    """Apologises with a good status while it is ``busy``; else it orders the images as they stand."""
+
+    spec, capabilities, domain = "moody", frozenset({"generate"}), ""
+
+    def __init__(self) -> None:
+        self.busy, self.asked = True, 0
+
+    def reply(self, asks: Sequence[Ask]) -> list[Reply]:
+        self.asked += len(asks)
+        text = (
+            "The service is overloaded, try later."
+            if self.busy
+            else '{"reason": "", "scores": {"A": 1, "B": 9}}'
+        )
+        return [Reply(text=text, usage=Usage(calls=1)) for _ in asks]
+
+
+def test_an_apology_is_not_kept_as_the_answer(tmp_path: Path) -> None:
+    """From stanfordnlp/dspy#1544: a sentence of apology came out of the cache for ever after."""
+    photos = [Candidate(id=i, text=i) for i in "ab"]
+    chat = Moody()
+    reranker = Reranker("listwise", chat, cache=tmp_path / "c.sqlite")
+    assert reranker.rank("x", photos).degraded
+    assert ReplyStore(tmp_path / "c.sqlite").info().replies == 0
+    chat.busy = False
+    for _ in range(2):
+        result = reranker.rank("x", photos)
+        assert [h.id for h in result] == ["b", "a"]
+        assert not result.degraded
+    assert chat.asked == 2
+    # a question that nobody knows how to read is kept as it was answered
+    store = ReplyStore(tmp_path / "d.sqlite")
+    store.close()
+    plain = around(Moody(), cache=tmp_path / "d.sqlite")
+    question = Ask(messages=(Message(role="user", parts=(Part(text="say anything"),)),))
+    assert plain.reply([question])[0].usage.calls == 1
+    assert plain.reply([question])[0].usage.calls == 0
+
+
+def test_an_old_cache_that_holds_an_apology_heals(tmp_path: Path) -> None:
+    photos = [Candidate(id=i, text=i) for i in "ab"]
+    chat = Moody()
+    cached = around(chat, cache=tmp_path / "c.sqlite")
+    assert isinstance(cached, Cached)
+    seen: list[Ask] = []
+    Reranker("listwise", chat).rank("x", photos)
+
+    class Spy(Moody):
+        def reply(self, asks: Sequence[Ask]) -> list[Reply]:
+            seen.extend(asks)
+            return super().reply(asks)
+
+    Reranker("listwise", Spy()).rank("x", photos)
+    key = cached.key(seen[0])
+    assert key is not None
+    cached.store.put([(key, Reply(text="Sorry, I am busy."))], "moody")  # as older versions kept it
+    assert cached.known([seen[0]]) == [None]
+    chat.busy, chat.asked = False, 0
+    for _ in range(2):
+        assert [h.id for h in Reranker("listwise", cached).rank("x", photos)] == ["b", "a"]
+    assert chat.asked == 1
+    assert cached.store.info().replies == 1
+    # while it lasts, the old one does no harm, and is asked for each time
+    cached.store.put([(key, Reply(text="Sorry, I am busy."))], "moody", over=True)
+    chat.busy = True
+    assert Reranker("listwise", cached).rank("x", photos).degraded
+    assert chat.asked == 2

@@ -17,9 +17,9 @@ from mmrerank.budget import Budget
 from mmrerank.chat import openai as backend
 from mmrerank.chat.around.identity import fingerprint
 from mmrerank.chat.open import open_chat
-from mmrerank.chat.openai.failures import retry_after
+from mmrerank.chat.openai.reading import answered_as
+from mmrerank.chat.openai.said import retry_after
 from mmrerank.chat.openai.stream import assembled
-from mmrerank.chat.openai.wire import answered_as
 from mmrerank.chat.probe import probe
 from mmrerank.errors import BudgetError, ChatError, ReplyError, UsageError
 from mmrerank.messages import Ask, Message, Part, Reply

@@ -13,8 +13,8 @@ from openai_stub import KEY, SCHEMA, StubServer, completion, vllm_logprobs
 from mmrerank import Reranker
 from mmrerank.budget import Budget, Meter
 from mmrerank.chat import openai as backend
+from mmrerank.chat.openai.dialect import Dialect
 from mmrerank.chat.openai.sdk import LARGEST_ERROR
-from mmrerank.chat.openai.wire import Dialect
 from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.ports import Capability, Chat
