@@ -12,6 +12,7 @@ from typing import Any
 from mmrerank import catalog
 from mmrerank.discovery import KINDS, about, every, first_sentence, form, load, names, place, warn
 from mmrerank.errors import UsageError
+from mmrerank.paths import expanded
 from mmrerank.ports import Capability
 
 __all__ = [
@@ -44,8 +45,10 @@ def opened(kind: str, spec: str, options: Mapping[str, Any], interface: type) ->
     ``options`` go to the plug-in's ``open``; those that are None count as not given. Raises `UsageError`
     for an unknown form or option, and what the plug-in's ``open`` raises.
     """
-    card = catalog.resolve(kind, spec)
+    card = catalog.resolve(kind, spec.strip())
     name, _, rest = card.spec.partition(":")
+    if rest.startswith("~"):  # no shell has replaced it: in quotes, a recipe, a container's settings
+        rest = str(expanded(rest))
     if name not in names(kind):
         raise UsageError(f"there is no {kind} {spec!r}; {forms(kind)}")
     opener = load(kind, name).open

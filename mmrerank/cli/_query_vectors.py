@@ -11,6 +11,7 @@ import typer
 
 from mmrerank.cli.console import Output, emit, working
 from mmrerank.errors import InputError, UsageError
+from mmrerank.paths import reason, refused
 
 if TYPE_CHECKING:
     from mmrerank.config import Settings
@@ -58,6 +59,8 @@ def _read_vectors(path: Path) -> Any:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
+        if refused(error):
+            raise InputError(f"{path} cannot be read: {reason(error)}") from error
         raise InputError(f"{path} cannot be read as a .npy file of vectors: {error}") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
         raise InputError(f"{path} must hold rows of float16, float32 or float64")

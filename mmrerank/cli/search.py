@@ -235,6 +235,8 @@ def _print(result: SearchResult, output: Output, *, filepath_only: bool) -> None
         emit(result.to_dict())
     elif filepath_only:
         _print_paths(result)
+        for warning in result.warnings:  # paths alone go down the pipe
+            say(f"warning: {warning}")
     else:
         from mmrerank.cli._show import show
 

@@ -21,6 +21,7 @@ from mmrerank.evaluation.compare.rendering import Table
 from mmrerank.evaluation.measure.metrics import split_names
 from mmrerank.evaluation.measure.scoring import QrelsLike, RunLike, as_qrels, as_run, score_run
 from mmrerank.evaluation.tabular import Tabular
+from mmrerank.paths import expanded
 from mmrerank.types import Usage
 
 Progress = Callable[[int, int], None]
@@ -242,6 +243,10 @@ def named_runs(runs: Mapping[str, RunLike] | Iterable[Path | str]) -> dict[str, 
             name, path = Path(given).name.removesuffix(".gz"), str(given)
             for suffix in _SUFFIXES:
                 name = name.removesuffix(suffix) or name
+        elif not path.strip():
+            raise UsageError(
+                f"run {given!r} names no file; write NAME=PATH. Is a variable of the shell not set?"
+            )
         # undecodable bytes of a file name would fail in every output
         name = os.fsencode(name).decode("utf-8", "replace")
         if name in files:
@@ -249,7 +254,7 @@ def named_runs(runs: Mapping[str, RunLike] | Iterable[Path | str]) -> dict[str, 
                 f"two runs are named {name!r}: {files[name]} and {path}; "
                 f"name them, such as old={files[name]} new={path}"
             )
-        files[name] = Path(path)
+        files[name] = expanded(path)
     return files
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from mmrerank import config
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.tasks import benchmark_of
+from mmrerank.paths import expanded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,9 @@ class Recipe:
     runs: str = ""
 
 
+_PATHS = ("data", "index", "shards", "images", "runs")
+
+
 def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
     """The recipe at ``path``, then the environment's model, then the flags that were given.
 
@@ -50,7 +54,9 @@ def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
         values["chat"] = chat
     own = {**values.get("set", {}), **(flags.pop("set", None) or {})}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in flags.items() if v is not None}
-    return config.build(Recipe, {**values, **given, "set": own}, where=str(path or f"eval {name}"))
+    found = config.build(Recipe, {**values, **given, "set": own}, where=str(path or f"eval {name}"))
+    homes = {n: str(expanded(vars(found)[n])) for n in _PATHS if vars(found)[n].startswith("~")}
+    return dataclasses.replace(found, **homes)
 
 
 def with_options(name: str, values: dict[str, Any]) -> dict[str, Any]:
