@@ -55,7 +55,7 @@ def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
     own = {**values.get("set", {}), **(flags.pop("set", None) or {})}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in flags.items() if v is not None}
     found = config.build(Recipe, {**values, **given, "set": own}, where=str(path or f"eval {name}"))
-    homes = {n: str(expanded(vars(found)[n])) for n in _PATHS if vars(found)[n].startswith("~")}
+    homes: dict[str, Any] = {n: str(expanded(p)) for n in _PATHS if (p := vars(found)[n]).startswith("~")}
     return dataclasses.replace(found, **homes)
 
 
