@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mmrerank.errors import InputError, UsageError
+from mmrerank.paths import expanded, reason
 
 T = TypeVar("T")
 PREFIX = "MMRERANK_"
@@ -108,9 +109,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        body = yaml.safe_load(path.read_text("utf-8"))
+        body = yaml.safe_load(expanded(path).read_text("utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+        raise InputError(f"cannot read the recipe {path}: {reason(error)}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(body, dict):

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmrerank.errors import InputError, MmrerankError
+from mmrerank.errors import InputError, MmrerankError, ModelError
 
 SHOWN = 100
 """Characters of a path in an error: one that is too long to be looked at is often no path at all."""
@@ -152,3 +152,14 @@ def is_lfs_pointer(path: Path) -> bool:
 
 
 LFS_WAY = "is a git-LFS pointer, not the file itself; fetch it with: git lfs pull"
+
+
+def check_readable(path: Path) -> None:
+    """Raises `ModelError` for a model's file that nobody lets us read, or that git has not fetched."""
+    try:
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {reason(error)}") from error
+    if is_lfs_pointer(path):
+        raise ModelError(f"{path} {LFS_WAY}")

@@ -12,6 +12,7 @@ from typing import Any
 from mmrerank import catalog
 from mmrerank.discovery import KINDS, about, every, first_sentence, form, load, names, place, warn
 from mmrerank.errors import UsageError
+from mmrerank.paths import expanded
 from mmrerank.ports import Capability
 
 __all__ = [
@@ -45,7 +46,10 @@ def opened(kind: str, spec: str, options: Mapping[str, Any], interface: type) ->
     for an unknown form or option, and what the plug-in's ``open`` raises.
     """
     card, opener, given = chosen(kind, spec, options)
-    found = opener(card.spec.partition(":")[2], **given)
+    rest = card.spec.partition(":")[2]
+    if rest.startswith("~"):  # no shell has replaced it: in quotes, a recipe, a container's settings
+        rest = str(expanded(rest))
+    found = opener(rest, **given)
     check(found, interface, f"{kind} {card.spec.partition(':')[0]!r}")
     return card, found
 
@@ -57,7 +61,7 @@ def chosen(
 
     Raises `UsageError` for an unknown form or option.
     """
-    card = catalog.resolve(kind, spec)
+    card = catalog.resolve(kind, spec.strip())
     name = card.spec.partition(":")[0]
     if name not in names(kind):
         raise UsageError(f"there is no {kind} {spec!r}; {forms(kind)}")

@@ -13,6 +13,7 @@ import typer
 from mmrerank.cli._files import STDIN, piped_bytes
 from mmrerank.cli.console import Output, emit, working
 from mmrerank.errors import InputError, UsageError
+from mmrerank.paths import reason, refused
 
 if TYPE_CHECKING:
     from mmrerank.config import Settings
@@ -61,6 +62,8 @@ def _read_vectors(path: Path) -> Any:
         piped = path == STDIN
         array = np.load(io.BytesIO(piped_bytes("--query-vectors")) if piped else path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
+        if refused(error):
+            raise InputError(f"{path} cannot be read: {reason(error)}") from error
         raise InputError(f"{path} cannot be read as a .npy file of vectors: {error}") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
         raise InputError(f"{path} must hold rows of float16, float32 or float64")

@@ -14,14 +14,12 @@ import typer
 from mmrerank.cli._files import filled, write_to
 from mmrerank.cli.console import Output
 from mmrerank.errors import InputError, UsageError
+from mmrerank.paths import looked_at
 
 if TYPE_CHECKING:
     from mmrerank.budget import Budget
     from mmrerank.evaluation.experiment.resume import Surroundings
     from mmrerank.ports import Chat
-
-_SHOWN = 100
-"""Characters of a path in an error: one that is too long to be looked at is often no path at all."""
 
 IndexFlag = Annotated[
     str | None,
@@ -259,8 +257,5 @@ def is_folder(path: Path, where: str) -> bool:
 
 
 def _looked(at: Callable[[], bool], path: Path, where: str) -> bool:
-    try:
+    with looked_at(path, f"{where}:"):  # a name that is too long, a folder that nobody is let into
         return at()
-    except OSError as error:  # a name that is too long, a folder that nobody is let into
-        shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}..."
-        raise InputError(f"{where}: {shown!r} cannot be looked at: {error.strerror}") from error

@@ -166,12 +166,14 @@ def _common(rows: list[tuple[str, ...]]) -> tuple[str, ...]:
 def outside(name: str, root: Path, finder: Finder) -> str:
     """Why an id that lies elsewhere cannot be taken, and what would do."""
     parts = PureWindowsPath(name).parts if is_windows_path(name) else PurePosixPath(name).parts
-    kind = "an absolute path of Windows" if is_windows_path(name) else "not below SOURCE"
+    kind = f"an absolute path of Windows, and SOURCE is {str(root)!r}"
+    if not is_windows_path(name):
+        kind = f"not below SOURCE, which is {str(root)!r}"
     for count in range(1, len(parts)):
         rest = "/".join(parts[count:])
         if (found := finder.find(rest)) is not None:
-            return f"is {kind}, {str(root)!r}. There the file is {found[0]!r}: write the ids like that"
+            return f"is {kind}. There the file is {found[0]!r}: write the ids like that"
     if not is_windows_path(name) and name.startswith("/") and os.path.lexists(name):
         above = os.path.commonpath([os.path.dirname(name), root])  # noqa: PTH120
-        return f"is {kind}, {str(root)!r}. Give a folder above all of the images as SOURCE, such as {above!r}"
-    return f"is {kind}, {str(root)!r}: it must be a path inside SOURCE, written as one from there"
+        return f"is {kind}. Give a folder above all of the images as SOURCE, such as {above!r}"
+    return f"is {kind}: it must be a path inside SOURCE"

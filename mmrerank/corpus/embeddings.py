@@ -140,6 +140,7 @@ class _Lines:
     def __init__(self, path: Path, root: Path) -> None:
         self._path, self._root, self._finder = path, root, Finder(root)
         self._lines: dict[str, tuple[int, str, dict[str, Any]]] = {}  # by id: number, path, other keys
+        self._rewritten: list[str] = []  # names that are not their ids
 
     def add(self, line: str, number: int) -> None:
         """Takes the next line. Raises `InputError` naming it."""
@@ -152,6 +153,8 @@ class _Lines:
         if id_ in self._lines:
             raise InputError(f"{where}: image {id_!r} was named in line {self._lines[id_][0]} already")
         self._lines[id_] = number, inside, metadata
+        if inside != name:
+            self._rewritten.append(f"{name!r} is {inside!r}")
 
     def finish(self) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
         """A sample for each line, and what a person should know of the lines as a whole."""
@@ -184,6 +187,12 @@ class _Lines:
             f"{names[0]!r}; the files were taken, and the ids stay as they are"
             for differs, names in passed.items()
         ]
+        if self._rewritten:
+            said.insert(
+                0,
+                f"{len(self._rewritten)} of {len(samples)} ids are in the index as paths from SOURCE: "
+                f"{self._rewritten[0]}",
+            )
         why = explained(gone, self._finder) if gone else ""
         return tuple(samples), (*said, why) if why else tuple(said)
 

@@ -20,7 +20,10 @@ from mmrerank.types import Query
 if TYPE_CHECKING:
     from mmrerank.embed._open_clip_load import Loaded
 
-FORM = "open_clip:ARCH:TAG, open_clip:local-dir:PATH, open_clip:ARCH:random"
+FORM = (
+    "open_clip:ARCH:TAG, open_clip:ARCH:/PATH/FILE, open_clip:local-dir:PATH, open_clip:hf-hub:ORG/NAME, "
+    "open_clip:ARCH:random"
+)
 RANDOM_DOMAIN = "random weights: for plumbing and speed only"
 TINY_PARAMETERS = 20_000_000
 _LONGEST = 8  # longer side over shorter side
@@ -117,7 +120,7 @@ def open(
     batch_size: int = 32,
     text_weight: float = 0.5,
 ) -> OpenClipEmbedder:
-    """The embedder ``ARCH:TAG``, ``local-dir:PATH`` or ``ARCH:random``.
+    """The embedder that ``rest`` names, in one of the forms of ``FORM``.
 
     ``device`` is ``cpu``, ``cuda`` or ``cuda:N`` (default: CUDA where there is one); ``precision`` is
     ``float32``, ``bfloat16`` or ``float16`` (default: the fastest that the device has);

@@ -29,6 +29,7 @@ from mmrerank.evaluation.measure.metrics import split_names
 from mmrerank.evaluation.measure.scoring import QrelsLike, RunLike, as_qrels, as_run, left_out, score_run
 from mmrerank.evaluation.measure.short import cut_off
 from mmrerank.evaluation.tabular import Tabular
+from mmrerank.paths import expanded
 from mmrerank.types import Usage
 
 Progress = Callable[[int, int], None]
@@ -268,6 +269,10 @@ def named_runs(runs: Mapping[str, RunLike] | Iterable[Path | str]) -> dict[str, 
             name, path = Path(given).name.removesuffix(".gz"), str(given)
             for suffix in _SUFFIXES:
                 name = name.removesuffix(suffix) or name
+        elif not path.strip():
+            raise UsageError(
+                f"run {given!r} names no file; write NAME=PATH. Is a variable of the shell not set?"
+            )
         # undecodable bytes of a file name would fail in every output
         name = os.fsencode(name).decode("utf-8", "replace")
         if name in files:
@@ -275,7 +280,7 @@ def named_runs(runs: Mapping[str, RunLike] | Iterable[Path | str]) -> dict[str, 
                 f"two runs are named {name!r}: {files[name]} and {path}; "
                 f"name them, such as old={files[name]} new={path}"
             )
-        files[name] = Path(path)
+        files[name] = expanded(path)
     return files
 
 

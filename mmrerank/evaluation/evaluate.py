@@ -13,6 +13,7 @@ from mmrerank.evaluation.experiment.outcome import Evaluation
 from mmrerank.evaluation.experiment.resume import Surroundings
 from mmrerank.evaluation.measure.scoring import RunLike
 from mmrerank.evaluation.tasks import benchmark_of
+from mmrerank.paths import expanded
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.methods import method_specs
 
@@ -69,7 +70,7 @@ def evaluate(
 
 
 def _path(path: Path | str | None) -> Path | None:
-    return None if path is None else Path(path)
+    return None if path is None else expanded(path)
 
 
 def _listed(run: RunLike | Sequence[RunLike]) -> Sequence[RunLike]:

@@ -224,7 +224,7 @@ class Evaluation(Tabular):
         return tuple(tables)
 
     def _beside_scores(self, shown: Sequence[str]) -> list[str]:
-        """The first stage, the ceiling and the cost, for the first figure of a reranked run."""
+        """What stands beside the first figure of a reranked run."""
         if not (self.methods and self.first_stage and self.ceiling and self.scores):
             return []
         (one,), name = self.methods.values(), shown[0]

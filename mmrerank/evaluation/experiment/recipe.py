@@ -12,6 +12,7 @@ from typing import Any
 from mmrerank import config
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.tasks import benchmark_of
+from mmrerank.paths import expanded
 from mmrerank.rerank.methods import MethodSpec, parse_method, split_methods
 
 
@@ -37,6 +38,9 @@ class Recipe:
     candidates: int = 20
     depth: int = 0
     runs: str = ""
+
+
+_PATHS = ("data", "index", "shards", "images", "runs")
 
 
 def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
@@ -69,7 +73,8 @@ def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
     recipe = config.build(Recipe, config.over(values, given), where=str(path or f"eval {name}"))
     if recipe.options and recipe.rerank == "none" and not recipe.methods:
         raise UsageError(f"options of a method ({', '.join(recipe.options)}) need one: --rerank METHOD")
-    return recipe
+    homes: dict[str, Any] = {n: str(expanded(p)) for n in _PATHS if (p := vars(recipe)[n]).startswith("~")}
+    return dataclasses.replace(recipe, **homes)
 
 
 def _with_recipes_options(methods: str, values: Mapping[str, Any]) -> str:

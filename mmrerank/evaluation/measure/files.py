@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import InputError, MissingExtraError
+from mmrerank.paths import reason
 
 
 class TableRow:
@@ -155,7 +156,7 @@ def read_bytes(path: Path) -> bytes:
         data = path.read_bytes()
         return gzip.decompress(data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def _read_text(path: Path) -> str:
