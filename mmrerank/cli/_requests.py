@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from mmrerank.cli._files import STDIN, no_file_name
-from mmrerank.cli.options import existing_image
+from mmrerank.cli.options import existing_image, is_file
 from mmrerank.errors import InputError
 from mmrerank.types import Candidate, Image, Query, Ranking
 
@@ -52,6 +52,7 @@ def _request(line: str, where: str, folder: Path) -> tuple[Query, Ranking]:
     candidates = [
         _candidate(c, f"{where}, candidate {n}", folder) for n, c in enumerate(body["candidates"], start=1)
     ]
+    _check_pictures(candidates, where)
     query = _query(body["query"], f"{where}, query", folder)
     try:
         return query, Ranking(tuple(candidates))
@@ -77,11 +78,15 @@ def _query(value: Any, where: str, folder: Path) -> Query:
 
 
 def _image(folder: Path, name: str, where: str) -> Image:
+    return Image(path=existing_image(_place(folder, name, where), where))
+
+
+def _place(folder: Path, name: str, where: str) -> Path:
     if not name.strip():
         raise InputError(f"{where}: an image's path is empty")
     if problem := no_file_name(name):
         raise InputError(f"{where}: {problem}")
-    return Image(path=existing_image(folder / name, where))
+    return folder / name
 
 
 def _candidate(value: Any, where: str, folder: Path) -> Candidate:
@@ -102,13 +107,24 @@ def _candidate(value: Any, where: str, folder: Path) -> Candidate:
     try:
         return Candidate(
             id=id_,
-            image=_image(folder, image, where) if image else None,
+            image=Image(path=_place(folder, image, where)) if image else None,
             text=None if body.get("text") is None else _text(body["text"], f"{where}: text"),
             score=number,
             metadata=_object(body.get("metadata") or {}, None, f"{where}: metadata"),
         )
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _check_pictures(candidates: Sequence[Candidate], where: str) -> None:
+    """Raises `InputError` where no picture is there; some that are not cost their places, and are named."""
+    pictures = [
+        (n, c.image.path) for n, c in enumerate(candidates, start=1) if c.image is not None and c.image.path
+    ]
+    there = [is_file(path, f"{where}, candidate {n}") for n, path in pictures]
+    if pictures and not any(there):
+        n, path = pictures[0]
+        raise InputError(f"{where}, candidate {n}: there is no image file {str(path)!r}")
 
 
 def _object(value: Any, known: tuple[str, ...] | None, what: str) -> Mapping[str, Any]:

@@ -7,6 +7,7 @@ best order of the head would score: no reranker can pass it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmrerank.benchmark import Answer, Ranked, Run, Scored, Scores, Task
@@ -32,23 +33,52 @@ def in_folder(task: Task, images: Path | None) -> Locate:
 def items_of(task: Task, run: Run, candidates: int, locate: Locate, images: Path | None) -> list[Item]:
     """The queries of ``run`` with the head of their lists, as a reranker takes them.
 
-    Documents that the protocol leaves out are not in the head. Raises `InputError` for a picture that is
-    not there: reranking without it would judge something else than the run.
+    Documents that the protocol leaves out are not in the head. A picture that is not there costs its
+    document's place: it is left out of the questions and named. Raises `InputError` where most are not there,
+    which is another folder's fault.
     """
     if candidates < 1:
         raise UsageError(f"candidates must be at least 1, not {candidates}")
-    items = []
+    items, pictures = [], _Pictures(task=task, locate=locate, folder=images or Path())
     for id_ in task.queries:
         if id_ not in run.rows:
             continue
         head = _listed(task, id_, run.rows[id_])[:candidates]
         if not len(head):
             continue
-        members = tuple(_candidate(task, d, s, locate) for d, s in zip(head.ids, head.scores, strict=True))
+        members = tuple(_candidate(task, d, s, pictures) for d, s in zip(head.ids, head.scores, strict=True))
         items.append((query_of(task, id_, images), Ranking(members)))
     if not items:
         raise InputError(f"the run answers no query of {task.benchmark} {task.split}")
+    pictures.check()
     return items
+
+
+@dataclass(kw_only=True)
+class _Pictures:
+    """The pictures of documents, and those that are not there."""
+
+    task: Task
+    locate: Locate
+    folder: Path
+    found: dict[str, Image] = field(default_factory=dict)
+    missing: dict[str, InputError] = field(default_factory=dict)
+
+    def of(self, document: str) -> Image:
+        """Its picture, or the place where it should be."""
+        if document not in self.found:
+            try:
+                self.found[document] = self.locate(document)
+            except InputError as error:
+                self.missing[document] = error
+                file = self.task.files.get(document, document)
+                self.found[document] = Image(path=self.folder / file)
+        return self.found[document]
+
+    def check(self) -> None:
+        """Raises `InputError` where most are not there."""
+        if self.missing and 2 * len(self.missing) > len(self.found):
+            raise next(iter(self.missing.values()))
 
 
 def _listed(task: Task, query: str, rows: Sequence[Scored]) -> Ranked:
@@ -57,11 +87,11 @@ def _listed(task: Task, query: str, rows: Sequence[Scored]) -> Ranked:
     return benchmark.benchmark_of(task.benchmark).settle_ties(query, ranked)
 
 
-def _candidate(task: Task, document: str, score: float, locate: Locate) -> Candidate:
+def _candidate(task: Task, document: str, score: float, pictures: _Pictures) -> Candidate:
     text = task.texts.get(document)
     if text is not None and document not in task.files:
         return Candidate(id=document, text=text, score=score)
-    return Candidate(id=document, image=locate(document), text=text or None, score=score)
+    return Candidate(id=document, image=pictures.of(document), text=text or None, score=score)
 
 
 def reordered(task: Task, run: Run, orders: Mapping[str, Sequence[str]], candidates: int, tag: str) -> Run:
