@@ -7,10 +7,10 @@ checked as the submission that would be made of it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from mmrerank.benchmark import Answer, Benchmark, Run, Task
+from mmrerank.benchmark import Answer, Benchmark, Ranked, Run, Task
 from mmrerank.errors import InputError
 from mmrerank.evaluation import tasks
 from mmrerank.evaluation.measure.short import room_of
@@ -80,25 +80,31 @@ class Faults:
 
 
 def check(task: Task, answers: Sequence[Answer]) -> None:
-    """Checks runs of a split whose labels are private. Files of the benchmark's form are checked when read.
+    """Checks answers to a split whose labels are private: runs as the submission that would be made of them,
+    and files that are parts of one submission as a whole. Each file of its own is checked when it is read.
 
-    Raises `InputError` where no sound submission can be made of one.
+    Raises `InputError` where they are no sound submission.
     """
     benchmark = tasks.benchmark_of(task.benchmark)
+    own = type(benchmark).write_own is not Benchmark.write_own
     for answer in answers:
-        if answer.kind != "run":
-            continue
-        if type(benchmark).write_own is not Benchmark.write_own:
+        if answer.kind == "run" and own:
             with tempfile.TemporaryDirectory(prefix="mmrerank-submission-") as folder:
                 benchmark.write_own(task, Run(rows=answer.rows, tag=answer.path), Path(folder))
-            continue
-        faults = Faults(answer.path, task)
-        faults.queries(answer.rows)
-        room = room_of(task)
-        known = None if task.gallery is None else frozenset(task.gallery)
-        for query, ranked in tasks.without(task, answer.rows).items():
-            size = room(query)
-            if len(ranked) < (wanted := task.depth if size is None else min(task.depth, size)):
-                faults.add(f"lists of fewer than {wanted} names", query, f" with {len(ranked)}")
-            faults.strange(query, ranked.ids, known)
-        faults.raise_any()
+        elif answer.kind == "run" and not benchmark.FILES_ARE_PARTS:
+            _check_lists(task, answer.path, answer.rows)
+    if benchmark.FILES_ARE_PARTS and not own:
+        _check_lists(task, ", ".join(a.path for a in answers), tasks.merged(answers))
+
+
+def _check_lists(task: Task, where: str, rows: Mapping[str, Ranked]) -> None:
+    faults = Faults(where, task)
+    faults.queries(rows)
+    room = room_of(task)
+    known = None if task.gallery is None else frozenset(task.gallery)
+    for query, ranked in tasks.without(task, rows).items():
+        size = room(query)
+        if len(ranked) < (wanted := task.depth if size is None else min(task.depth, size)):
+            faults.add(f"lists of fewer than {wanted} names", query, f" with {len(ranked)}")
+        faults.strange(query, ranked.ids, known)
+    faults.raise_any()

@@ -23,6 +23,7 @@ from mmrerank.evaluation.measure import short
 from mmrerank.evaluation.measure.files import noting, parse_json, read_bytes
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES, Listed, hit
 from mmrerank.evaluation.measure.metrics import measure
+from mmrerank.evaluation.measure.odd_runs import empty_parts, of_another_split
 from mmrerank.evaluation.measure.scoring import left_out, parted, quoted, read_any, unknown_queries
 from mmrerank.evaluation.measure.short import Room, room_of, too_short
 
@@ -187,6 +188,9 @@ def answer_of(task: Task, run: Run, where: str) -> Answer:
     rows = {q: Ranked.of(r) for q, r in run.rows.items()}
     rows = dict(benchmark_of(task.benchmark).canonical(task, rows))
     warnings = unknown_queries(rows, task.queries, where, f"{task.benchmark} {task.split}")
+    unknown = sum(q not in task.queries for q in rows)
+    hint = of_another_split(unknown, len(rows), benchmark_of(task.benchmark).SPLITS, task.split)
+    warnings = [w + hint for w in warnings]
     rows = {q: r for q, r in rows.items() if q in task.queries}
     return Answer(
         path=where, kind="run", rows=rows, warnings=(*warnings, *unknown_documents(task, rows, where))
@@ -276,6 +280,7 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
             *(w for a in answers for w in a.warnings),
             *left_out(failed),
             *short.warnings(metrics),
+            *empty_parts(metrics),
             *benchmark.warnings(task, answers),
         ],
     )

@@ -147,6 +147,24 @@ class FashionIq(Benchmark):
         faults.raise_any()
         return Answer(path=str(path), kind="predictions", rows=rows)
 
+    def warnings(self, task: FashionTask, answers: Sequence[Answer]) -> list[str]:
+        """A warning where the lists of a category look like those over the smaller gallery."""
+        rows = merged(answers)
+        odd = []
+        for category, queries in task.parts.items():
+            union = {task.queries[q].image for q in queries} | {i for q in queries for i in task.qrels[q]}
+            listed = {i for q in queries if q in rows for i in rows[q].ids}
+            whole = set(task.lists[queries[0]]) if queries else set()
+            # most of the union was listed, and nothing else
+            if union < whole and listed <= union and 2 * len(listed) > len(union):
+                odd.append(category)
+        if not odd:
+            return []
+        return [
+            f"the lists of {', '.join(odd)} hold candidates and targets alone: they look like a run over "
+            "--gallery union, whose figures are higher and not comparable with those of --gallery original"
+        ]
+
     def score(self, task: FashionTask, answers: Sequence[Answer]) -> dict[str, Measured]:
         """``CATEGORY.R@10`` and ``CATEGORY.R@50``, and their unweighted means over the categories."""
         # garments outside the gallery that was named are no answers; ids that are none at all are wrong ones

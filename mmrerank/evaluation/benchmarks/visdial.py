@@ -16,11 +16,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Short, Task
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Ranked, Short, Task
 from mmrerank.evaluation.measure.files import json_names, json_rows
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES
 from mmrerank.evaluation.measure.short import either, room_of, too_short
-from mmrerank.evaluation.tasks import count_warnings, find, one_run
+from mmrerank.evaluation.tasks import count_warnings, find, one_run, renamed
 
 NAME = "visdial"
 ROUNDS = 11
@@ -90,15 +90,35 @@ class VisDial(Benchmark):
             ),
         )
 
+    def canonical(self, task: DialogueTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
+        """Images by path, by file name, or by the name without its ending."""
+        names: dict[str, str] = {}
+        for path in task.gallery or ():
+            name = path.rpartition("/")[2]
+            for spelling in (name, name.rpartition(".")[0]):
+                # a name that two images have is none
+                names[spelling] = path if names.get(spelling, path) == path else spelling
+        known = frozenset(task.gallery or ())
+        return renamed(rows, lambda i: i if i in known else names.get(i.rpartition("/")[2], i))
+
     def warnings(self, task: DialogueTask, answers: Sequence[Answer]) -> list[str]:
-        """A warning where BRI takes a rank that no list has."""
+        """A warning where rounds have no answer, and where BRI takes a rank that no list has."""
         rows = one_run(task, answers).rows
+        dialogues = dict.fromkeys(q.partition("/")[0] for q in rows)
+        gone = [q for d in dialogues for n in range(ROUNDS) if (q := f"{d}/{n}") not in rows]
+        found = []
+        if gone:
+            found = [
+                f"{len(gone)} rounds of dialogues that are answered have no answer, such as {gone[0]!r}: "
+                f"Hits@{_WITHIN} and BRI take such a round as if it changed nothing, R@{_WITHIN} as a miss"
+            ]
         cut = [q for q, r in rows.items() if task.targets[q.partition("/")[0]] not in r.ids]
         if not cut:
-            return []
+            return found
         return [
+            *found,
             f"{len(cut)} of {len(rows)} lists end before their picture, such as {cut[0]!r}: BRI takes it "
-            f"for the last of {len(task.gallery or ()):,}, and may be lower with longer lists (--depth)"
+            f"for the last of {len(task.gallery or ()):,}, and may be lower with longer lists (--depth)",
         ]
 
     def score(self, task: DialogueTask, answers: Sequence[Answer]) -> dict[str, Measured]:

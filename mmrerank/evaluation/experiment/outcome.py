@@ -193,6 +193,7 @@ class Evaluation(Tabular):
                 {
                     "method": label,
                     **(values_of(one.scores) if one.scores else {}),
+                    "short": ", ".join(n for n, m in _metrics(one).items() if m.too_short),
                     **one.costs["usage"],
                     "failed": one.costs["failed"],
                 }
@@ -335,6 +336,10 @@ class Evaluation(Tabular):
             target.write_bytes(drawn)
         except OSError as error:
             raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
+def _metrics(one: MethodRun) -> Mapping[str, Measured]:
+    return one.scores.metrics if one.scores else {}
 
 
 def _number(text: str, value: float | None = None) -> Cell:

@@ -56,7 +56,7 @@ def score_run(
     """
     if not metrics:
         raise UsageError("no metric was named; `mmrerank list metrics` shows them")
-    warnings = unknown_queries(run.rows, qrels, where, "the qrels")
+    warnings = [*unknown_queries(run.rows, qrels, where, "the qrels"), *_unjudged(run, qrels, where)]
     found, failed = parted(measure(run, qrels, metrics, tie_bounds=tie_bounds))
     return Scores(
         metrics=found,
@@ -65,6 +65,18 @@ def score_run(
         missing=[q for q in qrels if q not in run.rows],
         warnings=[*warnings, *left_out(failed), *short.warnings(found)],
     )
+
+
+def _unjudged(run: Run, qrels: Qrels, where: str) -> list[str]:
+    """A warning where the qrels judge none of a run's documents: their ids may be spelt in another way."""
+    judged = {d for own in qrels.values() for d in own}
+    used = {d for q, rows in run.rows.items() if q in qrels for d in Ranked.of(rows).ids}
+    if not judged or not used or used & judged:
+        return []
+    return [
+        f"{where}: the qrels judge none of its documents; its ids are like {quoted(sorted(used))}, those of "
+        f"the qrels like {quoted(sorted(judged))}"
+    ]
 
 
 def parted(measured: Mapping[str, Measured]) -> tuple[dict[str, Measured], dict[str, str]]:

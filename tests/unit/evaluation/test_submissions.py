@@ -132,3 +132,26 @@ def test_predictions_of_fashioniq(tmp_path: Path) -> None:
         read_answer(task, other)
     with pytest.raises(UsageError, match="has no submission file"):
         write_submission(task, [], tmp_path / "out")
+
+
+def test_every_part_of_a_submission_is_needed(tmp_path: Path) -> None:
+    sample = fashioniq(tmp_path)
+    for kind in ("captions/cap", "image_splits/split"):
+        for path in list(tmp_path.glob(f"{kind}.*.val.json")):
+            path.rename(path.with_name(path.name.replace(".val.", ".test.")))
+    files = []
+    for category in ("dress", "shirt", "toptee"):
+        rows = json.loads((tmp_path / f"captions/cap.{category}.test.json").read_text())
+        told = [
+            {"candidate": r["candidate"], "ranking": sample.lists[f"{category}/{n}"]}
+            for n, r in enumerate(rows)
+        ]
+        files.append(dump(tmp_path / f"{category}.test.pred.json", told))
+    where = ["eval", "fashioniq", "--data", tmp_path, "--split", "test"]
+    every = [a for f in files for a in ("--run", f)]
+    assert "the submission is sound" in run(*where, *every).stdout
+    told = run(*where, *every[:4], code=3)
+    assert "queries missing: " in told.stderr
+    assert "'toptee/0'" in told.stderr
+    short = trec(tmp_path / "s.trec", {q: i[:20] for q, i in sample.lists.items()})
+    assert "lists of fewer than 50 names: " in run(*where, "--run", short, code=3).stderr
