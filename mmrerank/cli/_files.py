@@ -70,16 +70,21 @@ def no_file_name(text: str) -> str:
 
 
 def piped_text(what: str) -> str:
-    """What stdin holds, as one line. Raises `InputError` where it is no text, `UsageError` where it is blank."""
+    """What stdin holds, as one line. Raises `InputError` for what is no text, `UsageError` for nothing."""
     try:
         text = sys.stdin.buffer.read().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{what}: stdin is not UTF-8: {error}") from error
     if "\0" in text:
         raise InputError(f"{what}: stdin holds a NUL character, so it is no text")
-    if not text.strip():
+    if not visible(text):
         raise UsageError(f"{what}: stdin is empty")
     return " ".join(text.split())
+
+
+def visible(text: str) -> bool:
+    """Whether ``text`` holds anything that can be seen: no spaces, no marks of no width."""
+    return any(c.isprintable() and not c.isspace() for c in text)
 
 
 def piped_bytes(what: str) -> bytes:

@@ -240,8 +240,10 @@ def _typed(text: str, default: Any, name: str) -> Any:
 def existing_image(path: Path, where: str) -> Path:
     """``path``, when a file is there. Raises `InputError` starting with ``where``."""
     if not is_file(path, where):
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{where}: {str(path)!r} is a pipe or a device; `--image -` reads stdin")
+        if is_folder(path, where):
+            raise InputError(f"{where}: {str(path)!r} is a folder; name one image file")
+        if path.exists():
+            raise InputError(f"{where}: {str(path)!r} is a pipe or a device; `search --image -` reads stdin")
         raise InputError(f"{where}: there is no image file {str(path)!r}")
     return path
 

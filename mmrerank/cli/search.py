@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmrerank.cli._files import STDIN, piped_bytes, piped_text, read_from, read_or_piped, write_to
+from mmrerank.cli._files import STDIN, piped_bytes, piped_text, read_from, read_or_piped, visible, write_to
 from mmrerank.cli.console import Output, emit, one_line, progress, say, unheard, working
 from mmrerank.cli.options import (
     BudgetFlag,
@@ -172,8 +172,8 @@ def search(
 
         others = {"TEXT": text, "--image": image, "--exclude": exclude, "--turn": turn, "--report": report,
                   "--trace": trace, "--filepath-only": filepath_only, "--print0": print0,
-                  "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price, "-o": option,
-                  "--chat-option": chat_option}  # fmt: skip
+                  "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price,
+                  "-o": option, "--chat-option": chat_option}  # fmt: skip
         return search_vectors(settings, query_vectors, run, others, output)
 
     query = _query(text, image or (), exclude or (), turn or ())
@@ -200,8 +200,10 @@ def _query(text: str | None, images: Sequence[Path], exclude: Sequence[str], tur
     for name, values in (("--exclude", exclude), ("--turn", turns)):
         if any(v == "-" for v in values):
             raise UsageError(f"{name} does not read stdin (-); TEXT and --image do")
-        if not all(v.strip() for v in values):
+        if not all(map(visible, values)):
             raise UsageError(f"{name} is empty")
+    if text and text.strip() and not visible(text):
+        raise UsageError("TEXT holds no character that can be seen")
     if [text, *map(str, images)].count(str(STDIN)) > 1:
         raise UsageError("stdin (-) can be read once: by TEXT or by one --image")
     try:

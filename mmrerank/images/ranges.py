@@ -56,7 +56,7 @@ def eight_bits(values: NDArray[Any], samples: Samples) -> NDArray[np.uint8]:
         with np.errstate(invalid="ignore", over="ignore"):
             numbers = part.astype(np.float64)
         numbers[_no_number(numbers, samples)] = low
-        scaled = np.rint((np.clip(numbers, low, high) - low) * (255.0 / (high - low)))
+        scaled = np.rint((np.clip(numbers, low, high) - low) / (high - low) * 255.0)
         found[start : start + _PARTS] = scaled.astype(np.uint8)
     return found.reshape(values.shape)
 
@@ -68,7 +68,7 @@ def limits(values: NDArray[Any], samples: Samples) -> tuple[float, float]:
         black, white = _of_floats(values, low, high, samples)
     else:
         black, white = _of_integers(low, high, samples)
-    return (black, white) if white > black else (black, black + 1.0)
+    return (black, white) if white > black else (black, black + max(1.0, abs(black)))
 
 
 def _of_integers(low: float, high: float, samples: Samples) -> tuple[float, float]:
