@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, overload, runtime_checkable
 
+# what is measured has a file of its own for length; these names are part of this one
+from mmrerank.measured import Measured as Measured
+from mmrerank.measured import Scores as Scores
+from mmrerank.measured import Short as Short
 from mmrerank.types import Image
 
 Qrels = Mapping[str, Mapping[str, int]]
@@ -95,7 +99,7 @@ class Task:
     ``files`` maps a document to its file below the folder of images, where that is not the document's own
     name; ``texts`` to its words. ``first`` is a first stage that comes with the data, ``pictures`` gives
     pictures that lie in it. ``depth`` is how long a list the metrics look at; ``categories`` may break a
-    figure down.
+    figure down. ``sources`` are the files it was read from, as far as they are known.
     """
 
     queries: Mapping[str, BenchmarkQuery]
@@ -113,6 +117,7 @@ class Task:
     pictures: Callable[[str], Image] | None = None
     depth: int = 100
     warnings: tuple[str, ...] = ()
+    sources: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,95 +133,6 @@ class Answer:
 @dataclass(frozen=True, kw_only=True)
 class NoOptions:
     """For a benchmark without options."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measured:
-    """One metric. Its unit is a query, or a dialogue where the metric judges whole dialogues.
-
-    ``values`` holds the units that the run answered, ``expected`` every unit that counts. ``parts``, where
-    there are any, name the units of each part (category, data set, round): the mean is then taken over the
-    parts' means, each part counting the same. ``absent`` is what a unit without an answer counts as.
-    ``lowest`` and ``highest`` are the values under the worst and the best order of tied documents.
-    """
-
-    name: str
-    values: Mapping[str, float]
-    expected: Sequence[str]
-    tie_rule: str
-    parts: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    absent: float = 0.0
-    lower_is_better: bool = False
-    lowest: Mapping[str, float] | None = None
-    highest: Mapping[str, float] | None = None
-
-    @property
-    def value(self) -> float:
-        """The mean over every expected unit, absent ones included; 0 without any."""
-        return self._mean(self.values, whole=True)
-
-    @property
-    def value_scored(self) -> float:
-        """The mean over the units that have a value; 0 without any."""
-        return self._mean(self.values, whole=False)
-
-    @property
-    def bounds(self) -> tuple[float, float] | None:
-        """``value`` under the worst and the best order of tied documents, where that was asked for."""
-        if self.lowest is None or self.highest is None:
-            return None
-        return self._mean(self.lowest, whole=True), self._mean(self.highest, whole=True)
-
-    def _mean(self, values: Mapping[str, float], *, whole: bool) -> float:
-        means = []
-        for units in self.parts.values() if self.parts else (self.expected,):
-            if whole:
-                found = [values.get(u, self.absent) for u in units]
-            else:
-                found = [values[u] for u in units if u in values]
-            if found:
-                means.append(sum(found) / len(found))
-        return sum(means) / len(means) if means else 0.0
-
-    def to_dict(self) -> dict[str, Any]:
-        """``{"value", "value_scored", "tie_rule"}``, and ``tie_bounds`` where they were asked for."""
-        body: dict[str, Any] = {
-            "value": self.value,
-            "value_scored": self.value_scored,
-            "tie_rule": self.tie_rule,
-        }
-        if self.bounds is not None:
-            body["tie_bounds"] = list(self.bounds)
-        return body
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scores:
-    """Every metric of one run, how many queries it answered, and what a reader must know.
-
-    ``missing`` are the ids of expected queries that the run lacks, in the benchmark's order.
-    """
-
-    metrics: Mapping[str, Measured]
-    expected: int
-    missing: Sequence[str] = ()
-    benchmark: str | None = None
-    split: str | None = None
-    warnings: Sequence[str] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON; fractions, not percentages."""
-        return {
-            "benchmark": self.benchmark,
-            "split": self.split,
-            "metrics": {name: m.to_dict() for name, m in self.metrics.items()},
-            "queries": {
-                "expected": self.expected,
-                "scored": self.expected - len(self.missing),
-                "missing": len(self.missing),
-            },
-            "warnings": list(self.warnings),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)

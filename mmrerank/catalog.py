@@ -8,6 +8,7 @@ what its protocol needs. A package adds rows by an entry point of the group ``mm
 from __future__ import annotations
 
 import logging
+import os
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mmrerank.errors import ModelError
+from mmrerank.paths import expanded
 
 _log = logging.getLogger(__name__)
 GROUP = "mmrerank.models"
@@ -159,7 +161,8 @@ def _served(spec: str) -> str:
     if server is None or name == "openai" or not rest:
         return spec
     model, at, host = rest.partition("@")
-    if name == "vllm" and (not at or Path(rest).exists()):
+    # `Path.exists` raises where nobody may look
+    if name == "vllm" and (not at or os.path.exists(expanded(rest))):  # noqa: PTH110
         return spec  # the engine in this process
     if not model or (at and not host):
         return spec

@@ -1,5 +1,6 @@
 """Settings of a run: YAML recipe, then environment (``MMRERANK_*``), then flags, each over the one before.
 
+Maps (options of a method, of a model) are merged name by name: a flag changes what it names and nothing else.
 One frozen record for the command line, the app and Python. An unknown key is an error that names the
 allowed ones; nothing is read from anywhere else.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mmrerank.errors import InputError, UsageError
+from mmrerank.paths import expanded, reason
 
 T = TypeVar("T")
 PREFIX = "MMRERANK_"
@@ -22,7 +25,8 @@ PREFIX = "MMRERANK_"
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What a search needs to know. ``options`` are the method's own (``-o name=value``).
+    """What a search needs to know. ``options`` are the method's own (``-o name=value``), ``chat_options`` the
+    model's (``--chat-option name=value``).
 
     An empty ``index`` is the only one below ``./indexes``, an empty ``embedder`` the one that made the index,
     an empty ``chat`` the catalogue's model that is meant for such images; where there is none, an error
@@ -38,6 +42,10 @@ class Settings:
     device: str = ""
     cache: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
+
+
+_MAPS = ("options", "chat_options")
 
 
 def load(
@@ -51,13 +59,49 @@ def load(
     if recipe is not None:
         values.update(filled(read_yaml(recipe), Settings))
     env = os.environ if environment is None else environment
+    named: dict[str, Any] = {}
     for name, hint in get_type_hints(Settings).items():
         variable = PREFIX + name.upper()
-        if name != "options" and (value := env.get(variable)):
+        if name not in _MAPS and (value := env.get(variable)):
             # here, so that a wrong one is not blamed on the recipe
-            values[name] = _convert(value, hint, variable)
-    values.update({k: v for k, v in (flags or {}).items() if v is not None})
+            named[name] = _convert(value, hint, variable)
+    for more in (named, {k: v for k, v in (flags or {}).items() if v is not None}):
+        values = over(values, more)
     return build(Settings, values, where=str(recipe) if recipe else "settings")
+
+
+def over(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
+    """``values`` with ``more`` over them; maps within are merged in the same way.
+
+    A method that is named with options in brackets goes over ``options`` of the same names.
+
+    >>> over({"options": {"mode": "single"}}, {"options": {"image_tokens": "512"}})
+    {'options': {'mode': 'single', 'image_tokens': '512'}}
+    """
+    found = dict(values)
+    below = found.get("options")
+    if isinstance(below, Mapping) and isinstance(method := more.get("rerank"), str):
+        inner = method.partition("(")[2].rpartition(")")[0]
+        given = {pair.partition("=")[0].strip() for pair in inner.split(";")}
+        found["options"] = {k: v for k, v in below.items() if k not in given}
+    for name, value in more.items():
+        before = found.get(name)
+        if isinstance(before, Mapping):
+            value = _mapping(value)
+        found[name] = (
+            over(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+        )
+    return found
+
+
+def _mapping(value: Any) -> Any:
+    """``value``, where it is the JSON text of an object that object."""
+    if not isinstance(value, str) or not value.lstrip().startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -65,9 +109,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        body = yaml.safe_load(path.read_text("utf-8"))
+        body = yaml.safe_load(expanded(path).read_text("utf-8"))
     except OSError as error:
-        raise InputError(f"cannot read the recipe {path}: {error.strerror}") from error
+        raise InputError(f"cannot read the recipe {path}: {reason(error)}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(body, dict):

@@ -4,6 +4,7 @@
     ├── UsageError           2  an argument, option, name or recipe key is wrong
     ├── InputError           3  a source, image, request or file cannot be used
     │   └── ImageError       3  one image cannot be decoded, or is refused
+    │       └── TruncatedImageError  3  its file ends before its last pixel
     ├── ImageIndexError          4  an index is missing, foreign, damaged or busy
     │   └── MismatchError    4  the index was made with another embedder or preprocessing
     ├── ModelError           5  weights are missing, unreadable or not of the kind asked for
@@ -51,6 +52,10 @@ class InputError(MmrerankError):
 
 class ImageError(InputError):
     """One image cannot be decoded, or was refused (too large, truncated, empty)."""
+
+
+class TruncatedImageError(ImageError):
+    """The file ends before the last pixel; `mmrerank.images.decode` can be told to take what there is."""
 
 
 class ImageIndexError(MmrerankError):

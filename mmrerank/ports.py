@@ -80,6 +80,13 @@ class Embedder(Protocol):
         """
         return image
 
+    def overlong(self, text: str) -> tuple[int, int] | None:
+        """How many tokens ``text`` has and how many of them are read, both with the marks around them.
+
+        None, the default, where every text or this one is read whole.
+        """
+        return None
+
     def embed_images(self, images: Sequence[Any]) -> Vectors:
         """Unit vectors ``(n, dim)`` of RGB images (``PIL.Image``), or of what `prepare` made of them."""
         ...
@@ -357,6 +364,10 @@ class Corpus(Protocol):
     def count(self) -> int | None:
         """How many samples there are, where that is known before they are read."""
         return None
+
+    def remarks(self) -> Sequence[str]:
+        """Sentences about what was assumed of the samples, for the person; known once they were read."""
+        return ()
 
     def samples(self) -> Iterable[Sample]:
         """Every sample once, in a stable order, with unique ids."""

@@ -6,17 +6,18 @@ What lacks a part of its interface is a `UsageError` that names the file and the
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmrerank import catalog
 from mmrerank.discovery import KINDS, about, every, first_sentence, form, load, names, place, warn
 from mmrerank.errors import UsageError
+from mmrerank.paths import expanded
 from mmrerank.ports import Capability
 
 __all__ = [
-    "KINDS", "about", "check", "every", "first_sentence", "form", "forms", "load", "names", "needs_of",
-    "opened", "place", "warn",
+    "KINDS", "about", "check", "chosen", "every", "first_sentence", "form", "forms", "load", "names",
+    "needs_of", "opened", "place", "warn",
 ]  # fmt: skip
 
 
@@ -44,8 +45,24 @@ def opened(kind: str, spec: str, options: Mapping[str, Any], interface: type) ->
     ``options`` go to the plug-in's ``open``; those that are None count as not given. Raises `UsageError`
     for an unknown form or option, and what the plug-in's ``open`` raises.
     """
-    card = catalog.resolve(kind, spec)
-    name, _, rest = card.spec.partition(":")
+    card, opener, given = chosen(kind, spec, options)
+    rest = card.spec.partition(":")[2]
+    if rest.startswith("~"):  # no shell has replaced it: in quotes, a recipe, a container's settings
+        rest = str(expanded(rest))
+    found = opener(rest, **given)
+    check(found, interface, f"{kind} {card.spec.partition(':')[0]!r}")
+    return card, found
+
+
+def chosen(
+    kind: str, spec: str, options: Mapping[str, Any]
+) -> tuple[catalog.Card, Callable[..., Any], dict[str, Any]]:
+    """The card of what ``spec`` names, what opens it, and the options that were given. Opens nothing.
+
+    Raises `UsageError` for an unknown form or option.
+    """
+    card = catalog.resolve(kind, spec.strip())
+    name = card.spec.partition(":")[0]
     if name not in names(kind):
         raise UsageError(f"there is no {kind} {spec!r}; {forms(kind)}")
     opener = load(kind, name).open
@@ -55,9 +72,7 @@ def opened(kind: str, spec: str, options: Mapping[str, Any], interface: type) ->
         raise UsageError(
             f"{kind} {name!r} takes no {wrong[0]!r}; its options are {', '.join(sorted(allowed))}"
         )
-    found = opener(rest, **given)
-    check(found, interface, f"{kind} {name!r}")
-    return card, found
+    return card, opener, given
 
 
 def forms(kind: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.messages import Trace
+from mmrerank.paths import expanded
 from mmrerank.types import Candidate, Explanation, Failure, Hit, Query, Ranking, Repairs, Usage
 
 
@@ -96,7 +97,7 @@ class SearchResult:
 
     def save_html(self, path: Path | str) -> Path:
         """Writes `html` to ``path`` and returns it."""
-        target = Path(path)
+        target = expanded(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(self.html(), "utf-8")
         return target
@@ -157,6 +158,7 @@ def hit_dict(hit: Hit) -> dict[str, Any]:
         "first_rank": hit.first_rank,
         "score": hit.score,
         "image": location(candidate.image),
+        "problem": hit.problem,
         "grade": assessments.grade if assessments else None,
         "reason": assessments.reason if assessments else "",
         "verdicts": [

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmrerank.budget import Budget, Meter
 from mmrerank.embed.open import open_embedder
+from mmrerank.embed.overlong import overlong
 from mmrerank.errors import UsageError
 from mmrerank.index.index import ImageIndex
 from mmrerank.messages import Retrieve
@@ -18,7 +19,7 @@ from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.drive import Progress
 from mmrerank.reranker import Method, Reranker, to_image
 from mmrerank.results import SearchResult, build_hits, in_first_order
-from mmrerank.types import Candidate, Query, Ranking
+from mmrerank.types import Candidate, Hit, Query, Ranking
 
 
 class ImageSearch:
@@ -84,7 +85,9 @@ class ImageSearch:
         """The embedder, opened on first use. Raises `MismatchError` when the index was made with another."""
         if isinstance(self._embedder, str):
             where = {"device": self._device} if self._device else {}
-            self._embedder = open_embedder(self._embedder or self.index.embedder_spec, **where)
+            own = "" if self._embedder else self.index.path
+            spec = self._embedder or self.index.embedder_spec
+            self._embedder = open_embedder(spec, remembered_by=own, **where)
         self.index.check_embedder(self._embedder)
         return self._embedder
 
@@ -162,22 +165,33 @@ class ImageSearch:
         warnings = self._warnings(reranker.chat)
         results = []
         for before, head in zip(rankings, reranker.rank_batch(heads, progress=progress), strict=True):
+            cut = overlong(self.embedder, head.query)
             after = before.with_head(Ranking(tuple(h.candidate for h in head)))
-            hits = build_hits(before, after, head.explanation)
-            results.append(
-                replace(
-                    head, hits=hits[:k], first=in_first_order(hits, k), warnings=(*warnings, *head.warnings)
-                )
+            hits, told = self._looked_at(
+                build_hits(before, after, head.explanation), k, 0 if head.method == "none" else len(head)
             )
+            told = [*warnings, *cut, *told, *head.warnings]
+            results.append(replace(head, hits=hits[:k], first=in_first_order(hits, k), warnings=tuple(told)))
         return results
+
+    def _looked_at(self, hits: tuple[Hit, ...], k: int, head: int) -> tuple[tuple[Hit, ...], list[str]]:
+        """``hits`` with what is wrong with their files, and sentences about it.
+
+        Looks at those that are shown and, where a model was asked, at the ``head`` that it looked at.
+        """
+        used = [h.id for h in hits if h.rank <= k or 0 < (h.first_rank or head) <= head]
+        problems = self.index.problems_of(used)
+        marked = tuple(replace(h, problem=problems[h.id]) if h.id in problems else h for h in hits)
+        return marked, self.index.explain(problems, len(used))
 
     def _warnings(self, chat: Chat | None) -> list[str]:
         models: list[tuple[str, Embedder | Chat]] = [
             ("embedder", self.embedder),
             *([("language model", chat)] if chat else []),
         ]
-        return [
+        limited = [
             f"the {role} {model.spec} is limited ({model.domain}); here its answers mean little"
             for role, model in models
             if model.domain and model.domain != self.index.domain
         ]
+        return [*limited, *self.index.embedder_warnings(self.embedder)]

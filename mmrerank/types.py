@@ -290,7 +290,8 @@ class Ranking:
 class Hit:
     """One line of a result. ``score`` is the first stage's; ranks start at 1.
 
-    ``first_rank`` is None for an image that a method found beyond the first candidates.
+    ``first_rank`` is None for an image that a method found beyond the first candidates. ``problem`` says why
+    its picture cannot be shown or is another one by now; empty when all is well.
 
     >>> Hit(candidate=Candidate(id="boat", text="a boat", score=0.3), rank=1, first_rank=4).score
     0.3
@@ -300,6 +301,7 @@ class Hit:
     rank: int
     first_rank: int | None
     assessment: Assessment | None = None
+    problem: str = ""
 
     @property
     def id(self) -> str:

@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from mmrerank import registry
+from mmrerank import config, registry
 from mmrerank.errors import MmrerankError, UsageError
 from mmrerank.reranker import to_image
 from mmrerank.result_page import fragment
@@ -73,6 +73,9 @@ def answer(
             yield note(HINT)
             return
         chosen = options_of(options)
+        if method != "none":
+            # a wrong one is told before anything is loaded
+            config.build(registry.load("strategy", method).Options, chosen, where=f"method {method}")
         first = search.search_batch([query], k=int(k), candidates=int(candidates))[0]
         if method == "none":
             yield fragment(first)

@@ -12,8 +12,10 @@ _OTHER_TAGS = (
     ("[THINK]", "[/THINK]"),
     ("\u25c1think\u25b7", "\u25c1/think\u25b7"),
     ("<seed:think>", "</seed:think>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel|>analysis<|message|>", "<|end|>"),
 )
-"""How other models write ``<think>`` and ``</think>``."""
+"""How other families of models write ``<think>`` and ``</think>`` (Magistral, Kimi-VL, gpt-oss, ...)."""
 _THINKING = re.compile(r"<think>.*?</think>\s*", re.S)
 _TRIES = 20  # braces that are tried as the beginning of an answer
 

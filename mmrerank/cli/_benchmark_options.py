@@ -6,8 +6,14 @@ Options that cannot be read there are still taken by ``--set NAME=VALUE``.
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+import inspect
+from collections.abc import Container
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command_name
 
 from mmrerank import discovery
 
@@ -35,6 +41,38 @@ def own_options(plugin: str) -> list[OwnOption]:
             found = _options_class(where, name)
             return _fields(found) if found else []
     return []
+
+
+def every_own_option(taken: Container[str]) -> list[OwnOption]:
+    """The options of all benchmarks that read files, each once, but for the names that are ``taken``."""
+    found: dict[str, tuple[OwnOption, list[str]]] = {}
+    for plugin in discovery.names("benchmark"):
+        if not _makes_its_data(discovery.place("benchmark", plugin)):
+            for option in own_options(plugin):
+                if option.name not in taken:
+                    found.setdefault(option.name, (option, []))[1].append(get_command_name(plugin))
+    return [
+        replace(o, about=f"With --benchmark {' or '.join(names)}: {o.about}") for o, names in found.values()
+    ]
+
+
+def parameter(option: OwnOption) -> inspect.Parameter:
+    """The parameter of a command by which an option is given."""
+    flag = f"--{option.name.replace('_', '-')}"
+    kind: Any = bool | None if option.is_flag else str | None
+    shape = {} if option.is_flag else {"metavar": option.form}
+    hint = Annotated[kind, typer.Option(flag, show_default=False, help=option.about, **shape)]
+    where = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(option.name, where, default=None, annotation=hint)
+
+
+def _makes_its_data(module: str) -> bool:
+    return any(
+        isinstance(part, ast.FunctionDef) and part.name == "prepare"
+        for node in _body(module)
+        if isinstance(node, ast.ClassDef)
+        for part in node.body
+    )
 
 
 def own_example(plugin: str) -> str:

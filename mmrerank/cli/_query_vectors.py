@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from mmrerank.cli._files import STDIN, piped_bytes
 from mmrerank.cli.console import Output, emit, working
 from mmrerank.errors import InputError, UsageError
+from mmrerank.paths import reason, refused
 
 if TYPE_CHECKING:
     from mmrerank.config import Settings
@@ -56,8 +59,11 @@ def _read_vectors(path: Path) -> Any:
     import numpy as np
 
     try:
-        array = np.load(path, allow_pickle=False)
+        piped = path == STDIN
+        array = np.load(io.BytesIO(piped_bytes("--query-vectors")) if piped else path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
+        if refused(error):
+            raise InputError(f"{path} cannot be read: {reason(error)}") from error
         raise InputError(f"{path} cannot be read as a .npy file of vectors: {error}") from error
     if not isinstance(array, np.ndarray) or array.ndim != 2 or array.dtype.kind != "f":
         raise InputError(f"{path} must hold rows of float16, float32 or float64")

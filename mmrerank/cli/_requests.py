@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from mmrerank.cli._files import STDIN, no_file_name
 from mmrerank.cli.options import existing_image, is_file
 from mmrerank.errors import InputError
 from mmrerank.types import Candidate, Image, Query, Ranking
@@ -18,7 +19,7 @@ _CANDIDATE = ("id", "image", "text", "score", "metadata")
 
 def read_requests(path: Path, stdin: BinaryIO) -> list[tuple[Query, Ranking]]:
     """Every request of the file (``-``: of ``stdin``). Raises `InputError` naming the line that is wrong."""
-    piped = str(path) == "-"
+    piped = path == STDIN
     try:
         body = stdin.read() if piped else path.read_bytes()
         text = body.decode("utf-8-sig")
@@ -65,8 +66,7 @@ def _query(value: Any, where: str, folder: Path) -> Query:
         return Query(
             text=_text(body.get("text"), f"{where}: text"),
             images=tuple(
-                Image(path=existing_image(folder / name, where))
-                for name in _texts(body.get("images"), f"{where}: images")
+                _image(folder, name, where) for name in _texts(body.get("images"), f"{where}: images")
             ),
             exclude=_texts(body.get("exclude"), f"{where}: exclude"),
             turns=_texts(body.get("turns"), f"{where}: turns"),
@@ -75,6 +75,18 @@ def _query(value: Any, where: str, folder: Path) -> Query:
         )
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _image(folder: Path, name: str, where: str) -> Image:
+    return Image(path=existing_image(_place(folder, name, where), where))
+
+
+def _place(folder: Path, name: str, where: str) -> Path:
+    if not name.strip():
+        raise InputError(f"{where}: an image's path is empty")
+    if problem := no_file_name(name):
+        raise InputError(f"{where}: {problem}")
+    return folder / name
 
 
 def _candidate(value: Any, where: str, folder: Path) -> Candidate:
@@ -95,7 +107,7 @@ def _candidate(value: Any, where: str, folder: Path) -> Candidate:
     try:
         return Candidate(
             id=id_,
-            image=Image(path=folder / image) if image else None,
+            image=Image(path=_place(folder, image, where)) if image else None,
             text=None if body.get("text") is None else _text(body["text"], f"{where}: text"),
             score=number,
             metadata=_object(body.get("metadata") or {}, None, f"{where}: metadata"),

@@ -40,7 +40,7 @@ def show(result: SearchResult) -> None:
             cells += [moved_text(hit)] if moved else []
             cells += ["" if hit.score is None else f"{hit.score:.4f}"]
             cells += [_grade(hit), _parts(result, hit)] if judged else []
-            cells += [one_line(hit.id)]
+            cells += [one_line(f"{hit.id} ({hit.problem})" if hit.problem else hit.id)]
             cells += [one_line(hit.assessment.reason) if hit.assessment else ""] if judged else []
             # `Text`, because a name may look like markup
             table.add_row(*(Text(c) for c in cells))

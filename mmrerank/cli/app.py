@@ -11,7 +11,7 @@ import typer
 
 from mmrerank.cli.console import say, working
 from mmrerank.cli.options import CacheFlag, ChatFlag, DeviceFlag, opened
-from mmrerank.errors import ModelError
+from mmrerank.errors import ModelError, UsageError
 
 EXAMPLE = """mmrerank app --index pictures
 mmrerank app --index pictures --chat transformers:Qwen/Qwen2.5-VL-7B-Instruct --port 8080"""
@@ -39,13 +39,19 @@ def app(
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser window.")] = False,
 ) -> None:
     """Open the web page: search, see before and after, and why."""
-    from mmrerank import ImageIndex, ImageSearch, catalog, config
+    from mmrerank import ImageIndex, ImageSearch, catalog, config, registry
     from mmrerank_app.launch import build, serve
 
     settings = config.load(flags={"index": index, "chat": chat, "device": device, "cache": cache})
+    method = settings.rerank if settings.rerank != "none" else "cotrr"
     with working():
+        if method not in registry.names("strategy"):
+            raise UsageError(
+                f"MMRERANK_RERANK: {method!r} is no method that the page can begin with; "
+                f"it has {', '.join(registry.names('strategy'))}, and options have a field there"
+            )
         opened_index = ImageIndex.open(settings.index)
-        backend, method = None, "cotrr"
+        backend = None
         try:
             spec = catalog.chosen("chat", settings.chat, opened_index.domain)
         except ModelError as error:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from mmrerank.cli._benchmark_options import every_own_option, parameter
 from mmrerank.cli.console import Output, emit, progress, say, table_console, working
-from mmrerank.cli.options import OutputFlag, is_folder
+from mmrerank.cli.options import OutputFlag, is_folder, pairs
 from mmrerank.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +51,10 @@ SplitFlag = Annotated[
     str | None,
     typer.Option("--split", metavar="S", show_default=False, help="The benchmark's split."),
 ]  # fmt: skip
+SetFlag = Annotated[list[str] | None, typer.Option(
+    "--set", metavar="NAME=VALUE", show_default=False,
+    help="An option of the benchmark (`mmrerank list benchmarks`); may be repeated.",
+)]  # fmt: skip
 MetricsFlag = Annotated[str | None, typer.Option(
     "--metrics", metavar="LIST", show_default="nDCG@10,RR; a benchmark's first two",
     help="Metrics, with commas between.",
@@ -101,6 +109,7 @@ def compare(
     benchmark: BenchmarkFlag = None,
     data: DataFlag = None,
     split: SplitFlag = None,
+    set_: SetFlag = None,
     metrics: MetricsFlag = None,
     baseline: BaselineFlag = None,
     all_pairs: AllPairsFlag = False,
@@ -114,8 +123,12 @@ def compare(
     worst: WorstFlag = 6,
     pictures: PicturesFlag = None,
     output: OutputFlag = Output.text,
+    **own: Any,
 ) -> None:
     """Compare runs: which is better, how sure that is, where and at what cost."""
+    options = {**pairs(set_, "--set"), **{k: v for k, v in own.items() if v is not None}}
+    if options and benchmark is None:
+        raise UsageError(f"{', '.join(options)}: options of a benchmark need --benchmark NAME")
     if metrics is not None and not metrics.strip(" ,"):
         raise UsageError("--metrics names none; give some, such as nDCG@10,RR")
     if output is Output.json and format is not None:
@@ -129,7 +142,8 @@ def compare(
 
     with working(), progress("scoring") as tell:
         found = mmrerank.compare(
-            runs, qrels=qrels, benchmark=benchmark, data=data, split=split, metrics=metrics or (),
+            runs, qrels=qrels, benchmark=benchmark, data=data, split=split, options=options,
+            metrics=metrics or (),
             baseline=baseline, all_pairs=all_pairs, queries=queries, usage=usage, level=level, seed=seed,
             progress=tell,
         )  # fmt: skip
@@ -163,4 +177,22 @@ def _print(found: ComparisonReport, format: Format) -> None:
             typer.echo(RENDERINGS[format](table), nl=False)
 
 
-COMMAND = compare
+def _with_benchmarks_options() -> Callable[..., None]:
+    """`compare` with a flag for each option of a benchmark."""
+    hints = get_type_hints(compare, include_extras=True)
+    fixed = [p for n, p in inspect.signature(compare).parameters.items() if n != "own"]
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    named = [p.replace(annotation=hints[p.name], kind=keyword) for p in fixed]
+    place = [p.name for p in named].index("set_") + 1
+    named[place:place] = [parameter(o) for o in every_own_option({p.name for p in named} | {"k"})]
+
+    @functools.wraps(compare)
+    def command(**flags: Any) -> None:
+        compare(**flags)
+
+    command.__annotations__ = {p.name: p.annotation for p in named}
+    command.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    return command
+
+
+COMMAND = _with_benchmarks_options()

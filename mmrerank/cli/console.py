@@ -24,6 +24,7 @@ import typer
 
 from mmrerank.durations import lasting
 from mmrerank.errors import InputError, MmrerankError
+from mmrerank.paths import reason, refused, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -97,10 +98,11 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
                     sys.stdout.flush()
                 except OSError:
                     _to_nowhere()
-                _report(f"error: stdout or a file cannot be used: {error.strerror}")
+                _report(f"error: {_place(error)} cannot be used: {reason(error)}")
                 raise typer.Exit(InputError.exit_code) from error
-            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-                _report(f"error: {str(error.filename)[:80]!r}... cannot be looked at: {error.strerror}")
+            if isinstance(error, OSError) and refused(error) and error.filename is not None:
+                # what the system refuses about a file is no fault of ours
+                _report(f"error: {_place(error)} cannot be used: {reason(error)}")
                 raise typer.Exit(InputError.exit_code) from error
             _report(
                 f"internal error: {type(error).__name__}: {error}\n"
@@ -109,6 +111,10 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
             raise typer.Exit(1) from error
 
     return run
+
+
+def _place(error: OSError) -> str:
+    return repr(shown(os.fsdecode(error.filename))) if error.filename else "stdout or a file"
 
 
 def _to_nowhere() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from mmrerank import discovery
-from mmrerank.cli._benchmark_options import OwnOption, own_example, own_options
+from mmrerank.cli._benchmark_options import own_example, own_options, parameter
 from mmrerank.cli.console import Output, emit, progress, say, table_console, working
 from mmrerank.cli.lazy import LazyGroup, as_command, example
 from mmrerank.cli.options import (
@@ -21,6 +21,7 @@ from mmrerank.cli.options import (
     ChatOptionsFlag,
     OptionsFlag,
     OutputFlag,
+    PerQueryFlag,
     PriceFlag,
     RecordFlag,
     TotalFlag,
@@ -122,6 +123,7 @@ class Flags:
         "--submission", metavar="DIR", show_default=False,
         help="Write the official submission files of the result here.",
     )] = None  # fmt: skip
+    per_query: PerQueryFlag = False
     output: OutputFlag = Output.text
 
 
@@ -148,7 +150,7 @@ def _command(name: str, plugin: str) -> Callable[..., None]:
         inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=vars(Flags)[n], annotation=hint)
         for n, hint in hints.items()
     ]
-    parameters[3:3] = [_parameter(o) for o in own]
+    parameters[3:3] = [parameter(o) for o in own]
 
     def evaluate(**flags: Any) -> None:
         options = {o.name: flags.pop(o.name) for o in own}
@@ -166,15 +168,6 @@ def _command(name: str, plugin: str) -> Callable[..., None]:
     return evaluate
 
 
-def _parameter(option: OwnOption) -> inspect.Parameter:
-    flag = f"--{option.name.replace('_', '-')}"
-    kind: Any = bool | None if option.is_flag else str | None
-    shape = {} if option.is_flag else {"metavar": option.form}
-    hint = Annotated[kind, typer.Option(flag, show_default=False, help=option.about, **shape)]
-    where = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(option.name, where, default=None, annotation=hint)
-
-
 def _evaluate(name: str, own: dict[str, Any], *, output: Output, picture: Path | None, **flags: Any) -> None:
     from mmrerank.evaluation.experiment.recipe import read_recipe
 
@@ -189,6 +182,7 @@ def _evaluate(name: str, own: dict[str, Any], *, output: Output, picture: Path |
         flags["config"],
         set={**pairs(flags["set_"], "--set"), **own},
         options=pairs(flags["option"], "-o") or None,
+        chat_options=pairs(flags["chat_option"], "--chat-option") or None,
         **{n: flags[n] for n in named},
     )
     with working(), progress("evaluating") as tell:
@@ -198,6 +192,8 @@ def _evaluate(name: str, own: dict[str, Any], *, output: Output, picture: Path |
     if output is Output.json:
         emit(found.to_dict())
     else:
+        for line in found.per_query_lines:
+            typer.echo(line)
         _print(found)
     if found.forecast:
         return
@@ -230,7 +226,6 @@ def _experiment(
         method, options = parse_method(recipe.rerank)
         given = {**options, **recipe.options}
         specs = [MethodSpec(name=method, given=given, plain_files=not options)]
-    chat_option = pairs(flags["chat_option"], "--chat-option")
     limits = ("cache", "record", "budget", "total_budget", "price")
     return Experiment(
         benchmark=name, data=Path(recipe.data) if recipe.data else None, split=recipe.split,
@@ -239,12 +234,12 @@ def _experiment(
         embedder="" if flags["run"] else recipe.embedder,
         images=Path(recipe.images) if recipe.images else None, depth=recipe.depth,
         methods=specs, side_by_side=bool(wanted), candidates=recipe.candidates, chat=recipe.chat,
-        chat_options=lambda spec: _values(spec, chat_option) if chat_option else {},
+        chat_options=lambda spec: _values(spec, recipe.chat_options) if recipe.chat_options else {},
         around=surroundings(*(flags[n] for n in limits), chat=recipe.chat, chat_option=None),
         runs=Path(recipe.runs) if recipe.runs else None, fresh=flags["fresh"],
         retry_failed=flags["retry_failed"], forecast=flags["forecast"],
         price=None if flags["price"] is None else Price.parse(flags["price"]),
-        submission=flags["submission"], progress=step, say=say,
+        submission=flags["submission"], per_query=flags["per_query"], progress=step, say=say,
     )  # fmt: skip
 
 

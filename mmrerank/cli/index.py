@@ -79,6 +79,9 @@ TruncatedFlag = Annotated[
 RebuildFlag = Annotated[
     bool, typer.Option("--rebuild", help="Forget what the index holds and embed everything again.")
 ]
+StrictFlag = Annotated[
+    bool, typer.Option("--strict", help="For --vectors: refuse them when an image file is not there.")
+]
 
 
 def index(
@@ -92,6 +95,7 @@ def index(
     allow_truncated: TruncatedFlag = False,
     device: DeviceFlag = None,
     rebuild: RebuildFlag = False,
+    strict: StrictFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
     """Index a folder, a list or tar shards; run again, it takes up what changed.
@@ -100,12 +104,14 @@ def index(
     """
     if (vectors is None) != (ids is None):
         raise UsageError("--vectors and --ids go together: a row of one belongs to a line of the other")
+    if strict and vectors is None:
+        raise UsageError("--strict is for --vectors, whose images need not be there")
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
     with working(), progress("indexing") as step:
         options: dict[str, Any] = {"rebuild": rebuild, "store": store, "progress": step}
         if vectors is not None and ids is not None:
-            report = _import(name, source, vectors, ids, spec=embedder, **options)
+            report = _import(name, source, vectors, ids, spec=embedder, strict=strict, **options)
         else:
             options["allow_truncated"] = allow_truncated
             if max_pixels is not None:
@@ -120,10 +126,14 @@ def _show(report: BuildReport, output: Output) -> None:
         "unchanged": report.unchanged,
     }  # fmt: skip
     failed = [{"source": f.source, "error": f.error} for f in report.failed]
+    unseen = [{"source": f.source, "error": f.error} for f in report.unseen]
     if output is Output.json:
-        emit({"index": str(report.index), **counts, "failed": failed})
+        emit({"index": str(report.index), **counts, "failed": failed, "unseen": unseen,
+              "warnings": list(report.remarks)})  # fmt: skip
     else:
         typer.echo(one_line(str(report.index)) + ": " + ", ".join(f"{n} {k}" for k, n in counts.items()))
+    for remark in report.remarks:
+        say(f"warning: {one_line(remark)}")
     for failure in failed[:_SHOWN]:
         say(f"failed: {one_line(failure['source'])}: {one_line(failure['error'])}")
     if failed:
@@ -143,7 +153,11 @@ def _build(
     corpus = open_corpus(source)
     settings = config.load(flags={"embedder": spec, "device": device})
     spec = settings.embedder or _made_with(name, rebuild=options["rebuild"])
-    embedder = open_embedder(catalog.chosen("embedder", spec, corpus.domain), device=settings.device or None)
+    embedder = open_embedder(
+        catalog.chosen("embedder", spec, corpus.domain),
+        remembered_by="" if settings.embedder or not spec else name,
+        device=settings.device or None,
+    )
     if embedder.domain and embedder.domain != corpus.domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
     return ImageIndex.build(name, corpus, embedder, **options)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli.console import Output, emit, one_line, table_console, working
+from mmrerank.cli.console import Output, emit, one_line, say, table_console, working
 from mmrerank.cli.options import OutputFlag
 
 EXAMPLE = "mmrerank info pictures"
@@ -19,10 +19,10 @@ def info(
     """Show what an index holds: images, failures, embedder, store."""
     from mmrerank.index.index import ImageIndex
 
-    with working():
-        facts = ImageIndex.open(index).info()
+    with working(), ImageIndex.open(index) as opened:
+        facts, warnings = opened.info(), opened.warnings()
     if output is Output.json:
-        emit(facts)
+        emit({**facts, "warnings": warnings})
         return
     from rich.table import Table
     from rich.text import Text
@@ -33,6 +33,8 @@ def info(
     for key, value in facts.items():
         table.add_row(key.replace("_", " "), Text(one_line(str(value))))
     table_console().print(table)
+    for warning in warnings:
+        say(f"warning: {warning}")
 
 
 COMMAND = info

@@ -13,6 +13,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command_name, get_group
 
 from mmrerank import discovery
+from mmrerank.cli._arguments import checked
 from mmrerank.cli.console import guarded
 from mmrerank.errors import MmrerankError, UsageError
 
@@ -87,6 +88,8 @@ def as_command(verb: Callable[..., Any] | typer.Typer, name: str, *, epilog: str
 
 
 def _guarded(command: Any) -> Any:
+    # one place for all: what is typed is checked before, and what is raised afterwards
+    checked(command)
     if command.callback is not None:
         command.callback = guarded(command.callback)
     for inner in command.commands.values() if isinstance(command, TyperGroup) else ():

@@ -23,7 +23,7 @@ Exit codes:
   4    an index is missing, foreign, damaged or busy, or was made with another embedder
   5    a model or an optional package is missing, or cannot do what the method needs
   6    the language model failed outright: there is no answer
-  7    answered, but some judgements failed; the first-stage order stands there
+  7    answered, but some judgements failed (the first-stage order stands there), or a metric
   130  interrupted
 """
 _STREAMS = """\b
@@ -38,7 +38,6 @@ recommend too, MMRERANK_DEBUG=1 for --debug; MMRERANK_LEDGER=FILE or off says wh
 cli = typer.Typer(
     name="mmrerank",
     cls=VerbGroup,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     # plain text: the same in a terminal, a file and a test, and nothing to import for it

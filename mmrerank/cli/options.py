@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,26 +11,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmrerank.cli._files import filled, write_to
 from mmrerank.cli.console import Output
 from mmrerank.errors import InputError, UsageError
+from mmrerank.paths import looked_at
 
 if TYPE_CHECKING:
     from mmrerank.budget import Budget
     from mmrerank.evaluation.experiment.resume import Surroundings
     from mmrerank.ports import Chat
 
-_SHOWN = 100
-"""Characters of a path in an error: one that is too long to be looked at is often no path at all."""
-
 IndexFlag = Annotated[
     str | None,
     typer.Option(
-        "--index", metavar="X", show_default=False,
+        "--index", metavar="X", show_default=False, parser=filled,
         help="Index folder, or a name below ./indexes (default: the only one there).",
     ),
 ]  # fmt: skip
 IndexArgument = Annotated[
-    str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")
+    str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.", parser=filled)
+]
+PerQueryFlag = Annotated[
+    bool,
+    typer.Option(
+        "--per-query",
+        help="Also the value of each query, as `trec_eval -q`: metric, query, value, with tabs between.",
+    ),
 ]
 OutputFlag = Annotated[Output, typer.Option("--output", help="How results are printed on stdout.")]
 OptionsFlag = Annotated[
@@ -70,7 +77,7 @@ CacheFlag = Annotated[
 RecordFlag = Annotated[
     Path | None,
     typer.Option(
-        "--record", metavar="FILE.jsonl", show_default=False,
+        "--record", metavar="FILE.jsonl", show_default=False, parser=write_to,
         help="Add every question and reply to this file; --chat replay:FILE.jsonl answers from it.",
     ),
 ]  # fmt: skip
@@ -159,31 +166,30 @@ def chat_for(
     spec: Callable[[], str],
     *,
     device: str = "",
-    options: Sequence[str] | None = None,
+    options: Mapping[str, Any] | None = None,
     cache: str = "",
     record: Path | None = None,
 ) -> Chat | None:
     """The backend for ``method`` with its options, opened, or None when the method asks no model.
 
-    ``spec`` says which, when it is needed. ``device`` goes to backends that run here; ``options``
-    (``NAME=VALUE``) to any. The ledger stands around it, and a cache and a record where they are named.
+    ``spec`` says which, when it is needed. ``device`` goes to backends that run here; ``options`` to any.
+    The ledger stands around it, and a cache and a record where they are named.
     Raises `UsageError` for unknown names, and what opening raises.
     """
     from mmrerank import registry
     from mmrerank.config import build
     from mmrerank.rerank.methods import parse_method
 
-    given = pairs(options, "--chat-option")
     name, named = parse_method(method)
     module = registry.load("strategy", name)
     chosen = build(module.Options, {**named, **method_options}, where=f"method {name}")
     if set(registry.needs_of(module, chosen)) <= {"retrieve"}:
         return None
-    return opened(spec(), device=device, given=given, cache=cache, record=record)
+    return opened(spec(), device=device, given=options or {}, cache=cache, record=record)
 
 
 def opened(
-    spec: str, *, device: str = "", given: Mapping[str, str], cache: str = "", record: Path | None = None
+    spec: str, *, device: str = "", given: Mapping[str, Any], cache: str = "", record: Path | None = None
 ) -> Chat:
     """The backend for ``spec`` with what stands around it; arguments and errors as in `chat_for`."""
     from mmrerank.chat.around import around
@@ -194,18 +200,25 @@ def opened(
     return around(chat, cache=cache, record=record or "", ledger=default_ledger() or "")
 
 
-def _values(spec: str, given: Mapping[str, str], device: str = "") -> dict[str, Any]:
-    """A backend's options out of their texts, each of its own type; ``device`` where it takes one."""
+def _values(spec: str, given: Mapping[str, Any], device: str = "") -> dict[str, Any]:
+    """A backend's options, each of its type, out of texts or a recipe's values; ``device`` if taken."""
     from mmrerank import catalog, registry
 
     plugin = catalog.resolve("chat", spec).spec.partition(":")[0]
     if plugin not in registry.names("chat"):
         return dict(given)
     known = inspect.signature(registry.load("chat", plugin).open).parameters
-    values = {k: _typed(v, known[k].default if k in known else None, k) for k, v in given.items()}
+    values = {k: _typed(_text(v), known[k].default if k in known else None, k) for k, v in given.items()}
     if device and "device" in known:
         values.setdefault("device", device)
     return values
+
+
+def _text(value: Any) -> str:
+    """A recipe's value as a flag has it."""
+    if isinstance(value, bool | Mapping | list):
+        return json.dumps(value)
+    return str(value)
 
 
 def _typed(text: str, default: Any, name: str) -> Any:
@@ -227,6 +240,10 @@ def _typed(text: str, default: Any, name: str) -> Any:
 def existing_image(path: Path, where: str) -> Path:
     """``path``, when a file is there. Raises `InputError` starting with ``where``."""
     if not is_file(path, where):
+        if is_folder(path, where):
+            raise InputError(f"{where}: {str(path)!r} is a folder; name one image file")
+        if path.exists():
+            raise InputError(f"{where}: {str(path)!r} is a pipe or a device; `search --image -` reads stdin")
         raise InputError(f"{where}: there is no image file {str(path)!r}")
     return path
 
@@ -242,8 +259,5 @@ def is_folder(path: Path, where: str) -> bool:
 
 
 def _looked(at: Callable[[], bool], path: Path, where: str) -> bool:
-    try:
+    with looked_at(path, f"{where}:"):  # a name that is too long, a folder that nobody is let into
         return at()
-    except OSError as error:  # a name that is too long, a folder that nobody is let into
-        shown = str(path) if len(str(path)) <= _SHOWN else f"{str(path)[:_SHOWN]}..."
-        raise InputError(f"{where}: {shown!r} cannot be looked at: {error.strerror}") from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmrerank.cli._files import read_or_piped
 from mmrerank.cli.console import Output, emit, progress, working
 from mmrerank.cli.options import (
     BudgetFlag,
@@ -41,7 +42,10 @@ BATCH = 32
 
 
 InputFlag = Annotated[
-    Path, typer.Option("--input", metavar="REQUESTS.jsonl", help="One request a line; - reads stdin.")
+    Path,
+    typer.Option(
+        "--input", metavar="REQUESTS.jsonl", parser=read_or_piped, help="One request a line; - reads stdin."
+    ),
 ]
 MethodFlag = Annotated[
     str | None,
@@ -92,7 +96,7 @@ def rerank(
     with working():
         backend = chat_for(
             name, options, lambda: catalog.chosen("chat", settings.chat, ""), device=settings.device,
-            options=chat_option, cache=settings.cache, record=record,
+            options=pairs(chat_option, "--chat-option"), cache=settings.cache, record=record,
         )  # fmt: skip
         reranker = Reranker(name, backend, budget=limits[0], total=limits[1], options=options)
     if _rank(reranker, requests, output):

@@ -11,10 +11,12 @@ from typing import Annotated
 import typer
 
 from mmrerank.cli.console import Output, emit, say, table_console, working
-from mmrerank.cli.options import OutputFlag
+from mmrerank.cli.options import OutputFlag, PerQueryFlag
+from mmrerank.errors import DEGRADED_EXIT_CODE
 
 EXAMPLE = """mmrerank score runs/cotrr.trec --qrels runs/qrels.txt --metrics nDCG@10,RR,R@20
-mmrerank score run.trec.gz --qrels qrels.txt --metrics INQUIRE_AP@50 --tie-bounds --output json"""
+mmrerank score run.trec.gz --qrels qrels.txt --metrics INQUIRE_AP@50 --tie-bounds --output json
+mmrerank score run.trec --qrels qrels.txt --metrics AP,RR --per-query"""
 
 
 def score(
@@ -34,6 +36,7 @@ def score(
             "--tie-bounds", help="Also the value under the worst and the best order of equal scores."
         ),
     ] = False,
+    per_query: PerQueryFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
     """Score a run against qrels.
@@ -43,16 +46,21 @@ def score(
     """
     import mmrerank
     from mmrerank.evaluation.compare.rendering import terminal
+    from mmrerank.evaluation.per_query import lines
 
     with working():
         found = mmrerank.score(run, qrels, metrics, tie_bounds=tie_bounds)
     if output is Output.json:
-        emit(found.to_dict())
-        return
-    for table in found.tables:
-        table_console().print(terminal(table))
-    for warning in found.warnings:
-        say(f"warning: {warning}")
+        emit(found.to_dict(by_query=per_query))
+    else:
+        for line in lines(found.scores) if per_query else ():
+            typer.echo(line)
+        for table in found.tables:
+            table_console().print(terminal(table))
+        for warning in found.warnings:
+            say(f"warning: {warning}")
+    if found.scores.failed:
+        raise typer.Exit(DEGRADED_EXIT_CODE)
 
 
 COMMAND = score

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mmrerank.cli.console import Output, emit, progress, say, unheard, working
+from mmrerank.cli._files import STDIN, piped_bytes, piped_text, read_from, read_or_piped, visible, write_to
+from mmrerank.cli.console import Output, emit, one_line, progress, say, unheard, working
 from mmrerank.cli.options import (
     BudgetFlag,
     CacheFlag,
@@ -43,15 +44,20 @@ mmrerank search "the same, but at night" --image boat.jpg --index pictures
 mmrerank search --query-vectors queries.npy --index pictures --k 100 --run out.trec"""
 
 TextArgument = Annotated[
-    str | None, typer.Argument(metavar="TEXT", show_default=False, help="What to look for, in words.")
+    str | None,
+    typer.Argument(metavar="TEXT", show_default=False, help="What to look for, in words; - reads stdin."),
 ]
 KFlag = Annotated[
     int | None,
     typer.Option("--k", metavar="N", show_default=False, help="How many images to return (default: 10)."),
 ]
 ImageFlag = Annotated[
-    list[Path] | None, typer.Option("--image", metavar="FILE", help="A reference image; may be repeated.")
-]
+    list[Path] | None,
+    typer.Option(
+        "--image", metavar="FILE", parser=read_or_piped,
+        help="A reference image; may be repeated; - reads stdin.",
+    ),
+]  # fmt: skip
 ExcludeFlag = Annotated[
     list[str] | None,
     typer.Option("--exclude", metavar="TEXT", help="What must not be there; may be repeated."),
@@ -87,28 +93,37 @@ EmbedderFlag = Annotated[
 RecipeFlag = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="RECIPE.yaml",
+        "--config", metavar="RECIPE.yaml", parser=read_from,
         help="A recipe of these settings; a flag counts more than the recipe.",
     ),
 ]  # fmt: skip
 ReportFlag = Annotated[
-    Path | None, typer.Option("--report", metavar="FILE.html", help="Also write a self-contained page.")
+    Path | None,
+    typer.Option("--report", metavar="FILE.html", parser=write_to, help="Also write a self-contained page."),
 ]
 TraceFlag = Annotated[
-    Path | None, typer.Option("--trace", metavar="FILE.json", help="Also write every question and reply.")
+    Path | None,
+    typer.Option(
+        "--trace", metavar="FILE.json", parser=write_to, help="Also write every question and reply."
+    ),
 ]
 RunFlag = Annotated[
-    Path | None, typer.Option("--run", metavar="FILE.trec", help="Also write a six-column TREC run.")
+    Path | None,
+    typer.Option("--run", metavar="FILE.trec", parser=write_to, help="Also write a six-column TREC run."),
 ]
 VectorsFlag = Annotated[
     Path | None,
     typer.Option(
-        "--query-vectors", metavar="FILE.npy",
+        "--query-vectors", metavar="FILE.npy", parser=read_or_piped,
         help="Search with these vectors (rows of float) into --run, loading no model; "
         "a query's id is its row number, from 0.",
     ),
 ]  # fmt: skip
 PathsFlag = Annotated[bool, typer.Option("--filepath-only", help="Print only the images' paths, one a line.")]
+NulFlag = Annotated[
+    bool,
+    typer.Option("--print0", help="Print only the images' paths, each ended by a NUL byte, for `xargs -0`."),
+]
 
 
 def search(
@@ -136,6 +151,7 @@ def search(
     run: RunFlag = None,
     query_vectors: VectorsFlag = None,
     filepath_only: PathsFlag = False,
+    print0: NulFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
     """Search an index; a language model may look at the first images and rank them."""
@@ -144,29 +160,34 @@ def search(
     settings = config.load(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-               "embedder": embedder, "device": device, "cache": cache},
+               "embedder": embedder, "device": device, "cache": cache, "options": pairs(option, "-o"),
+               "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
     if settings.k < 1:
         raise UsageError(f"--k must be at least 1, not {settings.k}")
+    if output is Output.json and (print0 or filepath_only):
+        raise UsageError("--output json prints everything; leave out --filepath-only and --print0")
     if query_vectors is not None:
         from mmrerank.cli._query_vectors import search_vectors
 
         others = {"TEXT": text, "--image": image, "--exclude": exclude, "--turn": turn, "--report": report,
-                  "--trace": trace, "--filepath-only": filepath_only, "--dry-run": dry_run,
-                  "--record": record, "--budget": budget, "--price": price, "-o": option,
-                  "--chat-option": chat_option}  # fmt: skip
+                  "--trace": trace, "--filepath-only": filepath_only, "--print0": print0,
+                  "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price,
+                  "-o": option, "--chat-option": chat_option}  # fmt: skip
         return search_vectors(settings, query_vectors, run, others, output)
 
     query = _query(text, image or (), exclude or (), turn or ())
-    settings = dataclasses.replace(settings, options={**settings.options, **pairs(option, "-o")})
     if dry_run:
         without_money(price, budget)
         return _forecast(settings, query, output)
     limit = budget_of(budget, price)
-    result = _result(settings, query, limit=limit, chat_options=chat_option, record=record)
+    result = _result(settings, query, limit=limit, record=record)
     # the answer first: a file that cannot be written must not cost it, nor a reader that has gone the files
     with unheard():
-        _print(result, output, filepath_only=filepath_only)
+        if print0 or filepath_only:
+            _print_paths(result, b"\0" if print0 else b"\n")
+        else:
+            _print(result, output)
     _save(result, report, trace, run, quiet=output is Output.json)
     if result.degraded:
         raise typer.Exit(DEGRADED_EXIT_CODE)
@@ -176,10 +197,22 @@ def search(
 def _query(text: str | None, images: Sequence[Path], exclude: Sequence[str], turns: Sequence[str]) -> Query:
     from mmrerank.types import Image, Query
 
+    for name, values in (("--exclude", exclude), ("--turn", turns)):
+        if any(v == "-" for v in values):
+            raise UsageError(f"{name} does not read stdin (-); TEXT and --image do")
+        if not all(map(visible, values)):
+            raise UsageError(f"{name} is empty")
+    if text and text.strip() and not visible(text):
+        raise UsageError("TEXT holds no character that can be seen")
+    if [text, *map(str, images)].count(str(STDIN)) > 1:
+        raise UsageError("stdin (-) can be read once: by TEXT or by one --image")
     try:
         return Query(
-            text=text or "",
-            images=tuple(Image(path=existing_image(p, "--image")) for p in images),
+            text=piped_text("TEXT") if text == str(STDIN) else text or "",
+            images=tuple(
+                Image(data=piped_bytes("--image")) if p == STDIN else Image(path=existing_image(p, "--image"))
+                for p in images
+            ),
             exclude=tuple(exclude),
             turns=tuple(turns),
         )
@@ -187,14 +220,7 @@ def _query(text: str | None, images: Sequence[Path], exclude: Sequence[str], tur
         raise UsageError(f"{error}: give TEXT, --image or --turn") from error
 
 
-def _result(
-    settings: Settings,
-    query: Query,
-    *,
-    limit: Budget | None,
-    chat_options: Sequence[str] | None,
-    record: Path | None,
-) -> SearchResult:
+def _result(settings: Settings, query: Query, *, limit: Budget | None, record: Path | None) -> SearchResult:
     from mmrerank import catalog
     from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
@@ -205,7 +231,7 @@ def _result(
         backend = chat_for(
             settings.rerank, settings.options,
             lambda: catalog.chosen("chat", settings.chat, index.domain),
-            device=settings.device, options=chat_options, cache=settings.cache, record=record,
+            device=settings.device, options=settings.chat_options, cache=settings.cache, record=record,
         )  # fmt: skip
         searcher = ImageSearch(
             index, chat=backend, embedder=settings.embedder, device=settings.device, budget=limit
@@ -219,10 +245,11 @@ def _result(
 
 
 def _forecast(settings: Settings, query: Query, output: Output) -> None:
-    from mmrerank.cli._forecast import tell
+    from mmrerank.cli._forecast import spec_of, tell
     from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
 
+    _ = spec_of(settings.rerank, settings.options).options  # a wrong one is reported before a model is loaded
     with working():
         index = ImageIndex.open(settings.index)
         searcher = ImageSearch(index, embedder=settings.embedder, device=settings.device)
@@ -230,11 +257,9 @@ def _forecast(settings: Settings, query: Query, output: Output) -> None:
     tell(settings.rerank, settings.options, [(query, ranking)], output)
 
 
-def _print(result: SearchResult, output: Output, *, filepath_only: bool) -> None:
+def _print(result: SearchResult, output: Output) -> None:
     if output is Output.json:
         emit(result.to_dict())
-    elif filepath_only:
-        _print_paths(result)
     else:
         from mmrerank.cli._show import show
 
@@ -278,16 +303,19 @@ def _save_run(path: Path, result: SearchResult) -> None:
     write_run(path, Run(rows={result.query.id or "0": rows}, tag=f"mmrerank-{result.method}"))
 
 
-def _print_paths(result: SearchResult) -> None:
+def _print_paths(result: SearchResult, end: bytes) -> None:
     from mmrerank.results import location
 
     for hit in result.hits:
         image = hit.candidate.image
         if image is not None and image.path is not None and image.offset is None:
             # the very bytes of the name, for the next command in the pipe
-            typer.echo(os.fsencode(image.path))
+            name = os.fsencode(image.path)
         else:
-            typer.echo(location(image) or hit.id)
+            name = (location(image) or hit.id).encode("utf-8", "surrogateescape")
+        typer.echo(name + end, nl=False)
+    for warning in result.warnings:
+        say(f"warning: {one_line(warning)}")
 
 
 COMMAND = search

@@ -1,4 +1,4 @@
 """Embedders, one file each."""
 
-HELPERS = ("open",)
+HELPERS = ("open", "overlong")
 """Modules here that are no embedders."""

@@ -10,13 +10,13 @@ import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from mmrerank.embed._mix import decoded, unit, without
 from mmrerank.errors import ModelError, UsageError
+from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import Embedder, Vectors
 from mmrerank.types import Query
 from mmrerank.vl.llava import MODEL_TYPES as LLAVA
@@ -156,8 +156,9 @@ def opened(
     dim: int | None = None,
 ) -> InstructedEmbedder:
     """The embedder ``plugin:[before]name[@dim]``, its path made absolute. Raises `ModelError`."""
-    folder = Path(name).expanduser()
-    place = str(folder.resolve()) if name.strip() and folder.is_dir() else name
+    folder = expanded(name)
+    with looked_at(folder, "the model folder", ModelError):
+        place = str(folder.resolve()) if name.strip() and folder.is_dir() else name
     checkpoint = load(place, device=device, dtype=precision, types=types, spare=HEADLESS)
     spec = f"{plugin}:{before}{place}" + (f"@{dim}" if dim else "")
     return InstructedEmbedder(checkpoint, form, spec=spec, dim=dim, batch_size=batch_size)

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import re
 import threading
 import warnings
@@ -21,10 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.embed import _open_clip_part as _open_clip
+from mmrerank.embed._model_files import is_folder, place, repository
 from mmrerank.errors import ModelError
+from mmrerank.paths import check_readable, is_windows_path, looked_at, looks_like_path, reason
 
 RANDOM_SEED = 0
-DECODE_VERSION = 1
+DECODE_VERSION = 2
 """Raised when `mmrerank.images.decode` or the resizing starts to give other pixels for the same file."""
 
 WEIGHTS = (  # the order of preference is open_clip's own
@@ -32,7 +35,10 @@ WEIGHTS = (  # the order of preference is open_clip's own
     "open_clip_pytorch_model.bin", "open_clip_pytorch_model.pth",
     "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
 )  # fmt: skip
-_LOCAL = "local-dir:"
+_LOCAL, _HUB = "local-dir:", "hf-hub:"
+_CONFIG = "open_clip_config.json"
+_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz")
+_TOKENIZERS = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model", "config.json"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,51 +59,117 @@ class Loaded:
 
 
 def load(rest: str) -> Loaded:
-    """Loads ``ARCH:TAG``, ``local-dir:PATH`` or ``ARCH:random``. Raises `ModelError`."""
-    if rest.startswith(_LOCAL):
-        return _load_folder(Path(os.path.abspath(rest.removeprefix(_LOCAL))))  # noqa: PTH100
+    """Loads what ``rest`` names, in one of the forms of ``FORM``. Raises `ModelError`."""
+    rest = rest.strip()
+    if rest.startswith(_HUB):
+        return _load_repository(rest.removeprefix(_HUB))
+    folder = rest.removeprefix(_LOCAL)
+    if folder != rest or (looks_like_path(rest) and is_folder(rest)):
+        if not folder.strip():
+            raise ModelError(f"no model folder was named; write open_clip:{_LOCAL}PATH")
+        return _load_folder(place(folder))
     arch, _, tag = rest.partition(":")
-    if not arch or not tag:
-        raise ModelError(
-            f"open_clip:{rest} does not say which weights; write open_clip:ARCH:TAG, "
-            f"open_clip:{_LOCAL}PATH or open_clip:ARCH:random"
-        )
+    # a drive is no architecture
+    if is_windows_path(rest) or not arch or not tag:
+        raise ModelError(_unclear(rest))
     with _quiet():
         open_clip = _open_clip.part()
-        if arch not in (known := open_clip.list_models()):
+        known = open_clip.list_models()
+        arch = arch if arch in known else arch.replace("/", "-")  # ViT-B/32, as in papers
+        if arch not in known:
             near = difflib.get_close_matches(arch, known, n=3, cutoff=0.5)
             hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"
             raise ModelError(f"open_clip has no architecture {arch!r}; {hint}")
         if tag == "random":
             return _load_random(arch)
         tags = open_clip.list_pretrained_tags_by_model(arch)
-        if tag not in tags:
-            raise ModelError(
-                f"open_clip has no weights {tag!r} for {arch}; there are: {', '.join([*tags, 'random'])}"
-            )
-        return _load_hub(arch, tag)
+        if tag in tags:
+            return _load_hub(arch, tag)
+        if looks_like_path(tag) or Path(tag).suffix in _SUFFIXES:
+            return _load_file(arch, place(tag))
+        raise ModelError(
+            f"open_clip has no weights {tag!r} for {arch}; there are: {', '.join([*tags, 'random'])}. "
+            f"A file of weights is open_clip:{arch}:/PATH/FILE, a folder open_clip:{_LOCAL}PATH"
+        )
 
 
-def _load_folder(folder: Path) -> Loaded:
-    name = f"{_LOCAL}{folder}"
-    if not folder.is_dir():
-        raise ModelError(f"there is no model folder {folder}")
-    config = _config(folder / "open_clip_config.json")
+def _unclear(rest: str) -> str:
+    """What is wrong with a name that says too little."""
+    path = place(rest) if looks_like_path(rest) else None
+    if path is not None and path.is_file():
+        return (
+            f"{path} holds weights alone, and no architecture; write open_clip:ARCH:{path}, or put them "
+            f"beside an open_clip_config.json and write open_clip:{_LOCAL}{path.parent}"
+        )
+    if path is not None and (rest.startswith(("~", ".", "/")) or is_windows_path(rest)):
+        return f"there is no model folder {path}"
+    hint = ""
+    arch, slash, tag = rest.rpartition("/")
+    if slash and arch in _open_clip.part().list_models():
+        hint = f"; did you mean open_clip:{arch}:{tag}?"
+    elif re.fullmatch(r"[\w.-]+/[\w.-]+(@\w+)?", rest):
+        hint = f"; did you mean open_clip:{_HUB}{rest}?"
+    return (
+        f"open_clip:{rest} does not say which weights; write open_clip:ARCH:TAG, open_clip:ARCH:/PATH/FILE, "
+        f"open_clip:{_HUB}ORG/NAME, open_clip:{_LOCAL}PATH or open_clip:ARCH:random{hint}"
+    )
+
+
+def _load_repository(name: str) -> Loaded:
+    """A model of the hub, ``ORG/NAME`` or ``ORG/NAME@REVISION``: a folder in the hub's cache."""
+    try:
+        folder = repository(name, _CONFIG, WEIGHTS, _TOKENIZERS)
+    except Exception as error:  # the hub's client has many kinds of errors, and its network's beside
+        raise ModelError(_unreachable(f"the model {_HUB}{name}", error)) from error
+    return _load_folder(folder, name=f"{_HUB}{name}")
+
+
+def _load_file(arch: str, file: Path) -> Loaded:
+    """Weights in a file of their own, of an architecture that open_clip knows."""
+    what = f"the weights {file}"
+    with looked_at(file, "the weights", ModelError):
+        if file.is_dir():
+            raise ModelError(f"{file} is a folder; write open_clip:{_LOCAL}{file}")
+        if not file.is_file():
+            raise ModelError(f"there is no file of weights {file}; a folder is open_clip:{_LOCAL}PATH")
+    check_readable(file)
+    config = _open_clip.part().get_model_config(arch)
+    config["quick_gelu"] = bool(config.get("quick_gelu"))
+    open_clip = _suited(config)
+    try:
+        model = _create(open_clip, what, arch, pretrained=str(file), require_pretrained=True)
+    except ModelError as error:
+        raise ModelError(
+            f"{error}. They must be the weights of a {arch}; those of another model go beside its "
+            f"open_clip_config.json: open_clip:{_LOCAL}PATH"
+        ) from error
+    tokenizer = _hub_tokenizer(open_clip, arch)
+    return _loaded(open_clip, f"{arch}:{file}", model, tokenizer, config, _sha256(file))
+
+
+def _load_folder(folder: Path, *, name: str = "") -> Loaded:
+    local, name = f"{_LOCAL}{folder}", name or f"{_LOCAL}{folder}"
+    with looked_at(folder, "the model folder", ModelError):
+        if folder.is_file():
+            raise ModelError(f"{folder} is a file; give the model's folder, or open_clip:ARCH:{folder}")
+        if not folder.is_dir():
+            raise ModelError(f"there is no model folder {folder}")
+    config = _config(folder / _CONFIG)
     weights = next((folder / n for n in WEIGHTS if (folder / n).is_file()), None)
     if weights is None:
         raise ModelError(
-            f"{folder} holds no weights; one of {', '.join(WEIGHTS[:3])} must stand beside its "
-            "open_clip_config.json"
+            f"{folder} holds no weights; one of {', '.join(WEIGHTS[:3])} must stand beside its {_CONFIG}"
         )
+    check_readable(weights)
     extra = ""
     if config["text_cfg"].get("hf_tokenizer_name"):
         tokenizer_files = sorted(folder.glob("tokenizer*.json")) + sorted(folder.glob("vocab*"))
         extra = "".join(_sha256(f) for f in tokenizer_files if f.is_file())
     with _quiet():
         open_clip = _suited(config)
-        model = _create(open_clip, f"the weights in {weights}", name, require_pretrained=True)
+        model = _create(open_clip, f"the weights in {weights}", local, require_pretrained=True)
         try:
-            tokenizer = open_clip.get_tokenizer(name)
+            tokenizer = open_clip.get_tokenizer(local)
         except Exception as error:
             raise ModelError(
                 f"{folder} names the tokenizer {config['text_cfg'].get('hf_tokenizer_name')!r}, but its "
@@ -114,9 +186,24 @@ def _config(path: Path) -> dict[str, Any]:
             return dict(config)
         raise ModelError(f"{path}: model_cfg needs embed_dim, vision_cfg and text_cfg")
     except FileNotFoundError as error:
-        raise ModelError(f"{path.parent} is no open_clip model: there is no {path.name} in it") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        other = (
+            f"; its config.json is of {kind}, which open_clip does not read" if (kind := _kind(path)) else ""
+        )
+        raise ModelError(
+            f"{path.parent} is no open_clip model: there is no {path.name} in it{other}"
+        ) from error
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {reason(error)}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{path} cannot be used as a model's configuration: {error!r}") from error
+
+
+def _kind(path: Path) -> str:
+    """What model the transformers library would take a folder for; empty where it holds none."""
+    try:
+        return str(json.loads((path.parent / "config.json").read_text("utf-8"))["model_type"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def _suited(config: dict[str, Any]) -> Any:
@@ -169,6 +256,11 @@ def _create(open_clip: Any, what: str, name: str, **options: Any) -> Any:
     """``open_clip.create_model`` on the CPU in float32, with its failures made readable."""
     try:
         return open_clip.create_model(name, precision="fp32", device="cpu", **options)
+    except pickle.UnpicklingError as error:  # torch says how to run what is in the file, which nobody should
+        raise ModelError(
+            f"{what} cannot be loaded: they are no tensors alone, and code in such a file is never run. Save "
+            "the state_dict as .safetensors, or as .pt with nothing but tensors and numbers in it"
+        ) from error
     except Exception as error:
         raise ModelError(f"{what} cannot be loaded: {_line(error)}") from error
 

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mmrerank import registry
+from mmrerank.errors import MissingExtraError, ModelError
 from mmrerank.ports import Embedder
 
 
-def open_embedder(spec: str, **options: Any) -> Embedder:
+def open_embedder(spec: str, *, remembered_by: str | Path = "", **options: Any) -> Embedder:
     """The embedder for ``spec``, with the catalogue's ``.domain`` where the catalogue has one.
 
     ``.spec`` is a short name as typed; other specs come back with local paths made absolute, so that what
-    an index remembers still opens from another folder. ``options`` and errors are those of
+    an index remembers still opens from another folder. ``remembered_by`` names the index that ``spec`` is
+    from: an error then says what to do where the model was moved. ``options`` and errors are those of
     `mmrerank.registry.opened`.
     """
-    card, found = registry.opened("embedder", spec, options, Embedder)
+    try:
+        card, found = registry.opened("embedder", spec, options, Embedder)
+    except MissingExtraError:
+        raise
+    except ModelError as error:
+        if not remembered_by:
+            raise
+        raise ModelError(
+            f"{error}. The index {remembered_by} was made with this model. If it was moved, name its new "
+            "place with --embedder (in Python: embedder=...); `mmrerank index` with it lets the index "
+            "remember it"
+        ) from error
     embedder: Embedder = found
     if card.name != card.spec:
         embedder.spec = card.name

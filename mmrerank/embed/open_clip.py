@@ -20,7 +20,10 @@ from mmrerank.types import Query
 if TYPE_CHECKING:
     from mmrerank.embed._open_clip_load import Loaded
 
-FORM = "open_clip:ARCH:TAG, open_clip:local-dir:PATH, open_clip:ARCH:random"
+FORM = (
+    "open_clip:ARCH:TAG, open_clip:ARCH:/PATH/FILE, open_clip:local-dir:PATH, open_clip:hf-hub:ORG/NAME, "
+    "open_clip:ARCH:random"
+)
 RANDOM_DOMAIN = "random weights: for plumbing and speed only"
 TINY_PARAMETERS = 20_000_000
 _LONGEST = 8  # longer side over shorter side
@@ -78,6 +81,20 @@ class OpenClipEmbedder(Embedder):
 
         return self._in_batches(texts, encode)
 
+    def overlong(self, text: str) -> tuple[int, int] | None:
+        """How many tokens ``text`` has and how many the text tower reads; None where it is read whole."""
+        limit = self._tokenizer.context_length
+        room = len(text.encode("utf-8", "replace")) + 8  # no token is shorter than a byte
+        if not limit or room <= limit:
+            return None
+        with self._lock:
+            row, blank = self._tokenizer([text, ""], room).tolist()
+        filling = blank[-1]
+        count = len(row)
+        while count and row[count - 1] == filling:
+            count -= 1
+        return (count, limit) if count > limit else None
+
     def embed_queries(self, queries: Sequence[Query]) -> Vectors:
         """Unit vectors ``(n, dim)``; `mmrerank.embed._mix.mix` says how words and images combine."""
         return mix(queries, self.embed_texts, self.embed_images, text_weight=self._text_weight)
@@ -103,7 +120,7 @@ def open(
     batch_size: int = 32,
     text_weight: float = 0.5,
 ) -> OpenClipEmbedder:
-    """The embedder ``ARCH:TAG``, ``local-dir:PATH`` or ``ARCH:random``.
+    """The embedder that ``rest`` names, in one of the forms of ``FORM``.
 
     ``device`` is ``cpu``, ``cuda`` or ``cuda:N`` (default: CUDA where there is one); ``precision`` is
     ``float32``, ``bfloat16`` or ``float16`` (default: the fastest that the device has);

@@ -14,13 +14,22 @@ from typing import Any
 from mmrerank.benchmark import Qrels, Ranked, Run, Scores, Task
 from mmrerank.errors import InputError, MissingExtraError, UsageError
 from mmrerank.evaluation.compare import tables as made
-from mmrerank.evaluation.compare.beside import Notes, Results, read_queries, read_results, read_usage
+from mmrerank.evaluation.compare.beside import (
+    Notes,
+    Results,
+    read_queries,
+    read_results,
+    read_usage,
+    unlike_settings,
+)  # fmt: skip
 from mmrerank.evaluation.compare.comparison import Comparison
 from mmrerank.evaluation.compare.compute import compare as compare_scores
 from mmrerank.evaluation.compare.rendering import Table
 from mmrerank.evaluation.measure.metrics import split_names
-from mmrerank.evaluation.measure.scoring import QrelsLike, RunLike, as_qrels, as_run, score_run
+from mmrerank.evaluation.measure.scoring import QrelsLike, RunLike, as_qrels, as_run, left_out, score_run
+from mmrerank.evaluation.measure.short import cut_off
 from mmrerank.evaluation.tabular import Tabular
+from mmrerank.paths import expanded
 from mmrerank.types import Usage
 
 Progress = Callable[[int, int], None]
@@ -169,8 +178,10 @@ def compare(
     else:
         raise UsageError("say what is right: --qrels FILE, or --benchmark NAME --data DIR")
     scores: dict[str, Scores] = {}
+    depths: dict[str, int] = {}
     for number, (name, run) in enumerate(files.items(), start=1):
-        scores[name] = read(run)[0]
+        scores[name], rows_of = read(run)
+        depths[name] = max((len(r) for r in rows_of().values()), default=0)
         if progress:
             progress(number, len(files))
     found = compare_scores(
@@ -180,10 +191,24 @@ def compare(
         seen=notes.seen or None,
     )  # fmt: skip
     found = found.with_failures({n: (r.failed, r.queries, r.why) for n, r in results.items()})
+    told = [*_unlike_depths(depths, found.metrics), *unlike_settings(files)]
+    found = replace(found, warnings=[*found.warnings, *told])
     return ComparisonReport(
         comparison=found, usage=costs, notes=notes, qrels=judged,
         rows_of=lambda name: read(files[name])[1](),
     )  # fmt: skip
+
+
+def _unlike_depths(depths: Mapping[str, int], metrics: Sequence[str]) -> list[str]:
+    """A warning where metrics look at whole lists, and those are longer in one run than in another."""
+    whole = [m for m in metrics if cut_off(m) is None]
+    if not whole or len(set(depths.values())) == 1:
+        return []
+    lengths = ", ".join(f"{run} to {depth}" for run, depth in depths.items())
+    return [
+        f"{', '.join(whole)}: looks at whole lists, and the runs list to different depths ({lengths}); a "
+        "difference may come from that alone"
+    ]
 
 
 _Rows = Callable[[], Mapping[str, Ranked]]
@@ -194,10 +219,10 @@ def _qrels_reader(qrels: Qrels, names: Sequence[str]) -> _Reader:
     def read(run: RunLike) -> tuple[Scores, _Rows]:
         lists, where = as_run(run)
         rows = lists.rows
-        return (
-            score_run(lists, qrels, names, where=where),
-            lambda: {q: Ranked.of(r) for q, r in rows.items()},
-        )
+        scores = score_run(lists, qrels, names, where=where)
+        if scores.failed:
+            raise InputError(f"{where}: {'; '.join(left_out(scores.failed))}; name other --metrics")
+        return (scores, lambda: {q: Ranked.of(r) for q, r in rows.items()})
 
     return read
 
@@ -244,6 +269,10 @@ def named_runs(runs: Mapping[str, RunLike] | Iterable[Path | str]) -> dict[str, 
             name, path = Path(given).name.removesuffix(".gz"), str(given)
             for suffix in _SUFFIXES:
                 name = name.removesuffix(suffix) or name
+        elif not path.strip():
+            raise UsageError(
+                f"run {given!r} names no file; write NAME=PATH. Is a variable of the shell not set?"
+            )
         # undecodable bytes of a file name would fail in every output
         name = os.fsencode(name).decode("utf-8", "replace")
         if name in files:
@@ -251,7 +280,7 @@ def named_runs(runs: Mapping[str, RunLike] | Iterable[Path | str]) -> dict[str, 
                 f"two runs are named {name!r}: {files[name]} and {path}; "
                 f"name them, such as old={files[name]} new={path}"
             )
-        files[name] = Path(path)
+        files[name] = expanded(path)
     return files
 
 

@@ -13,6 +13,7 @@ from mmrerank.evaluation.experiment.outcome import Evaluation
 from mmrerank.evaluation.experiment.resume import Surroundings
 from mmrerank.evaluation.measure.scoring import RunLike
 from mmrerank.evaluation.tasks import benchmark_of
+from mmrerank.paths import expanded
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.methods import method_specs
 
@@ -29,7 +30,7 @@ def evaluate(
     forecast: int | None = None, price: Price | None = None,
     cache: Path | str = "", record: Path | str = "", ledger: Path | str = "",
     budget: Budget | None = None, total: Budget | Meter | None = None,
-    submission: Path | str | None = None,
+    submission: Path | str | None = None, per_query: bool = False,
     progress: Callable[[str, int, int], None] = lambda *_: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Evaluation:  # fmt: skip
@@ -43,7 +44,8 @@ def evaluate(
     ``./runs/eval/...``) and not judged again; ``fresh`` starts over, ``retry_failed`` judges queries again of
     which a judgement failed. ``forecast`` judges no more than so many queries of each list and says what the
     others take. ``cache``, ``record``, ``budget`` (a query's) and ``total`` are as in `mmrerank.Reranker`.
-    ``submission`` is a folder for the official files.
+    ``submission`` is a folder for the official files. What a run scores is written beside it
+    (``METHOD.metrics.json``); with ``per_query`` also the value of each query (``METHOD.per-query.tsv``).
 
     Raises `UsageError` for a wrong name or option, `InputError` for files that are missing or wrong, and
     `ModelError` where no model was named and none is meant for the images.
@@ -63,12 +65,12 @@ def evaluate(
         index=index, shards=shards, embedder=embedder, images=_path(images), depth=depth,
         methods=specs, side_by_side=bool(specs), candidates=candidates, chat=chat, around=around,
         runs=_path(runs), fresh=fresh, retry_failed=retry_failed, forecast=forecast, price=price,
-        submission=_path(submission), progress=progress, say=say,
+        submission=_path(submission), per_query=per_query, progress=progress, say=say,
     ).carry_out()  # fmt: skip
 
 
 def _path(path: Path | str | None) -> Path | None:
-    return None if path is None else Path(path)
+    return None if path is None else expanded(path)
 
 
 def _listed(run: RunLike | Sequence[RunLike]) -> Sequence[RunLike]:

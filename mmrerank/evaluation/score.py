@@ -8,8 +8,10 @@ from typing import Any
 
 from mmrerank.benchmark import Measured, Scores
 from mmrerank.evaluation.compare.rendering import Cell, Table
+from mmrerank.evaluation.measure import short
 from mmrerank.evaluation.measure.metrics import split_names
 from mmrerank.evaluation.measure.scoring import QrelsLike, RunLike, as_qrels, as_run, score_run
+from mmrerank.evaluation.per_query import per_query, per_query_dict
 from mmrerank.evaluation.tabular import Tabular
 
 METRICS = ("nDCG@10", "AP", "RR", "P@1", "R@10")
@@ -40,8 +42,14 @@ class ScoreReport(Tabular):
     def records(self) -> list[dict[str, Any]]:  # noqa: D102
         return [{"metric": n, **m.to_dict()} for n, m in self.metrics.items()]
 
-    def to_dict(self) -> dict[str, Any]:  # noqa: D102
-        return self.scores.to_dict()
+    @property
+    def per_query(self) -> Mapping[str, Mapping[str, float]]:
+        """By metric, the value of each query; one without an answer has the value that it counts as."""
+        return per_query(self.scores)
+
+    def to_dict(self, *, by_query: bool = False) -> dict[str, Any]:
+        """The figures as plain data; ``by_query`` adds ``per_query`` and the ids of ``missing_queries``."""
+        return {**self.scores.to_dict(), **(per_query_dict(self.scores) if by_query else {})}
 
 
 def score(
@@ -69,7 +77,7 @@ def scores_table(scores: Scores, *, title: str, only: Sequence[str] = ()) -> Tab
     lacking = len(scores.missing)
     bounds = any(m.bounds for m in scores.metrics.values())
     chosen = [m for n, m in scores.metrics.items() if not only or n in only]
-    rows, rules = [], set[str]()
+    rows, rule = [], ""
     for one in chosen:
         lower = " (lower is better)" if one.lower_is_better else ""
         row = [Cell(text=one.name + lower), _figure(one, one.value)]
@@ -77,10 +85,12 @@ def scores_table(scores: Scores, *, title: str, only: Sequence[str] = ()) -> Tab
         if bounds:
             low_high = " to ".join(figure(one, v) for v in one.bounds or ())
             row.append(Cell(text=low_high, numeric=True))
-        row.append(Cell(text="" if one.tie_rule in rules else one.tie_rule))
-        rules.add(one.tie_rule)
+        # said once for neighbours
+        row.append(Cell(text="" if one.tie_rule == rule else one.tie_rule))
+        rule = one.tie_rule
         rows.append(row)
     asked = f"{scores.expected} queries"
+    notes = [short.NOTE] if any(m.too_short for m in chosen) else []
     more = len(scores.metrics) - len(chosen)
     return Table(
         title=f"{title}: {asked}" + (f", {lacking} of them without an answer" if lacking else ""),
@@ -89,14 +99,15 @@ def scores_table(scores: Scores, *, title: str, only: Sequence[str] = ()) -> Tab
             *(["tie bounds"] if bounds else []), "equal scores",
         ],
         rows=rows,
-        notes=[f"{more} more with --output json"] if more else [],
+        notes=[*notes, *([f"{more} more with --output json"] if more else [])],
     )  # fmt: skip
 
 
 def figure(measured: Measured, value: float) -> str:
-    """A fraction as percent; a metric without an upper bound of 1 as it is."""
-    return f"{value:.4f}" if measured.lower_is_better else f"{100 * value:.2f} %"
+    """A fraction as percent; a count, and a metric without an upper bound of 1, as it is."""
+    return f"{value:.4f}" if measured.lower_is_better or not measured.is_fraction else f"{100 * value:.2f} %"
 
 
 def _figure(measured: Measured, value: float) -> Cell:
-    return Cell(text=figure(measured, value), value=value, numeric=True)
+    mark = short.MARK if measured.too_short else ""
+    return Cell(text=figure(measured, value) + mark, value=value, numeric=True)

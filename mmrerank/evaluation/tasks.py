@@ -7,7 +7,7 @@ A benchmark is a file in `mmrerank.evaluation.benchmarks`, or one of another pac
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
@@ -19,10 +19,13 @@ from mmrerank import config, registry
 from mmrerank.benchmark import Answer, Benchmark, BenchmarkFacts, Measured, Ranked, Run, Scores, Task
 from mmrerank.discovery import source_file
 from mmrerank.errors import InputError, MmrerankError, UsageError
-from mmrerank.evaluation.measure.files import parse_json, read_bytes
+from mmrerank.evaluation.measure import short
+from mmrerank.evaluation.measure.files import noting, parse_json, read_bytes
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES, Listed, hit
 from mmrerank.evaluation.measure.metrics import measure
-from mmrerank.evaluation.measure.scoring import quoted, read_any, unknown_queries
+from mmrerank.evaluation.measure.odd_runs import empty_parts, of_another_split
+from mmrerank.evaluation.measure.scoring import left_out, parted, quoted, read_any, unknown_queries
+from mmrerank.evaluation.measure.short import Room, room_of, too_short
 
 
 def names() -> list[str]:
@@ -91,7 +94,9 @@ def load_task(
     given = options_of(name, options)
     if not data.is_dir():
         raise InputError(f"there is no folder {data}.\n{how_to_get(name)}")
-    return named(benchmark.load(data, wanted, given), name, wanted)
+    with noting() as read:
+        task = benchmark.load(data, wanted, given)
+    return replace(named(task, name, wanted), sources=tuple(read))
 
 
 def named(task: Task, name: str, split: str) -> Task:
@@ -183,6 +188,9 @@ def answer_of(task: Task, run: Run, where: str) -> Answer:
     rows = {q: Ranked.of(r) for q, r in run.rows.items()}
     rows = dict(benchmark_of(task.benchmark).canonical(task, rows))
     warnings = unknown_queries(rows, task.queries, where, f"{task.benchmark} {task.split}")
+    unknown = sum(q not in task.queries for q in rows)
+    hint = of_another_split(unknown, len(rows), benchmark_of(task.benchmark).SPLITS, task.split)
+    warnings = [w + hint for w in warnings]
     rows = {q: r for q, r in rows.items() if q in task.queries}
     return Answer(
         path=where, kind="run", rows=rows, warnings=(*warnings, *unknown_documents(task, rows, where))
@@ -256,18 +264,23 @@ def score(task: Task, answers: Sequence[Answer]) -> Scores:
     metrics = benchmark.score(task, answers)
     if metrics is None:
         run = Run(rows=benchmark_rows(benchmark, task, answers))
-        metrics = measure(run, task.qrels, benchmark.METRICS)
+        metrics = measure(run, task.qrels, benchmark.METRICS, room=room_of(task))
+    metrics, failed = parted(metrics)
     expected = benchmark.expected(task, answers)
     lacks = all if benchmark.FILES_ARE_PARTS else any
     return Scores(
         benchmark=task.benchmark,
         split=task.split,
         metrics=metrics,
+        failed=failed,
         expected=len(expected),
         missing=[q for q in expected if lacks(q not in a.rows for a in answers)],
         warnings=[
             *task.warnings,
             *(w for a in answers for w in a.warnings),
+            *left_out(failed),
+            *short.warnings(metrics),
+            *empty_parts(metrics),
             *benchmark.warnings(task, answers),
         ],
     )
@@ -290,7 +303,7 @@ def write_submission(task: Task, answers: Sequence[Answer], folder: Path) -> lis
         raise UsageError(f"{task.benchmark} has no submission file")
     if len(runs) != 1:
         raise UsageError(f"a submission is written from one TREC run, not {len(runs)}; give it as --run")
-    paths = list(benchmark.write_own(task, Run(rows=runs[0].rows), folder) or ())
+    paths = list(benchmark.write_own(task, Run(rows=runs[0].rows, tag=runs[0].path), folder) or ())
     for path in paths:
         read_answer(task, path)
     return paths
@@ -304,8 +317,13 @@ def recall(
     *,
     expected: Sequence[str] | None = None,
     parts: Mapping[str, Sequence[str]] | None = None,
+    room: Room | None = None,
+    partial: Collection[str] = (),
 ) -> Measured:
-    """R@k as image retrieval uses it: 1 when a right document is among the first ``k`` of the list."""
+    """R@k as image retrieval uses it: 1 when a right document is among the first ``k`` of the list.
+
+    ``room`` and ``partial`` as in `mmrerank.evaluation.measure.short.too_short`.
+    """
     units = list(task.qrels) if expected is None else list(expected)
     wanted = set(units)
     return Measured(
@@ -314,6 +332,7 @@ def recall(
         expected=units,
         parts=parts or {},
         tie_rule=LIST_TIES,
+        short=too_short(rows, task.qrels, k, room=room or room_of(task), first=True, partial=partial),
     )
 
 

@@ -1,7 +1,7 @@
 """One decoder for every image: encoded bytes in, upright 8-bit RGB out, or an `ImageError` saying why not.
 
 Sizes are checked on the header, before any pixel is decoded. Messages do not name the file; whoever asked
-knows it. Colour profiles are not applied, and of animations and stacks only the first frame is seen.
+knows it. Colour profiles are applied, and of animations and stacks only the first frame is seen.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ from typing import IO
 import PIL.Image
 from PIL.ImageFile import ImageFile
 
-from mmrerank.errors import ImageError
+from mmrerank.errors import ImageError, TruncatedImageError
+from mmrerank.images import jpeg, profiles
 from mmrerank.images.formats import open_header
-from mmrerank.images.metadata import camera, exif_of, orientation_of, taken
+from mmrerank.images.metadata import camera, exif_of, in_adobe_rgb, orientation_of, taken
 from mmrerank.images.pixels import to_rgb, upright
 from mmrerank.images.quiet import pillow_quiet
+from mmrerank.images.tiff import Tiff
+from mmrerank.images.tiff_pixels import make_room
 from mmrerank.types import Image
 
 DEFAULT_MAX_PIXELS = 200_000_000
@@ -44,33 +47,31 @@ class ImageInfo:
 def decode(
     source: Image | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
 ) -> PIL.Image.Image:
-    """The picture as a person would see it: upright, RGB, transparency over white, first frame.
+    """The picture as a person would see it: upright, sRGB, transparency over white, first frame.
 
-    The content decides the format, not the name. 16-bit, 32-bit and float grey values are scaled to 8
-    bits. With ``allow_truncated`` the readable part of a damaged file is returned and the rest stays black
-    (or grey). Raises `ImageError`, and nothing else, when the file is unreadable, empty, foreign, damaged
-    or larger than ``max_pixels``. An `Image` with both hash and size was let in before (by an index, under
-    limits of its own): it may be of that size, and damaged. Safe to call from threads.
+    The content decides the format, not the name. Deep, signed and float samples are scaled to 8 bits
+    (`mmrerank.images.ranges`). Metadata that is broken counts as absent. With ``allow_truncated`` the
+    readable part of a damaged file is returned and the rest stays black (or grey). Raises `ImageError`, and
+    nothing else, when the file is unreadable, empty, foreign, of a kind that is not read, damaged, cut off
+    (`TruncatedImageError`) or larger than ``max_pixels``. An `Image` with both hash and size was let in
+    before (by an index, under limits of its own): it may be of that size, and damaged. Safe to call from
+    threads.
     """
     if isinstance(source, Image) and source.sha256 and source.width and source.height:
         max_pixels, allow_truncated = max(max_pixels, source.width * source.height), True
     with _reading(source) as file, pillow_quiet():
         image = open_header(file)
         _check_size(image, max_pixels)
-        orientation = orientation_of(image, file)
+        exif = exif_of(image)
+        if "icc_profile" not in image.info and in_adobe_rgb(exif):
+            image.info["icc_profile"] = profiles.adobe_rgb()
         by_reader = _reader_turns(image)
-        try:
-            _make_room(image)
-            image.load()
-        except Exception:
-            if not allow_truncated:
-                raise
-            image = _salvage(image, file)
+        image = _loaded(image, file, allow_truncated=allow_truncated)
         # A frame may turn out larger than the header said; nothing larger may leave this function.
         _check_size(image, max_pixels)
         # Turn after conversion: the fewer kinds of pixels are turned, the fewer can go wrong.
         rgb = to_rgb(image)
-        return rgb if by_reader else upright(rgb, orientation)
+        return rgb if by_reader else upright(rgb, orientation_of(exif))
 
 
 def probe(source: Image | bytes) -> ImageInfo:
@@ -80,17 +81,15 @@ def probe(source: Image | bytes) -> ImageInfo:
     """
     with _reading(source) as file, pillow_quiet():
         image = open_header(file)
-        orientation = orientation_of(image, file)
-        exif = exif_of(image, file)
+        exif = exif_of(image)
+        orientation = orientation_of(exif)
         width, height = image.size
         if orientation >= 5 and not _reader_turns(image):
             width, height = height, width
-        # Phones pack several pictures into one JPEG; Pillow calls that MPO, everybody else JPEG.
-        name = "JPEG" if image.format == "MPO" else image.format or ""
         return ImageInfo(
             width=width,
             height=height,
-            format=name,
+            format=image.format or "",
             orientation=orientation,
             taken=taken(exif),
             camera=camera(exif),
@@ -124,17 +123,17 @@ def _reading(source: Image | bytes) -> Iterator[IO[bytes]]:
         # Pillow's complaints carry no errno; the system's do.
         if error.errno is not None:
             raise ImageError(f"the file cannot be read: {error.strerror or error}") from error
-        raise ImageError(_damaged(error)) from error
+        raise _damaged(error) from error
     except Exception as error:
         # Hostile files make decoders raise almost anything; the cause is chained.
-        raise ImageError(_damaged(error)) from error
+        raise _damaged(error) from error
 
 
-def _damaged(error: Exception) -> str:
+def _damaged(error: Exception) -> ImageError:
     detail = " ".join(str(error).split())[:200] or type(error).__name__
     if "truncated" in detail.lower():
-        return f"the image is cut off ({detail}); allow truncated files to use what is there"
-    return f"the image is damaged ({detail})"
+        return TruncatedImageError(f"the image is cut off ({detail})")
+    return ImageError(f"the image is damaged ({detail})")
 
 
 def _check_size(image: ImageFile, max_pixels: int) -> None:
@@ -161,14 +160,23 @@ def _has_memory(image: ImageFile) -> bool:
     return vars(image).get("_im") is not None
 
 
-def _make_room(image: ImageFile) -> None:
-    """Gives a TIFF its memory, which its reader would otherwise do after asking Pillow's global limit.
-
-    The caller has checked the size against a limit of its own.
-    """
-    size = vars(image).get("_tile_size")
-    if image.format == "TIFF" and size is not None and not _has_memory(image):
-        image.im = PIL.Image.new(image.mode, size).im
+def _loaded(image: ImageFile, file: IO[bytes], *, allow_truncated: bool) -> ImageFile:
+    """``image`` with its pixels. Raises what its decoder raises, where nothing else helps."""
+    try:
+        make_room(image)
+        image.load()
+        if image.format == "JPEG" and jpeg.prepared(file):
+            raise OSError("truncated: zeros stand in place of its end")
+        return image
+    except Exception:  # decoders raise anything
+        if image.format == "JPEG" and (whole := jpeg.ended(image, file)) is not None:
+            return whole
+        if isinstance(image, Tiff) and image.without_pillow():
+            image.load()
+            return image
+        if not allow_truncated:
+            raise
+        return _salvage(image, file)
 
 
 def _salvage(image: ImageFile, file: IO[bytes]) -> ImageFile:
@@ -178,10 +186,8 @@ def _salvage(image: ImageFile, file: IO[bytes]) -> ImageFile:
     decoding. The rows decoded before the failure are in the image already; it is enough to declare it
     loaded. Raises `ImageError` where there are no pixels.
     """
-    if image.format in ("JPEG", "MPO"):
-        # Progressive files show nothing until their end is seen, so they are given one.
-        file.seek(0)
-        image = open_header(io.BytesIO(file.read() + b"\xff\xd9"))
+    if image.format == "JPEG":
+        image = jpeg.salvaged(image, file)
         with contextlib.suppress(Exception):  # the rows decoded so far count
             image.load()
     # A TIFF is turned after loading, so a half-loaded one is of unknown shape.

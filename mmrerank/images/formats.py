@@ -13,6 +13,9 @@ import PIL.Image
 from PIL.ImageFile import ImageFile
 
 from mmrerank.errors import ImageError
+from mmrerank.images.jpeg import open_jpeg
+from mmrerank.images.png import open_png
+from mmrerank.images.tiff import Tiff
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset({
@@ -23,13 +26,13 @@ IMAGE_SUFFIXES = frozenset({
 # fmt: on
 """Lower-case suffixes that mark a file as an image when a folder or shard is searched."""
 
-# Pillow modules by format, in the order tried. JPEG before MPO: Pillow's JPEG reader makes the MPO itself.
+# How the formats begin that are opened here, around Pillow's readers.
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")
+# Pillow modules of the others by format, in the order tried.
 _READERS = {
-    "JPEG": "PIL.JpegImagePlugin",
-    "PNG": "PIL.PngImagePlugin",
     "WEBP": "PIL.WebPImagePlugin",
     "GIF": "PIL.GifImagePlugin",
-    "TIFF": "PIL.TiffImagePlugin",
     "BMP": "PIL.BmpImagePlugin",
     "AVIF": "PIL.AvifImagePlugin",
     "JPEG2000": "PIL.Jpeg2KImagePlugin",
@@ -50,6 +53,13 @@ def open_header(file: IO[bytes]) -> ImageFile:
     prefix = file.read(32)
     if not prefix:
         raise ImageError("the file is empty (0 bytes)")
+    file.seek(0)
+    if prefix.startswith(_JPEG):
+        return open_jpeg(file)
+    if prefix.startswith(_PNG):
+        return open_png(file)
+    if prefix.startswith(_TIFF):
+        return Tiff(file, "")
     problem: Exception | None = None
     for name, module in _READERS.items():
         importlib.import_module(module)

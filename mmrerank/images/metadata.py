@@ -6,39 +6,36 @@ A broken tag never makes an image unusable: it counts as absent. Location tags a
 from __future__ import annotations
 
 import contextlib
-import io
-import struct
 from datetime import datetime
-from typing import IO
 
 import PIL.Image
 from PIL.ExifTags import IFD, Base
 from PIL.ImageFile import ImageFile
 
-_MAX_EXIF_BYTES = 16 * 1024 * 1024
-_PNG_SIGNATURE_BYTES = 8
 
-
-def exif_of(image: ImageFile, file: IO[bytes]) -> PIL.Image.Exif:
+def exif_of(image: ImageFile) -> PIL.Image.Exif:
     """The image's EXIF tags; empty where there are none or they are beyond reading. Decodes no pixel."""
     try:
-        if image.format == "PNG" and "exif" not in image.info:
-            # Pillow would decode the whole picture in search of a late chunk.
-            exif = PIL.Image.Exif()
-            if data := _png_exif(file):
-                exif.load(data)
-            elif any(key.lower().startswith("raw profile type exif") for key in _names(image)):
-                exif = PIL.Image.Image.getexif(image)
-            return exif
+        if image.format == "PNG":
+            # Pillow's own reader would decode the whole picture in search of a late chunk.
+            return PIL.Image.Image.getexif(image)
         return image.getexif()
     except Exception:  # readers raise anything on hostile tags, and tags are optional
         return PIL.Image.Exif()
 
 
-def orientation_of(image: ImageFile, file: IO[bytes]) -> int:
+def orientation_of(exif: PIL.Image.Exif) -> int:
     """EXIF orientation, 1 to 8; 1 where it is absent or nonsense."""
-    value = exif_of(image, file).get(Base.Orientation, 1)
+    value = exif.get(Base.Orientation, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def in_adobe_rgb(exif: PIL.Image.Exif) -> bool:
+    """Whether a camera says that its colours are Adobe RGB, as DCF has it: it embeds no profile then."""
+    try:
+        return _text(exif.get_ifd(IFD.Interop).get(1)) == "R03"
+    except Exception:  # as in `exif_of`
+        return False
 
 
 def taken(exif: PIL.Image.Exif) -> str | None:
@@ -76,22 +73,3 @@ def _text(value: object) -> str:
         return ""
     cleaned = "".join(c if c.isprintable() else " " for c in value.split("\0")[0])
     return " ".join(cleaned.split())[:100]
-
-
-def _names(image: ImageFile) -> list[str]:
-    return [key for key in image.info if isinstance(key, str)]
-
-
-def _png_exif(file: IO[bytes]) -> bytes:
-    """The contents of the ``eXIf`` chunk, wherever it stands, found without decoding; else nothing."""
-    here = file.tell()
-    try:
-        file.seek(_PNG_SIGNATURE_BYTES)
-        while len(head := file.read(8)) == 8:
-            length, name = struct.unpack(">I4s", head)
-            if name == b"eXIf":
-                return b"Exif\0\0" + file.read(min(length, _MAX_EXIF_BYTES))
-            file.seek(length + 4, io.SEEK_CUR)
-        return b""
-    finally:
-        file.seek(here)

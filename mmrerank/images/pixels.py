@@ -1,6 +1,7 @@
-"""Turns whatever kind of pixels a decoder gave into 8-bit RGB, and turned pictures upright.
+"""Turns whatever kind of pixels a decoder gave into 8-bit sRGB, and turned pictures upright.
 
-Scales deep values instead of clipping them and lays transparency over white. Reads no file.
+Scales deep values instead of clipping them, applies colour profiles, and lays transparency over white. Reads
+no file.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 from PIL.Image import Transpose
+
+from mmrerank.images.colour import to_srgb
+from mmrerank.images.ranges import Samples, eight_bits
 
 # What EXIF orientation says was done to the picture, undone.
 _TURNS = {
@@ -29,38 +33,47 @@ def upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """A plain RGB copy of a loaded image, without tags or profile."""
+    """A plain sRGB copy of a loaded image in mode RGB, without tags; its colour profile is applied."""
+    icc = image.info.get("icc_profile")
+    if image.info.get("deep") and image.mode in ("RGB", "RGBA"):
+        image = _not_so_deep(image)
     if image.mode.startswith(("I", "F")):
-        rgb = PIL.Image.fromarray(_eight_bits(image)).convert("RGB")
+        grey = PIL.Image.fromarray(_eight_bits(image))
+        rgb = to_srgb(grey, icc) or grey.convert("RGB")
     elif image.has_transparency_data:
         rgba = image.convert("RGBA")
         rgb = PIL.Image.new("RGB", rgba.size, "white")
-        rgb.paste(rgba, mask=rgba.getchannel("A"))
+        rgb.paste((icc and to_srgb(_without_cover(image, rgba), icc)) or rgba, mask=rgba.getchannel("A"))
     else:
-        rgb = image.convert("RGB")
+        plain = image.convert("RGB") if image.mode in ("P", "YCbCr", "HSV") else image
+        rgb = to_srgb(plain, icc) or plain.convert("RGB")
     rgb.info = {}
     return rgb
 
 
-def _eight_bits(image: PIL.Image.Image) -> NDArray[np.uint8]:
-    """Grey values of 16-bit, 32-bit and float images as 8 bits, ``(height, width)``.
+def _not_so_deep(image: PIL.Image.Image) -> PIL.Image.Image:
+    """16-bit colours of which Pillow kept the upper bytes, lightened where they were 12 bits or less."""
+    highest = np.asarray(image).max(axis=(0, 1)).tolist()
+    if not 0 < max(highest[:3]) <= 15:
+        return image
+    cover = 17 if highest[-1] <= 15 else 1
+    tables = [*(min(255, 17 * n) for n in range(256))] * 3 + [min(255, cover * n) for n in range(256)]
+    lighter = image.point(tables[: 256 * len(image.getbands())])
+    lighter.info = image.info
+    return lighter
 
-    16 bits are divided by 257, so that black and white stay black and white. 32-bit integers that fit into
-    16 (or, in formats that say no depth, 8) bits are taken as such; floats within 0..1 as fractions and
-    within 0..255 as they are. Anything else is stretched between its extremes. Not-a-number is black.
-    """
+
+def _without_cover(image: PIL.Image.Image, rgba: PIL.Image.Image) -> PIL.Image.Image:
+    """The colours below the transparency, in the kind of pixels that a profile of the file describes."""
+    if image.mode == "LA":
+        return image.getchannel("L")
+    return image if image.mode == "L" else rgba.convert("RGB")
+
+
+def _eight_bits(image: PIL.Image.Image) -> NDArray[np.uint8]:
+    """Grey values of 16-bit, 32-bit and float images as 8 bits, ``(height, width)``."""
     values = np.asarray(image)
-    if image.mode.startswith("I;16"):
-        grey = (values.astype(np.uint32) + 128) // 257
-    else:
-        with np.errstate(invalid="ignore"):
-            numbers = values.astype(np.float64)
-        numbers[np.isnan(numbers)] = 0.0
-        finite = numbers[np.isfinite(numbers)]
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-        low, high = _range(low, high, image)
-        grey = np.rint((np.clip(numbers, low, high) - low) * (255.0 / (high - low)))
-    result: NDArray[np.uint8] = grey.astype(np.uint8)
+    result = eight_bits(values, _samples(image))
     clear = image.info.get("transparency")
     if isinstance(clear, int):
         # PNG names one grey value as transparent; over white, that is white.
@@ -68,14 +81,12 @@ def _eight_bits(image: PIL.Image.Image) -> NDArray[np.uint8]:
     return result
 
 
-def _range(low: float, high: float, image: PIL.Image.Image) -> tuple[float, float]:
-    """The values that become black and white, given the least and the greatest that occur."""
-    if low >= 0:
-        if image.mode == "F" and high <= 1:
-            return 0.0, 1.0
-        # PNG and PGM reach mode I by 16 bits only; there a dark picture is dark, not 8-bit.
-        if high <= 255 and image.format not in ("PNG", "PPM"):
-            return 0.0, 255.0
-        if image.mode == "I" and high <= 65535:
-            return 0.0, 65535.0
-    return (low, high) if high > low else (low, low + 1.0)
+def _samples(image: PIL.Image.Image) -> Samples:
+    if image.mode == "F":
+        return Samples(kind="f", bits=32)
+    if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
+        # PNM names its white, and its reader has scaled to it; PNG may say how many bits count.
+        bits = image.info.get("significant_bits")
+        white = 2.0**bits - 1 if isinstance(bits, int) and 0 < bits < 16 else None
+        return Samples(kind="u", bits=16, white=white, exact=image.format == "PPM")
+    return Samples(kind="i", bits=32)

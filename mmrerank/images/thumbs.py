@@ -29,7 +29,7 @@ def thumbnail(
         else decode(source, max_pixels=max_pixels, allow_truncated=allow_truncated)
     )
     # A copy is needed: the picture may be the caller's own, and `thumbnail` works in place.
-    small = image.convert("RGB") if image.mode != "RGB" else image.copy()
+    small = to_rgb(image) if image.mode != "RGB" or "icc_profile" in image.info else image.copy()
     small.thumbnail((size, size), PIL.Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     # The colour profile and EXIF stay behind: they can weigh more than the thumbnail and name places.

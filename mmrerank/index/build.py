@@ -50,7 +50,11 @@ class Failure:
 
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
-    """What a run did to the index in folder ``index``, in numbers of images."""
+    """What a run did to the index in folder ``index``, in numbers of images.
+
+    ``unseen`` are images in the index whose files cannot be shown, with the reason: imported vectors need no
+    files. ``remarks`` are sentences about what was assumed.
+    """
 
     index: Path
     added: int = 0
@@ -58,6 +62,8 @@ class BuildReport:
     removed: int = 0
     unchanged: int = 0
     failed: tuple[Failure, ...] = ()
+    unseen: tuple[Failure, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def build(
@@ -96,7 +102,12 @@ def build(
     shards = corpus.shards
     with replacing(folder, rebuild=rebuild) as target, _claimed(target, fresh, shards) as found:
         kept = dataclasses.replace(
-            found, store=store or found.store, source=fresh.source, listed=fresh.listed
+            found,
+            # the same model at another place, or another folder: what is remembered opens and is found
+            embedder=fresh.embedder,
+            store=store or found.store,
+            source=fresh.source,
+            listed=fresh.listed,
         )
         intake_options = {"max_pixels": max_pixels, "allow_truncated": allow_truncated}
         with _Run(target, kept, embedder, batch) as run:
@@ -154,7 +165,14 @@ class _Run:
             raise InputError(_all_failed(self.manifest.source, failures))
         removed = self._finish(seen, failed)
         self._publish()
-        return BuildReport(index=self.folder, removed=removed, failed=failures, **tally)
+        return BuildReport(
+            index=self.folder,
+            added=tally["added"],
+            changed=tally["changed"],
+            removed=removed,
+            unchanged=tally["unchanged"],
+            failed=failures,
+        )
 
     def _take(self, look: Looked) -> None:
         content = look.record.sha256

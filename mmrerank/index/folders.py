@@ -13,6 +13,7 @@ from pathlib import Path
 from mmrerank import registry
 from mmrerank.errors import ImageIndexError
 from mmrerank.index import lock, manifest, records
+from mmrerank.paths import reason
 
 VECTORS = "vectors"
 _LOG = (f"{records.FILE}-wal", f"{records.FILE}-shm")
@@ -59,7 +60,8 @@ def writable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ImageIndexError(f"{folder} cannot be written: {error}") from error
+        at = "" if error.filename in (None, str(folder)) else f" ({error.filename})"
+        raise ImageIndexError(f"{folder} cannot be written{at}: {reason(error)}") from error
 
 
 def check_free(folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,14 +16,17 @@ from mmrerank import catalog, registry
 from mmrerank.errors import ImageError, ImageIndexError, InputError, MismatchError, UsageError
 from mmrerank.images import DEFAULT_MAX_PIXELS, probe
 from mmrerank.index import lock, manifest
-from mmrerank.index.build import BuildReport, Progress, no_images, now
+from mmrerank.index.build import BuildReport, Failure, Progress, no_images, now
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, replacing
 from mmrerank.index.intake import place, sha256, status
+from mmrerank.index.intake import reason as why_not
 from mmrerank.index.manifest import IMPORTED, Manifest
+from mmrerank.index.presence import listed
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import default_store, save_view
-from mmrerank.ports import Sample, Vectors
+from mmrerank.paths import absolute_spec
+from mmrerank.ports import Corpus, Sample, Vectors
 
 _BATCH_ROWS = 4096
 
@@ -51,10 +54,12 @@ def import_vectors(
     rebuild: bool,
     store: str | None,
     progress: Progress | None,
+    strict: bool = False,
 ) -> BuildReport:
     """Makes the index in ``folder``. `ImageIndex.import_vectors` documents it."""
     if not embedder_spec.strip():
         raise UsageError("imported vectors need the name of the embedder that made them")
+    embedder_spec = absolute_spec(embedder_spec.strip())
     folder = Path(os.path.realpath(folder))
     if store:
         registry.load("store", store).open()  # what is not there is reported before any work
@@ -71,6 +76,7 @@ def import_vectors(
         updated=now(),
     )
     before = _snapshot(folder, old)
+    unseen: list[Failure] = []
     # Always made anew, beside an index that is there: importing is cheap, and half an import is nothing.
     with replacing(folder, rebuild=True) as target:
         made = not target.exists()
@@ -79,7 +85,7 @@ def import_vectors(
             with lock.writing(target):
                 if is_index(target):
                     raise ImageIndexError(f"{target} was made by another process just now; try again")
-                after = _write(target, corpus, fresh, progress)
+                after = _write(target, corpus, fresh, progress, unseen, strict=strict)
         except InputError:
             if made:
                 target.rmdir()
@@ -93,7 +99,31 @@ def import_vectors(
         else:
             changed += 1
     removed = len(before.keys() - after.keys())
-    return BuildReport(index=folder, added=added, changed=changed, removed=removed, unchanged=unchanged)
+    return BuildReport(
+        index=folder,
+        added=added,
+        changed=changed,
+        removed=removed,
+        unchanged=unchanged,
+        unseen=tuple(unseen),
+        remarks=(*_summary(unseen, len(after)), *_remarks(corpus)),
+    )
+
+
+def _remarks(corpus: VectorCorpus) -> tuple[str, ...]:
+    return tuple(corpus.remarks()) if isinstance(corpus, Corpus) else ()
+
+
+def _summary(unseen: Sequence[Failure], of: int) -> list[str]:
+    """A sentence for each reason, with the count and the first names."""
+    sentences = []
+    for why in dict.fromkeys(f.error for f in unseen):
+        names, count = listed(f.source for f in unseen if f.error == why)
+        sentences.append(
+            f"{count} of {of} images can be found, but neither shown nor judged: {why}: {names}. "
+            "--strict refuses such vectors"
+        )
+    return sentences
 
 
 def _old(folder: Path, spec: str, rebuild: bool) -> Manifest | None:
@@ -122,12 +152,21 @@ def _snapshot(folder: Path, old: Manifest | None) -> dict[str, Vectors]:
 
 
 def _write(
-    folder: Path, corpus: VectorCorpus, fresh: Manifest, progress: Progress | None
+    folder: Path,
+    corpus: VectorCorpus,
+    fresh: Manifest,
+    progress: Progress | None,
+    unseen: list[Failure],
+    *,
+    strict: bool,
 ) -> dict[str, Vectors]:
     fresh.write(folder)
     records = Records(folder, write=True)
     try:
-        vectors = _fill(folder, records, corpus, progress)
+        vectors = _fill(folder, records, corpus, progress, unseen)
+        if strict and unseen:
+            said = ". ".join([*_summary(unseen, len(vectors)), *_remarks(corpus)])
+            raise InputError(f"nothing was imported: {said}")
         shards = VectorFiles(folder / VECTORS, fresh.dim).shards(len(vectors))
         save_view(folder, fresh.store, vectors, records.rows(), shards)
         count = len(vectors)
@@ -141,7 +180,9 @@ def _write(
         records.close()
 
 
-def _fill(folder: Path, records: Records, corpus: VectorCorpus, progress: Progress | None) -> Vectors:
+def _fill(
+    folder: Path, records: Records, corpus: VectorCorpus, progress: Progress | None, unseen: list[Failure]
+) -> Vectors:
     total, dim = corpus.vectors.shape
     files = VectorFiles(folder / VECTORS, dim)
     files.truncate(0)
@@ -159,7 +200,7 @@ def _fill(folder: Path, records: Records, corpus: VectorCorpus, progress: Progre
             sample = next(samples, None)
             if sample is None:
                 raise InputError(f"there are {total} vectors and only {row} images")
-            rows.append(_record(sample, root, row))
+            rows.append(_record(sample, root, row, unseen))
         with records.transaction():
             records.add_vectors(start, [r.sha256 for r in rows])
             for record in rows:
@@ -173,8 +214,11 @@ def _fill(folder: Path, records: Records, corpus: VectorCorpus, progress: Progre
     return files.load(total)
 
 
-def _record(sample: Sample, root: Path, row: int) -> Record:
-    """The record of a row; what the image itself says is left out where the image is not there."""
+def _record(sample: Sample, root: Path, row: int, unseen: list[Failure]) -> Record:
+    """The record of a row; what the image itself says is left out where the image is not there.
+
+    Images that are not there, or are none, are added to ``unseen``.
+    """
     record = Record(id=sample.id, metadata=sample.metadata, row=row)
     if sample.image is None:
         return record
@@ -182,7 +226,11 @@ def _record(sample: Sample, root: Path, row: int) -> Record:
     try:
         record = replace(record, **status(sample.image), sha256=sha256(sample.image))
         info = probe(sample.image)
-    except (OSError, ImageError):
+    except (FileNotFoundError, NotADirectoryError):
+        unseen.append(Failure(source=sample.id, error="its file is not there"))
+        return record
+    except (OSError, ImageError) as error:
+        unseen.append(Failure(source=sample.id, error=why_not(error)))
         return record
     if info.width * info.height > DEFAULT_MAX_PIXELS:
         return record  # with its size told it would be decoded, and nobody has asked for that

@@ -6,8 +6,7 @@ Embeds no query itself: it takes vectors, and checks that they come from the emb
 from __future__ import annotations
 
 import os
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -18,19 +17,19 @@ import numpy as np
 
 from mmrerank import catalog
 from mmrerank.benchmark import Scored
-from mmrerank.errors import ImageError, ImageIndexError, InputError, MismatchError, UsageError
+from mmrerank.errors import ImageIndexError, InputError, MismatchError, UsageError
 from mmrerank.images import DEFAULT_MAX_PIXELS
 from mmrerank.index import build as building
-from mmrerank.index import importing, manifest, verify
+from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
 from mmrerank.index.folders import VECTORS, is_index, writable
 from mmrerank.index.importing import VectorCorpus
-from mmrerank.index.intake import status
 from mmrerank.index.manifest import IMPORTED
 from mmrerank.index.records import FILE as DATABASE
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import View, open_view, usable
+from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import Corpus, Embedder, Vectors
 from mmrerank.types import Candidate, Image
 
@@ -40,16 +39,18 @@ INDEXES = Path("indexes")
 def index_path(name: str | Path) -> Path:
     """Where an index is: a bare name is ``./indexes/NAME``; a path, or a text with a slash, is itself.
 
-    An empty name is the only index below ``./indexes``. Raises `UsageError` where there is none, or several.
+    A ``~`` at the beginning is the home folder. An empty name is the only index below ``./indexes``. Raises
+    `UsageError` where there is none, or several.
     """
     if isinstance(name, Path):
-        return name
+        return expanded(name)
     if not name:
         return _only_index()
     if not name.strip() or "\0" in name:
         raise UsageError("the name of an index is empty or no file name")
-    bare = os.sep not in name and name not in (".", "..")
-    return INDEXES / name if bare else Path(name)
+    place = expanded(name)
+    bare = os.sep not in name and str(place) == name and name not in (".", "..")
+    return INDEXES / name if bare else place
 
 
 def _only_index() -> Path:
@@ -61,7 +62,8 @@ def _only_index() -> Path:
 
 
 def _names() -> list[str]:
-    return sorted(p.name for p in INDEXES.iterdir() if is_index(p)) if INDEXES.is_dir() else []
+    with looked_at(INDEXES, "the folder of indexes", ImageIndexError):
+        return sorted(p.name for p in INDEXES.iterdir() if is_index(p)) if INDEXES.is_dir() else []
 
 
 class ImageIndex:
@@ -133,17 +135,25 @@ class ImageIndex:
         rebuild: bool = False,
         store: str | None = None,
         progress: Progress | None = None,
+        strict: bool = False,
     ) -> BuildReport:
         """Makes an index of the vectors that ``corpus`` brings, scaled to length 1. Loads no model.
 
         Each row stays a row of its own, so that equal scores are in row order. ``embedder_spec`` names
         what made the vectors and is taken at its word. An index that was imported for the same embedder is
-        replaced; any other only with ``rebuild``, else `MismatchError`.
+        replaced; any other only with ``rebuild``, else `MismatchError`. Images that are not there are in the
+        report; with ``strict`` they are an `InputError`, and nothing is changed.
         """
         place = index_path(path)
         with writable(place):
             return importing.import_vectors(
-                place, corpus, embedder_spec=embedder_spec, rebuild=rebuild, store=store, progress=progress
+                place,
+                corpus,
+                embedder_spec=embedder_spec,
+                rebuild=rebuild,
+                store=store,
+                progress=progress,
+                strict=strict,
             )
 
     @classmethod
@@ -154,17 +164,13 @@ class ImageIndex:
         unfinished, damaged or of another version; damaged vectors are noticed by the first search.
         """
         place = index_path(path)
-        try:
-            there = place.is_dir()
-        except OSError as error:  # a name that is too long, a folder that nobody is let into
-            raise ImageIndexError(
-                f"the index {str(place)[:100]} cannot be looked at: {error.strerror}"
-            ) from error
-        if not there:
-            raise ImageIndexError(_missing(place))
+        # a name that is too long, a folder that nobody is let into
+        with looked_at(place, "the index", ImageIndexError):
+            if not place.is_dir():
+                raise ImageIndexError(_missing(place))
         facts = manifest.read(place)
         if facts.state != "ready":
-            raise ImageIndexError(f"{place} is unfinished; {_go_on(facts, path)}")
+            raise ImageIndexError(f"{place} is unfinished; {_finish(facts, path)}")
         return cls(place, facts, store=store)
 
     def close(self) -> None:
@@ -223,6 +229,19 @@ class ImageIndex:
             "bytes": sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file()),
         }
 
+    def warnings(self) -> list[str]:
+        """What about the index's surroundings its user should know: a source or an embedder that is away."""
+        return [
+            *presence.source_warnings(self.manifest, self.path),
+            *presence.embedder_warnings(self.manifest, self.path),
+        ]
+
+    def embedder_warnings(self, embedder: Embedder) -> list[str]:
+        """That the index remembers a place from which its model is gone, where ``embedder`` has another."""
+        if embedder.spec == self.manifest.embedder:
+            return []
+        return presence.embedder_warnings(self.manifest, self.path, now=embedder.spec)
+
     def verify(self, *, deep: bool = False) -> list[str]:
         """Everything that is wrong with it, in words; empty when all is well.
 
@@ -239,6 +258,12 @@ class ImageIndex:
             good = facts.fingerprint == IMPORTED + made_by
         else:
             good = facts.fingerprint == embedder.fingerprint
+        if facts.imported and not good and facts.dim == embedder.dim:
+            raise MismatchError(
+                f"{self.path} holds vectors that were imported for {facts.embedder}, not for "
+                f"{embedder.spec}. Where both are the same model, import them again under its new name: "
+                f"{presence.go_on(replace(facts, embedder=embedder.spec), self.path)} --rebuild"
+            )
         if not good or facts.dim != embedder.dim:
             raise MismatchError(
                 building.mismatch(self.path, facts, embedder.spec, embedder.fingerprint, embedder.dim)
@@ -333,6 +358,19 @@ class ImageIndex:
         """`image` for several ids."""
         return [self.image(i) for i in ids]
 
+    def problems_of(self, ids: Sequence[str]) -> dict[str, str]:
+        """What is wrong with the files of these images, by id: gone, changed since, not readable.
+
+        Those that are as they were are left out, and so are unknown ids.
+        """
+        records = [r for i in ids if (r := self._records.get(i)) is not None and r.path is not None]
+        found = {r.id: presence.problem(self.locate(r), r) for r in records}
+        return {id_: why for id_, why in found.items() if why}
+
+    def explain(self, problems: Mapping[str, str], of: int) -> list[str]:
+        """`problems_of` among ``of`` images, as sentences that name the command which helps."""
+        return presence.warnings(problems, of, self.manifest, self.path)
+
     def locate(self, record: Record) -> Image:
         """Where the image of a record is now, as seen from the source's location.
 
@@ -343,7 +381,7 @@ class ImageIndex:
             offset=record.offset,
             length=record.length,
         )
-        if record.sha256 and _changed(image, record):
+        if record.sha256 and presence.changed(image, record):
             return image
         return replace(image, sha256=record.sha256, width=record.width, height=record.height)
 
@@ -357,27 +395,11 @@ def _database(folder: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _changed(image: Image, record: Record) -> bool:
-    """Whether the file is there, with another size or time than the record has."""
-    try:
-        now = status(image)
-    except (OSError, ImageError):
-        return False
-    return now != {"size": record.size, "mtime_ns": record.mtime_ns}
-
-
-def _go_on(facts: manifest.Manifest, path: str | Path) -> str:
-    """What finishes an index that was begun; what a list or an import was of, only the user knows."""
-    source, index = shlex.quote(facts.source), shlex.quote(str(path))
+def _finish(facts: manifest.Manifest, path: str | Path) -> str:
+    """What finishes an index that was begun."""
     if facts.imported:
-        spec = shlex.quote(facts.embedder)
-        return (
-            "import again with: "
-            f"mmrerank index {source} --index {index} --vectors V.npy --ids IDS.jsonl --embedder {spec}"
-        )
-    if facts.listed:
-        return f"pipe the same list again, in the folder {facts.source}: mmrerank index - --index {index}"
-    return f"go on with: mmrerank index {source} --index {index}"
+        return f"import again with: {presence.go_on(facts, path)}"
+    return presence.go_on(facts, path) if facts.listed else f"go on with: {presence.go_on(facts, path)}"
 
 
 def _missing(place: Path) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mmrerank.errors import ImageError
+from mmrerank.errors import ImageError, TruncatedImageError
 from mmrerank.images import decode, probe
 from mmrerank.index.records import Record, Records
 from mmrerank.ports import Sample
@@ -86,6 +86,8 @@ class Intake:
             return Looked(record=replace(record, row=row), old=old)
         try:
             pixels = decode(source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated)
+        except TruncatedImageError as error:
+            raise ImageError(f"{error}; --allow-truncated takes what there is of it") from error
         except ImageError as error:
             if info.width * info.height > self.max_pixels:
                 raise ImageError(f"{error}; raise it with --max-pixels") from error

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmrerank.errors import ImageIndexError
+from mmrerank.paths import reason, refused
 
 FILE = "manifest.json"
 TEMPORARY = f".{FILE}.tmp"
@@ -97,6 +98,8 @@ def read(folder: Path) -> Manifest:
     except FileNotFoundError as error:
         raise ImageIndexError(f"{folder} is not an index: it has no {FILE}") from error
     except (OSError, ValueError, RecursionError) as error:
+        if refused(error):
+            raise ImageIndexError(f"{path} cannot be read: {reason(error)}") from error
         raise ImageIndexError(f"{path} cannot be read ({error}); {repair}") from error
     if not isinstance(body, dict) or "format" not in body or "fingerprint" not in body:
         raise ImageIndexError(f"{path} is not the manifest of an mmrerank index; {repair}")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import ImageIndexError, InputError
+from mmrerank.paths import database_reason, reason
 
 FILE = "records.sqlite"
 APPLICATION_ID = 0x6D6D7272  # "mmrr": tells our files from other SQLite databases
@@ -82,6 +83,7 @@ class Records:
 
     def __init__(self, folder: Path, *, write: bool = False) -> None:
         self.path = folder / FILE
+        self._write = write
         self._lock = threading.RLock()
         with self._guard():
             self._db = self._connect(write)
@@ -153,7 +155,10 @@ class Records:
             try:
                 yield
             except sqlite3.OperationalError as error:
-                raise ImageIndexError(f"{self.path} cannot be used: {error}") from error
+                why = database_reason(self.path, error, write=self._write)
+                raise ImageIndexError(f"{self.path} cannot be used: {why}") from error
+            except OSError as error:
+                raise ImageIndexError(f"{self.path} cannot be used: {reason(error)}") from error
             except sqlite3.DatabaseError as error:
                 raise ImageIndexError(
                     f"{self.path} is damaged ({error}); index the source again with --rebuild"

@@ -16,6 +16,7 @@ import numpy as np
 
 from mmrerank.errors import ImageIndexError
 from mmrerank.index.manifest import Shard, sync_folder
+from mmrerank.paths import reason, refused
 from mmrerank.ports import Vectors
 
 SHARD_ROWS = 262_144
@@ -146,6 +147,8 @@ class VectorFiles:
         except FileNotFoundError as error:
             raise ImageIndexError(f"{path} is missing; {repair}") from error
         except (OSError, ValueError, EOFError) as error:
+            if refused(error):
+                raise ImageIndexError(f"{path} cannot be read: {reason(error)}") from error
             raise ImageIndexError(f"{path} is damaged ({error}); {repair}") from error
         if array.ndim != 2 or array.dtype != np.float32 or array.shape[1] != self.dim:
             raise ImageIndexError(

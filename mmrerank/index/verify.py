@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmrerank.errors import ImageIndexError
-from mmrerank.index import view
+from mmrerank.index import presence, view
 from mmrerank.index.folders import VECTORS
 from mmrerank.index.intake import sha256
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
+from mmrerank.paths import reason
 from mmrerank.types import Image
 
 
@@ -22,8 +24,13 @@ def problems(
     yield from records.integrity()
     yield from _vectors(folder, facts, records)
     yield from view.problems(folder, facts.store)
+    away = presence.source_warnings(facts, folder)
+    yield from away
     for record in records.everything():
-        if record.row is not None and record.path is not None:
+        if record.row is None or record.path is None:
+            continue
+        # one sentence for a folder that is away, not one for each image in it
+        if not away or Path(os.fsdecode(record.path)).is_absolute():
             yield from _image(record, locate(record), deep)
 
 
@@ -42,19 +49,26 @@ def _vectors(folder: Path, facts: Manifest, records: Records) -> Iterator[str]:
         path = files.path(number)
         if shard.file != path.name:
             yield f"the manifest lists {shard.file} where {path.name} belongs"
-        elif not path.is_file():
-            yield f"{path} is missing"
-        elif files.sha256(number, shard.rows) != shard.sha256:
-            yield f"{path} does not have the hash in the manifest; index the source again with --rebuild"
+            continue
+        try:
+            if not path.is_file():
+                yield f"{path} is missing"
+            elif files.sha256(number, shard.rows) != shard.sha256:
+                yield f"{path} does not have the hash in the manifest; index the source again with --rebuild"
+        except OSError as error:
+            yield f"{path} cannot be read: {reason(error)}"
 
 
 def _image(record: Record, image: Image, deep: bool) -> Iterator[str]:
     assert image.path is not None
     try:
-        size = image.path.stat().st_size
+        with image.path.open("rb"):
+            yield from _contents(record, image, image.path.stat().st_size, deep)
     except OSError as error:
-        yield f"{record.id}: {image.path} cannot be read: {error.strerror or error}"
-        return
+        yield f"{record.id}: {image.path} cannot be read: {reason(error)}"
+
+
+def _contents(record: Record, image: Image, size: int, deep: bool) -> Iterator[str]:
     if record.size is not None and (size if image.length is None else record.size) != record.size:
         yield f"{record.id}: {image.path} has {size} bytes, and had {record.size} when it was indexed"
     elif (image.offset or 0) + (image.length or 0) > size:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mmrerank import registry
 from mmrerank.errors import MissingExtraError
 from mmrerank.index.manifest import Shard, replace
+from mmrerank.paths import reason
 from mmrerank.ports import Vectors
 
 _STAMP = "stamp"
@@ -71,15 +72,19 @@ def save_view(
     try:
         open_view(folder, usable(name), vectors, rows, shards, save=True)
     except OSError as error:
-        warnings.warn(
-            f"{folder / name} cannot be written ({error}); every search will make it anew", stacklevel=2
-        )
+        why = f"{folder / name} cannot be written ({reason(error)})"
+        warnings.warn(f"{why}. Every search will make it anew", stacklevel=2)
 
 
 def problems(folder: Path, name: str) -> Iterator[str]:
     """What is wrong with the saved view of store ``name``: opening checks its stamp, not all its bytes."""
     place = folder / name
-    if (stamp := _stamp(place)) and stamp[1:] != [_digest(place)]:
+    try:
+        sound = not (stamp := _stamp(place)) or stamp[1:] == [_digest(place)]
+    except OSError as error:
+        yield f"{place} cannot be read: {reason(error)}"
+        return
+    if not sound:
         yield f"{place} is not as it was saved; delete that folder, and the next search makes it anew"
 
 

@@ -13,9 +13,11 @@ from dataclasses import replace
 from typing import Literal
 
 from mmrerank.messages import Ask, Part, Reply
-from mmrerank.rerank.parse import as_mapping, as_text, json_object, labels_in_order
+from mmrerank.rerank.orders import last_label
+from mmrerank.rerank.parse import GRADED, answer, as_mapping, as_text, entry_of, labelled, lines_object, named
 from mmrerank.rerank.prompting import render
-from mmrerank.rerank.replies import ALPHABET, TEXT, Reading, labels_for, object_of, reading, shown, whole
+from mmrerank.rerank.replies import ALPHABET, TEXT, Reading, labels_for, object_of, reading, shown
+from mmrerank.rerank.wording import known_labels, label_of, whole
 from mmrerank.types import Assessment, Candidate, Query
 
 # --- score -------------------------------------------------------------------------------------------
@@ -173,13 +175,27 @@ def choose(query: Query, candidates: Sequence[Candidate], *, image_tokens: int =
     )
 
 
+_BEST = named(
+    best=("best_image", "answer", "choice", "winner", "label", "image", "selected", "selection", "option",
+          "letter", "preferred", "better", "pick"),
+    thought=("reason", "reasoning", "explanation", "thoughts"),
+)  # fmt: skip
+
+
 def read_best(reply: Reply, ask: Ask) -> tuple[str | None, Reading]:
     """The id of the image a reply to `written` or `choose` names, or None; the reading has the thought."""
-    body, repaired = json_object(reply)
-    named, _ = labels_in_order([body.get("best", body.get("answer"))], ask.labels)
-    if not named:
+    body, repaired = answer(reply, _BEST, ("best",))
+    value = body.get("best")
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, dict):
+        value = next((v for k, v in value.items() if _BEST(k) == "best"), None)
+    name = label_of(value, known_labels(ask.labels))
+    if not body and reply.error is None:
+        name = last_label(reply.text, ask.labels)
+    if name is None:
         return None, reading("failed")
-    id_ = dict(zip(ask.labels, ask.shown, strict=True))[named[0]]
+    id_ = dict(zip(ask.labels, ask.shown, strict=True))[name]
     clean = not repaired and body.get("best") in ask.labels
     return id_, reading("ok" if clean else "repaired", reason=as_text(body.get("thought")))
 
@@ -213,12 +229,18 @@ def read_grade(reply: Reply, ask: Ask) -> tuple[Mapping[str, int], Reading]:
 
     The reading's assessments hold the notes.
     """
-    body, repaired = json_object(reply)
+    body, repaired = answer(reply, labelled(ask.labels), rows=True)
+    if len(ask.labels) == 1 and ask.labels[0] not in body:
+        body, repaired = {ask.labels[0]: answer(reply, GRADED, ("grade",))[0]}, True
+    if not any(n in body for n in ask.labels):
+        body = lines_object(reply, labelled(ask.labels))
     marks: dict[str, int] = {}
     assessments: dict[str, Assessment] = {}
     for label, id_ in zip(ask.labels, ask.shown, strict=True):
-        entry = as_mapping(body.get(label))
-        found = whole(entry.get("grade", body.get(label)), TOP_MARK)
+        entry, mended = entry_of(body.get(label), GRADED)
+        told = entry.get("grade") if as_mapping(body.get(label)) else body.get(label)
+        found = whole(told, TOP_MARK)
+        repaired = repaired or mended or not isinstance(told, int)
         if found is None:
             repaired = True
             continue

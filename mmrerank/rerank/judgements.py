@@ -15,9 +15,29 @@ from typing import Any
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank.comparisons import thinking
-from mmrerank.rerank.parse import as_mapping, as_text, json_object, labels_in_order
+from mmrerank.rerank.orders import labels_in_order
+from mmrerank.rerank.parse import (
+    answer,
+    as_text,
+    entry_of,
+    inner_object,
+    labelled,
+    lines_object,
+    named,
+    top_rows,
+)
 from mmrerank.rerank.prompting import render
-from mmrerank.rerank.replies import TEXT, Reading, labels_for, object_of, reading, shown, whole
+from mmrerank.rerank.replies import TEXT, Reading, labels_for, object_of, reading, shown
+from mmrerank.rerank.verdicts import (
+    MAX_COMPONENTS,
+    by_label,
+    component_match,
+    placed_components,
+    read_components,
+    read_verdict,
+    read_verdicts,
+)
+from mmrerank.rerank.wording import whole
 from mmrerank.types import (
     COMPONENT_KINDS,
     MAX_GRADE,
@@ -25,14 +45,11 @@ from mmrerank.types import (
     Assessment,
     Candidate,
     Component,
-    ComponentKind,
     Query,
     Repairs,
     Verdict,
-    VerdictName,
 )
 
-MAX_COMPONENTS = 8
 THOUGHT = 1024
 """Tokens that may be thought before an order, unless a method says otherwise."""
 _VERDICT: dict[str, Any] = {"type": "string", "enum": list(VERDICTS)}
@@ -64,33 +81,13 @@ def deconstruct(query: Query, *, image_tokens: int = 256) -> Ask:
     )
 
 
-def read_components(found: Any) -> tuple[tuple[Component, ...], bool]:
-    """Components out of a reply's list, ids ``c1``, ``c2``, ...; the flag says that nothing was dropped."""
-    kept, clean = _placed(found)
-    return tuple(kept.values()), clean
-
-
-def _placed(found: Any) -> tuple[dict[int, Component], bool]:
-    """`read_components` by their places in the reply's list."""
-    components: dict[int, Component] = {}
-    clean = isinstance(found, list)
-    for place, item in enumerate(found if isinstance(found, list) else []):
-        entry = as_mapping(item)
-        text = as_text(entry.get("text") if entry else item)
-        kind = entry.get("kind")
-        clean = clean and bool(text) and kind in COMPONENT_KINDS
-        if text in {c.text for c in components.values()}:
-            clean = False  # twice the same part would count twice
-        elif text and len(components) < MAX_COMPONENTS:
-            named: ComponentKind = next((k for k in COMPONENT_KINDS if k == kind), "detail")
-            components[place] = Component(id=f"c{len(components) + 1}", kind=named, text=text)
-    return components, clean
+_COMPONENT_LIST = named(components=("parts", "component_list", "elements", "query_components"))
 
 
 def read_deconstruct(reply: Reply) -> Reading:
     """Reads the reply to `deconstruct`; failed when no component can be made out."""
-    body, repaired = json_object(reply)
-    components, clean = read_components(body.get("components"))
+    body, repaired = answer(reply, _COMPONENT_LIST)
+    components, clean = read_components(body.get("components", top_rows(reply)))
     if not components:
         return reading("failed")
     return reading("repaired" if repaired or not clean else "ok", components=components)
@@ -122,30 +119,27 @@ def evaluate(
     )
 
 
-def _verdict(component: Component, value: Any) -> Verdict | None:
-    entry = as_mapping(value)
-    name: VerdictName | None = next(
-        (v for v in VERDICTS if v == (entry.get("verdict") if entry else value)), None
-    )
-    return name and Verdict(component=component.id, verdict=name, note=as_text(entry.get("note")))
-
-
 def read_evaluate(reply: Reply, ask: Ask) -> Reading:
     """Reads the reply to ``ask`` (made by `evaluate`).
 
     A candidate whose verdicts are all unreadable gets no assessment; a single unreadable verdict among
     others is ``cannot_tell`` and counts as a repair.
     """
-    body, repaired = json_object(reply)
+    body, repaired = answer(reply, labelled(ask.labels), rows=True)
+    if not any(n in body for n in ask.labels):
+        match = component_match(ask.components)
+        parts = answer(reply, match)[0] or lines_object(reply, match)
+        # by part and then by image; of one image, also without its label
+        alone = {ask.labels[0]: parts} if len(ask.labels) == 1 else {}
+        body, repaired = by_label(parts, ask) or alone, True
     assessments: dict[str, Assessment] = {}
     for label, id_ in zip(ask.labels, ask.shown, strict=True):
-        entry = as_mapping(body.get(label))
-        found = [_verdict(c, entry.get(c.id)) for c in ask.components]
+        found, told, mended = read_verdicts(body.get(label), ask.components)
+        repaired = repaired or mended
         if not any(found):
-            repaired = True
             continue
-        grade = whole(entry.get("grade"), MAX_GRADE)
-        repaired = repaired or grade is None or not all(found)
+        grade = whole(told, MAX_GRADE)
+        repaired = repaired or grade is None or not isinstance(told, int)
         assessments[id_] = assessed(
             ask.components,
             tuple(
@@ -231,9 +225,9 @@ def _form(labels: Iterable[str]) -> re.Pattern[str]:
     return re.compile(rf"\b[Ii]mage ({known})\b|^({known})(?= (?:fits|comes|shows|is|has|matches|meets)\b)")
 
 
-def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:
-    """An order out of ``answer``: scores by label, or a list or text of labels, best first."""
-    labels, repairs = labels_in_order(answer, ask.labels)
+def _ordered(ask: Ask, found: Any, reason: str, repaired: bool, *, is_ranking: bool = False) -> Reading:
+    """An order out of ``found``: scores by label, or a list or text of labels, best first."""
+    labels, repairs = labels_in_order(found, ask.labels, is_ranking=is_ranking)
     if not labels:
         return reading("failed")
     ids = dict(zip(ask.labels, ask.shown, strict=True))
@@ -249,18 +243,42 @@ def _ordered(ask: Ask, answer: Any, reason: str, repaired: bool) -> Reading:
     )
 
 
+_ORDER = named(
+    scores=("score", "ratings", "grades", "relevance_scores", "final_scores"),
+    ranking=("rankings", "ranked", "ranks", "rank", "final_ranking", "ranked_list", "ranked_images"),
+    order=("ordering", "ordered", "sorted", "final_order", "permutation"),
+    reason=("reasoning", "explanation", "why", "rationale"),
+)
+_ENVELOPES = named(result=("results", "answer", "final_answer", "output", "response", "images", "candidates"))
+
+
 def read_order(reply: Reply, ask: Ask) -> Reading:
     """Reads the reply to ``ask`` (made by `order`): ids best first, equal scores in the order shown.
 
     Models that were not held to the schema may answer with a list (``ranking``, ``order`` or bare); that
     is taken as an order and counts as a repair.
     """
-    body, repaired = json_object(reply)
-    for key in ("scores", "ranking", "order"):
+    keys = ("scores", "ranking", "order")
+    body, repaired = answer(reply, _ORDER, keys)
+    for key in keys:
         if key in body:
-            return _ordered(ask, body[key], as_text(body.get("reason")), repaired or key != "scores")
+            found = body[key]
+            mended = repaired or key != "scores" or not _plain_scores(found, ask)
+            return _ordered(ask, found, as_text(body.get("reason")), mended, is_ranking=key != "scores")
+    bare, _ = answer(reply, labelled(ask.labels), rows=True)
+    if not any(n in bare for n in ask.labels):
+        bare, _ = answer(reply, _ENVELOPES)
+        bare = bare.get("result", bare)
     # an object that was cut off before its order holds thoughts and reasons, whose labels are no order
-    return _ordered(ask, body or ("" if "{" in reply.text else reply.text), "", True)
+    text = re.sub(r"\\boxed\{([^{}]*)\}", r"\1", reply.text)
+    return _ordered(ask, bare or ("" if "{" in text else text), "", True)
+
+
+def _plain_scores(found: Any, ask: Ask) -> bool:
+    """Whether scores stand as they were asked for: numbers by label."""
+    return isinstance(found, dict) and all(
+        k in ask.labels and isinstance(v, int | float) for k, v in found.items()
+    )
 
 
 # --- single ------------------------------------------------------------------------------------------
@@ -302,21 +320,40 @@ def single(
     )
 
 
+_SINGLE = named(
+    components=("parts", "elements"),
+    images=("evaluations", "candidates", "judgements", "evaluation", "image"),
+)
+_LOOKED_AT = named(
+    verdicts=("verdict", "components", "judgements", "evaluations"),
+    grade=("score", "rating", "mark"),
+    note=("notes", "reason", "explanation"),
+)
+
+
 def read_single(reply: Reply, ask: Ask) -> Reading:
     """Reads the reply to ``ask`` (made by `single` with ``think``): order, components and assessments."""
-    body, repaired = json_object(reply)
+    body, repaired = answer(reply, _SINGLE, ("images", "components"))
     ordering = read_order(reply, ask)
-    placed, clean = _placed(body.get("components"))
+    placed, clean = placed_components(body.get("components"))
     components = tuple(placed.values())
     assessments: dict[str, Assessment] = {}
-    images = as_mapping(body.get("images"))
+    images, mended = inner_object(body.get("images"), labelled(ask.labels))
+    clean = clean and not (mended and images)
     for label, id_ in zip(ask.labels, ask.shown, strict=True):
-        entry = as_mapping(images.get(label))
+        entry, renamed = entry_of(images.get(label), _LOOKED_AT)
         listed = entry.get("verdicts")
         # verdicts stand at the places of the model's own parts, those that were dropped included
         entries = listed if isinstance(listed, list) else []
-        found = [_verdict(c, entries[n]) for n, c in placed.items() if n < len(entries)]
-        clean = clean and len(found) == len(components) and all(found)
+        told = [read_verdict(c, entries[n]) for n, c in placed.items() if n < len(entries)]
+        if isinstance(listed, dict):
+            told = [
+                read_verdict(c, entry_of(listed, component_match(components))[0].get(c.id))
+                for c in components
+            ]
+        found = [v for v, _ in told]
+        exact = all(e for _, e in told) and isinstance(listed, list) and not renamed
+        clean = clean and len(found) == len(components) and all(found) and exact
         if any(found):
             found += [None] * (len(components) - len(found))
             verdicts = tuple(

@@ -1,25 +1,36 @@
 """From a model's words to data: the one parser of replies. Tolerant, pure, and it never raises.
 
-It finds the last JSON object in a reply (after any thinking), reads labels out of whatever shape an order
-came in, and counts what it mended. What the data *means* is the judgements' business.
+It finds the object that answers a question in a reply (after any thinking, in prose, in an envelope, as a
+list of named rows) and says whether it was mended. What could mean two things is left out, never guessed.
+Orders are read by `mmrerank.rerank.orders`; what the data *means* is the judgements' business.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from mmrerank.messages import Reply
-from mmrerank.types import Repairs
+from mmrerank.rerank.loose import loose_value, pairs
+from mmrerank.rerank.wording import field_name, known_labels, label_text
 
 MAX_REPLY_CHARS = 1_000_000
 _THINK = re.compile(r"<think>.*?(</think>|\Z)", re.S)
 _MAX_NOTE_CHARS = 2_000
-_MAX_CUTS = 20  # how many beginnings of an object are tried as cut off: each try reads all that follows
-_LABEL = re.compile(r"[A-Z0-9]{1,4}")
+_MAX_TRIES = 20  # how many beginnings of an object are read loosely: each try may read all that follows
+_MAX_BEGINS = 2_000
+_MAX_ENVELOPES = 8
+_BEGINS = re.compile(r"[{｛]|[\[［【]\s*(?=[{｛\[(]|[\"'][^\"'\n]{1,40}[\"']\s*,\s*-?\d)")
+_LINE = re.compile(r"\s*(?:[-*•]\s+)?([^:：=]{1,60})\s*[:：=](.*)")
+
+Match = Callable[[str], str | None]
+"""Which name of ours a key stands for, or None."""
+NAMES = ("label", "image", "image_label", "image_id", "id", "candidate", "key", "letter", "name", "option",
+         "picture", "photo", "item", "component", "part", "element")  # fmt: skip
+"""Fields by which a row says what it is about."""
 
 
 def as_mapping(value: Any) -> Mapping[str, Any]:
@@ -28,8 +39,13 @@ def as_mapping(value: Any) -> Mapping[str, Any]:
 
 
 def as_text(value: Any) -> str:
-    """``value`` as one tidy line if it is a string, else empty."""
+    """``value`` as one tidy line if it is a string or a list of them, else empty."""
+    if isinstance(value, list) and value and all(isinstance(v, str) for v in value):
+        value = " ".join(value)
     return " ".join(value.split())[:_MAX_NOTE_CHARS] if isinstance(value, str) else ""
+
+
+# --- finding the object ------------------------------------------------------------------------------
 
 
 def json_object(reply: Reply) -> tuple[dict[str, Any], bool]:
@@ -37,149 +53,208 @@ def json_object(reply: Reply) -> tuple[dict[str, Any], bool]:
 
     The last one counts because models quote the format, or an earlier draft, before they answer.
     """
-    if reply.error is not None:
-        return {}, False
-    text = reply.text[:MAX_REPLY_CHARS]
-    whole = _loads(text)
-    if isinstance(whole, dict):
-        return whole, False
-    answer = text
-    # thoughts stand before the answer; a tag inside it is a word that it quotes, such as one an image shows
-    while 0 <= answer.find("<think>") < (answer.find("{") % (len(answer) + 1)):
-        answer = _THINK.sub(" ", answer, count=1)
-    found: dict[str, Any] = {}
-    position, cuts = answer.find("{"), 0
-    while position >= 0:
-        value, end = _raw_decode(answer, position)
-        if value is None and cuts < _MAX_CUTS:
-            cuts += 1
-            if cut := _closed(answer[position:]):
-                return cut, True  # nothing after it: the reply was cut off inside this object
-        if isinstance(value, dict) and value:
-            found = value
-        position = answer.find("{", max(end, position + 1))
-    return found, True
+    found, clean = _values(reply)
+    objects = [v for v in found if isinstance(v, dict)]
+    return (objects[-1], not clean) if objects else ({}, reply.error is None)
 
 
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
+def answer(
+    reply: Reply, match: Match, needed: Iterable[str] | None = None, *, rows: bool = False
+) -> tuple[dict[str, Any], bool]:
+    """The object of a reply that has a ``needed`` key (any that ``match`` knows), and whether it was mended.
 
-
-_DECODER = json.JSONDecoder()
-
-
-def _raw_decode(text: str, position: int) -> tuple[Any, int]:
-    try:
-        return _DECODER.raw_decode(text, position)
-    except (ValueError, RecursionError):
-        return None, position
-
-
-def _closed(text: str) -> dict[str, Any]:
-    """The object that ``text`` begins and is cut off in, its open strings and brackets closed.
-
-    Cuts back to the last complete value, so a half-written one is lost rather than guessed. Empty when
-    the text is not cut off (its brackets match) or nothing of it is complete.
+    Keys are ours, as ``match`` says. The last such object counts, outside any envelope around it; two
+    different ones in one envelope say nothing. With ``rows``, a list of rows that name their key
+    (``[{"image": "A", ...}]``) and several objects with different keys are one object too. Without any, the
+    last object of the reply as it is.
     """
-    stack: list[str] = []
-    safe: list[tuple[int, str]] = []  # (cut position, closing brackets) after each complete value
-    in_string = escaped = False
-    for index, char in enumerate(text):
-        if in_string:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                in_string = False
-        elif char == '"':
-            in_string = True
-        elif char in "{[":
-            stack.append("}" if char == "{" else "]")
-        elif char in "}]":
-            if not stack or stack.pop() != char or not stack:
-                return {}
-            safe.append((index + 1, "".join(reversed(stack))))
-        elif char == ",":
-            safe.append((index, "".join(reversed(stack))))
-    for cut, closing in reversed(safe[-50:]):
-        value = _loads(text[:cut] + closing)
-        if isinstance(value, dict) and value:
-            return value
-    return {}
+    found, clean = _values(reply)
+    wanted = None if needed is None else frozenset(needed)
+    if rows and len(found) > 1 and (joined := _rows(found, match)) and len(joined) > 1:
+        return joined, True
+    for value in reversed(found):
+        inner = _unwrapped(value, match, wanted, rows=rows)
+        if len(inner) == 1:
+            body, renamed = inner[0]
+            return body, renamed or not clean
+        if inner:
+            return {}, True
+    objects = [v for v in found if isinstance(v, dict)]
+    return (objects[-1], not clean) if objects else ({}, reply.error is None)
 
 
-def labels_in_order(answer: Any, labels: Sequence[str]) -> tuple[list[str], Repairs]:
-    """Known labels, best first, out of an order in any shape, and what was wrong with it.
-
-    * an object ``{label: score}``: by descending score, equal scores in the order of ``labels``;
-    * a list of labels (or of objects that name one): as it stands;
-    * text: the labels in its last line that is a list of them and nothing else (``C > A``, ``[3], [1]``).
-
-    Nothing usable gives an empty list.
-    """
-    known = {_plain(n): n for n in labels}
-    unknown = repeated = 0
-    order: dict[str, None] = {}
-    if isinstance(answer, dict):
-        scores: dict[str, float] = {}
-        for key, value in answer.items():
-            label = known.get(_plain(key))
-            number = _number(value)
-            if label is None:
-                unknown += 1
-            elif label in scores:
-                repeated += 1
-            elif number is not None:
-                scores[label] = number
-        position = {n: i for i, n in enumerate(labels)}
-        order = dict.fromkeys(sorted(scores, key=lambda n: (-scores[n], position[n])))
-    else:
-        for item in _items(answer):
-            label = known.get(_plain(item))
-            if label is None:
-                unknown += 1
-            elif label in order:
-                repeated += 1
-            else:
-                order[label] = None
-    if not order:
-        return [], Repairs()
-    missing = len(labels) - len(order)
-    return list(order), Repairs(unknown=unknown, repeated=repeated, missing=missing)
+def inner_object(value: Any, match: Match, *, rows: bool = True) -> tuple[dict[str, Any], bool]:
+    """`answer` within a value that a reply holds: what is in it, and whether it was mended."""
+    inner = _unwrapped(value, match, None, rows=rows)
+    if len(inner) != 1:
+        return {}, True
+    return inner[0]
 
 
-def _number(value: Any) -> float | None:
-    if isinstance(value, bool):
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _plain(item: Any) -> str:
-    """``"Image C"``, ``"[C]"``, ``" c. "`` -> ``"C"``; numbers as written."""
-    if isinstance(item, dict):
-        item = next((item[k] for k in ("label", "image", "id") if k in item), "")
-    if isinstance(item, bool) or not isinstance(item, str | int | float):
-        return ""
-    text = re.sub(r"(?i)^\W*image\b", "", str(item)[:40])
-    return text.strip(" \t\r\n[](){}<>\"'`*#:.;").upper()
-
-
-def _items(answer: Any) -> list[Any]:
-    if isinstance(answer, list):
-        return answer
-    if not isinstance(answer, str):
+def _unwrapped(
+    value: Any, match: Match, needed: frozenset[str] | None, *, rows: bool, depth: int = 0
+) -> list[tuple[dict[str, Any], bool]]:
+    """The outermost objects in ``value`` that have a key wanted, each once, and whether that took mending."""
+    if depth > _MAX_ENVELOPES:
         return []
-    # prose is not an order: "the 3 dogs" is not candidate 3, and "A, D and G show none" does not put A first
-    for line in reversed(answer.splitlines()):
-        pieces = re.split(r"[>,]", line.rpartition(":")[2])
-        if len(pieces) > 1 and all(_LABEL.fullmatch(_plain(p)) for p in pieces):
-            return pieces
-    return []
+    if isinstance(value, str):
+        # arguments of a call are JSON within JSON
+        text = value.strip()
+        begins = depth and text[:1] in ("{", "[", "`") and len(text) > 2
+        found = _found_in(text)[0] if begins else []
+        return _unwrapped(found[-1], match, needed, rows=rows, depth=depth + 1) if len(found) == 1 else []
+    if isinstance(value, dict):
+        body, renamed = _renamed(value, match)
+        if any(k in body and (needed is None or k in needed) for k in map(match, value)):
+            return [(body, renamed or depth > 0)]
+    if isinstance(value, list) and rows and (body := _rows(value, match)):
+        return [(body, True)]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    inner: list[tuple[dict[str, Any], bool]] = []
+    for part in parts:
+        for one in _unwrapped(part, match, needed, rows=rows, depth=depth + 1):
+            if all(one[0] != other[0] for other in inner):
+                inner.append(one)
+    return inner
+
+
+def _renamed(body: Mapping[str, Any], match: Match) -> tuple[dict[str, Any], bool]:
+    """``body`` with our names for its keys; what two keys say differently is left out."""
+    if all(match(k) in (None, k) for k in body):
+        return dict(body), False
+    exact = {k for k in body if match(k) == k}
+    found = [(match(k) or k, v) for k, v in body.items() if k in exact or match(k) not in exact]
+    spelt = [(match(k), v) for k, v in body.items() if k not in exact and match(k) in exact]
+    clash = {name for name, v in spelt if name is not None and body[name] != v}
+    return {k: v for k, v in pairs(found).items() if k not in clash}, True
+
+
+def _rows(value: Sequence[Any], match: Match) -> dict[str, Any]:
+    """An object out of rows that each name their key, or have a key of their own; else empty."""
+    found: list[tuple[str, Any]] = []
+    for row in value:
+        one = _row(row, match)
+        if one is None:
+            return {}
+        found += one
+    return pairs(found) if len({n for n, _ in found}) == len(found) else {}
+
+
+def _row(row: Any, match: Match) -> list[tuple[str, Any]] | None:
+    if isinstance(row, list) and len(row) == 2 and isinstance(row[0], str):
+        name = match(row[0])
+        return None if name is None else [(name, row[1])]
+    if not isinstance(row, dict):
+        return None
+    names = [(key, match(str(v))) for key, v in row.items() if field_name(key) in NAMES and _short(v)]
+    named = [(key, name) for key, name in names if name is not None]
+    if named and len({name for _, name in named}) == 1:
+        rest = {k: v for k, v in row.items() if k not in {key for key, _ in named}}
+        return [(str(named[0][1]), rest)]
+    own, _ = _renamed(row, match)
+    keys = [k for k in own if match(k) == k]
+    return [(k, own[k]) for k in keys] if keys and len(keys) == len(own) else None
+
+
+def _short(value: Any) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+def lines_object(reply: Reply, match: Match) -> dict[str, Any]:
+    """``c1: met`` in lines and nothing else, as an object under our names; empty for any other text."""
+    found: list[tuple[str, Any]] = []
+    for line in reply.text[:MAX_REPLY_CHARS].splitlines() if reply.error is None else ():
+        if not line.strip() or line.strip().startswith("```"):
+            continue
+        pair = _LINE.fullmatch(line)
+        if pair is None:
+            return {}
+        found.append((pair[1].strip(), pair[2].strip()))
+    body, _ = _renamed(pairs(found), match)
+    return body if any(match(k) == k for k in body) else {}
+
+
+def top_rows(reply: Reply) -> list[Any]:
+    """The last list of objects that a reply holds outside any object; empty without one."""
+    lists = [v for v in _values(reply)[0] if isinstance(v, list) and all(isinstance(i, dict) for i in v)]
+    return lists[-1] if lists else []
+
+
+def _values(reply: Reply) -> tuple[list[Any], bool]:
+    """Every object, and list of rows, of a reply, and whether it is nothing but one in strict JSON."""
+    return ([], True) if reply.error is not None else _found_in(reply.text[:MAX_REPLY_CHARS])
+
+
+@lru_cache(maxsize=8)  # a reply is looked at for several things, one after the other
+def _found_in(text: str) -> tuple[list[Any], bool]:
+    try:
+        whole = _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        whole = None
+    if isinstance(whole, dict) or (isinstance(whole, list) and _BEGINS.match(text.lstrip())):
+        return [whole], isinstance(whole, dict)
+    rest = text.lstrip("\ufeff")
+    # thoughts stand before the answer; a tag inside it is a word that it quotes, such as one an image shows
+    while 0 <= rest.find("<think>") < (rest.find("{") % (len(rest) + 1)):
+        rest = _THINK.sub(" ", rest, count=1)
+    found: list[Any] = []
+    begun = tries = 0
+    begin = _BEGINS.search(rest)
+    while begin and begun < _MAX_BEGINS:
+        begun += 1
+        position = begin.start()
+        try:
+            value, end = _DECODER.raw_decode(rest, position)
+        except ValueError:
+            value, end = None, position
+        except RecursionError:
+            break
+        if value is None and tries < _MAX_TRIES:
+            tries += 1
+            try:
+                value, end, cut = loose_value(rest, position)
+            except ValueError:
+                value = None
+            else:
+                if value and cut:
+                    found.append(value)
+                    break  # nothing after it: the reply was cut off inside this one
+        if value:
+            found.append(value)
+        begin = _BEGINS.search(rest, max(end, position + 1))
+    return found, False
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=pairs)
+
+
+def named(**names: Sequence[str]) -> Match:
+    """A `Match` for fields: each name of ours and what else it is called."""
+    table = {field_name(n): ours for ours, others in names.items() for n in (ours, *others)}
+
+    def match(key: str) -> str | None:
+        return key if key in names else table.get(field_name(key))
+
+    return match
+
+
+def labelled(labels: Sequence[str]) -> Match:
+    """A `Match` for labels: ``"Image A"``, ``"image_a"``, ``"[A]"`` and ``"A)"`` are ``"A"``."""
+    known = known_labels(labels)
+    exact = frozenset(labels)
+    return lambda key: key if key in exact else known.get(label_text(key))
+
+
+GRADED = named(
+    grade=("score", "rating", "mark", "relevance", "overall_grade", "relevance_score", "overall"),
+    note=("notes", "reason", "reasoning", "explanation", "comment", "evidence", "observation", "remark"),
+    verdict=("judgement", "judgment", "status", "assessment", "decision"),
+)
+"""The fields of what is said about one image, or about one part of a query."""
+
+
+def entry_of(value: Any, match: Match) -> tuple[Mapping[str, Any], bool]:
+    """The fields of a row under our names, and whether that took mending; empty for what is no object."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return _renamed(value, match) if isinstance(value, dict) else ({}, False)

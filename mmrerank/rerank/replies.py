@@ -55,11 +55,3 @@ def shown(candidates: Sequence[Candidate]) -> list[dict[str, Any]]:
     """Candidates as prompts show them: under their labels, each an image, a text or both."""
     labels = labels_for(len(candidates))
     return [{"label": n, "image": c.image, "text": c.text} for n, c in zip(labels, candidates, strict=True)]
-
-
-def whole(value: Any, top: int) -> int | None:
-    """A whole number from 0 to ``top``, also where it came as text; None for anything else."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        value = int(value.strip())
-    fits = isinstance(value, int) and not isinstance(value, bool)
-    return value if fits and 0 <= value <= top else None

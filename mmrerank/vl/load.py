@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrerank.errors import ModelError
+from mmrerank.paths import check_readable, expanded, looked_at, reason, refused
 
 if TYPE_CHECKING:
     import torch
@@ -62,8 +63,10 @@ def load(
     wanted = f"a folder or a hub name of a {_either(types.values())} model"
     if not name.strip():
         raise ModelError(f"no model was named; give {wanted}, as in PLUGIN:PATH_OR_NAME")
-    folder = Path(name).expanduser()
-    if folder.exists():
+    folder = expanded(name.strip())
+    with looked_at(folder, "the model folder", ModelError):
+        there = folder.exists()
+    if there:
         _check_folder(folder, types, wanted)
         source = str(folder)
     elif _HUB_NAME.fullmatch(name):
@@ -88,6 +91,8 @@ def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
     except FileNotFoundError:
         raise ModelError(f"{folder} holds no config.json, so it is no checkpoint; give {allowed}") from None
     except (OSError, ValueError, AttributeError) as error:
+        if refused(error):
+            raise ModelError(f"{config} cannot be read: {reason(error)}") from None
         raise ModelError(f"{config} cannot be read ({error}); copy the checkpoint again") from None
     _check_type(str(folder), model_type, types, allowed)
     wanted = {
@@ -99,8 +104,11 @@ def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
         ),
     }
     for what, patterns in wanted.items():
-        if not any(any(folder.glob(p)) for p in patterns):
+        found = [file for p in patterns for file in folder.glob(p)]
+        if not found:
             raise ModelError(f"{folder} lacks {what}; copy the whole checkpoint")
+        for file in found:
+            check_readable(file)
 
 
 def _check_type(name: str, model_type: object, types: Mapping[str, str], allowed: str) -> None:
@@ -184,7 +192,7 @@ def weights_digest(name: str) -> str:
 
     The hub's cache names files by their SHA-256; those of a folder are read.
     """
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     if not folder.is_dir():
         from huggingface_hub import snapshot_download
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import PIL.Image
     import torch
 
-PIXELS_VERSION = 1
+PIXELS_VERSION = 2
 """Raised when decoding or resizing starts to give other pixels for the same file."""
 MAX_RATIO = 180
 """Longest side over shortest; qwen-vl-utils refuses 200. Longer strips are padded in grey."""

@@ -27,7 +27,7 @@ def test_eval_prints_the_shape_promised(name: str, tmp_path: Path) -> None:
     told = run(*data, "--run", path, "--output", "json")
     assert told.exit_code == 0, told.output
     body = json.loads(told.stdout)
-    assert list(body) == ["benchmark", "split", "metrics", "queries", "warnings"]
+    assert list(body) == ["benchmark", "split", "metrics", "queries", "warnings", "provenance"]
     assert (body["benchmark"], body["split"]) == (name, sample.split)
     for row in body["metrics"].values():
         assert list(row) == ["value", "value_scored", "tie_rule"]

@@ -163,6 +163,7 @@ def test_a_benchmark(place: Path, index: Path) -> None:
     assert "cards" in helped
 
 
+@pytest.mark.slow
 def test_it_passes_the_contract_tests(place: Path) -> None:
     specs = {
         "chat": {"parrot": "parrot:polly"},
@@ -186,7 +187,7 @@ def test_it_passes_the_contract_tests(place: Path) -> None:
     "arguments",
     [
         ["--help"],
-        ["list", "--output", "json"],
+        pytest.param(["list", "--output", "json"], marks=pytest.mark.slow),
         pytest.param(["list", "methods"], marks=pytest.mark.slow),
         ["search", "a red card", "--index", "{index}"],
         pytest.param(

@@ -17,8 +17,8 @@ from mmrerank.benchmark import NoOptions
 from mmrerank.budget import Budget, Meter, Price, bound
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import BudgetError, ChatError, UsageError
-from mmrerank.evaluation.experiment.carry_out import work_digest
 from mmrerank.evaluation.experiment.resume import Resumable, Surroundings
+from mmrerank.evaluation.experiment.work import work_digest
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.ports import Chat
 from mmrerank.reranker import Reranker

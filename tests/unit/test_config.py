@@ -61,3 +61,50 @@ def test_an_evaluations_model_is_the_flags_then_the_environments(
     monkeypatch.setenv("MMRERANK_RERANK", "cotrr")
     made = read_recipe("cirr", recipe(tmp_path, "data: x\nchat: scripted:y\n"), **flags)
     assert (made.chat, made.rerank) == (chat, "none")
+
+
+def test_a_flag_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    path = recipe(
+        tmp_path,
+        "rerank: cotrr\noptions: {mode: single, top: 5}\n"
+        "chat_options: {timeout: 30, extra: {top_k: 20, a: {b: 1}}}",
+    )
+    flags = {"options": {"top": "9"}, "chat_options": {"extra": '{"a": {"c": 2}}'}}
+    made = config.load(path, environment={}, flags=flags)
+    assert made.options == {"mode": "single", "top": "9"}
+    assert made.chat_options == {"timeout": 30, "extra": {"top_k": 20, "a": {"b": 1, "c": 2}}}
+    assert config.load(path, environment={"MMRERANK_K": "3"}, flags=flags).options == made.options
+    # what stands with the method on the command line goes over the recipe too
+    named = config.load(path, environment={}, flags={"rerank": "cotrr(mode=staged)"})
+    assert named.options == {"top": 5}
+    env = config.load(path, environment={"MMRERANK_RERANK": "cotrr(mode=staged)"})
+    assert (env.rerank, env.options) == ("cotrr(mode=staged)", {"top": 5})
+
+
+def test_flags_merge_into_an_evaluations_recipe(tmp_path: Path) -> None:
+    path = recipe(
+        tmp_path,
+        "data: x\ngallery: union\nrerank: cotrr\noptions: {mode: single}\nchat_options: {timeout: 30}\n",
+    )
+    made = read_recipe(
+        "fashioniq", path, options={"image_tokens": "512"}, chat_options={"concurrency": "2"}, set={}
+    )
+    assert made.options == {"mode": "single", "image_tokens": "512"}
+    assert made.chat_options == {"timeout": 30, "concurrency": "2"}
+    assert made.set == {"gallery": "union"}
+    assert read_recipe("fashioniq", path, set={"gallery": "original"}).set == {"gallery": "original"}
+
+
+def test_a_flag_for_methods_goes_over_the_recipes_one(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "data: x\nrerank: cotrr\noptions: {mode: single}\n")
+    made = read_recipe("cirr", path, methods="cotrr,prp(top=3)")
+    assert (made.methods, made.rerank, made.options) == ("cotrr(mode=single), prp(top=3)", "none", {})
+    several = recipe(tmp_path, "data: x\nmethods: prp,cotrr\n")
+    assert read_recipe("cirr", several, rerank="judge").methods == ""
+    assert read_recipe("cirr", several).methods == "prp, cotrr"
+
+
+@pytest.mark.parametrize("flags", [{"methods": "cotrr"}, {}], ids=["several", "none"])
+def test_options_without_their_one_method_are_refused(tmp_path: Path, flags: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="--rerank METHOD"):
+        read_recipe("cirr", recipe(tmp_path, "data: x\n"), options={"mode": "single"}, **flags)

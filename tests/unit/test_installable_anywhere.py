@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import mmrerank
 import mmrerank_app
 
@@ -41,6 +43,7 @@ def modules(package: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_every_module_imports_where_only_unix_modules_are_absent() -> None:
     names = [
         name for package in (mmrerank, mmrerank_app) for name in modules(Path(str(package.__file__)).parent)

@@ -28,6 +28,7 @@ from mmrerank.chat.around.identity import fingerprint
 from mmrerank.chat.around.replies import from_plain, packed, to_plain
 from mmrerank.errors import InputError
 from mmrerank.messages import Ask, Message, Part, Reply
+from mmrerank.paths import database_reason, reason
 from mmrerank.ports import Chat
 from mmrerank.types import Image, Usage
 
@@ -165,7 +166,8 @@ class ReplyStore:
                     self._connection, self._process = self._connected(), os.getpid()
                 yield self._connection
             except sqlite3.OperationalError as error:
-                raise InputError(f"the cache {self.path} cannot be used: {error}") from error
+                why = database_reason(self.path, error)
+                raise InputError(f"the cache {self.path} cannot be used: {why}") from error
             except sqlite3.DatabaseError as error:
                 raise self._damaged(str(error)) from error
 
@@ -173,7 +175,7 @@ class ReplyStore:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"the cache {self.path} cannot be made: {error.strerror}") from error
+            raise InputError(f"the cache {self.path} cannot be made: {reason(error)}") from error
         end = time.monotonic() + BUSY
         while True:
             db = sqlite3.connect(self.path, timeout=BUSY, isolation_level=None, check_same_thread=False)
@@ -226,7 +228,7 @@ def clear(path: Path) -> bool:
         there = path.is_file()
         foreign = there and path.stat().st_size > 0 and not _ours(path)
     except OSError as error:
-        raise InputError(f"the cache {path} cannot be read: {error.strerror}") from error
+        raise InputError(f"the cache {path} cannot be read: {reason(error)}") from error
     if foreign:
         # a damaged head may be ours, but so may anybody's file be that was named by mistake
         raise InputError(f"{path} does not begin like a cache; delete it by hand if it is one")
@@ -234,7 +236,7 @@ def clear(path: Path) -> bool:
         try:
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         except OSError as error:
-            raise InputError(f"{path} cannot be deleted: {error.strerror or error}") from error
+            raise InputError(f"{path} cannot be deleted: {reason(error)}") from error
     return there
 
 

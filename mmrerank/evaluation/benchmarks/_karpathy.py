@@ -109,6 +109,8 @@ def _row(row: TableRow, captions: Sequence[tuple[str, str]], seen: _Seen, id_: s
         names["path"] = f"{row.text('filepath')}/{file}"
     if row.has("cocoid"):
         names["cocoid"] = str(row.integer("cocoid"))
+        names["padded"] = f"{row.integer('cocoid'):012d}"  # as COCO's newer files are named
+        names["padded file"] = f"{row.integer('cocoid'):012d}.jpg"
     return _Row(image=image, names=names, captions=captions)
 
 

@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Ranked, Run, Task
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Qrels, Ranked, Run, Task
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.files import Unique, json_rows, read_json, rows_of
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES, Listed, ap_min, hit
 from mmrerank.evaluation.measure.metrics import in_order
 from mmrerank.evaluation.measure.scoring import unknown_queries
+from mmrerank.evaluation.measure.short import room_of, too_short
+from mmrerank.evaluation.submission import Faults
 from mmrerank.evaluation.tasks import count_warnings, find, find_all, one_run, renamed
 
 NAME = "circo"
@@ -85,6 +87,11 @@ def _gallery(data: Path) -> list[str] | None:
 def _number(name: str) -> str:
     stem = name.rsplit("/", 1)[-1].removesuffix(".jpg")
     return str(int(stem)) if stem.isascii() and stem.isdigit() else name
+
+
+def _count(task: Task) -> int:
+    """How many ids a list of a submission has: 50, or all that there are."""
+    return KS[-1] if task.gallery is None else min(KS[-1], len(task.gallery))
 
 
 class Circo(Benchmark):
@@ -158,10 +165,11 @@ class Circo(Benchmark):
             return None
         if not isinstance(body, dict):
             raise InputError(f"{path} must hold an object with a list of image ids for each query id")
-        warnings = unknown_queries(body, task.queries, str(path), f"{NAME} {task.split}")
-        known = None if task.gallery is None else set(task.gallery)
+        unknown_queries(body, task.queries, str(path), f"{NAME} {task.split}")
+        known = None if task.gallery is None else frozenset(task.gallery)
+        faults = Faults(path, task)
+        faults.queries(body)
         rows: dict[str, Ranked] = {}
-        short = 0
         for query, images in body.items():
             where = f"{path}, entry {query!r}"
             if not isinstance(images, list):
@@ -172,37 +180,32 @@ class Circo(Benchmark):
                     image = int(image)  # as the official code reads them
                 if isinstance(image, bool) or not isinstance(image, int) or image < 0:
                     raise InputError(f"{where}, place {place}: an image id is a whole number, not {image!r}")
-                if known is not None and str(image) not in known:
-                    raise InputError(f"{where}, place {place}: there is no image {image} in the gallery")
                 ids.append(str(image))
-            if len(set(ids)) != len(ids):
-                twice = next(i for n, i in enumerate(ids) if i in ids[:n])
-                raise InputError(f"{where}: image {twice} occurs twice, which the benchmark refuses")
             if query in task.queries:
+                faults.names(query, ids, known=known, count=_count(task))
                 rows[query] = Ranked.of(in_order(ids))
-                short += len(ids) != KS[-1]
-        if short:
-            warnings.append(f"{path}: {short} lists have other than the {KS[-1]} images asked for")
-        lacking = [q for q in task.queries if q not in rows]
-        if lacking:
-            warnings.append(
-                f"{path} lacks {len(lacking)} queries ({lacking[0]!r}); the benchmark's server refuses that"
-            )
-        return Answer(path=str(path), kind="submission", rows=rows, warnings=tuple(warnings))
+        faults.raise_any()
+        return Answer(path=str(path), kind="submission", rows=rows)
 
     def write_own(self, task: CircoTask, run: Run, folder: Path) -> list[Path]:
-        """Writes ``circo_SPLIT.json`` as the server takes it. Raises `InputError` for a list too short."""
+        """Writes ``circo_SPLIT.json`` as the server takes it. Raises `InputError` where queries are missing
+        or lists too short.
+        """
         rows = self.canonical(task, {q: Ranked.of(r) for q, r in run.rows.items()})
+        known = None if task.gallery is None else frozenset(task.gallery)
+        faults = Faults(run.tag, task)
+        faults.queries([q for q in rows if q in task.queries])
         body: dict[str, list[int]] = {}
-        for query in task.queries:
-            if query not in rows:
-                raise InputError(f"the run lacks query {query!r}; a submission needs every query")
-            ids = rows[query].ids[: KS[-1]]
-            if len(ids) < KS[-1]:
-                raise InputError(f"query {query!r} has {len(ids)} of the {KS[-1]} images asked for")
-            if odd := [i for i in ids if not i.isdigit()]:
-                raise InputError(f"query {query!r}: {odd[0]!r} is no COCO image id")
-            body[query] = [int(i) for i in ids]
+        for query in (q for q in task.queries if q in rows):
+            ids = rows[query].ids[: (count := _count(task))]
+            if len(ids) < count:
+                faults.add(f"lists of fewer than the {count} images asked for", query, f" with {len(ids)}")
+            faults.strange(query, ids, known)
+            if odd := [i for i in ids if not (i.isascii() and i.isdigit())]:
+                faults.add("lists with a name that is no COCO image id", query, f": {odd[0]!r}")
+            else:
+                body[query] = [int(i) for i in ids]
+        faults.raise_any()
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{NAME}_{task.split}.json"
         path.write_text(json.dumps(body), "utf-8")
@@ -211,16 +214,18 @@ class Circo(Benchmark):
     def score(self, task: CircoTask, answers: Sequence[Answer]) -> dict[str, Measured]:
         """mAP@k and R@k at 5, 10, 25 and 50, and ``ASPECT.mAP@10`` over the queries of each aspect."""
         rows = one_run(task, answers).rows
-        every = {q: Listed.of(r, task.qrels[q]) for q, r in rows.items()}
-        target = {q: Listed.of(r, {task.targets[q]: 1}) for q, r in rows.items()}
+        asked: Qrels = {q: {t: 1} for q, t in task.targets.items()}
+        room = room_of(task)
         found: dict[str, Measured] = {}
-        for name, metric, lists in (("mAP", ap_min, every), ("R", hit, target)):
+        for name, metric, right in (("mAP", ap_min, task.qrels), ("R", hit, asked)):
+            lists = {q: Listed.of(r, right[q]) for q, r in rows.items()}
             for k in KS:
                 found[f"{name}@{k}"] = Measured(
                     name=f"{name}@{k}",
                     values={q: metric(listed, k) for q, listed in lists.items()},
                     expected=list(task.qrels),
                     tie_rule=LIST_TIES,
+                    short=too_short(rows, right, k, room=room),
                 )
         ten = found["mAP@10"]
         for aspect, queries in task.aspects.items():

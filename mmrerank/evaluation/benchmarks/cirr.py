@@ -17,7 +17,9 @@ from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.files import TableRow, Unique, json_rows, read_json
 from mmrerank.evaluation.measure.metrics import in_order
 from mmrerank.evaluation.measure.scoring import unknown_queries
-from mmrerank.evaluation.tasks import count_warnings, find, only, recall, renamed, unknown_documents, without
+from mmrerank.evaluation.measure.short import either
+from mmrerank.evaluation.submission import Faults
+from mmrerank.evaluation.tasks import count_warnings, find, only, recall, renamed, without
 
 NAME = "cirr"
 VERSION = "rc2"
@@ -136,58 +138,52 @@ class Cirr(Benchmark):
         if body.get("version") != VERSION:
             raise InputError(f"{path}, key 'version': must be {VERSION!r}, not {body.get('version')!r}")
         lists = {str(k): v for k, v in body.items() if k not in ("version", "metric")}
-        warnings = unknown_queries(lists, task.queries, str(path), f"{NAME} {task.split}")
+        unknown_queries(lists, task.queries, str(path), f"{NAME} {task.split}")
+        faults = Faults(path, task)
+        faults.queries(lists)
+        gallery = frozenset(task.gallery or ())
         rows: dict[str, Ranked] = {}
-        repeated: list[str] = []
-        short = own = 0
+        own = 0
         for query, names in lists.items():
             if query not in task.queries:
                 continue
             if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
                 raise InputError(f"{path}, entry {query!r}: must be a list of image names")
-            if kind == _SUBSET and (
-                odd := [n for n in names if n not in task.members[query] | task.removed[query]]
-            ):
-                raise InputError(f"{path}, entry {query!r}: {odd[0]!r} is not in the query's set")
-            repeated += [query] * (len(set(names)) != len(names))
+            faults.names(query, names, known=gallery, count=_count(task, query, kind))
+            inside = task.members[query] | task.removed[query]
+            if kind == _SUBSET and (odd := [n for n in names if n in gallery and n not in inside]):
+                faults.add("lists with an image that is not in the query's set", query, f": {odd[0]!r}")
             own += any(n in task.removed[query] for n in names)
-            short += len(names) != _LENGTH[kind]
             rows[query] = Ranked.of(in_order(names))
-        if short:
-            warnings.append(f"{path}: {short} lists have other than the {_LENGTH[kind]} names asked for")
-        if repeated:
-            warnings.append(
-                f"{path}: {len(repeated)} lists name an image twice (pairid {repeated[0]}); the first counts"
-            )
-        if own:
-            warnings.append(
-                f"{path}: {own} lists hold their own reference image, which the protocol leaves out"
-            )
-        if path.stat().st_size > _LARGEST:
-            warnings.append(f"{path} is larger than the {_LARGEST // 1_000_000} MB that the server takes")
-        warnings += unknown_documents(task, rows, path)
-        return Answer(path=str(path), kind=kind, rows=rows, warnings=tuple(warnings))
+        faults.raise_any()
+        if (size := path.stat().st_size) > _LARGEST:
+            raise InputError(f"{path} has {size:,} bytes, and the server takes {_LARGEST:,} at most")
+        left_out = f"{path}: {own} lists hold their own reference image, which the protocol leaves out"
+        return Answer(path=str(path), kind=kind, rows=rows, warnings=(left_out,) if own else ())
 
     def write_own(self, task: CirrTask, run: Run, folder: Path) -> list[Path]:
         """Writes ``recall.json`` and ``recall_subset.json`` as the server takes them; returns their paths.
 
-        Raises `InputError` when the run lacks a query or cannot fill a list.
+        Raises `InputError` when the run lacks queries or cannot fill lists.
         """
         rows = without(task, {q: Ranked.of(r) for q, r in run.rows.items()})
+        faults = Faults(run.tag, task)
+        faults.queries([q for q in rows if q in task.queries])
+        gallery = frozenset(task.gallery or ())
         bodies: dict[str, dict[str, Any]] = {}
-        for kind, length in _LENGTH.items():
+        for kind in _LENGTH:
             body: dict[str, Any] = {"version": VERSION, "metric": kind}
-            for query in task.queries:
-                if query not in rows:
-                    raise InputError(f"the run lacks query {query!r}; a submission needs every query")
+            for query in (q for q in task.queries if q in rows):
                 ranked = only(rows[query], task.members[query]) if kind == _SUBSET else rows[query]
-                if len(ranked) < min(length, len(task.gallery or ()) - 1):
-                    raise InputError(
-                        f"query {query!r} has {len(ranked)} of the {length} images that {kind} needs; "
-                        "rank the whole gallery"
+                body[query] = list(ranked.ids[: (count := _count(task, query, kind))])
+                if len(body[query]) < count:
+                    what = (
+                        f"lists of fewer than the {count} images that {kind} needs (rank the whole gallery)"
                     )
-                body[query] = list(ranked.ids[:length])
+                    faults.add(what, query, f" with {len(body[query])}")
+                faults.strange(query, body[query], gallery)
             bodies[kind] = body
+        faults.raise_any()
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for kind, body in bodies.items():
@@ -207,10 +203,12 @@ class Cirr(Benchmark):
             rows = without(task, answer.rows)
             some: dict[str, Measured] = {}
             if answer.kind != _SUBSET:
-                some |= {f"R@{k}": recall(f"R@{k}", rows, task, k) for k in (1, 5, 10, 50)}
+                own = _own_sets(task, rows)
+                some |= {f"R@{k}": recall(f"R@{k}", rows, task, k, partial=own) for k in (1, 5, 10, 50)}
             if answer.kind != _RECALL:
                 few = {q: only(r, task.members[q]) for q, r in rows.items()}
-                some |= {f"Rsub@{k}": recall(f"Rsub@{k}", few, task, k) for k in (1, 2, 3)}
+                size = {q: len(m) for q, m in task.members.items()}
+                some |= {f"Rsub@{k}": recall(f"Rsub@{k}", few, task, k, room=size.get) for k in (1, 2, 3)}
             if both := some.keys() & found.keys():
                 raise UsageError(
                     f"{answer.path} gives {sorted(both)[0]} a second time; one run gives every figure, "
@@ -224,8 +222,39 @@ class Cirr(Benchmark):
                 values={q: (five[q] + one[q]) / 2 for q in five if q in one},
                 expected=found["R@5"].expected,
                 tie_rule=found["R@5"].tie_rule,
+                short=either(found["R@5"].short, found["Rsub@1"].short),
             )
         return found
+
+    def warnings(self, task: CirrTask, answers: Sequence[Answer]) -> list[str]:
+        """A warning where lists are of the query's own set alone."""
+        found = []
+        for answer in answers:
+            own = _own_sets(task, without(task, answer.rows)) if answer.kind != _SUBSET else ()
+            if own:
+                found.append(
+                    f"{answer.path}: {len(own)} of {len(answer.rows)} lists hold images of their query's own "
+                    f"set alone, such as {min(own)!r}: they answer Rsub@k, and their R@k is not "
+                    "that of the gallery"
+                )
+        return found
+
+
+def _count(task: CirrTask, query: str, kind: str) -> int:
+    """How many names a list of a submission has: 50 or 3, or all that there are."""
+    there = len(task.members[query]) if kind == _SUBSET else len(task.gallery or ()) - 1
+    return min(_LENGTH[kind], there)
+
+
+def _own_sets(task: CirrTask, rows: Mapping[str, Ranked]) -> frozenset[str]:
+    """The queries whose lists are answers to the subset question: their whole set and nothing else, or
+    nothing else in any list of the run. ``rows`` are without the references.
+    """
+    within = [q for q, r in rows.items() if len(r) and task.members[q].issuperset(r.ids)]
+    smaller = {q for q in within if len(task.members[q]) < len(task.gallery or ()) - 1}
+    if len(within) < len(rows) or all(len(rows[q]) == 1 for q in within):
+        smaller = {q for q in smaller if len(rows[q]) == len(task.members[q])}
+    return frozenset(smaller)
 
 
 BENCHMARK = Cirr()

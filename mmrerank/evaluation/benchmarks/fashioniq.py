@@ -16,6 +16,7 @@ from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Rank
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.files import json_names, json_rows, rows_of
 from mmrerank.evaluation.measure.metrics import in_order
+from mmrerank.evaluation.submission import Faults
 from mmrerank.evaluation.tasks import count_warnings, find, find_all, merged, only, recall, renamed
 
 NAME = "fashioniq"
@@ -119,21 +120,50 @@ class FashionIq(Benchmark):
         """
         if isinstance(body, str):
             return None
-        category = path.name.partition(".")[0]
+        category, _, rest = path.name.partition(".")
         if category not in task.parts:
             raise InputError(
                 f"{path}: a prediction file is called CATEGORY.{task.split}.pred.json, with one of "
                 f"{', '.join(task.parts)}"
             )
+        if (split := rest.partition(".")[0]) in self.SPLITS and split != task.split:
+            raise InputError(f"{path} is named as one of the split {split}, and this is {task.split}")
         found = rows_of(body, path, ("ranking",))
         if len(found) != len(task.parts[category]):
             raise InputError(f"{path} has {len(found)} rows, and the data {len(task.parts[category])}")
+        known = frozenset(task.gallery or ())
+        faults = Faults(path, task)
         rows = {}
         for query, row in zip(task.parts[category], found, strict=True):
-            if row.has("candidate") and row.text("candidate") != task.queries[query].image:
-                raise row.wrong("candidate", f"is not {task.queries[query].image!r}, as in the data")
-            rows[query] = Ranked.of(in_order(row.texts("ranking")))
+            right = next(iter(task.qrels.get(query, ())), None)
+            for column, own in (("candidate", task.queries[query].image), ("target", right)):
+                if own is not None and row.has(column) and row.text(column) != own:
+                    raise row.wrong(column, f"is not {own!r}, as in the data")
+            ranked = Ranked.of(in_order(row.texts("ranking")))
+            rows[query] = self.canonical(task, {query: ranked})[query]
+            if len(set(ranked.ids)) != len(ranked):
+                faults.add("lists that name an image twice", query)
+            faults.strange(query, rows[query].ids, known)
+        faults.raise_any()
         return Answer(path=str(path), kind="predictions", rows=rows)
+
+    def warnings(self, task: FashionTask, answers: Sequence[Answer]) -> list[str]:
+        """A warning where the lists of a category look like those over the smaller gallery."""
+        rows = merged(answers)
+        odd = []
+        for category, queries in task.parts.items():
+            union = {task.queries[q].image for q in queries} | {i for q in queries for i in task.qrels[q]}
+            listed = {i for q in queries if q in rows for i in rows[q].ids}
+            whole = set(task.lists[queries[0]]) if queries else set()
+            # most of the union was listed, and nothing else
+            if union < whole and listed <= union and 2 * len(listed) > len(union):
+                odd.append(category)
+        if not odd:
+            return []
+        return [
+            f"the lists of {', '.join(odd)} hold candidates and targets alone: they look like a run over "
+            "--gallery union, whose figures are higher and not comparable with those of --gallery original"
+        ]
 
     def score(self, task: FashionTask, answers: Sequence[Answer]) -> dict[str, Measured]:
         """``CATEGORY.R@10`` and ``CATEGORY.R@50``, and their unweighted means over the categories."""

@@ -16,6 +16,7 @@ from mmrerank.benchmark import Answer, Benchmark, Measured, Run, Task
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.benchmarks import query_folder
 from mmrerank.evaluation.measure.metrics import measure, split_names
+from mmrerank.evaluation.measure.short import room_of
 from mmrerank.evaluation.tasks import one_run
 
 NAME = "folder"
@@ -63,10 +64,13 @@ class OwnFolder(Benchmark):
         )
 
     def warnings(self, task: FolderTask, answers: Sequence[Answer]) -> list[str]:
-        """A warning where lists end before what metrics without a cut-off look for."""
+        """A warning where lists end before what metrics without a cut-off look for, and nobody knows how long
+        they could be.
+        """
         right = {q: {i for i, grade in judged.items() if grade > 0} for q, judged in task.qrels.items()}
         rows = one_run(task, answers).rows
-        cut = [q for q, ranked in rows.items() if right[q] - set(ranked.ids)]
+        room = room_of(task)
+        cut = [q for q, ranked in rows.items() if room(q) is None and right[q] - set(ranked.ids)]
         if not cut or not task.whole:
             return []
         return [
@@ -76,7 +80,7 @@ class OwnFolder(Benchmark):
 
     def score(self, task: FolderTask, answers: Sequence[Answer]) -> dict[str, Measured]:
         """The metrics asked for, by trec_eval's rules where it has them."""
-        return measure(Run(rows=one_run(task, answers).rows), task.qrels, task.metrics)
+        return measure(Run(rows=one_run(task, answers).rows), task.qrels, task.metrics, room=room_of(task))
 
 
 BENCHMARK = OwnFolder()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Ranked, Run, Task
 from mmrerank.evaluation.benchmarks import _inquire
-from mmrerank.evaluation.measure.metrics import measure, relisted
+from mmrerank.evaluation.measure.metrics import relisted
+from mmrerank.evaluation.measure.short import room_of
 from mmrerank.evaluation.tasks import count_warnings, one_run, renamed
 
 NAME = "inquire-fullrank"
@@ -71,9 +72,8 @@ class InquireFullrank(Benchmark):
         """AP, nDCG and MRR as the benchmark defines them, precision and recall, all at k."""
         run = Run(rows=one_run(task, answers).rows)
         names = [f"{m}@{task.k}" for m in ("INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR")]
-        return measure(run, task.qrels, names) | relisted(
-            run, task.qrels, {f"P@{task.k}": f"Precision@{task.k}", f"R@{task.k}": f"Recall@{task.k}"}
-        )
+        more = {f"P@{task.k}": f"Precision@{task.k}", f"R@{task.k}": f"Recall@{task.k}"}
+        return relisted(run, task.qrels, {**{n: n for n in names}, **more}, room=room_of(task))
 
 
 BENCHMARK = InquireFullrank()

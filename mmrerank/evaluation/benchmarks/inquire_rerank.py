@@ -8,7 +8,7 @@ Without them, from the annotation file alone, the list that a run holds is taken
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from mmrerank.errors import InputError
 from mmrerank.evaluation.benchmarks import _inquire
 from mmrerank.evaluation.measure.files import Unique, read_rows
 from mmrerank.evaluation.measure.metrics import relisted
+from mmrerank.evaluation.measure.short import room_of
 from mmrerank.evaluation.tasks import count_warnings, find_all, one_run, renamed
 from mmrerank.types import Image
 
@@ -219,7 +220,7 @@ class InquireRerank(Benchmark):
             }
         k = _LISTED
         whole = ("INQUIRE_AP", "INQUIRE_nDCG", "INQUIRE_MRR")
-        return relisted(
+        found = relisted(
             Run(rows=rows),
             qrels,
             {
@@ -229,7 +230,10 @@ class InquireRerank(Benchmark):
                 f"P@{k}": f"Precision@{k}",
                 f"R@{k}": f"Recall@{k}",
             },
+            room=room_of(task) if task.given else lambda _: k,
         )
+        # the warning above says what follows
+        return {n: replace(m, short=m.short and replace(m.short, explained=True)) for n, m in found.items()}
 
 
 BENCHMARK = InquireRerank()

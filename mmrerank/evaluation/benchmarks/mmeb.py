@@ -31,6 +31,7 @@ from mmrerank.benchmark import (
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.files import TableRow, json_lines, read_rows
 from mmrerank.evaluation.measure.metrics import in_order, measure
+from mmrerank.evaluation.measure.short import room_of
 from mmrerank.evaluation.tasks import count_warnings, facts_of, find_all, how_to_get, merged
 
 NAME = "mmeb"
@@ -305,7 +306,7 @@ class Mmeb(Benchmark):
         )
         run = Run(rows=rows)
         names = {f"{f}@{k}": f"{own}@{k}" for f, own in FIELDS.items() for k in KS}
-        whole = measure(run, task.qrels, list(names.values()))
+        whole = measure(run, task.qrels, list(names.values()), room=room_of(task))
         found: dict[str, Measured] = {}
         for name, own in names.items():
             made = replace(whole[own], name=name, tie_rule=ties)

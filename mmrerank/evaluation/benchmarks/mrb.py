@@ -15,6 +15,7 @@ from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, NoOp
 from mmrerank.errors import InputError
 from mmrerank.evaluation.benchmarks import query_folder
 from mmrerank.evaluation.measure.metrics import measure
+from mmrerank.evaluation.measure.short import room_of
 from mmrerank.evaluation.tasks import find_all, how_to_get, one_run
 
 NAME = "mrb"
@@ -59,7 +60,7 @@ class Mrb(Benchmark):
 
     def score(self, task: MrbTask, answers: Sequence[Answer]) -> dict[str, Measured]:
         """``DATASET.METRIC`` and the means over data sets."""
-        whole = measure(Run(rows=one_run(task, answers).rows), task.qrels, METRICS)
+        whole = measure(Run(rows=one_run(task, answers).rows), task.qrels, METRICS, room=room_of(task))
         found: dict[str, Measured] = {}
         for name, measured in whole.items():
             for part, queries in task.parts.items():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mmrerank.benchmark import HIGHEST_GRADE, BenchmarkQuery
 from mmrerank.errors import InputError
-from mmrerank.evaluation.measure.files import TableRow, Unique, read_bytes, read_rows
+from mmrerank.evaluation.measure.files import TableRow, Unique, note, read_bytes, read_rows
 from mmrerank.evaluation.measure.runs import read_qrels
 from mmrerank.evaluation.tasks import find, find_all
 
@@ -49,6 +49,8 @@ def read(folder: Path, benchmark: str, prefix: str = "") -> Content:
     rows = read_rows(table, (), _OPTIONAL)
     id_column = "query_id" if any(r.has("query_id") and not r.has("id") for r in rows[:1]) else "id"
     qrels_file = find_all(folder, "qrels.txt")
+    for path in qrels_file:
+        note(path)
     judged = read_qrels(qrels_file[0]) if qrels_file else None
     for row in rows:
         own = row.text(id_column)

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Task
+from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Ranked, Short, Task
 from mmrerank.evaluation.measure.files import json_names, json_rows
 from mmrerank.evaluation.measure.list_metrics import LIST_TIES
-from mmrerank.evaluation.tasks import count_warnings, find, one_run
+from mmrerank.evaluation.measure.short import either, room_of, too_short
+from mmrerank.evaluation.tasks import count_warnings, find, one_run, renamed
 
 NAME = "visdial"
 ROUNDS = 11
@@ -88,15 +90,35 @@ class VisDial(Benchmark):
             ),
         )
 
+    def canonical(self, task: DialogueTask, rows: Mapping[str, Ranked]) -> Mapping[str, Ranked]:
+        """Images by path, by file name, or by the name without its ending."""
+        names: dict[str, str] = {}
+        for path in task.gallery or ():
+            name = path.rpartition("/")[2]
+            for spelling in (name, name.rpartition(".")[0]):
+                # a name that two images have is none
+                names[spelling] = path if names.get(spelling, path) == path else spelling
+        known = frozenset(task.gallery or ())
+        return renamed(rows, lambda i: i if i in known else names.get(i.rpartition("/")[2], i))
+
     def warnings(self, task: DialogueTask, answers: Sequence[Answer]) -> list[str]:
-        """A warning where BRI takes a rank that no list has."""
+        """A warning where rounds have no answer, and where BRI takes a rank that no list has."""
         rows = one_run(task, answers).rows
+        dialogues = dict.fromkeys(q.partition("/")[0] for q in rows)
+        gone = [q for d in dialogues for n in range(ROUNDS) if (q := f"{d}/{n}") not in rows]
+        found = []
+        if gone:
+            found = [
+                f"{len(gone)} rounds of dialogues that are answered have no answer, such as {gone[0]!r}: "
+                f"Hits@{_WITHIN} and BRI take such a round as if it changed nothing, R@{_WITHIN} as a miss"
+            ]
         cut = [q for q, r in rows.items() if task.targets[q.partition("/")[0]] not in r.ids]
         if not cut:
-            return []
+            return found
         return [
+            *found,
             f"{len(cut)} of {len(rows)} lists end before their picture, such as {cut[0]!r}: BRI takes it "
-            f"for the last of {len(task.gallery or ()):,}, and may be lower with longer lists (--depth)"
+            f"for the last of {len(task.gallery or ()):,}, and may be lower with longer lists (--depth)",
         ]
 
     def score(self, task: DialogueTask, answers: Sequence[Answer]) -> dict[str, Measured]:
@@ -109,6 +131,9 @@ class VisDial(Benchmark):
         rows = one_run(task, answers).rows
         worst = max(len(task.gallery or ()) - 1, 0)
         dialogues = list(task.targets)
+        room = room_of(task)
+        near = _by_dialogue(too_short(rows, task.qrels, _WITHIN, room=room, first=True))
+        far = _by_dialogue(too_short(rows, task.qrels, None, room=room, first=True))
         hits: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
         alone: list[dict[str, float]] = [{} for _ in range(ROUNDS)]
         bri: dict[str, float] = {}
@@ -130,9 +155,15 @@ class VisDial(Benchmark):
                 bri[dialogue] = sum((a + b) / 2 for a, b in pairwise(logs)) / (ROUNDS - 1)
         made: dict[str, Measured] = {}
         for name, rounds in ((f"Hits@{_WITHIN}", hits), (f"R@{_WITHIN}", alone)):
+            so_far: Short | None = None
             for n, values in enumerate(rounds):
+                so_far = either(near[n], so_far) if rounds is hits else near[n]
                 made[f"{name}.round{n}"] = Measured(
-                    name=f"{name}.round{n}", values=values, expected=dialogues, tie_rule=LIST_TIES
+                    name=f"{name}.round{n}",
+                    values=values,
+                    expected=dialogues,
+                    tie_rule=LIST_TIES,
+                    short=so_far and replace(so_far, explained=True),  # the mean's warning says it
                 )
             # a dialogue is one unit: its rounds are alike, and are no eleven proofs of a difference
             made[name] = Measured(
@@ -140,7 +171,9 @@ class VisDial(Benchmark):
                 values={d: sum(values.get(d, 0.0) for values in rounds) / ROUNDS for d in bri},
                 expected=dialogues,
                 tie_rule=LIST_TIES,
+                short=reduce(either, near),
             )
+        whole = reduce(either, far)
         made["BRI"] = Measured(
             name="BRI",
             values=bri,
@@ -148,8 +181,27 @@ class VisDial(Benchmark):
             tie_rule=LIST_TIES,
             absent=math.log(worst + 1),
             lower_is_better=True,
+            short=whole and replace(whole, explained=True),
         )
         return made
+
+
+def _by_dialogue(short: Short | None) -> list[Short | None]:
+    """The lists too short of each round, under the dialogues."""
+    found: list[Short | None] = []
+    for n in range(ROUNDS):
+        own = [q for q in (short.held if short else ()) if q.partition("/")[2] == str(n)]
+        name = {q: q.partition("/")[0] for q in own}
+        found.append(
+            Short(
+                held={name[q]: short.held[q] for q in own},
+                wanted={name[q]: short.wanted[q] for q in own},
+                lacking=frozenset(name[q] for q in own if q in short.lacking),
+            )
+            if short and own
+            else None
+        )
+    return found
 
 
 BENCHMARK = VisDial()

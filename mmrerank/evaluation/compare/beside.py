@@ -154,6 +154,47 @@ def _failure(row: Mapping[str, Any]) -> str:
     return next((t for t in texts if isinstance(t, str) and t), "no reason is known")
 
 
+_ALIKE = ("benchmark", "split", "set", "depth", "candidates", "data", "first_stage")
+"""What provenance must say alike of runs that are compared."""
+
+
+def unlike_settings(runs: Mapping[str, Any]) -> list[str]:
+    """A warning for each setting that the provenance beside runs (``METHOD.json``) does not have alike.
+
+    Runs without provenance are left out: nothing is known of them.
+    """
+    told = {name: origin for name, run in runs.items() if (origin := _origin(run))}
+    warnings = []
+    for key in _ALIKE:
+        values = {name: origin[key] for name, origin in told.items() if key in origin}
+        texts = {name: json.dumps(v, sort_keys=True) for name, v in values.items()}
+        if len(set(texts.values())) > 1:
+            each = "; ".join(f"{name} {_brief(values[name])}" for name in texts)
+            warnings.append(f"the runs were made with different settings, {key}: {each}")
+    return warnings
+
+
+def _brief(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _origin(run: Any) -> dict[str, Any]:
+    """The settings in the provenance beside a run; empty where there is none."""
+    if not isinstance(run, Path):
+        return {}
+    path = run.with_name(run.name.removesuffix(".gz").removesuffix(".trec") + ".json")
+    try:
+        body = json.loads(path.read_bytes()) if path != run and path.is_file() else None
+    except (OSError, ValueError, RecursionError):
+        return {}
+    config = body.get("config") if isinstance(body, dict) else None
+    if not isinstance(body, dict) or not isinstance(config, dict):
+        return {}
+    more = {"data": body.get("data"), "first_stage": body.get("first_stage")}
+    return {k: v for k, v in {**config, **more}.items() if k in _ALIKE and v not in (None, "")}
+
+
 def _words(row: Mapping[str, Any], where: str) -> str:
     """Every word of a query on one line, a dialogue's earlier turns first."""
     turns, text = row.get("turns") or [], row.get("text") or ""

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from mmrerank.benchmark import Short
+
 SEEN = "seen"
 """The grouping that `compare` makes of ``seen``; its groups are ``seen`` and ``novel``."""
 Verdict = Literal["better", "worse", "not different", "judgements failed"]
@@ -17,7 +19,8 @@ judgements failed."""
 class RunValue:
     """One run under one metric. ``by_query`` has every expected query, absent ones filled in.
 
-    ``missing`` is how many were filled in; ``value_scored`` is the mean without them.
+    ``missing`` is how many were filled in; ``value_scored`` is the mean without them. ``short``: lists that
+    are too short for the metric.
     """
 
     metric: str
@@ -26,15 +29,18 @@ class RunValue:
     value_scored: float
     missing: int
     by_query: Mapping[str, float]
+    short: Short | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data; values by query are left out."""
+        """Plain data; values by query are left out, ``short`` is there where lists are too short."""
+        short = {"short": self.short.to_dict()} if self.short else {}
         return {
             "metric": self.metric,
             "run": self.run,
             "value": self.value,
             "value_scored": self.value_scored,
             "missing": self.missing,
+            **short,
         }
 
 
@@ -43,7 +49,8 @@ class Difference:
     """``run`` minus ``baseline`` under one metric: how large, how sure, and what it may be called.
 
     ``interval`` is not corrected for many comparisons; ``p_corrected`` is, and decides the verdict.
-    ``wins``, ``losses`` and ``ties`` count queries on which ``run`` is better, worse and equal.
+    ``wins``, ``losses`` and ``ties`` count queries on which ``run`` is better, worse and equal. ``short``:
+    lists of one of the two are too short for the metric, which may be all the difference.
     """
 
     metric: str
@@ -57,6 +64,7 @@ class Difference:
     wins: int
     losses: int
     ties: int
+    short: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -70,6 +78,7 @@ class Difference:
             "p_corrected": self.p_corrected,
             "verdict": self.verdict,
             "queries": {"better": self.wins, "worse": self.losses, "equal": self.ties},
+            **({"short": True} if self.short else {}),
         }
 
 

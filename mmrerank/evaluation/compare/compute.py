@@ -137,7 +137,22 @@ def _check(metric: str, measured: Mapping[str, Measured]) -> list[str]:
         if (one.absent, one.lower_is_better) != (first.absent, first.lower_is_better):
             raise InputError(f"{where} in different ways; score both on the same benchmark")
     rules = sorted({m.tie_rule for m in measured.values()})
-    return [f"{metric}: ties were ordered differently: {', '.join(rules)}"] if rules[1:] else []
+    warnings = [f"{metric}: ties were ordered differently: {', '.join(rules)}"] if rules[1:] else []
+    return warnings + _unlike_lengths(metric, measured)
+
+
+def _unlike_lengths(metric: str, measured: Mapping[str, Measured]) -> list[str]:
+    """A warning where lists are too short for the metric, and not the same in every run."""
+    short = {run: found for run, one in measured.items() if (found := one.too_short)}
+    if not short:
+        return []
+    lengths = {tuple(sorted(s.held.items())) for s in short.values()}
+    if len(short) == len(measured) and len(lengths) == 1:
+        return [f"{metric}: the same lists are too short in every run; all of its figures may be too low"]
+    return [
+        f"{metric}: lists of {', '.join(short)} are too short for it, so that its figures are not "
+        "comparable: a difference may come from the length of lists alone"
+    ]
 
 
 def _filled(metric: str, run: str, one: Measured) -> RunValue:
@@ -149,6 +164,7 @@ def _filled(metric: str, run: str, one: Measured) -> RunValue:
         value_scored=float(one.value_scored),
         missing=sum(u not in one.values for u in one.expected),
         by_query={u: float(one.values.get(u, one.absent)) for u in sorted(one.expected)},
+        short=one.too_short,
     )
 
 
@@ -177,6 +193,7 @@ def _difference(
         wins=wins,
         losses=losses,
         ties=len(better) - wins - losses,
+        short=bool(run.short or base.short),
     )
 
 

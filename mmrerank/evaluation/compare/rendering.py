@@ -177,7 +177,8 @@ def _latex_cell(cell: Cell) -> str:
     if not cell.text:
         return ""
     if cell.numeric:  # in math, so that a minus is one
-        body = f"\\mathbf{{{cell.text}}}" if cell.strong else cell.text
+        text = cell.text.replace("†", "\\dagger{}")
+        body = f"\\mathbf{{{text}}}" if cell.strong else text
         return f"${body}{_LATEX_MARKS[cell.mark]}$"
     text = f"\\textbf{{{_latex(cell.text)}}}" if cell.strong else _latex(cell.text)
     return text + (f"${_LATEX_MARKS[cell.mark]}$" if cell.mark else "")
@@ -218,6 +219,7 @@ _LATEX = str.maketrans(
         "[": "{[}",  # after a line's end, a bracket would be taken for its option
         "≤": "$\\leq$",
         "↑": "$\\uparrow$",
+        "†": "\\textdagger{}",
         "↓": "$\\downarrow$",
     }
 )

@@ -8,11 +8,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from mmrerank.benchmark import Short
 from mmrerank.evaluation.compare.comparison import SEEN, Comparison, Difference
 from mmrerank.evaluation.compare.rendering import Cell, Mark, Table
+from mmrerank.evaluation.measure.short import MARK, NOTE
 from mmrerank.types import Usage
 
 _MARKS: dict[str, Mark] = {"better": "up", "worse": "down", "not different": "", "judgements failed": ""}
+_SHORT = f"{MARK} Lists of one of the two are too short for the metric, which may be all of the difference."
 
 
 def values_table(comparison: Comparison) -> Table:
@@ -27,10 +30,11 @@ def values_table(comparison: Comparison) -> Table:
             found = comparison.difference(metric, run)
             row.append(
                 Cell(
-                    text=shown(one.value),
+                    text=shown(one.value) + (MARK if one.short else ""),
                     value=one.value,
                     numeric=True,
-                    strong=shown(one.value) == shown(best[metric]),
+                    # a figure of lists too short is not called the best
+                    strong=not one.short and shown(one.value) == shown(best[metric]),
                     mark=_MARKS[found.verdict] if found else "",
                 )
             )
@@ -58,6 +62,8 @@ def _values_notes(comparison: Comparison, gaps: bool) -> list[str]:
     ]
     if gaps:
         notes.append("Missing: queries that a run lacks; they count as nothing, or as the worst.")
+    if any(v.short for v in comparison.values):
+        notes.append(NOTE)
     return notes
 
 
@@ -82,7 +88,7 @@ def differences_table(comparison: Comparison) -> Table:
                 Cell(text=_interval(one), numeric=True),
                 Cell(text=_p(one.p), value=one.p, numeric=True),
                 Cell(text=_p(one.p_corrected), value=one.p_corrected, numeric=True),
-                Cell(text=one.verdict, mark=_MARKS[one.verdict]),
+                Cell(text=one.verdict + (MARK if one.short else ""), mark=_MARKS[one.verdict]),
                 Cell(text=f"{one.wins}/{one.losses}/{one.ties}", numeric=True),
             ]
         )
@@ -97,6 +103,7 @@ def differences_table(comparison: Comparison) -> Table:
             f"The verdict goes by the corrected p. {how_tested(comparison)}",
             "Intervals: bootstrap over queries, each by itself. "
             "Better/worse/equal counts queries.",
+            *([_SHORT] if any(d.short for d in comparison.differences) else []),
         ],
     )  # fmt: skip
 
@@ -104,14 +111,15 @@ def differences_table(comparison: Comparison) -> Table:
 def groups_table(comparison: Comparison, grouping: str, metric: str) -> Table:
     """Groups by runs under one metric: each run's mean, and its difference from the baseline."""
     chosen = [g for g in comparison.groups if (g.grouping, g.metric) == (grouping, metric)]
+    short = {v.run: v.short for v in comparison.values if v.metric == metric}
     rows = []
     for name in dict.fromkeys(g.name for g in chosen):
         here = {g.run: g for g in chosen if g.name == name}
         base = here[comparison.baseline]
-        row = [Cell(text=name), _count(base.queries), _value(base.value)]
+        row = [Cell(text=name), _count(base.queries), _value(base.value, short.get(comparison.baseline))]
         for run in comparison.challengers:
             row += [
-                _value(here[run].value),
+                _value(here[run].value, short.get(run)),
                 Cell(text=_signed(here[run].difference), value=here[run].difference, numeric=True),
             ]
         rows.append(row)
@@ -122,7 +130,8 @@ def groups_table(comparison: Comparison, grouping: str, metric: str) -> Table:
         title=f"{heading(comparison, metric)} {by(grouping)}",
         columns=columns,
         rows=rows,
-        notes=[f"Differences from {comparison.baseline}; groups are described, not tested."],
+        notes=[f"Differences from {comparison.baseline}; groups are described, not tested."]
+        + ([NOTE] if any(short.values()) else []),
     )
 
 
@@ -136,7 +145,7 @@ def cost_table(comparison: Comparison, usage: Mapping[str, Usage], metric: str) 
         rows.append(
             [
                 Cell(text=run),
-                _value(comparison.value(metric, run).value),
+                _value(comparison.value(metric, run).value, comparison.value(metric, run).short),
                 *(
                     Cell(text=_amount(v / queries), value=v / queries, numeric=True)
                     for v in (one.calls, one.input_tokens, one.output_tokens, one.seconds)
@@ -149,6 +158,7 @@ def cost_table(comparison: Comparison, usage: Mapping[str, Usage], metric: str) 
             "run", heading(comparison, metric), "calls", "tokens in", "tokens out", "seconds",
         ],
         rows=rows,
+        notes=[NOTE] if any(comparison.value(metric, r).short for r in comparison.runs) else [],
     )  # fmt: skip
 
 
@@ -159,7 +169,7 @@ def usage_dict(usage: Usage) -> dict[str, float]:
 
 LONG = (
     "grouping", "group", "metric", "run", "baseline", "queries", "missing", "value", "value_scored",
-    "difference", "low", "high", "p", "p_corrected", "verdict",
+    "difference", "low", "high", "p", "p_corrected", "verdict", "short_lists",
 )  # fmt: skip
 
 
@@ -173,6 +183,7 @@ def long_table(comparison: Comparison) -> Table:
         row: dict[str, str | float] = {
             "metric": one.metric, "run": one.run, "queries": len(one.by_query),
             "missing": one.missing, "value": one.value, "value_scored": one.value_scored,
+            "short_lists": len(one.short.held) if one.short else 0,
         }  # fmt: skip
         found = [d for d in comparison.differences if (d.metric, d.run) == (one.metric, one.run)]
         rows += [{**row, **_long(d)} for d in found]
@@ -221,8 +232,8 @@ def shown(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
-def _value(value: float) -> Cell:
-    return Cell(text=shown(value), value=value, numeric=True)
+def _value(value: float, short: Short | None = None) -> Cell:
+    return Cell(text=shown(value) + (MARK if short else ""), value=value, numeric=True)
 
 
 def _count(value: int) -> Cell:
@@ -247,5 +258,6 @@ def _amount(value: float) -> str:
 
 
 def _best(comparison: Comparison, metric: str) -> float:
-    values = [comparison.value(metric, r).value for r in comparison.runs]
+    every = [comparison.value(metric, r) for r in comparison.runs]
+    values = [v.value for v in every if not v.short] or [v.value for v in every]
     return min(values) if metric in comparison.lower_is_better else max(values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -15,23 +14,19 @@ from typing import Any
 from mmrerank import catalog, registry
 from mmrerank.benchmark import Answer, Benchmark, Prepared, Run, Task
 from mmrerank.budget import Price
-from mmrerank.chat.around.identity import chat_identity
 from mmrerank.errors import ModelError, UsageError
-from mmrerank.evaluation import tasks
+from mmrerank.evaluation import submission, tasks
 from mmrerank.evaluation.experiment import first_stage as stage
 from mmrerank.evaluation.experiment import two_stage
-from mmrerank.evaluation.experiment.forecast import rehearsed
+from mmrerank.evaluation.experiment.figures import save_figures, save_first
 from mmrerank.evaluation.experiment.make_first_stage import MadeFirstStage, make_first_stage
 from mmrerank.evaluation.experiment.outcome import Evaluation, MethodRun
-from mmrerank.evaluation.experiment.provenance import (
-    candidates_digest,
-    code_digest,
-    prompt_digests,
-    provenance,
-)
+from mmrerank.evaluation.experiment.provenance import candidates_digest, provenance, undated
 from mmrerank.evaluation.experiment.recommend import PREFERRED
 from mmrerank.evaluation.experiment.reranking import Item
 from mmrerank.evaluation.experiment.resume import Progress, Resumable, Surroundings
+from mmrerank.evaluation.experiment.settings import chat_options, data_digests, index_facts, settings
+from mmrerank.evaluation.experiment.work import asks_model, gives_verdicts, work_digest
 from mmrerank.evaluation.measure.runs import write_qrels, write_run
 from mmrerank.evaluation.measure.scoring import RunLike, as_run
 from mmrerank.ports import Chat, Embedder
@@ -69,6 +64,7 @@ class Experiment:
     forecast: int | None = None
     price: Price | None = None
     submission: Path | None = None
+    per_query: bool = False
     progress: Progress = lambda *_: None
     say: Callable[[str], None] = lambda _: None
 
@@ -76,13 +72,13 @@ class Experiment:
         """Does it. Raises `UsageError`, `InputError`, and what models and indexes raise."""
         if self.candidates < 1:
             raise UsageError(f"candidates must be at least 1, not {self.candidates}")
+        if self.forecast is not None and not self.methods:
+            raise UsageError("a forecast is of methods: name them with --methods LIST or --rerank METHOD")
         tasks.split_of(self.benchmark, self.split)
         for spec in self.methods:
             _ = spec.options  # a wrong one is reported before any work
         if self.methods and isinstance(self.chat, str) and self.chat:
-            plugin = catalog.resolve("chat", self.chat).spec.partition(":")[0]
-            if plugin not in registry.names("chat"):
-                raise UsageError(f"there is no chat {self.chat!r}; {registry.forms('chat')}")
+            registry.chosen("chat", self.chat, {**self.around.chat_options, **self.chat_options(self.chat)})
         with tempfile.TemporaryDirectory(prefix="mmrerank-eval-") as temporary:
             data = self._data(Path(temporary))
             return _Work(self, data, Path(temporary)).done()
@@ -131,9 +127,12 @@ class _Work:
         if wanted.run:
             self.answers = [self._read(run) for run in wanted.run]
         elif wanted.index or wanted.shards or wanted.embedder or self.data.index:
-            self.first = self._make(task, self.folder)
+            # a forecast that judges nothing leaves nothing
+            kept = wanted.forecast != 0
+            self.first = self._make(task, self.folder if kept else self.temporary)
             self.answers = [self.first.answer(task)]
-            wanted.say(f"first stage in {self.first.path}")
+            if kept:
+                wanted.say(f"first stage in {self.first.path}")
         else:
             own = self.benchmark.own_runs(wanted.data) if wanted.data else ()
             self.answers = [tasks.read_answer(task, path) for path in own]
@@ -154,20 +153,38 @@ class _Work:
             shards=self.wanted.shards,
             embedder=self.wanted.embedder,
             images=self.images,
-            # data that the benchmark made has lists just as long as what is reranked
-            depth=self.wanted.depth or (self.wanted.candidates if self.data.index else 0),
+            depth=self._depth,
             progress=lambda done, of: self.wanted.progress("first stage", done, of),
         )
+
+    @property
+    def _depth(self) -> int:
+        """How long a first stage's lists are; those of data that the benchmark made as what is reranked."""
+        made = self.wanted.candidates if self.data.index else self.task.depth
+        return self.wanted.depth or made
 
     def _scored(self) -> Evaluation:
         """The result without any method."""
         asked = bool(self.wanted.run or self.first)
         scored = bool(self.answers) and not (not self.task.qrels and asked)
+        if asked and not scored:
+            submission.check(self.task, self.answers)
+        scores = tasks.score(self.task, self.answers) if scored else None
+        origin = self._origin() if self.answers else {}
+        if self.first:
+            save_first(self.first.path, scores, origin, by_query=self.wanted.per_query)
+        elif self.wanted.runs and scores is not None:
+            for path in (Path(a.path) for a in self.answers):
+                save_figures(
+                    path, scores, self.wanted.runs, by_query=self.wanted.per_query, provenance=origin
+                )
         return Evaluation(
             task=self.task,
             answers=self.answers,
-            scores=tasks.score(self.task, self.answers) if scored else None,
+            scores=scores,
+            provenance=undated(origin),
             submission=self._submitted(self.answers),
+            by_query=self.wanted.per_query,
         )
 
     def _submitted(self, answers: Sequence[Answer]) -> Sequence[Path]:
@@ -185,7 +202,7 @@ class _Work:
         try:
             return catalog.chosen("chat", "", self._domain)
         except ModelError:
-            if any(_asks_model(spec) for spec in self.wanted.methods):
+            if any(asks_model(spec) for spec in self.wanted.methods):
                 raise
             return ""
 
@@ -239,6 +256,11 @@ class _Work:
             raise UsageError(
                 f"--rerank takes one run (--run FILE) or a first stage (--index X), not {len(runs)}"
             )
+        if self.wanted.submission is not None:
+            submission.check(self.task, runs)  # before any model is asked
+        if self.first:
+            before = tasks.score(self.task, self.answers) if self.task.qrels else None
+            save_first(self.first.path, before, self._origin(), by_query=self.wanted.per_query)
         run, task, k = Run(rows=runs[0].rows), self.task, self.wanted.candidates
         locate = self.first.locate if self.first else two_stage.in_folder(task, self.images)
         items = two_stage.items_of(task, run, k, locate, self.images)
@@ -259,7 +281,10 @@ class _Work:
         for label, one in done.items():
             answers = [self._write(one, run, origin)]
             if task.qrels:
-                done[label] = replace(one, scores=tasks.score(task, answers))
+                scores = tasks.score(task, answers)
+                done[label] = replace(one, scores=scores)
+                path = Path(answers[0].path)
+                save_figures(path, scores, path.parent, by_query=self.wanted.per_query)
         results = {label: m.results for label, m in done.items()}
         if further:
             # the method that is asked them stands last, as the benchmark's figures are of it
@@ -267,15 +292,15 @@ class _Work:
         report = self.benchmark.report(task, results, further.results if further else ())
         last = next(reversed(done.values()))
         # in the very order that was reranked: a method that does nothing must gain nothing from ties
-        before = two_stage.reordered(task, run, {}, k, "first-stage")
+        unmoved = two_stage.reordered(task, run, {}, k, "first-stage")
         return Evaluation(
             task=task, answers=answers, scores=self._warned(last), methods=done, report=report,
             side_by_side=self.wanted.side_by_side, heading=heading,
             ceiling=two_stage.ceiling(task, run, k) if task.qrels else None,
-            first_stage=two_stage.score(task, before) if task.qrels else None,
+            first_stage=two_stage.score(task, unmoved) if task.qrels else None,
             first_stage_digest=origin["first_stage"],
-            provenance={k: v for k, v in origin.items() if k != "date"} | _failed(done),
-            submission=self._submitted(answers),
+            provenance=undated(origin) | _failed(done),
+            submission=self._submitted(answers), by_query=self.wanted.per_query,
         )  # fmt: skip
 
     def _judge(self, spec: MethodSpec, items: Sequence[Item], more: str = "") -> MethodRun:
@@ -291,7 +316,7 @@ class _Work:
         if task is None or self.first is None or not self.first.index:
             return "", None
         specs = sorted(self.wanted.methods, key=lambda s: s.label != PREFERRED[0])
-        judge = next((s for s in specs if _gives_verdicts(s, items[0])), None)
+        judge = next((s for s in specs if gives_verdicts(s, items[0])), None)
         if judge is None:
             return "", None
         k = self.wanted.candidates
@@ -312,17 +337,28 @@ class _Work:
             "budget": self.around.limits,
         }
 
-    def _origin(self, items: Sequence[Item]) -> dict[str, Any]:
-        methods = {s.label: dataclasses.asdict(s.options) for s in self.wanted.methods}
-        models = dict(self.first.models) if self.first else {}
+    def _origin(self, items: Sequence[Item] = ()) -> dict[str, Any]:
+        """Where the figures come from; without ``items``, those of lists that nothing reranks."""
+        config = settings(self.wanted, self.task, self.answers, self._depth if self.first else 0)
+        models = {**self.first.models, **index_facts(self.first)} if self.first else {}
+        data = data_digests(self.task, self.wanted.data)
+        if not items:
+            return provenance(config=config, models=models, data=data)
+        heading = self._heading()
+        config |= {
+            **heading,
+            "methods": {s.label: dataclasses.asdict(s.options) for s in self.wanted.methods},
+            "chat_options": chat_options(self.chat, self.around.chat_options),
+        }
         if self.chat:
             models["chat"] = self.judging.identity
         return provenance(
-            config={**self._heading(), "methods": methods},
+            config=config,
             models=models,
-            seed=self._heading().get("seed"),
+            seed=heading.get("seed"),
             first_stage=candidates_digest(items),
             chat=self.judging.chat,
+            data=data,
         )
 
     def _write(self, one: MethodRun, first: Run, origin: Mapping[str, Any]) -> Answer:
@@ -361,26 +397,3 @@ def _failed(methods: Mapping[str, MethodRun]) -> dict[str, Any]:
     names = ("failed", "queries_degraded", "failures")
     found = {n: {k: m.costs[k] for k in names} for n, m in methods.items() if m.costs["failed"]}
     return {"failures": found} if found else {}
-
-
-def work_digest(options: Any, candidates: int, chat: str | Chat, limits: Mapping[str, Any]) -> str:
-    """Tells evaluations of one benchmark apart that need journals of their own.
-
-    Other weights, prompts, code or limits of a query are other work too: an update begins a folder instead
-    of failing.
-    """
-    identity = chat_identity(chat) if chat else {}
-    work = [dataclasses.asdict(options), candidates, dict(limits), identity]
-    digest = json.dumps([*work, prompt_digests(chat), code_digest()], default=str)
-    return hashlib.sha256(digest.encode()).hexdigest()[:8]
-
-
-def _asks_model(spec: MethodSpec) -> bool:
-    module = registry.load("strategy", spec.name)
-    return bool({*registry.needs_of(module, spec.options)} - {"retrieve"})
-
-
-def _gives_verdicts(spec: MethodSpec, item: Item) -> bool:
-    """Whether a method gives verdicts, as it shows when it is driven over a fake."""
-    (driven,) = rehearsed(spec.name, spec.options, [item])
-    return any(a.verdicts for a in driven.outcome.explanation.assessments.values())

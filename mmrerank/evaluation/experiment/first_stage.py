@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from mmrerank.benchmark import BenchmarkQuery, Ranked, Run, Task
+from mmrerank.embed.overlong import overlong
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.scoring import quoted
 from mmrerank.evaluation.tasks import benchmark_of, named_documents
@@ -134,19 +135,30 @@ def first_stage(
             )
     rows: dict[str, Ranked] = {}
     searcher = _Searcher(task, index, names)
-    for ids, vectors in _embedded(task, embedder, images):
+    cut: list[str] = []
+    for queries, vectors in _embedded(task, embedder, images):
+        ids = list(queries)
+        cut += [i for i, query in queries.items() if overlong(embedder, query)]
         for id_, ranked in zip(ids, searcher.search(ids, vectors, k), strict=True):
             rows[id_] = ranked
         if progress:
             progress(len(rows), len(task.queries))
+    if cut:
+        warnings.append(
+            f"{len(cut)} of {len(rows)} queries have more tokens than {embedder.spec} reads ({quoted(cut)}); "
+            "their ends were cut off"
+        )
     return FirstStage(run=Run(rows=rows, tag="first-stage"), names=names, warnings=warnings)
 
 
-def _embedded(task: Task, embedder: Embedder, images: Path | None) -> Iterator[tuple[list[str], Vectors]]:
+def _embedded(
+    task: Task, embedder: Embedder, images: Path | None
+) -> Iterator[tuple[dict[str, Query], Vectors]]:
     every = list(task.queries)
     for start in range(0, len(every), _BATCH):
         ids = every[start : start + _BATCH]
-        yield ids, embedder.embed_queries([query_of(task, i, images) for i in ids])
+        queries = {i: query_of(task, i, images) for i in ids}
+        yield queries, embedder.embed_queries(list(queries.values()))
 
 
 class _Searcher:
@@ -232,7 +244,10 @@ def own_candidates(
             f"{embedder.spec} gives vectors that are not finite for {task.benchmark}'s candidates"
         )
     rows: dict[str, Ranked] = {}
-    for ids, vectors in _embedded(task, embedder, images):
+    cut: list[str] = []
+    for queries, vectors in _embedded(task, embedder, images):
+        ids = list(queries)
+        cut += [i for i, query in queries.items() if overlong(embedder, query)]
         for id_, vector in zip(ids, vectors, strict=True):
             listed = task.lists[id_]
             scores = table[[width[key] for key in listed]] @ vector

@@ -26,7 +26,9 @@ _START = b'{"journal": '
 class Journal:
     """An open journal; `opened` makes it. ``results`` are the finished ones by query id."""
 
-    def __init__(self, path: Path, file: FileIO, results: Mapping[str, Mapping[str, Any]], end: int) -> None:
+    def __init__(
+        self, path: Path, file: FileIO | None, results: Mapping[str, Mapping[str, Any]], end: int
+    ) -> None:
         self.path = path
         self._file, self._end = file, end
         self._results = dict(results)
@@ -44,12 +46,32 @@ class Journal:
         """
         if not results:
             return
+        if self._file is None:
+            raise InputError(f"{self.path} was opened to be looked at")
         lines = [
             json.dumps({"query": query, "more": len(results) - n, "result": result}, allow_nan=False)
             for n, (query, result) in enumerate(results.items(), start=1)
         ]
         self._end = _append(self._file, self._end, [*lines], self.path)
         self._results.update({q: json.loads(json.dumps(r)) for q, r in results.items()})
+
+
+def looked_at(path: Path, work: Mapping[str, Any]) -> tuple[Journal, list[str]]:
+    """The journal at ``path`` to be read alone: nothing is made, locked or written.
+
+    Empty where there is none, or where it is of other work; the second value says how that differs. Raises
+    `InputError` when it cannot be read or is damaged.
+    """
+    try:
+        data = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    first, newline, rest = data.partition(b"\n")
+    if not newline:
+        return Journal(path, None, {}, 0), []
+    if changes := differences(_work(path, first), json.loads(json.dumps(work))):
+        return Journal(path, None, {}, 0), changes
+    return Journal(path, None, _results(path, rest)[0], 0), []
 
 
 @contextmanager

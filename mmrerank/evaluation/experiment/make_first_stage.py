@@ -65,7 +65,7 @@ def make_first_stage(
     path = folder / "first-stage.trec"
     if index:
         opened = ImageIndex.open(index)
-        model = _opened(embedder or opened.embedder_spec)
+        model = _opened(embedder or opened.embedder_spec, index="" if embedder else opened.path)
         made = stage.first_stage(task, opened, model, images=images, depth=depth, progress=progress)
         found = MadeFirstStage(
             path=path, run=made.run, embedder=model, index=opened,
@@ -89,5 +89,5 @@ def make_first_stage(
     return found
 
 
-def _opened(embedder: str | Embedder) -> Embedder:
-    return open_embedder(embedder) if isinstance(embedder, str) else embedder
+def _opened(embedder: str | Embedder, *, index: Path | str = "") -> Embedder:
+    return open_embedder(embedder, remembered_by=index) if isinstance(embedder, str) else embedder

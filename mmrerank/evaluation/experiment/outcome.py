@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mmrerank.benchmark import Answer, Measured, Scores, Task
 from mmrerank.errors import InputError
-from mmrerank.evaluation.compare.intervals import interval_of_parts
 from mmrerank.evaluation.compare.rendering import Cell, Table
 from mmrerank.evaluation.experiment.degraded import degraded_line, failures_dict
 from mmrerank.evaluation.experiment.forecast import Forecast
+from mmrerank.evaluation.experiment.gains import filled, gain_of, interval_of, rounded, values_of
 from mmrerank.evaluation.experiment.published import headline, published_table
+from mmrerank.evaluation.measure.short import MARK, NOTE
+from mmrerank.evaluation.per_query import labelled, lines, per_query_dict
 from mmrerank.evaluation.score import figure, scores_table
 from mmrerank.evaluation.tabular import Tabular
 from mmrerank.evaluation.tasks import benchmark_of
@@ -75,6 +77,17 @@ class Evaluation(Tabular):
     report: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
     submission: Sequence[Path] = ()
+    by_query: bool = False
+    """Whether plain data and `per_query_lines` have the value of each query."""
+
+    @property
+    def per_query_lines(self) -> Iterator[str]:
+        """The values of each query, as `mmrerank.evaluation.per_query`; after the method's name where there
+        are several.
+        """
+        if self.by_query and self.side_by_side:
+            return labelled({label: m.scores for label, m in self.methods.items()})
+        return lines(self.scores) if self.by_query and self.scores else iter(())
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -103,7 +116,8 @@ class Evaluation(Tabular):
             return self._side_by_side()
         if self.scores is None:
             return {**self._checked(), **self._one_method()}
-        return {**self.scores.to_dict(), "warnings": list(self.warnings), **self._one_method()}
+        more = per_query_dict(self.scores) if self.by_query else {}
+        return {**self.scores.to_dict(), "warnings": list(self.warnings), **more, **self._one_method()}
 
     def _checked(self) -> dict[str, Any]:
         return {
@@ -118,12 +132,12 @@ class Evaluation(Tabular):
 
     def _one_method(self) -> dict[str, Any]:
         if not self.methods:
-            return {}
+            return {"provenance": dict(self.provenance)} if self.provenance else {}
         (one,) = self.methods.values()
         body = {"method": one.spec.name, "candidates": self.heading["candidates"], **one.costs}
         if self.ceiling and self.first_stage:
-            body["ceiling"] = _values(self.ceiling)
-            body["first_stage"] = {"digest": self.first_stage_digest, "metrics": _values(self.first_stage)}
+            body["ceiling"] = values_of(self.ceiling)
+            body["first_stage"] = {"digest": self.first_stage_digest, "metrics": values_of(self.first_stage)}
         return {**body, "provenance": dict(self.provenance)}
 
     def _side_by_side(self) -> dict[str, Any]:
@@ -132,7 +146,7 @@ class Evaluation(Tabular):
         return {
             **self.heading,
             "methods": {label: {**self.row(label), **more.get(label, {})} for label in self.methods},
-            "ceiling": _rounded(_values(self.ceiling)) if self.ceiling else None,
+            "ceiling": rounded(values_of(self.ceiling)) if self.ceiling else None,
             **report,
             "warnings": list(self.warnings),
             # what is printed is the same for the same figures; the files say the date as well
@@ -147,13 +161,17 @@ class Evaluation(Tabular):
         if one.scores is None:
             return costs
         metrics = one.scores.metrics
-        body: dict[str, Any] = _rounded(_values(one.scores))
+        body: dict[str, Any] = rounded(values_of(one.scores))
         tested = [metrics[n] for n in headline(list(metrics))[:_TESTED]]
-        body["ci"] = {m.name: _interval(_filled(m), m) for m in tested}
+        body["ci"] = {m.name: interval_of(filled(m), m) for m in tested}
         base = self.methods["none"].scores if "none" in self.methods else None
         if base is not None:
-            body["gain"] = {m.name: _gain(m, base.metrics[m.name]) for m in tested}
+            body["gain"] = {m.name: gain_of(m, base.metrics[m.name]) for m in tested}
         body["by_category"] = self._by_category(tested)
+        if short := {n: found.to_dict() for n, m in metrics.items() if (found := m.too_short)}:
+            body["short"] = short
+        if self.by_query:
+            body |= per_query_dict(one.scores)
         return {**body, **costs}
 
     def _by_category(self, metrics: Sequence[Measured]) -> dict[str, Any]:
@@ -161,7 +179,7 @@ class Evaluation(Tabular):
         for query in self.task.qrels:
             if query in self.task.categories:
                 members.setdefault(self.task.categories[query], []).append(query)
-        tables = {m.name: _filled(m) for m in metrics if {*m.expected} >= {*self.task.qrels}}
+        tables = {m.name: filled(m) for m in metrics if {*m.expected} >= {*self.task.qrels}}
         return {
             c: {n: round(sum(v[q] for q in ids) / len(ids), 4) for n, v in tables.items()}
             for c, ids in sorted(members.items())
@@ -174,7 +192,8 @@ class Evaluation(Tabular):
             return [
                 {
                     "method": label,
-                    **(_values(one.scores) if one.scores else {}),
+                    **(values_of(one.scores) if one.scores else {}),
+                    "short": ", ".join(n for n, m in _metrics(one).items() if m.too_short),
                     **one.costs["usage"],
                     "failed": one.costs["failed"],
                 }
@@ -206,7 +225,7 @@ class Evaluation(Tabular):
         return tuple(tables)
 
     def _beside_scores(self, shown: Sequence[str]) -> list[str]:
-        """The first stage, the ceiling and the cost, for the first figure of a reranked run."""
+        """What stands beside the first figure of a reranked run."""
         if not (self.methods and self.first_stage and self.ceiling and self.scores):
             return []
         (one,), name = self.methods.values(), shown[0]
@@ -227,8 +246,12 @@ class Evaluation(Tabular):
         images = "" if self.task.gallery is None else f", {len(self.task.gallery)} images"
         where = f"{self.task.benchmark} {self.task.split}"
         private = f"the labels of {self.task.split} are not public"
+        sound = "the files are sound"
+        if self.answers and not self.methods:
+            runs = not self.submission and any(a.kind == "run" for a in self.answers)
+            sound = "a submission can be made (--submission DIR)" if runs else "the submission is sound"
         return Table(
-            title=f"{where}: {len(self.task.queries)} queries{images}; the files are sound",
+            title=f"{where}: {len(self.task.queries)} queries{images}; {sound}",
             columns=["file", "answers", ""],
             rows=[
                 [
@@ -248,7 +271,7 @@ class Evaluation(Tabular):
         columns = ["method", *first, *(["gain, 95% interval", "than none"] if gains else [])]
         rows = []
         for label, row in report["methods"].items():
-            cells = [Cell(text=label), *(_number(f"{row[n]:.3f}", row[n]) for n in first)]
+            cells = [Cell(text=label), *(_marked(row, n) for n in first)]
             for name in gains:
                 gain = {} if label == "none" else row["gain"][name]
                 lower = bool(scored and scored.metrics[name].lower_is_better)
@@ -256,7 +279,7 @@ class Evaluation(Tabular):
                 # the first stage's order against itself shows nothing
                 word = "judgements failed" if word == "unclear" and row["failed"] else word
                 cells += [_number(_gain_text(gain)), Cell(text=word)]
-            cells += [_number(f"{row[n]:.3f}", row[n]) for n in others]
+            cells += [_marked(row, n) for n in others]
             rows.append([*cells, *_costs(row)])
         if report["ceiling"]:
             best = [_number(f"{report['ceiling'][n]:.3f}") for n in first]
@@ -269,7 +292,11 @@ class Evaluation(Tabular):
             f"{report['candidates']} candidates are reranked",
             columns=[*columns, *others, "calls", "in", "out", "s", "fail/rep"],
             rows=rows,
-            notes=["calls, tokens and seconds are those of all queries together", *self._failures()],
+            notes=[
+                "calls, tokens and seconds are those of all queries together",
+                *([NOTE] if any("short" in row for row in report["methods"].values()) else []),
+                *self._failures(),
+            ],
         )
 
     @property
@@ -296,12 +323,12 @@ class Evaluation(Tabular):
         target = Path(path)
         points = {n: m for n, m in self.methods.items() if m.scores}
         name = headline(list(next(iter(points.values())).scores.metrics))[0]  # type: ignore[union-attr]
-        values = {n: _rounded(_values(m.scores))[name] for n, m in points.items() if m.scores}
+        values = {n: rounded(values_of(m.scores))[name] for n, m in points.items() if m.scores}
         drawn = charts.frontier(
             {n: (v, points[n].usage) for n, v in values.items()},
             name,
             queries=len(self.task.queries),
-            ceiling=_rounded(_values(self.ceiling))[name] if self.ceiling else None,
+            ceiling=rounded(values_of(self.ceiling))[name] if self.ceiling else None,
             format="png" if target.suffix == ".png" else "svg",
         )
         try:
@@ -311,8 +338,17 @@ class Evaluation(Tabular):
             raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
+def _metrics(one: MethodRun) -> Mapping[str, Measured]:
+    return one.scores.metrics if one.scores else {}
+
+
 def _number(text: str, value: float | None = None) -> Cell:
     return Cell(text=text, value=value, numeric=True)
+
+
+def _marked(row: Mapping[str, Any], name: str) -> Cell:
+    """A figure, with a mark where lists are too short for it."""
+    return _number(f"{row[name]:.3f}{MARK if name in row.get('short', {}) else ''}", row[name])
 
 
 def _costs(row: Mapping[str, Any]) -> list[Cell]:
@@ -337,36 +373,6 @@ def _word(gain: Mapping[str, Any], lower_is_better: bool) -> str:
 
 def _gain_text(gain: Mapping[str, Any]) -> str:
     return f"{gain['value']:+.3f} [{gain['ci'][0]:+.3f}, {gain['ci'][1]:+.3f}]" if gain else ""
-
-
-def _values(scores: Scores) -> dict[str, float]:
-    return {name: m.value for name, m in scores.metrics.items()}
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    return {name: round(v, 4) for name, v in values.items()}
-
-
-def _filled(measured: Measured) -> dict[str, float]:
-    return {u: measured.values.get(u, measured.absent) for u in measured.expected}
-
-
-def _interval(values: Mapping[str, float], shape: Measured) -> list[float]:
-    """The 95% interval of the mean, parts weighing the same."""
-    parts = [list(u) for u in shape.parts.values() if u] or [list(values)]
-    if not all(parts):
-        return [0.0, 0.0]
-    low, high = interval_of_parts([[values[u] for u in p] for p in parts], seed=0, level=0.95)
-    return [round(low, 4), round(high, 4)]
-
-
-def _gain(one: Measured, base: Measured) -> dict[str, Any]:
-    values, before = _filled(one), _filled(base)
-    gaps = {u: v - before[u] for u, v in values.items()}
-    parts = [list(u) for u in one.parts.values() if u] or [list(gaps)]
-    means = [sum(gaps[u] for u in p) / len(p) for p in parts if p]
-    value = sum(means) / len(means) if means else 0.0
-    return {"value": round(value, 4), "ci": _interval(gaps, one)}
 
 
 def forecast_lines(forecast: Mapping[str, Forecast]) -> list[str]:

@@ -25,8 +25,8 @@ from mmrerank.rerank import prompting
 from mmrerank.types import Query, Ranking
 
 PACKAGES = (
-    "torch", "transformers", "open_clip_torch", "faiss-cpu", "faiss-gpu", "numpy", "pillow",
-    "ir-measures", "pytrec-eval-terrier",
+    "torch", "torchvision", "transformers", "tokenizers", "accelerate", "timm", "open_clip_torch", "vllm",
+    "xgrammar", "faiss-cpu", "faiss-gpu", "numpy", "pillow", "pyarrow", "ir-measures", "pytrec-eval-terrier",
 )  # fmt: skip
 """Packages whose version can change a result; those not installed are left out."""
 
@@ -38,11 +38,13 @@ def provenance(
     seed: int | None = None,
     first_stage: str = "",
     chat: str | Chat = "",
+    data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What is needed to get the same figures again, as plain data.
 
     ``config`` is what was asked for (benchmark, method, options, ...), ``models`` what each role's model
-    is, ``first_stage`` the `candidates_digest` of the lists that were reranked.
+    is, ``first_stage`` the `candidates_digest` of the lists that were reranked, ``data`` the benchmark's
+    files (`mmrerank.evaluation.experiment.settings`).
     """
     return {
         "mmrerank": mmrerank.__version__,
@@ -53,11 +55,17 @@ def provenance(
         "platform": f"{platform.system()} {platform.machine()}",
         "packages": versions(),
         "config": dict(config),
+        "data": dict(data or {}),
         "seed": seed,
         "models": {role: dict(model) for role, model in models.items()},
-        "prompts": prompt_digests(chat),
+        "prompts": prompt_digests(chat) if "chat" in models else {},
         "first_stage": first_stage,
     }
+
+
+def undated(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """What is printed: the same for the same figures. The files say the date as well."""
+    return {k: v for k, v in origin.items() if k != "date"}
 
 
 def versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,16 @@ from typing import Any
 from mmrerank import config
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.tasks import benchmark_of
+from mmrerank.paths import expanded
+from mmrerank.rerank.methods import MethodSpec, parse_method, split_methods
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that a recipe may say; paths are as given. ``set`` are the benchmark's options."""
+    """Everything that a recipe may say; paths are as given. ``set`` are the benchmark's options.
+
+    ``options`` are those of the method ``rerank``, ``chat_options`` the model's.
+    """
 
     data: str = ""
     split: str = ""
@@ -28,17 +34,22 @@ class Recipe:
     options: dict[str, Any] = field(default_factory=dict)
     methods: str = ""
     chat: str = ""
+    chat_options: dict[str, Any] = field(default_factory=dict)
     candidates: int = 20
     depth: int = 0
     runs: str = ""
 
 
-def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
-    """The recipe at ``path``, then the environment's model, then the flags that were given.
+_PATHS = ("data", "index", "shards", "images", "runs")
 
-    Options of the benchmark may stand beside the other keys. Other variables of the environment would turn a
-    check of files into a first stage or a reranking, so they are not read. Raises `UsageError` and
-    `InputError`.
+
+def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
+    """The recipe at ``path``, then the environment's model, then the flags that were given; maps are merged.
+
+    A flag that names methods goes over the recipe's one method, and the other way round; options of the
+    recipe's method then go with that method wherever it is named. Options of the benchmark may stand beside
+    the other keys. Other variables of the environment would turn a check of files into a first stage or a
+    reranking, so they are not read. Raises `UsageError` and `InputError`.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -48,9 +59,34 @@ def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
         values = with_options(name, values)
     if chat := os.environ.get(f"{config.PREFIX}CHAT"):
         values["chat"] = chat
-    own = {**values.get("set", {}), **(flags.pop("set", None) or {})}
     given = {k: str(v) if isinstance(v, Path) else v for k, v in flags.items() if v is not None}
-    return config.build(Recipe, {**values, **given, "set": own}, where=str(path or f"eval {name}"))
+    if given.get("rerank"):
+        values.pop("methods", None)
+    elif methods := given.get("methods") or values.get("methods"):
+        if given.get("options"):
+            raise UsageError(
+                "-o goes with --rerank METHOD; among --methods, options stand with their method, such as "
+                "cotrr(mode=single)"
+            )
+        given["methods"] = _with_recipes_options(str(methods), values)
+        values = {k: v for k, v in values.items() if k not in ("rerank", "options")}
+    recipe = config.build(Recipe, config.over(values, given), where=str(path or f"eval {name}"))
+    if recipe.options and recipe.rerank == "none" and not recipe.methods:
+        raise UsageError(f"options of a method ({', '.join(recipe.options)}) need one: --rerank METHOD")
+    homes: dict[str, Any] = {n: str(expanded(p)) for n in _PATHS if (p := vars(recipe)[n]).startswith("~")}
+    return dataclasses.replace(recipe, **homes)
+
+
+def _with_recipes_options(methods: str, values: Mapping[str, Any]) -> str:
+    """``methods`` with the options of the recipe's one method where that is among them."""
+    own, inner = parse_method(str(values.get("rerank", "none")))
+    given = {**inner, **(values.get("options") or {})}
+    found = []
+    for text in split_methods(methods):
+        name, options = parse_method(text)
+        spec = MethodSpec(name=name, given={**given, **options} if name == own else options)
+        found.append(spec.label)
+    return ", ".join(found)
 
 
 def with_options(name: str, values: dict[str, Any]) -> dict[str, Any]:

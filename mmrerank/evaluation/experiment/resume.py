@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from mmrerank.chat.open import deciding, open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.experiment.forecast import Forecast, forecast
-from mmrerank.evaluation.experiment.journal import opened
+from mmrerank.evaluation.experiment.journal import Journal, looked_at, opened
 from mmrerank.evaluation.experiment.provenance import candidates_digest, code_digest, prompt_digests
 from mmrerank.evaluation.experiment.reranking import PORTION, Item, finished, read_back, rerank_all
 from mmrerank.ports import Chat, Retriever
@@ -116,7 +117,7 @@ class Resumable:
         kind = f"{method} {chosen}"
         asks_model = bool({*registry.needs_of(module, chosen)} - {"retrieve"})
         work = self._work(method, chosen, items, asks_model)
-        with opened(self.folder / f"{name}.journal.jsonl", work, fresh=self.fresh) as journal:
+        with self._journal(self.folder / f"{name}.journal.jsonl", work) as journal:
 
             def expected() -> Forecast:
                 cost = finished(items, journal, retry_failed=self.retry_failed)
@@ -160,6 +161,18 @@ class Resumable:
                 )
         self.spent.setdefault(kind, []).extend(r.usage for r in results)
         return Judged(results=results, left=left)
+
+    def _journal(self, path: Path, work: Mapping[str, Any]) -> AbstractContextManager[Journal]:
+        """The journal at ``path``; a forecast that judges nothing only looks at it."""
+        if self.limit != 0:
+            return opened(path, work, fresh=self.fresh)
+        journal, changes = looked_at(path, work)
+        if changes:
+            self.say(
+                f"{path} is of other work ({'; '.join(changes)}): the evaluation will need --fresh, or "
+                "another folder (--runs DIR)"
+            )
+        return nullcontext(journal)
 
     def _work(self, method: str, chosen: Any, items: Sequence[Item], asks_model: bool) -> dict[str, Any]:
         """Everything that decides the results, as plain data."""

@@ -13,10 +13,13 @@ import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import InputError, MissingExtraError
+from mmrerank.paths import reason
 
 
 class TableRow:
@@ -126,13 +129,34 @@ class Unique:
         self._seen[id_] = record.row
 
 
+_noted: ContextVar[dict[Path, None] | None] = ContextVar("_noted", default=None)
+
+
+@contextmanager
+def noting() -> Iterator[dict[Path, None]]:
+    """Gathers the files that are read meanwhile, in order: what a benchmark's data came from."""
+    found: dict[Path, None] = {}
+    token = _noted.set(found)
+    try:
+        yield found
+    finally:
+        _noted.reset(token)
+
+
+def note(path: Path) -> None:
+    """Says that ``path`` is read, to `noting`."""
+    if (found := _noted.get()) is not None:
+        found[path] = None
+
+
 def read_bytes(path: Path) -> bytes:
     """A file, decompressed when its name ends in ``.gz``. Raises `InputError`."""
+    note(path)
     try:
         data = path.read_bytes()
         return gzip.decompress(data) if path.suffix == ".gz" else data
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def _read_text(path: Path) -> str:
@@ -274,6 +298,7 @@ def _parquet(path: Path, needed: Sequence[str], optional: Sequence[str]) -> Iter
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise MissingExtraError(f"reading {path.name} needs pyarrow: pip install 'mmrerank[eval]'") from error
+    note(path)
     try:
         with parquet.ParquetFile(path) as file:
             names = file.schema_arrow.names

@@ -7,16 +7,15 @@ rest here. A query of the qrels that a run lacks has no value: see `mmrerank.ben
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
 from mmrerank.benchmark import Measured, Qrels, Ranked, Run, Scored
-from mmrerank.errors import UsageError
+from mmrerank.errors import InputError, UsageError
+from mmrerank.evaluation.measure.foreign import TREC_TIES, expression, foreign
 from mmrerank.evaluation.measure.list_metrics import (
     LIST_TIES,
     Judged,
@@ -31,11 +30,10 @@ from mmrerank.evaluation.measure.list_metrics import (
     list_recall,
     reciprocal_rank,
 )
+from mmrerank.evaluation.measure.short import Room, by_metric
 
 Values = Mapping[str, float]
 """A metric's value by query id."""
-
-TREC_TIES = "equal scores, in single precision, by descending document id (trec_eval)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,35 +121,49 @@ def split_names(text: str) -> list[str]:
     return [n for n in re.split(r"[,\s]+(?![^(]*\))", text.strip()) if n]
 
 
-def measure(run: Run, qrels: Qrels, names: Sequence[str], *, tie_bounds: bool = False) -> dict[str, Measured]:
+def measure(
+    run: Run, qrels: Qrels, names: Sequence[str], *, tie_bounds: bool = False, room: Room = lambda _: None
+) -> dict[str, Measured]:
     """Every metric of ``names`` over the queries of ``qrels``; those that ``run`` lacks have no value.
 
-    With ``tie_bounds`` also under the worst and the best order of documents that have one score. Raises
-    `UsageError` for a name that neither `METRICS` nor ir-measures knows.
+    ``room`` says how many names a query's list could hold, where that is known: see `short`. With
+    ``tie_bounds`` also under the worst and the best order of documents that have one score. Raises
+    `UsageError` for a name that neither `METRICS` nor ir-measures knows; one that its tool cannot compute has
+    an ``error`` and no values.
     """
     lists = {q: Ranked.of(rows) for q, rows in run.rows.items() if q in qrels}
+    others = [n for n in dict.fromkeys(names) if parse(n) is None]
+    for name in others:
+        expression(name, list(METRICS))  # a wrong name is reported before any work
     values = _values(lists, qrels, names)
-    lowest: dict[str, dict[str, float]] = {}
-    highest: dict[str, dict[str, float]] = {}
-    if tie_bounds:
-        lowest = _values({q: untied(r, qrels[q], best=False) for q, r in lists.items()}, qrels, names)
-        highest = _values({q: untied(r, qrels[q], best=True) for q, r in lists.items()}, qrels, names)
+    given = {n: foreign(n, lists, qrels) for n in others}
+    bounds: list[dict[str, Mapping[str, float]]] = []
+    for best in (False, True) if tie_bounds else ():
+        settled = {q: untied(r, qrels[q], best=best) for q, r in lists.items()}
+        further = {n: foreign(n, settled, qrels).values for n in others}
+        bounds.append({**_values(settled, qrels, names), **further})
+    short = by_metric(names, lists, qrels, room)
     return {
         name: Measured(
             name=name,
-            values=values[name],
+            values=given[name].values if name in given else values[name],
             expected=tuple(qrels),
-            tie_rule=known[0].tie_rule if (known := parse(name)) else TREC_TIES,
-            lowest=lowest.get(name),
-            highest=highest.get(name),
+            tie_rule=known[0].tie_rule if (known := parse(name)) else given[name].tie_rule,
+            lowest=bounds[0][name] if bounds else None,
+            highest=bounds[1][name] if bounds else None,
+            short=short[name],
+            is_fraction=name not in given or given[name].is_fraction,
+            error=given[name].error if name in given else "",
         )
         for name in names
     }
 
 
-def relisted(run: Run, qrels: Qrels, names: Mapping[str, str]) -> dict[str, Measured]:
+def relisted(
+    run: Run, qrels: Qrels, names: Mapping[str, str], *, room: Room = lambda _: None
+) -> dict[str, Measured]:
     """`measure` under the names that a benchmark uses: ``{"R@50": "Recall@50"}``."""
-    found = measure(run, qrels, list(names.values()))
+    found = measure(run, qrels, list(names.values()), room=room)
     return {own: replace(found[name], name=own) for own, name in names.items()}
 
 
@@ -168,12 +180,11 @@ def _values(lists: Mapping[str, Ranked], qrels: Qrels, names: Sequence[str]) -> 
     found: dict[str, dict[str, float]] = {}
     trec: dict[str, tuple[Metric, int | None]] = {}
     own: dict[str, tuple[Callable[[Listed, int | None], float], int | None]] = {}
-    other: list[str] = []
     for name in dict.fromkeys(names):
         known = parse(name)
         if known is None:
-            other.append(name)
-        elif known[0].compute is None:
+            continue
+        if known[0].compute is None:
             trec[name] = known
         else:
             own[name] = known[0].compute, known[1]
@@ -185,12 +196,6 @@ def _values(lists: Mapping[str, Ranked], qrels: Qrels, names: Sequence[str]) -> 
                 found[name][query] = compute(listed, k)
     if trec:
         found |= _trec(lists, qrels, trec)
-    if other:
-        run = Run(rows=lists)
-        found |= {
-            n: {q: v for q, v in values.items() if q in lists}
-            for n, values in by_query(run, qrels, dict(zip(other, other, strict=True))).items()
-        }
     return found
 
 
@@ -231,30 +236,15 @@ def by_query(run: Run, qrels: Qrels, metrics: Mapping[str, str]) -> dict[str, di
     """Values by metric and query. Every query of ``qrels`` has one: a query that ``run`` lacks gets 0.
 
     ``metrics`` maps the names wanted to expressions of ir-measures. Raises `UsageError` for one that
-    it does not know.
+    it does not know, and `InputError` for one that its tool cannot compute.
     """
-    import ir_measures
-
-    wanted: dict[Any, str] = {}
-    for name, expression in metrics.items():
-        try:
-            wanted[ir_measures.parse_measure(expression)] = name
-        except (NameError, ValueError, SyntaxError, TypeError) as error:
-            lower = {m.lower(): m for m in METRICS}
-            near = difflib.get_close_matches(expression.split("@")[0].lower(), lower, n=1)
-            hint = f" Did you mean {lower[near[0]]}?" if near else ""
-            raise UsageError(
-                f"{expression!r} is not a metric: {error}; see `mmrerank list metrics`.{hint}"
-            ) from None
-    found = {name: dict.fromkeys(qrels, 0.0) for name in metrics}
-    graded = {q: dict(judged) for q, judged in qrels.items()}
     lists = {q: Ranked.of(rows) for q, rows in run.rows.items()}
-    order = {q: dict(zip(r.ids, r.scores, strict=True)) for q, r in lists.items()}
-    try:
-        for value in ir_measures.iter_calc(list(wanted), graded, order):
-            found[wanted[value.measure]][value.query_id] = float(value.value)
-    except ValueError as error:  # it knows measures that none of its installed providers computes
-        raise UsageError(f"{', '.join(metrics.values())}: {error}") from None
+    found: dict[str, dict[str, float]] = {}
+    for name, text in metrics.items():
+        one = foreign(text, lists, qrels, known=list(METRICS))
+        if one.error:
+            raise InputError(f"{text}: {one.error}")
+        found[name] = {**dict.fromkeys(qrels, 0.0), **one.values}
     return found
 
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from mmrerank.benchmark import HIGHEST_GRADE, Qrels, Ranked, Run, Scored
 from mmrerank.errors import InputError
+from mmrerank.paths import expanded, reason
 
 
 def encode_id(id_: str) -> str:
@@ -276,14 +277,14 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     opener = gzip.open if path.suffix == ".gz" else open
     number = 1
     try:
-        with opener(path, "rb") as file:
+        with opener(expanded(path), "rb") as file:
             while lines := file.readlines(_PORTION):
                 if number == 1:
                     lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
                 yield number, lines
                 number += len(lines)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read: {error}") from error
+        raise InputError(f"{path} cannot be read: {reason(error)}") from error
 
 
 def _lines(path: Path, width: int) -> Iterator[tuple[int, list[bytes]]]:
@@ -320,6 +321,7 @@ def _number(text: str, kind: type[int] | type[float], what: str, where: str) -> 
 
 
 def _write(path: Path, lines: Sequence[str]) -> None:
+    path = expanded(path)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -327,4 +329,4 @@ def _write(path: Path, lines: Sequence[str]) -> None:
         part.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
         part.replace(path)
     except OSError as error:
-        raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise InputError(f"{path} cannot be written: {reason(error)}") from error

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmrerank.benchmark import Qrels, Ranked, Run, Scores
+from mmrerank.benchmark import Measured, Qrels, Ranked, Run, Scores
 from mmrerank.errors import InputError, UsageError
+from mmrerank.evaluation.measure import short
 from mmrerank.evaluation.measure.metrics import measure
 from mmrerank.evaluation.measure.runs import read_qrels, read_raw, read_run
 
@@ -55,13 +56,41 @@ def score_run(
     """
     if not metrics:
         raise UsageError("no metric was named; `mmrerank list metrics` shows them")
-    warnings = unknown_queries(run.rows, qrels, where, "the qrels")
+    warnings = [*unknown_queries(run.rows, qrels, where, "the qrels"), *_unjudged(run, qrels, where)]
+    found, failed = parted(measure(run, qrels, metrics, tie_bounds=tie_bounds))
     return Scores(
-        metrics=measure(run, qrels, metrics, tie_bounds=tie_bounds),
+        metrics=found,
+        failed=failed,
         expected=len(qrels),
         missing=[q for q in qrels if q not in run.rows],
-        warnings=warnings,
+        warnings=[*warnings, *left_out(failed), *short.warnings(found)],
     )
+
+
+def _unjudged(run: Run, qrels: Qrels, where: str) -> list[str]:
+    """A warning where the qrels judge none of a run's documents: their ids may be spelt in another way."""
+    judged = {d for own in qrels.values() for d in own}
+    used = {d for q, rows in run.rows.items() if q in qrels for d in Ranked.of(rows).ids}
+    if not judged or not used or used & judged:
+        return []
+    return [
+        f"{where}: the qrels judge none of its documents; its ids are like {quoted(sorted(used))}, those of "
+        f"the qrels like {quoted(sorted(judged))}"
+    ]
+
+
+def parted(measured: Mapping[str, Measured]) -> tuple[dict[str, Measured], dict[str, str]]:
+    """The metrics that have values, and why the others have none. Raises `InputError` where none has."""
+    found = {n: m for n, m in measured.items() if not m.error}
+    failed = {n: m.error for n, m in measured.items() if m.error}
+    if failed and not found:
+        raise InputError("; ".join(f"{n}: {why}" for n, why in failed.items()))
+    return found, failed
+
+
+def left_out(failed: Mapping[str, str]) -> list[str]:
+    """A sentence about each metric that could not be computed."""
+    return [f"{name} is left out: {why}" for name, why in failed.items()]
 
 
 def read_any(path: Path | str) -> Run:

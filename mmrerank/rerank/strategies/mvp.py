@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from mmrerank.messages import Ask
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
-from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.parts import decomposed, whole_query
 from mmrerank.rerank.states import Matrix, read_tokens, tokens_of_candidate, tokens_of_query, tokens_of_text
+from mmrerank.rerank.verdicts import MAX_COMPONENTS
 from mmrerank.types import Assessment, Component, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate", "token_embeddings")
@@ -52,7 +52,7 @@ class Options(StrategyOptions):
         """The most questions: the parts, an encoding of each and of references, and one of each candidate."""
         if k < 2:
             return 0
-        parts = judgements.MAX_COMPONENTS if self.deconstruct else 1
+        parts = MAX_COMPONENTS if self.deconstruct else 1
         return int(self.deconstruct) + parts + 1 + k
 
 

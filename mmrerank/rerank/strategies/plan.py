@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value, rrf
 from mmrerank.rerank.comparisons import read_score, score
-from mmrerank.rerank.parse import as_text, json_object
+from mmrerank.rerank.parse import answer, as_mapping, as_text, labelled
 from mmrerank.rerank.parts import decomposed
 from mmrerank.rerank.prompting import render
 from mmrerank.rerank.replies import TEXT, labels_for, object_of
@@ -115,12 +116,18 @@ def _written(
             labels=labels,
         )
     ]
-    body, repaired = json_object(reply)
-    texts = [as_text(body.get(n)) for n in labels]
+    body, repaired = answer(reply, labelled(labels), rows=True)
+    texts = [_caption(body.get(n)) for n in labels]
     missing = not all(texts)
     captions = list(dict.fromkeys(t or p for t, p in zip(texts, plans, strict=True)))
     failed = not any(texts)
     return captions, Repairs(failed=int(failed), repaired=int((repaired or missing) and not failed))
+
+
+def _caption(value: Any) -> str:
+    """A caption, alone or as the one text of an object."""
+    texts = [t for v in as_mapping(value).values() if (t := as_text(v))]
+    return texts[0] if len(texts) == 1 else as_text(value)
 
 
 def _searched(

@@ -17,6 +17,7 @@ from mmrerank.embed import _open_clip_part
 from mmrerank.embed._mix import decoded
 from mmrerank.embed._open_clip_part import suffices
 from mmrerank.embed.open import open_embedder
+from mmrerank.embed.overlong import overlong
 from mmrerank.errors import ImageError, ModelError, UsageError
 from mmrerank.ports import Embedder
 from mmrerank.types import Image, Query
@@ -163,6 +164,18 @@ def test_the_share_of_the_words_can_be_set(tiny_clip: Path, tiny: Any, tmp_path:
 
 def test_long_text_is_cut_not_refused(tiny: Embedder) -> None:
     assert np.isfinite(tiny.embed_queries([Query(text="a very long tale " * 400)])).all()
+
+
+def test_what_is_cut_is_counted(tiny: Embedder) -> None:
+    # the model reads 16 tokens, two of which mark the beginning and the end
+    assert tiny.overlong("red " * 14) is None
+    assert tiny.overlong("red " * 15) == (17, 16)
+    assert tiny.overlong("red " * 398) == (400, 16)
+    assert tiny.overlong("!" * 4) is None
+    assert overlong(tiny, Query(text="red")) == []
+    (warning,) = overlong(tiny, Query(text="red", turns=("red " * 20,)))
+    # the comma between the turns is a token
+    assert warning.startswith(f"the query has 24 tokens, and {tiny.spec} reads the first 16")
 
 
 def test_random_weights_say_so_and_are_always_the_same() -> None:

@@ -118,9 +118,13 @@ def test_a_folder_is_searched_as_deep_as_its_metrics_look(tmp_path: Path) -> Non
         assert load_task("folder", tmp_path, options={"metrics": metrics}).depth == depth
     cut = trec(tmp_path / "r.trec", {q: ids[:3] for q, ids in sample.lists.items()})
     told = score_files("folder", tmp_path, [cut], options={"metrics": "AP,R@5"}).warnings
+    assert told[0].startswith("AP: 6 of 6 lists are too short, such as 'q 0' with 3 of the 40 names")
+    assert told[1].startswith("R@5: 6 of 6 lists are too short, such as 'q 0' with 3 of the 5 names")
+    assert not score_files("folder", tmp_path, [cut], options={"metrics": "R@3"}).warnings
+    (tmp_path / "gallery.txt").unlink()
+    told = score_files("folder", tmp_path, [cut], options={"metrics": "AP,R@3"}).warnings
     assert "of 6 lists lack some right image" in told[0]
     assert "found in AP; longer lists" in told[0]
-    assert not score_files("folder", tmp_path, [cut], options={"metrics": "R@5"}).warnings
 
 
 def test_a_broken_archive_is_told(tmp_path: Path) -> None:

@@ -150,6 +150,7 @@ def test_a_forecast_and_what_is_missing(tmp_path: Path) -> None:
     found = mmrerank.evaluate("folder", methods=["pointwise"], forecast=0, runs=tmp_path / "o", **options)
     assert list(found.forecast) == ["none", "pointwise"]
     assert found.forecast["pointwise"].calls == 3 * len(found.task.queries)
+    assert not (tmp_path / "o").exists()  # neither a journal nor anything else
     assert "queries left" in str(found)
     with pytest.raises(ModelError, match="--chat"):
         mmrerank.evaluate("folder", methods=["pointwise"], runs=tmp_path / "p", **{**options, "chat": ""})
@@ -159,6 +160,51 @@ def test_a_forecast_and_what_is_missing(tmp_path: Path) -> None:
         mmrerank.evaluate("cir")
     with pytest.raises(UsageError, match="unknown option 'colour'"):
         mmrerank.evaluate("folder", options={"colour": "red"}, data=options["data"])
+
+
+def test_a_forecast_looks_at_a_journal_and_leaves_it(tmp_path: Path) -> None:
+    _, options, _ = reranked(tmp_path)
+    home = tmp_path / "o"
+    mmrerank.evaluate("folder", methods=["pointwise"], runs=home, **options)
+    before = {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in home.iterdir()}
+    found = mmrerank.evaluate("folder", methods=["pointwise"], forecast=0, runs=home, **options)
+    assert found.forecast["pointwise"].queries == 0
+    told: list[str] = []
+    other = {**options, "candidates": 2}
+    found = mmrerank.evaluate(
+        "folder", methods=["pointwise"], forecast=0, runs=home, say=told.append, **other
+    )
+    assert found.forecast["pointwise"].calls == 2 * len(found.task.queries)
+    assert any("candidates was 3 and is 2" in line and "--fresh" in line for line in told)
+    assert {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in home.iterdir()} == before
+
+
+def test_a_forecast_needs_a_method(tmp_path: Path) -> None:
+    _, options, _ = reranked(tmp_path)
+    with pytest.raises(UsageError, match="--rerank METHOD"):
+        mmrerank.evaluate("folder", forecast=0, **options)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"methods": ["pointwise(colour=red)"]}, "unknown option 'colour'"),
+        ({"methods": ["pointwise(alpha=9)"]}, "alpha"),
+        ({"methods": ["pointwise"], "chat_options": {"colour": "red"}}, "chat 'oracle' takes no 'colour'"),
+        ({"methods": ["pointwise"], "chat": "nobody:x"}, "there is no chat 'nobody:x'"),
+    ],
+)
+def test_what_is_wrong_is_reported_before_any_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any], told: str
+) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("a model is loaded")
+
+    monkeypatch.setattr("mmrerank.embed.open.open_embedder", never)
+    monkeypatch.setattr("mmrerank.evaluation.experiment.make_first_stage.open_embedder", never)
+    monkeypatch.setattr("mmrerank.evaluation.experiment.resume.open_chat", never)
+    with pytest.raises(UsageError, match=told):
+        mmrerank.evaluate("folder", **{"data": tmp_path, "index": "x", "chat": "oracle", **wrong})
 
 
 def test_pandas_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

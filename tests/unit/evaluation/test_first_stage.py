@@ -28,6 +28,7 @@ from mmrerank.evaluation.experiment.first_stage import (
     query_of,
 )
 from mmrerank.evaluation.measure.runs import read_run
+from mmrerank.evaluation.measure.scoring import quoted
 from mmrerank.evaluation.tasks import load_task
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Vectors
@@ -66,6 +67,25 @@ def by_hand(index: ImageIndex, task: Task, pictures: Path, query: str, names: di
     documents = list(task.lists.get(query) or task.gallery or ())
     scores = [float(index.vectors([names[d]])[0] @ vector) for d in documents]
     return [documents[n] for n in np.argsort(-np.asarray(scores), kind="stable")]
+
+
+def test_queries_that_the_embedder_cuts_are_counted(tmp_path: Path) -> None:
+    class Shortsighted(WordEmbedder):
+        def overlong(self, text: str) -> tuple[int, int] | None:
+            return (len(text), 3) if text == words else None
+
+    cirr(tmp_path / "data")
+    task = load_task("cirr", tmp_path / "data")
+    index, pictures = indexed(tmp_path, [f"images/dev/{n}.png" for n in task.gallery or ()])
+    first = next(iter(task.queries))
+    words = query_of(task, first, pictures / "images").words
+    same = [q for q in task.queries if query_of(task, q, pictures / "images").words == words]
+    found = first_stage(task, index, Shortsighted(), images=pictures / "images", depth=8)
+    assert found.warnings == [
+        f"{len(same)} of {len(task.queries)} queries have more tokens than test:colour reads "
+        f"({quoted(same)}); their ends were cut off"
+    ]
+    assert found.run == first_stage(task, index, WordEmbedder(), images=pictures / "images", depth=8).run
 
 
 def test_cirr_ranks_the_gallery_without_the_reference(tmp_path: Path) -> None:

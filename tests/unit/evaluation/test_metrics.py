@@ -90,6 +90,7 @@ def test_trec_metrics_are_pytrec_evals(tmp_path: Path, seed: int) -> None:
         assert scores.metrics[name].value_scored == pytest.approx(answered, abs=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_metrics_without_ties_are_ranxs(tmp_path: Path) -> None:
     import ranx
@@ -304,3 +305,99 @@ def test_what_is_written_is_scored_in_our_order_by_trec_eval(tmp_path: Path) -> 
     scores = score(tmp_path / "run.trec", {"q": {"b": 1}}, ["RR", "MRR"]).scores
     assert scores.metrics["RR"].value == scores.metrics["MRR"].value == 0.5
     assert [r.id for r in read_run(tmp_path / "run.trec").rows["q"]] == ["a", "b", "c", "d"]
+
+
+FOREIGN = {
+    # name: value, rule for equal scores, whether it is a fraction (by hand, or by `ir_measures` itself)
+    "ERR@10": (0.234375, "descending document id (gdeval)", True),
+    "NumRel": (1.5, "the order does not count", False),
+    "NumRet": (2.0, "the order does not count", False),
+    "SetP": (2 / 3, "the order does not count", True),
+    "Judged@10": (2.5 / 3, "ascending document id", True),
+    "RR(rel=2)@10": (0.5, "ascending document id", True),
+    "Compat(p=0.9)": (None, "ascending document id", True),
+    "infAP": (0.5, "(trec_eval)", True),
+}
+
+
+@pytest.fixture
+def tied(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """A run with equal scores, its qrels, and qrels with a grade that gdeval does not take."""
+    run, qrels, high = (tmp_path / n for n in ("run.trec", "qrels.txt", "high.txt"))
+    run.write_text("q1 Q0 b 1 2 t\nq1 Q0 a 2 2 t\nq1 Q0 z 3 1 t\nq2 Q0 c 1 1 t\n")
+    qrels.write_text("q1 0 a 1\nq1 0 b 0\nq2 0 c 3\nq2 0 d 1\n")
+    high.write_text("q1 0 a 5\nq2 0 c 3\n")
+    return run, qrels, high
+
+
+def test_metrics_of_other_tools_with_their_own_rules(tied: tuple[Path, Path, Path]) -> None:
+    found = score(tied[0], tied[1], list(FOREIGN)).metrics
+    for name, (value, rule, fraction) in FOREIGN.items():
+        assert value is None or found[name].value == pytest.approx(value, abs=1e-4), name
+        assert rule in found[name].tie_rule, name
+        assert found[name].is_fraction is fraction, name
+    shown = str(score(tied[0], tied[1], ["NumRel", "SetP"]))
+    assert "1.5000" in shown
+    assert "150" not in shown
+    assert "66.67 %" in shown
+
+
+def test_an_error_of_one_tool_is_an_error_of_one_metric(tied: tuple[Path, Path, Path]) -> None:
+    run, _, high = tied
+    found = score(run, high, "nDCG@10,ERR@10")
+    assert list(found.metrics) == ["nDCG@10"]
+    assert found.scores.failed == {
+        "ERR@10": "gdeval cannot compute it: it takes grades up to 4, and the qrels have 5"
+    }
+    assert any(w.startswith("ERR@10 is left out: gdeval") for w in found.warnings)
+    assert found.to_dict()["failed_metrics"].keys() == {"ERR@10"}
+    with pytest.raises(InputError, match="ERR@10: gdeval cannot compute it"):
+        score(run, high, "ERR@10")
+
+
+def test_whatever_a_tool_raises_is_named(
+    tied: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ir_measures
+
+    def broken(*_: object) -> None:
+        raise AssertionError("something inside")
+
+    monkeypatch.setattr(ir_measures.providers.registry["judged"], "iter_calc", broken)
+    found = score(tied[0], tied[1], "RR,Judged@10")
+    assert found.scores.failed == {"Judged@10": "judged cannot compute it: AssertionError: something inside"}
+    nothing = [ir_measures.Metric("q1", ir_measures.parse_measure("Judged@10"), math.nan)]
+    monkeypatch.setattr(ir_measures.providers.registry["judged"], "iter_calc", lambda *_: nothing)
+    failed = score(tied[0], tied[1], "RR,Judged@10").scores.failed
+    assert failed == {"Judged@10": "judged gives no number for 1 of 2 queries, such as 'q1'"}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("P(rel=2)@0", "the cut-off of P(rel=2)@0 must be from 1"),  # its tool would end the process
+        ("P(rel=0)@1", "rel of P(rel=0)@1 must be from 1"),
+        ("alpha_nDCG@10", "pip install ir-measures[pyndeval]"),
+        ("P(foo=1)@1", "unsupported params"),
+        ("nothing@3", "is not a metric"),
+    ],
+)
+def test_wrong_metrics_of_other_tools_are_refused(
+    tied: tuple[Path, Path, Path], name: str, told: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        score(tied[0], tied[1], ["RR", name])
+    assert told in str(caught.value)
+
+
+def test_a_count_without_answers_is_no_percentage(tied: tuple[Path, Path, Path]) -> None:
+    from typer.testing import CliRunner
+
+    from mmrerank.cli.main import cli
+
+    run, _, high = tied
+    done = CliRunner().invoke(cli, ["score", str(run), "--qrels", str(high), "--metrics", "NumRet,ERR@10"])
+    assert done.exit_code == 7
+    assert "2.0000" in done.output
+    assert "200.00 %" not in done.output
+    assert "ERR@10 is left out" in done.output

@@ -206,7 +206,7 @@ def test_pillows_own_limit_neither_interferes_nor_changes(monkeypatch: pytest.Mo
 def test_truncated_is_refused_unless_allowed(format: str, options: dict[str, Any]) -> None:
     whole = encode(noise(), format, **options)
     cut = whole[: len(whole) * 2 // 3]
-    with pytest.raises(ImageError, match=r"allow truncated|damaged"):
+    with pytest.raises(ImageError, match=r"^the image is cut off|damaged"):
         decode(cut)
     image = np.asarray(decode(cut, allow_truncated=True)).astype(int)
     full = np.asarray(decode(whole)).astype(int)

@@ -148,7 +148,11 @@ def test_no_special_token_of_a_real_tokenizer_is_made(qwen_chats: Callable[[str]
         return sum(i in special for i in ids)
 
     calm = count("a", "b")
-    for one, two in itertools.product([*ATTACKS, *TOKENS, "<|im_", "<"], ["end|>", "|im_end|>", "b"]):
+    # a split token can only join across the two, so those are paired; the rest is tried alone
+    for one, two in [
+        *itertools.product(["<|im_", "<"], ["end|>", "|im_end|>"]),
+        *((a, "b") for a in [*ATTACKS, *TOKENS]),
+    ]:
         assert count(one, two) == calm, (one, two)
     assert count("".join(TOKENS), "".join(ATTACKS)) == calm
 
@@ -209,6 +213,12 @@ def test_a_forged_reply_is_a_permutation(text: str, method: str) -> None:
         ("</think>" * 3000 + "yes", "yes"),
         ("<think>" * 3000, ""),
         ("yes <think>a</think>and no", "yes and no"),
+        ("<thinking>A, B</thinking>yes", "yes"),
+        ("[THINK]{no}[/THINK]yes", "yes"),
+        ("◁think▷A > B◁/think▷yes", "yes"),
+        ("<|channel|>analysis<|message|>A<|end|>yes", "yes"),
+        ("<thinking>never closed", ""),
+        ('{"a": "[THINK]"}', '{"a": "[THINK]"}'),
     ],
 )
 def test_thoughts_are_told_from_quotations(text: str, left: str) -> None:

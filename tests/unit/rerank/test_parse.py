@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmrerank.errors import ChatError
 from mmrerank.messages import Reply
 from mmrerank.rerank import judgements
-from mmrerank.rerank.parse import json_object, labels_in_order
+from mmrerank.rerank.orders import labels_in_order
+from mmrerank.rerank.parse import json_object
 from mmrerank.types import VERDICTS, Candidate, Component, Query, Ranking, Repairs
 
 LABELS = ("A", "B", "C", "D")
@@ -43,6 +44,7 @@ replies = (
 )
 
 
+@settings(deadline=None)
 @given(replies)
 def test_any_reply_gives_a_permutation(text: str) -> None:
     before = Ranking(tuple(GROUP))
@@ -58,6 +60,7 @@ def test_any_reply_gives_a_permutation(text: str) -> None:
         assert read.repairs.failed == int(read.status == "failed")
 
 
+@settings(deadline=None)
 @given(replies)
 def test_any_reply_gives_lawful_verdicts_and_components(text: str) -> None:
     ask = judgements.evaluate(QUERY, COMPONENTS, GROUP)

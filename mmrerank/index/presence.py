@@ -1,0 +1,153 @@
+"""What became of the images' files since they were indexed, in words, and which command follows them.
+
+Looks at files and changes nothing: a search works without any of them, and its reader wants to know.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mmrerank.errors import ImageError
+from mmrerank.index.intake import sha256, status
+from mmrerank.index.manifest import Manifest
+from mmrerank.index.records import Record
+from mmrerank.paths import model_path
+from mmrerank.types import Image
+
+GONE = "its file is not there any more"
+CHANGED = "its file has changed since it was indexed"
+_NAMES = 3
+"""Names in a sentence; the others are counted."""
+
+
+def changed(image: Image, record: Record) -> bool:
+    """Whether the file is there, with another size or time than the record has."""
+    try:
+        now = status(image)
+    except (OSError, ImageError):
+        return False
+    return now != {"size": record.size, "mtime_ns": record.mtime_ns}
+
+
+def problem(image: Image, record: Record) -> str:
+    """What is wrong with an image's file; empty when all is well, or nothing is known of it."""
+    assert image.path is not None
+    try:
+        with image.path.open("rb"):
+            pass
+        other = bool(record.sha256) and changed(image, record)
+        # a file that was only touched, or copied back, is the old picture still
+        return CHANGED if other and sha256(image) != record.sha256 else ""
+    except (FileNotFoundError, NotADirectoryError):
+        return GONE
+    except OSError as error:
+        return f"its file cannot be read: {error.strerror or error}"
+
+
+def warnings(problems: Mapping[str, str], of: int, facts: Manifest, index: str | Path) -> list[str]:
+    """A sentence for each kind of problem of ``of`` images, with the way on. ``problems``: by id."""
+    found = []
+    if gone := [i for i, why in problems.items() if why == GONE]:
+        found.append(_gone(gone, of, facts, index))
+    for why in dict.fromkeys(w for w in problems.values() if w not in (GONE, CHANGED)):
+        names = listed(i for i, w in problems.items() if w == why)
+        found.append(f"{_count(names[1], of)} cannot be shown: {names[0]}: {why}")
+    if other := [i for i, why in problems.items() if why == CHANGED]:
+        names = listed(other)
+        found.append(
+            f"{_count(names[1], of)} changed since the images were indexed: {names[0]}. They stand "
+            f"where their old pictures belong. Bring the index up to date: {go_on(facts, index)}"
+        )
+    return found
+
+
+def _gone(gone: list[str], of: int, facts: Manifest, index: str | Path) -> str:
+    source = Path(facts.source)
+    away = missing_source(facts)
+    if away and not facts.listed:
+        return f"{_count(len(gone), of)} cannot be shown: {away}. {follow(facts, index)}"
+    names, count = listed(gone)
+    empty = source.is_dir() and not any(source.iterdir())
+    drive = f". {source} is empty: is a drive not mounted?" if empty else ""
+    return (
+        f"{_count(count, of)} cannot be shown, because the files are not there any more: {names}{drive}. "
+        f"Bring the index up to date: {go_on(facts, index)}"
+    )
+
+
+def missing_source(facts: Manifest) -> str:
+    """That the folder of all images is away, in words; empty when it is there."""
+    try:
+        there = Path(facts.source).exists()
+    except OSError:
+        there = True  # nobody knows
+    pattern = any(c in facts.source for c in "*?{[")
+    return "" if there or pattern else f"their folder {facts.source} is not there any more"
+
+
+def source_warnings(facts: Manifest, index: str | Path) -> list[str]:
+    """That the folder of all images is away, with the way on."""
+    away = missing_source(facts)
+    return [f"the images cannot be shown: {away}. {follow(facts, index)}"] if away else []
+
+
+def embedder_warnings(facts: Manifest, index: str | Path, *, now: str = "") -> list[str]:
+    """That the model which made the index is away, with the way on. ``now`` is the spec used instead."""
+    away = missing_model(facts.embedder)
+    if not away:
+        return []
+    shown = go_on(replace(facts, embedder=now or "SPEC"), index)
+    shown += "" if facts.imported else f" --embedder {shlex.quote(now or 'SPEC')}"
+    if now:
+        return [f"{away}; {now} makes the same vectors. Let the index remember that: {shown}"]
+    return [
+        f"{away}. If it was moved, name its new place with --embedder, and let the index remember it: {shown}"
+    ]
+
+
+def missing_model(spec: str) -> str:
+    """That the folder or file which ``spec`` names by its whole path is away; empty when it is there."""
+    place = model_path(spec)
+    try:
+        there = place is None or not place.is_absolute() or place.exists()
+    except OSError:
+        there = True  # nobody knows
+    return "" if there else f"the model {place} that made the index is not there any more"
+
+
+def follow(facts: Manifest, index: str | Path) -> str:
+    """How an index learns where its images are now."""
+    new = "NEW_FOLDER"
+    moved = go_on(facts, index, source=new)
+    return f"If it was moved, name its new place: {moved}. If it is on a drive, mount the drive"
+
+
+def go_on(facts: Manifest, index: str | Path, *, source: str = "") -> str:
+    """The command that brings an index up to date; what a list or an import was of, only the user knows."""
+    where, name = source or shlex.quote(facts.source), shlex.quote(str(index))
+    if facts.imported:
+        spec = shlex.quote(facts.embedder)
+        return f"mmrerank index {where} --index {name} --vectors V.npy --ids IDS.jsonl --embedder {spec}"
+    if facts.listed:
+        folder = source or facts.source
+        return f"pipe the same list again, in the folder {folder}: mmrerank index - --index {name}"
+    return f"mmrerank index {where} --index {name}"
+
+
+def listed(names: Iterable[str]) -> tuple[str, int]:
+    """The first names as one text, with how many there are besides, and the number of all.
+
+    >>> listed("abcde")
+    ("'a', 'b', 'c' and 2 more", 5)
+    """
+    every = list(names)
+    more = len(every) - _NAMES
+    first = ", ".join(map(repr, every[:_NAMES]))
+    return (f"{first} and {more} more" if more > 0 else first), len(every)
+
+
+def _count(count: int, of: int) -> str:
+    return f"{count} of these {of} images"
