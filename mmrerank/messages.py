@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.errors import ChatError
-from mmrerank.types import Candidate, Component, Image, Query, Usage
+from mmrerank.types import Candidate, Component, Explanation, Image, Query, Ranking, Repairs, Usage
 
 Role = Literal["system", "user", "assistant"]
 
@@ -206,3 +206,21 @@ class Trace:
     """Every step of one ranking, in order."""
 
     steps: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a strategy returns: the order, why, and what had to be mended.
+
+    ``ranking`` holds every candidate it was given, and those that a `Retrieve` found besides.
+    ``left_out`` says by id why a candidate was in no question; the driver's affair, not a method's.
+    """
+
+    ranking: Ranking
+    explanation: Explanation = field(default_factory=Explanation)
+    repairs: Repairs = field(default_factory=Repairs)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+Judging = Generator[list[Ask], list[Reply], Outcome]
+"""A strategy at work: yields questions, receives the replies in the same order, returns an `Outcome`."""

@@ -22,7 +22,7 @@ runs over all of them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -30,7 +30,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-# benchmarks have a file of their own for length; these names are part of this one
+# these names are part of this file, and stand elsewhere for its length
 from mmrerank.benchmark import Answer as Answer
 from mmrerank.benchmark import Benchmark as Benchmark
 from mmrerank.benchmark import BenchmarkFacts as BenchmarkFacts
@@ -47,7 +47,9 @@ from mmrerank.benchmark import Scores as Scores
 from mmrerank.benchmark import Task as Task
 from mmrerank.budget import bound
 from mmrerank.messages import Ask, Reply, Retrieve
-from mmrerank.types import Candidate, Explanation, Image, Query, Ranking, Repairs, Usage
+from mmrerank.messages import Judging as Judging
+from mmrerank.messages import Outcome as Outcome
+from mmrerank.types import Candidate, Image, Query, Ranking, Usage
 
 Capability = Literal["generate", "choice_logprobs", "attention", "embed", "token_embeddings", "retrieve"]
 """What a method may need: all but ``retrieve`` (an index to search again) of the language model."""
@@ -253,24 +255,6 @@ class Retriever(Protocol):
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """Images with their scores, best first, for each request."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a strategy returns: the order, why, and what had to be mended.
-
-    ``ranking`` holds every candidate it was given, and those that a `Retrieve` found besides.
-    ``left_out`` says by id why a candidate was in no question; the driver's affair, not a method's.
-    """
-
-    ranking: Ranking
-    explanation: Explanation = field(default_factory=Explanation)
-    repairs: Repairs = field(default_factory=Repairs)
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-
-Judging = Generator[list[Ask], list[Reply], Outcome]
-"""A strategy at work: yields questions, receives the replies in the same order, returns an `Outcome`."""
 
 
 @dataclass(frozen=True, kw_only=True)
