@@ -122,9 +122,13 @@ def remedy(kind: FailureKind, place: Place) -> str:
     if kind == "forbidden":
         return f"check {place.server.key} and what it allows"
     if kind == "not_found":
-        path = urlsplit(place.url).path.rstrip("/")
-        now = "" if path.endswith("/v1") else f", not in {path or 'nothing'}"
-        return f"check the model's name and that the base URL ends as the server wants, often in /v1{now}"
+        split = urlsplit(place.url)
+        usual = split.path.rstrip("/").endswith("/v1") or "/deployments/" in split.path
+        base = "" if usual else f", as in {split.scheme}://{place.host}/v1"
+        return (
+            "check the model's name (`mmrerank doctor --chat` lists those there) and that the base URL ends as "
+            f"the server wants, often in /v1{base}"
+        )
     return _REMEDIES.get(kind, "")
 
 
