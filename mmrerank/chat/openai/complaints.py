@@ -75,7 +75,8 @@ _BAD_IMAGE = _any(
     r"(failed|unable) to (load|decode|process|parse|read).{0,40}(image|picture)",
     r"(could|can) ?not (be )?(fetch|decode|load|process|read|identif)\w*.{0,40}(image|picture)",
     r"image.{0,60}(could not be|cannot be|invalid|unsupported|corrupt|not (a )?valid|unable|failed)",
-    r"invalid_image|image_parse_error|must be larger than|meet the model restrictions|aspect ratio|at least \d+ ?(x ?\d+ ?)?pixels",
+    r"invalid_image|image_parse_error|must be larger than|meet the model restrictions|aspect ratio",
+    r"at least \d+ ?(x ?\d+ ?)?pixels",
 )
 
 

@@ -126,8 +126,8 @@ def remedy(kind: FailureKind, place: Place) -> str:
         usual = split.path.rstrip("/").endswith("/v1") or "/deployments/" in split.path
         base = "" if usual else f", as in {split.scheme}://{place.host}/v1"
         return (
-            "check the model's name (`mmrerank doctor --chat` lists those there) and that the base URL ends as "
-            f"the server wants, often in /v1{base}"
+            "check the model's name (`mmrerank doctor --chat` lists those there) and that the base URL ends "
+            f"as the server wants, often in /v1{base}"
         )
     return _REMEDIES.get(kind, "")
 
