@@ -18,6 +18,7 @@ from mmrerank.errors import ChatError, FailureKind
 LONGEST_WAIT = 60.0
 """Seconds waited at most between two tries; a server that asks for more is given up, and the run with it."""
 _SHOWN = 300  # characters of what a server said
+_READ = 8000  # characters that are searched for what it means
 _EVERYBODYS: tuple[FailureKind, ...] = (
     "auth", "payment", "quota", "forbidden", "not_found", "address", "web_page",
 )  # fmt: skip
@@ -74,7 +75,7 @@ def _moved(code: int, headers: Any, place: Place) -> ChatError:
 
 def of_words(code: int, said: ErrorText, place: Place, *, wait: float | None = None) -> ServerFailure:
     """What an answer means whose status is ``code`` (0: none) and that asks to ``wait`` so many seconds."""
-    whole = f"{said.shown} {said.codes}".strip()
+    whole = f"{said.shown[:_READ]} {said.codes}".strip()
     answered = f"{place} answered {code}" if code else f"{place} answered with an error"
     shown = f": {said.shown[:_SHOWN]}" if said.shown else ""
     if code == 403 and "logprob" in whole.casefold():
