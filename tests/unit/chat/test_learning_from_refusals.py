@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image as Pillow
 
 from mmrerank import Reranker
 from mmrerank.chat import openai as backend
+from mmrerank.chat.vllm import VllmChat
 from mmrerank.errors import ChatError
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.types import Candidate, Image
@@ -408,3 +410,45 @@ class TestElsewhere:
         assert one(opened(), ask(schema=SCHEMA)).text == '{"a": 1}'
         stub.script = [completion(f"{begin}hm", "length")]
         assert "thinking=4096" in str(one(opened(), ask(schema=SCHEMA)).error)
+
+
+class TestEngine:
+    """vLLM in this process, whose complaints are exceptions."""
+
+    class Engine:
+        """Answers where the template allows it and no more than one image is shown."""
+
+        def __init__(self) -> None:
+            self.asked: list[Any] = []
+
+        def get_tokenizer(self) -> Any:
+            return self
+
+        def chat(self, conversations: list[Any], sampling: list[Any], **_: Any) -> list[Any]:
+            self.asked += conversations
+            (turns,) = conversations
+            if turns[0]["role"] == "system":
+                raise TypeError("Conversation roles must alternate user/assistant/user/assistant/...")
+            if len(shown({"messages": turns})) > 1:
+                raise ValueError("At most 1 image(s) may be provided in one prompt.")
+            made = SimpleNamespace(text="fine", token_ids=[1], finish_reason="stop")
+            return [SimpleNamespace(outputs=[made], prompt_token_ids=[1])]
+
+    @pytest.fixture
+    def engine(self, monkeypatch: pytest.MonkeyPatch) -> Engine:
+        monkeypatch.setattr(VllmChat, "_sampling", lambda *_: None)
+        return self.Engine()
+
+    def test_without_a_system_turn(self, engine: Engine) -> None:
+        chat = VllmChat(engine, "tiny")
+        for _ in range(2):
+            reply = one(chat, ask("hi", system="be good"))
+            assert reply.text == "fine"
+            assert "its text stands in the first user turn" in reply.notes[0]
+        assert len(engine.asked) == 3
+
+    def test_how_many_images(self, engine: Engine) -> None:
+        reply = one(VllmChat(engine, "tiny"), ask(square(20), square(20)))
+        assert reply.error is not None
+        assert (reply.error.kind, reply.error.limit) == ("too_many_images", 1)
+        assert "--chat-option images=2" in str(reply.error)
