@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mmrerank.chat.openai.complaints import system_refused
+from mmrerank.chat.openai.amounts import most_images
+from mmrerank.chat.openai.complaints import meaning, system_refused
 from mmrerank.chat.openai.dialect import Dialect
 from mmrerank.chat.openai.wire import conversation
 from mmrerank.chat.text import valid_json, without_thinking
@@ -114,7 +115,7 @@ class VllmChat(Chat):
                 # a chat template without a system turn
                 self._dialect = replace(self._dialect, system=False)
                 return self._run([self._ready(ready[0].place, ready[0].ask)])
-            return [_failed(ChatError(f"{self.spec} failed: {type(error).__name__}: {why}"))]
+            return [_failed(_meant(f"{self.spec} failed: {type(error).__name__}: {why}", ready[0].messages))]
         share = Usage(seconds=(time.perf_counter() - start) / len(ready))
         return [
             replace(reply, usage=reply.usage + share, notes=row.notes)
@@ -166,6 +167,21 @@ class VllmChat(Chat):
         top = max(values.values())
         total = top + math.log(sum(math.exp(v - top) for v in values.values()))
         return Reply(logprobs={c: v - total for c, v in values.items()})
+
+
+def _meant(why: str, messages: Sequence[dict[str, Any]]) -> ChatError:
+    """An error of the engine, with its kind where its words tell."""
+    parts = [p for m in messages if isinstance(m["content"], list) for p in m["content"]]
+    shown = sum(p["type"] == "image_url" for p in parts)
+    if (most := most_images(why, shown)) is not None:
+        return ChatError(
+            f"{why}; ask with fewer (a smaller window or group_size), or open it with "
+            f"--chat-option images={shown}",
+            kind="too_many_images",
+            limit=most,
+        )
+    kind = meaning(400, why)
+    return ChatError(why, kind=kind if kind in ("context", "image", "too_large", "no_images") else "other")
 
 
 def _failed(error: ChatError) -> Reply:

@@ -40,6 +40,7 @@ class StubServer:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
+        self.paths: list[str] = []
         self.script: list[Any] = [completion()]
         self.answer: Callable[[dict[str, Any]], Any] | None = None
         self.later: Callable[[dict[str, Any]], Any] | None = None  # asked while others may be answered
@@ -59,6 +60,7 @@ class StubServer:
                     stub.requests.append(body | {"_key": self.headers["authorization"]})
                     stub.headers.append(dict(self.headers))
                     stub.times.append(time.monotonic())
+                    stub.paths.append(self.path)
                     stub.under_way += 1
                     stub.most_under_way = max(stub.most_under_way, stub.under_way)
                     script = stub.script

@@ -264,6 +264,8 @@ class OpenAIChat(Chat):
                     continue
                 if ask.choices and "logprob" in complaint.whole.casefold():
                     complaint.kind = "no_logprobs"
+                if own := [n for n in self.dialect.extra if n in complaint.whole]:
+                    complaint.args = (f"{complaint}. It was sent for --chat-option extra: {', '.join(own)}",)
                 return Reply(error=complaint, finish="error", usage=spent)
             except ChatError as error:
                 if isinstance(error, Refused):
@@ -280,7 +282,8 @@ class OpenAIChat(Chat):
             seen = notes(payload)
             self.cached_tokens += seen.cached_tokens
             self.thought = self.thought or seen.thought
-            reply = reading(ask, payload, top=trial.dialect.top)
+            few = trial.dialect.top < self._wanted.top  # then the request's notes say so
+            reply = reading(ask, payload, top=0 if few else trial.dialect.top)
             asked = ask.schema is not None and "response_format" in request.fields and reply.error is None
             if not in_words_now or self._formless(ask, reply):
                 self.dialect = self.dialect.after(trial.known, trial.dialect)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from mmrerank.chat.openai.amounts import wait_in_words
+from mmrerank.chat.openai.amounts import most_images, wait_in_words
 from mmrerank.errors import FailureKind
 
 _Pattern = re.Pattern[str]
@@ -75,7 +75,8 @@ _BAD_IMAGE = _any(
     r"(failed|unable) to (load|decode|process|parse|read).{0,40}(image|picture)",
     r"(could|can) ?not (be )?(fetch|decode|load|process|read|identif)\w*.{0,40}(image|picture)",
     r"image.{0,60}(could not be|cannot be|invalid|unsupported|corrupt|not (a )?valid|unable|failed)",
-    r"invalid_image|image_parse_error|larger than factor|aspect ratio|at least \d+ ?(x ?\d+ ?)?pixels",
+    r"invalid_image|image_parse_error|must be larger than|meet the model restrictions|aspect ratio",
+    r"at least \d+ ?(x ?\d+ ?)?pixels",
 )
 
 
@@ -139,7 +140,7 @@ _REQUEST = _any(
 
 def about_the_request(text: str) -> bool:
     """Whether a server that answered 5xx means the request all the same: gateways and templates do that."""
-    return _REQUEST.search(text) is not None
+    return _REQUEST.search(text) is not None or most_images(text, 1_000_000) is not None
 
 
 _NO_SYSTEM = _any(

@@ -18,6 +18,7 @@ from mmrerank.errors import ChatError, FailureKind
 LONGEST_WAIT = 60.0
 """Seconds waited at most between two tries; a server that asks for more is given up, and the run with it."""
 _SHOWN = 300  # characters of what a server said
+_READ = 8000  # characters that are searched for what it means
 _EVERYBODYS: tuple[FailureKind, ...] = (
     "auth", "payment", "quota", "forbidden", "not_found", "address", "web_page",
 )  # fmt: skip
@@ -74,7 +75,7 @@ def _moved(code: int, headers: Any, place: Place) -> ChatError:
 
 def of_words(code: int, said: ErrorText, place: Place, *, wait: float | None = None) -> ServerFailure:
     """What an answer means whose status is ``code`` (0: none) and that asks to ``wait`` so many seconds."""
-    whole = f"{said.shown} {said.codes}".strip()
+    whole = f"{said.shown[:_READ]} {said.codes}".strip()
     answered = f"{place} answered {code}" if code else f"{place} answered with an error"
     shown = f": {said.shown[:_SHOWN]}" if said.shown else ""
     if code == 403 and "logprob" in whole.casefold():
@@ -122,9 +123,13 @@ def remedy(kind: FailureKind, place: Place) -> str:
     if kind == "forbidden":
         return f"check {place.server.key} and what it allows"
     if kind == "not_found":
-        path = urlsplit(place.url).path.rstrip("/")
-        now = "" if path.endswith("/v1") else f", not in {path or 'nothing'}"
-        return f"check the model's name and that the base URL ends as the server wants, often in /v1{now}"
+        split = urlsplit(place.url)
+        usual = split.path.rstrip("/").endswith("/v1") or "/deployments/" in split.path
+        base = "" if usual else f", as in {split.scheme}://{place.host}/v1"
+        return (
+            "check the model's name (`mmrerank doctor --chat` lists those there) and that the base URL ends "
+            f"as the server wants, often in /v1{base}"
+        )
     return _REMEDIES.get(kind, "")
 
 

@@ -28,7 +28,7 @@ def error_text(error: Any) -> ErrorText:
     """What stands in the body of an exception of the SDK, or in a body itself."""
     body = vars(error).get("body") if isinstance(error, Exception) else error
     text = _message(body) or _page(body if body is not None else str(error)) or _SDK.sub("", str(error))
-    return ErrorText(shown=" ".join(text.split()), codes=" ".join(dict.fromkeys(_codes(body, 4)))[:500])
+    return ErrorText(shown=" ".join(text.split()), codes=" ".join(dict.fromkeys(_codes(body, 6)))[:500])
 
 
 def _message(body: Any) -> str:

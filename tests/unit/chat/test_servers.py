@@ -113,6 +113,35 @@ class TestNames:
         with pytest.raises(UsageError, match=r"forms are .*ollama:MODEL\[@HOST\]"):
             open_chat("olama:m")
 
+    @pytest.mark.parametrize(
+        ("typed", "asked"),
+        [
+            ("/v1/", "/v1/chat/completions"),
+            ("/v1/chat/completions", "/v1/chat/completions"),
+            ("/openai/deployments/d1?api-version=2024-10-21",
+             "/openai/deployments/d1/chat/completions?api-version=2024-10-21"),
+            ("/v1/chat/completions?a=1&b=", "/v1/chat/completions?a=1&b="),
+        ],
+    )  # fmt: skip
+    def test_a_base_url_as_people_copy_it(
+        self, stub: StubServer, opened: Any, typed: str, asked: str
+    ) -> None:
+        """BerriAI/litellm#8572: a query belongs behind the path of the call."""
+        assert one(opened(f"openai:m@{stub.url.removesuffix('/v1')}{typed}")).error is None
+        assert stub.paths == [asked]
+
+    @pytest.mark.parametrize(
+        "query", ["key=hunter22", "api_key=hunter22", "sig=hunter22", "access_token=hunter22"]
+    )
+    def test_no_key_in_an_address(self, query: str) -> None:
+        with pytest.raises(UsageError, match="a base URL holds no key") as caught:
+            open_chat(f"openai:m@http://127.0.0.1/v1?{query}")
+        assert "hunter22" not in str(caught.value)
+
+    def test_azure_reads_its_keys_from_a_header_of_its_own(self, opened: Any) -> None:
+        chat = opened("openai:m@https://me.openai.azure.com/openai/deployments/d", api_key="k" * 9)
+        assert chat._client._custom_headers == {"api-key": "k" * 9}
+
     def test_the_limit_and_the_quiet_fields(self, stub: StubServer, opened: Any) -> None:
         stub.script = [completion('{"a":1}')]
         vllm = opened(f"vllm:m@{stub.url}")
@@ -170,12 +199,19 @@ class TestWaiting:
         assert one(opened(f"openai:m@{stub.url}")).error is None
         assert 0.4 < stub.times[1] - stub.times[0] < 3
 
+    def test_a_server_that_is_gone_for_a_moment_is_waited_for(self, stub: StubServer, opened: Any) -> None:
+        chat = opened(f"openai:m@{stub.url}", max_retries=8, backoff=0.02)
+        assert one(chat).error is None
+        stub.script = ["reset", completion("back")]
+        assert one(chat).text == "back"
+
     def test_a_ranking_ends_in_its_time_on_a_server_that_hangs(self, stub: StubServer, opened: Any) -> None:
         chat = opened(f"openai:m@{stub.url}", timeout=60.0)
         assert one(chat).error is None
+        found = [Candidate(id=str(n), text=f"t{n}") for n in range(4)]
+        Reranker("listwise", chat).rank("a", found)  # what is loaded at first use takes its time
         reranker = Reranker("listwise", chat, budget=Budget(seconds=0.3))
         stub.delay = 1.5
-        found = [Candidate(id=str(n), text=f"t{n}") for n in range(4)]
         start = time.monotonic()
         result = reranker.rank("a", found)
         assert time.monotonic() - start < 1.2
@@ -207,8 +243,9 @@ class TestWaiting:
         chat.capabilities = frozenset({"generate"})
         stub.script = [(401, {}, {})]
         found = [Candidate(id=str(n), text=f"t{n}") for n in range(3)]
-        results = Reranker("listwise", chat).rank_batch([(q, found) for q in "abcdef"])
-        assert all(r.degraded and "check OPENAI_API_KEY" in r.warnings[0] for r in results)
+        with pytest.raises(ChatError, match="check OPENAI_API_KEY") as caught:
+            Reranker("listwise", chat).rank_batch([(q, found) for q in "abcdef"])
+        assert (caught.value.kind, caught.value.exit_code) == ("auth", 6)
 
 
 class TestTrust:
@@ -283,6 +320,28 @@ class TestTrust:
         assert "check OPENAI_API_KEY" in found[-1].detail
         assert KEY not in repr(found)
 
+    def test_the_probe_tells_trouble_from_a_lack(self, stub: StubServer, opened: Any) -> None:
+        stub.answer = lambda b: (500, {}, {"error": "boom"}) if "response_format" in b else completion("four")
+        found = {f.name: f for f in probe(opened(f"openai:m@{stub.url}", max_retries=0))}
+        assert (found["json_schema"].status, found["logprobs"].status) == ("broken", "off")
+        assert "answered 500: boom" in found["json_schema"].detail
+        assert found["images"].status == "ok"
+
+    def test_the_probe_ends_where_all_would_fail(self, stub: StubServer, opened: Any) -> None:
+        spent = (429, {}, {"error": {"message": "Spent", "code": "insufficient_quota"}})
+        stub.answer = lambda b: completion("four") if len(stub.requests) < 3 else spent
+        found = list(probe(opened(f"openai:m@{stub.url}")))
+        assert [f.name for f in found] == ["model list", "answers", "logprobs", "json_schema"]
+        assert found[-1].status == "broken"
+        assert "the quota is used up" in found[-1].detail
+
+    def test_a_method_that_needs_more_tells_the_real_trouble(self, opened: Any) -> None:
+        """libredb/libredb-studio#340: a server that is not there lacks no capability."""
+        chat = opened("ollama:m@127.0.0.1:9")
+        with pytest.raises(ChatError, match="cannot be reached: nothing listens there") as caught:
+            Reranker("pointwise", chat)
+        assert "Start it with: OLLAMA_HOST=127.0.0.1:9 ollama serve" in str(caught.value)
+
 
 def sse(*pieces: Any, done: bool = True) -> bytes:
     lines = [p if isinstance(p, str) else json.dumps(p) for p in pieces]
@@ -311,6 +370,40 @@ class TestStreams:
         stub.script = [sse(delta(content="half"), done=False), sse(delta("stop", content="whole"))]
         assert one(opened(f"openai:m@{stub.url}", stream=True)).text == "whole"
         assert len(stub.requests) == 2
+
+    @pytest.mark.parametrize(
+        ("received", "text"),
+        [
+            (sse(delta(content="a"), delta("stop", content="b")).replace(b"\r\n", b"\r"), "ab"),
+            (sse(delta(content="a"), delta("stop", content="b")).replace(b"data: ", b"data:"), "ab"),
+            (b"\xef\xbb\xbf" + sse(delta(content="a"), delta("stop", content="b")), "ab"),
+            (sse(delta(content="a"), delta("stop", content="b"), done=False), "ab"),
+            (sse({**delta(content="a"), "error": None}, {**delta("stop", content="b"), "error": None}), "ab"),
+            (sse(delta("stop", content="ab"), {"choices": None, "usage": None}), "ab"),
+            (sse(delta("stop", content=[{"type": "text", "text": "ab"}])), "ab"),
+        ],
+        ids=range(7),
+    )
+    def test_streams_of_every_hand(self, received: bytes, text: str) -> None:
+        whole = assembled(received)
+        assert whole is not None
+        assert json.loads(whole)["choices"][0]["message"]["content"] == text
+
+    @pytest.mark.parametrize(
+        ("received", "said"),
+        [
+            (sse(delta(content="a"), {"error": {"message": "died"}}), "died"),
+            (sse({"object": "error", "message": "died", "code": 400}), "died"),
+            (sse(delta(content="a"), done=False) + b'event: error\ndata: {"message": "died"}\n\n', "died"),
+            (sse({"choices": [{"index": 0, "delta": {}, "error": {"message": "died"}}]}), "died"),
+        ],
+        ids=range(4),
+    )
+    def test_errors_in_the_middle_of_a_stream(
+        self, stub: StubServer, opened: Any, received: bytes, said: str
+    ) -> None:
+        stub.script = [received]
+        assert said in str(one(opened(f"openai:m@{stub.url}", stream=True)).error)
 
     def test_a_server_that_does_not_stream(self, stub: StubServer, opened: Any) -> None:
         assert one(opened(f"openai:m@{stub.url}", stream=True)).text == "fine"
