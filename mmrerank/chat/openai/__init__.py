@@ -39,6 +39,8 @@ from mmrerank.types import Usage
 
 FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
 IN_VAIN = 3
+_ODD_ANSWERS = ("reply", "no_room", "refusal", "content_filter")
+"""Kinds of failures of one question that say nothing about what the server can do."""
 """Replies off their schema after which the schema always stands in the prompt."""
 _T = TypeVar("_T")
 
@@ -98,8 +100,9 @@ class OpenAIChat(Chat):
     def capabilities(self) -> frozenset[Capability]:
         """``generate``, and ``choice_logprobs`` if one tiny call, made on first use, brings any back.
 
-        Only what the server showed or said itself counts as lacking: any other trouble, from a server that
-        is down to a spent quota, is raised as the `ChatError` that it is, and asked about again next time.
+        Only what the server showed or said itself counts as lacking. A server that is down, a spent quota and
+        the like are raised as the `ChatError` that they are; an odd answer counts as nothing. Either is asked
+        about again next time.
         """
         if self._capabilities is None:
             question = Message(role="user", parts=(Part(text="Answer yes or no: is fire hot?"),))
@@ -112,6 +115,8 @@ class OpenAIChat(Chat):
             # labels missing among the likeliest still shows that log-probabilities come back
             given = error is None or "likeliest" in str(error)
             if error is not None and not given and error.kind != "no_logprobs":
+                if error.kind in _ODD_ANSWERS:  # shows nothing: the judgements try it, and give their reasons
+                    return frozenset({"generate", "choice_logprobs"})
                 raise error
             self._capabilities = frozenset({"generate", *(("choice_logprobs",) if given else ())})
         return self._capabilities
