@@ -132,7 +132,7 @@ def _reading(source: Image | bytes) -> Iterator[IO[bytes]]:
 def _damaged(error: Exception) -> ImageError:
     detail = " ".join(str(error).split())[:200] or type(error).__name__
     if "truncated" in detail.lower():
-        return TruncatedImageError(f"the image is cut off ({detail})")
+        return TruncatedImageError(f"the image is cut off ({detail.removeprefix('truncated: ')})")
     return ImageError(f"the image is damaged ({detail})")
 
 
@@ -172,8 +172,7 @@ def _loaded(image: ImageFile, file: IO[bytes], *, allow_truncated: bool) -> Imag
         if image.format == "JPEG" and (whole := jpeg.ended(image, file)) is not None:
             return whole
         if isinstance(image, Tiff) and image.without_pillow():
-            image.load()
-            return image
+            return _loaded(image, file, allow_truncated=allow_truncated)
         if not allow_truncated:
             raise
         return _salvage(image, file)
@@ -190,7 +189,11 @@ def _salvage(image: ImageFile, file: IO[bytes]) -> ImageFile:
         image = jpeg.salvaged(image, file)
         with contextlib.suppress(Exception):  # the rows decoded so far count
             image.load()
-    # A TIFF is turned after loading, so a half-loaded one is of unknown shape.
+    if isinstance(image, Tiff) and (image.deep is not None or image.without_pillow()):
+        image.lenient = True
+        image.load()
+        return image
+    # Pillow turns a TIFF after loading, so a half-loaded one is of unknown shape.
     if not _has_memory(image) or image.format == "TIFF":
         raise ImageError("the image is damaged, and no part of it can be shown")
     image.tile = []

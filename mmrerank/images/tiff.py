@@ -26,6 +26,9 @@ class Tiff(TiffImageFile):
     spare: Layout | None = None
     """How it could be read here, should Pillow fail."""
 
+    lenient: bool = False
+    """Whether zeros may stand for bytes that are missing, where it is read here."""
+
     def _setup(self) -> None:
         self.spare = layout(self.tag_v2)
         if self.spare is not None and needed(self.spare):
@@ -61,7 +64,8 @@ class Tiff(TiffImageFile):
         if self._im is None:
             assert self.fp is not None
             turn = self.tag_v2.get(_ORIENTATION)
-            shown = upright(picture(self.fp, self.deep), turn if isinstance(turn, int) else 1)
+            shown = picture(self.fp, self.deep, lenient=self.lenient)
+            shown = upright(shown, turn if isinstance(turn, int) else 1)
             self._mode, self._size, self.im = shown.mode, shown.size, shown.im
         return PIL.Image.Image.load(self)
 

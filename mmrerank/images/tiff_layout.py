@@ -32,6 +32,8 @@ BYTEWISE = {
     50000: "zstd",
 }
 """Compressions that know bytes and no pixels."""
+_LARGE_TILE = 1 << 22
+"""Pixels of a tile that may exceed its image; more is no tile but an attack."""
 _COLOURS_OF = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}
 _NAMES = {0: "grey, white is zero", 1: "grey", 2: "RGB", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "L*a*b*",
           32803: "a sensor's mosaic", 32844: "logarithmic light", 32845: "logarithmic light",
@@ -93,7 +95,7 @@ def layout(tags: Any) -> Layout | None:
         if tiled
         else (min(_one(tags, _ROWS, size[1]) or size[1], size[1]), size[0])
     )
-    if min(chunk) < 1 or (tiled and max(chunk) > 2 * max(*size, 2048)):
+    if min(chunk) < 1 or chunk[0] * chunk[1] > 4 * size[0] * size[1] + _LARGE_TILE:
         return None
     extra = _many(tags, _EXTRA, ())
     alpha = {1: "multiplied", 2: "straight"}.get(extra[0], "") if count > colours and extra else ""

@@ -215,6 +215,13 @@ def test_a_deep_file_that_is_cut_off_is_so() -> None:
         decode(tiff(DEEP * 257, 1, 16)[:-9])
 
 
+def test_what_is_there_of_a_tiff() -> None:
+    for data in (tiff(RGB, 2, 8), tiff(RGB.astype(np.uint16) * 257, 2, 16)):
+        found = decode(data[: -len(data) // 4], allow_truncated=True)
+        assert far(found.crop((0, 0, 48, 16)).resize((48, 32)), [*COLOURS[:2]] * 2) <= 1
+        assert found.getpixel((47, 31)) == (0, 0, 0)
+
+
 def test_png_of_sixteen_bits() -> None:
     for factor in (257, 16, 4, 1):
         assert far(decode(deep_png(DEEP * factor, 0)), GREYS) <= 1
