@@ -9,7 +9,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from mmrerank.errors import ImageError
 from mmrerank.images.pixels import upright
-from mmrerank.images.tiff_layout import Layout, described, layout, needed
+from mmrerank.images.tiff_layout import Layout, described, layout, misread, needed
 from mmrerank.images.tiff_pixels import picture
 
 _ICC, _ORIENTATION = 34675, 274
@@ -35,6 +35,8 @@ class Tiff(TiffImageFile):
             self._take(self.spare)
             return
         try:
+            if self.spare is None and misread(self.tag_v2):
+                raise SyntaxError("unknown pixel mode")
             super()._setup()
         except (SyntaxError, KeyError, ValueError, IndexError, TypeError) as error:
             if self.spare is not None:

@@ -40,6 +40,8 @@ def picture(file: IO[bytes], found: Layout, *, lenient: bool = False) -> PIL.Ima
     shown = eight_bits(values[..., : found.colours], found.samples)
     if found.photometric == 0:
         shown = 255 - shown
+    if found.photometric == 6:
+        return _image(shown, "YCbCr").convert("RGB")
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[found.colours]
     if not found.alpha or mode == "CMYK":
         return _image(shown, mode)

@@ -215,6 +215,14 @@ def test_a_deep_file_that_is_cut_off_is_so() -> None:
         decode(tiff(DEEP * 257, 1, 16)[:-9])
 
 
+def test_ycbcr_without_jpeg() -> None:
+    pixels = np.asarray(PIL.Image.fromarray(RGB).convert("YCbCr"))
+    for tags in ({}, {530: (3, [1, 1])}):
+        assert far(decode(tiff(pixels, 6, 8, tags)), COLOURS) <= 4
+    with pytest.raises(ImageError, match="YCbCr.* is a kind that is not read"):
+        decode(tiff(pixels, 6, 8, {530: (3, [2, 2])}))
+
+
 def test_what_is_there_of_a_tiff() -> None:
     for data in (tiff(RGB, 2, 8), tiff(RGB.astype(np.uint16) * 257, 2, 16)):
         found = decode(data[: -len(data) // 4], allow_truncated=True)
