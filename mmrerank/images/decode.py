@@ -16,7 +16,7 @@ import PIL.Image
 from PIL.ImageFile import ImageFile
 
 from mmrerank.errors import ImageError, TruncatedImageError
-from mmrerank.images import jpeg, profiles
+from mmrerank.images import jpeg, png, profiles
 from mmrerank.images.formats import open_header
 from mmrerank.images.metadata import camera, exif_of, in_adobe_rgb, orientation_of, taken
 from mmrerank.images.pixels import to_rgb, upright
@@ -167,6 +167,8 @@ def _loaded(image: ImageFile, file: IO[bytes], *, allow_truncated: bool) -> Imag
         image.load()
         if image.format == "JPEG" and jpeg.prepared(file):
             raise OSError("truncated: zeros stand in place of its end")
+        if image.format == "PNG":
+            png.deepen(image, file)
         return image
     except Exception:  # decoders raise anything
         if image.format == "JPEG" and (whole := jpeg.ended(image, file)) is not None:

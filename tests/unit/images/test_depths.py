@@ -239,7 +239,11 @@ def test_png_of_sixteen_bits() -> None:
     assert far(decode(over[:33] + chunk(b"sBIT", b"\x0c") + over[33:]), GREYS) <= 1
     assert far(decode(deep_png(np.dstack([DEEP, FULL]).astype(np.uint16) * 257, 4)), GREYS) <= 1
     assert far(decode(deep_png(RGB.astype(np.uint16) * 257, 2)), COLOURS) <= 1
-    assert far(decode(deep_png(RGB.astype(np.uint16) * 16, 2)), COLOURS) <= 16  # the upper bytes are read
+    assert far(decode(deep_png(RGB.astype(np.uint16) * 16, 2)), COLOURS) <= 1
+    assert far(decode(deep_png(np.dstack([RGB, FULL]).astype(np.uint16) * 16, 6)), COLOURS) <= 1
+    assert far(decode(deep_png(np.dstack([DEEP, FULL]).astype(np.uint16) * 16, 4)), GREYS) <= 1
+    said = deep_png(RGB.astype(np.uint16) * 64, 2)
+    assert far(decode(said[:33] + chunk(b"sBIT", b"\x0e" * 3) + said[33:]), COLOURS) <= 1
     assert far(decode(deep_png(np.dstack([RGB, FULL]).astype(np.uint16) * 257, 6)), COLOURS) <= 1
 
 
