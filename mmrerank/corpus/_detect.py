@@ -127,7 +127,8 @@ def _unfit(place: str) -> InputError:
         os.stat(place)  # noqa: PTH116 - `place` may be anything
     except FileNotFoundError:
         what = "file" if suffix_of(place) in IMAGE_SUFFIXES | UNREAD | _LISTS else "folder"
-        return InputError(f"there is no {what} {place!r}")
+        pattern = "; nothing fits this pattern" if glob.has_magic(place) else ""
+        return InputError(f"there is no {what} {place!r}{pattern}")
     except OSError as error:
         why = (
             f"{error.strerror}; change the rights of the folders above it"

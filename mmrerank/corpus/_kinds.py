@@ -19,7 +19,7 @@ LEFT_OUT_FOLDERS = (
     "#recycle", "@Recycle", "$RECYCLE.BIN", "RECYCLER", "RECYCLED", "lost+found", "files_trashbin",
     "files_versions", "System Volume Information", "FOUND.[0-9][0-9][0-9]", "__MACOSX",
     # small copies that photo programs make
-    "*.lrdata", "*.cocatalogdb", "appdata_*",
+    "*.lrdata", "*.cocatalogdb", "appdata_oc*",
     # a folder whose name begins with a dot is left out as well: .Trash-1000, .thumbnails, .stversions ...
 )
 

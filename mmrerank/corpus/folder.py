@@ -182,6 +182,10 @@ class FolderCorpus(Corpus):
     def _sample(self, name: str) -> Sample:
         id_ = id_of(self.root, name)
         path = self.root / name
+        if suffix_of(name) in UNREAD:
+            # many raw files begin like a TIFF, which is their thumbnail
+            error = f"files of its kind ({suffix_of(name)}) are not read; convert it to JPEG, PNG or TIFF"
+            return Sample(id=id_, error=error)
         try:
             mode = path.stat().st_mode
         except (OSError, ValueError) as error:

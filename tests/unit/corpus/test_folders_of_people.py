@@ -145,8 +145,19 @@ def test_files_patterns_and_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             open_corpora([empty])
     with pytest.raises(UsageError, match="zero byte"):
         open_corpora(["a\0b"])
-    with pytest.raises(InputError, match=r"there is no file 'p/none\.jpg'"):
-        open_corpora(["p/none.jpg"])
+    for name, says in (("none.jpg", "there is no file"), ("*.png", "nothing fits this pattern")):
+        with pytest.raises(InputError, match=says):
+            open_corpora([f"p/{name}"])
+
+
+def test_a_list_does_not_make_a_raw_file_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path, "a.jpg", "b.NEF")
+    monkeypatch.chdir(tmp_path)
+    found = {s.id: s.error for s in folder.open("-", listing=b"a.jpg\nb.NEF\n").samples()}
+    assert found == {
+        "a.jpg": "",
+        "b.NEF": "files of its kind (.nef) are not read; convert it to JPEG, PNG or TIFF",
+    }
 
 
 def test_lists_as_windows_writes_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
