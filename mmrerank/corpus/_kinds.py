@@ -12,6 +12,7 @@ import re
 from mmrerank.images import IMAGE_SUFFIXES
 
 # fmt: off
+THUMBNAILS = "folders of thumbnails, trash and the like"
 LEFT_OUT_FOLDERS = (
     # thumbnails and snapshots of storage boxes: Synology, QNAP, NetApp and others
     "@eaDir", "@tmp", "@__thumb", "@sharebin", "@Recently-Snapshot", "#snapshot", "~snapshot",
@@ -50,7 +51,8 @@ UNREAD = frozenset(f".{s}" for s in f"{_RAW} {_DRAWN} {_PICTURES} {_VIDEO}".spli
 """Suffixes of pictures and videos that mmrerank does not read."""
 
 _LEFT_OUT = re.compile("|".join(fnmatch.translate(p.lower()) for p in LEFT_OUT_FOLDERS))
-_SHARD = re.compile(r"\.(tar(\.\w{1,4})?|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
+SHARD = re.compile(r"\.(tar(\.(gz|bz2|xz|lzma|zst|zstd|lz4|z|br))?|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
+"""The suffix of a tar file, compressed or not."""
 _LONGEST = 12
 
 
@@ -61,7 +63,7 @@ def is_image(name: str) -> bool:
 
 def is_shard(name: str) -> bool:
     """Whether the suffix is that of a tar file, compressed or not."""
-    return _SHARD.search(name) is not None
+    return SHARD.search(name) is not None
 
 
 def suffix_of(name: str) -> str:
@@ -89,4 +91,5 @@ def left_out(name: str, inside: str) -> bool:
     low = name.lower()
     if inside.lower().endswith(_LIBRARIES):
         return low not in _ORIGINALS
-    return name.startswith(".") or _LEFT_OUT.match(low) is not None
+    hidden = name.startswith(".") and name not in (".", "..")
+    return hidden or _LEFT_OUT.match(low) is not None

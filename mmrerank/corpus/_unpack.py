@@ -7,6 +7,7 @@ and samples out of order read in them as in any other shard.
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import importlib
 import importlib.util
@@ -105,7 +106,9 @@ def _spool(whole: IO[bytes], stream: Any) -> str:
             whole.write(block)
     except _BROKEN as error:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else error
-        return f"the shard cannot be unpacked on: {detail}"
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        way = f"; make room in {tempfile.gettempdir()}, or name another folder with TMPDIR" if full else ""
+        return f"the shard cannot be unpacked on: {detail}{way}"
     finally:
         if isinstance(stream, _Program):
             stream.close()

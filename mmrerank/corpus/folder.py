@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from mmrerank.corpus._kinds import UNREAD, is_image, is_shard, left_out, named, suffix_of
+from mmrerank.corpus._kinds import THUMBNAILS, UNREAD, is_image, is_shard, left_out, named, suffix_of
 from mmrerank.corpus._names import id_of
 from mmrerank.errors import InputError, UsageError
 from mmrerank.ports import Corpus, Sample
@@ -88,7 +88,7 @@ class FolderCorpus(Corpus):
         found = (
             LeftOut(reason="files of kinds that are not read", counts=tally.unread),
             LeftOut(
-                reason="folders of thumbnails, trash and the like",
+                reason=THUMBNAILS,
                 counts=tally.folders,
                 advice="to have one of them, index it with an --index of its own",
             ),

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 from mmrerank.corpus import _unpack
 from mmrerank.corpus._group import grouped, samples_of
-from mmrerank.corpus._kinds import is_shard
+from mmrerank.corpus._kinds import SHARD, THUMBNAILS, is_shard, left_out
 from mmrerank.corpus._names import id_of
 from mmrerank.corpus._tar import Listing, Member, listing
 from mmrerank.errors import InputError
@@ -29,7 +29,6 @@ from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image, LeftOut
 
 FORM = "SHARDS.tar, such as shards/{000..012}.tar, compressed ones, or pipe:COMMAND"
-_SUFFIX = re.compile(r"\.(tar(\.\w{1,4})?|tgz|tbz2?|txz|tzst)$", re.IGNORECASE)
 _MOST = 1_000_000
 
 
@@ -46,6 +45,7 @@ class WebDatasetCorpus(Corpus):
     location: str
     places: tuple[str, ...]
     _empty: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
+    _folders: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
 
     @property
     def shards(self) -> tuple[Path, ...]:  # type: ignore[override] # follows from ``places``
@@ -53,15 +53,20 @@ class WebDatasetCorpus(Corpus):
         return tuple(Path(p) for p in self.places if not p.startswith(_unpack.PIPE))
 
     def left_out(self) -> Sequence[LeftOut]:
-        """Shards in which nothing was."""
-        return [LeftOut(reason="shards that hold nothing", counts=self._empty)] if self._empty else []
+        """Shards in which nothing was, and folders in them that the last reading passed over."""
+        found = (
+            LeftOut(reason=THUMBNAILS, counts=self._folders),
+            LeftOut(reason="shards that hold nothing", counts=self._empty),
+        )
+        return [f for f in found if f.counts]
 
     def samples(self) -> Iterator[Sample]:
         """Every image of every shard, in the shards' order and the members' order."""
         self._empty.clear()
+        self._folders.clear()
         for place, name in zip(self.places, self._names(), strict=True):
             count = 0
-            for count, sample in enumerate(_unique(_shard(place, name)), start=1):  # noqa: B007 - counted
+            for count, sample in enumerate(_unique(_shard(place, name, self._folders)), start=1):  # noqa: B007 - counted
                 yield sample
             if not count:
                 self._empty[name] += 1
@@ -77,7 +82,7 @@ class WebDatasetCorpus(Corpus):
                 whole = next((Path(w).name for w in reversed(words) if is_shard(w)), "pipe")
             else:
                 whole = Path(place).relative_to(common).as_posix()
-            short = id_of(common, _SUFFIX.sub("", whole))
+            short = id_of(common, SHARD.sub("", whole))
             choices = itertools.chain(
                 [short, id_of(common, whole)], (f"{short}~{n}" for n in itertools.count(2))
             )
@@ -210,12 +215,12 @@ def _unique(samples: Iterator[Sample]) -> Iterator[Sample]:
             yield replace(sample, id=id_)
 
 
-def _shard(place: str, name: str) -> Iterator[Sample]:
+def _shard(place: str, name: str, passed: Counter[str]) -> Iterator[Sample]:
     error = ""
     try:
         if place.startswith(_unpack.PIPE) or _unpack.is_packed(_unpack.head_of(Path(place))):
             with _unpack.unpacked(place) as (file, size, error):
-                found = listing(file, size)
+                found = _without(listing(file, size), passed)
                 read = _reader(file)
                 origin = None if place.startswith(_unpack.PIPE) else Path(place)
                 for sample in _samples(name, found, read, lambda member: Image(data=read(member))):
@@ -223,7 +228,7 @@ def _shard(place: str, name: str) -> Iterator[Sample]:
         else:
             path = Path(place)
             with path.open("rb") as file:
-                found = listing(file, path.stat().st_size)
+                found = _without(listing(file, path.stat().st_size), passed)
                 yield from _samples(
                     name,
                     found,
@@ -237,6 +242,27 @@ def _shard(place: str, name: str) -> Iterator[Sample]:
         error = f"the shard cannot be read: {refused.strerror or refused}"
     if error:
         yield Sample(id=f"{name}.tar", error=error)
+
+
+def _without(found: Listing, passed: Counter[str]) -> Listing:
+    """``found`` without what is in folders that are left out, which are counted in ``passed``."""
+    known: dict[str, bool] = {"": False}
+
+    def inside(folder: str) -> bool:
+        if folder not in known:
+            path = above = ""
+            for name in folder.split("/"):  # no recursion: a name may be deeper than Python's frames
+                above, path = path, f"{path}/{name}" if path else name
+                if path not in known:
+                    here = left_out(name, above.rpartition("/")[2])
+                    passed[name] += here and not known[above]
+                    known[path] = here or known[above]
+        return known[folder]
+
+    found.members = [m for m in found.members if not inside(m.name.rpartition("/")[0])]
+    for name in [n for n, count in passed.items() if not count]:
+        del passed[name]
+    return found
 
 
 def _reader(file: IO[bytes]) -> Callable[[Member], bytes]:

@@ -66,7 +66,7 @@ class Intake:
                 record = replace(record, path=origin, size=len(sample.image.read()))
                 return self._read(sample.image, record, old)
             record = replace(record, **place(sample.image, self.root))
-            record = replace(record, **status(sample.image), ctime_ns=sample.image.path.stat().st_ctime_ns)
+            record = replace(record, **status(sample.image, changed=True))
             if old and unchanged(old, record):
                 return Looked(record=replace(old, metadata=sample.metadata), old=old, same=True)
             return self._read(sample.image, record, old)
@@ -137,14 +137,18 @@ def place(image: Image, root: Path) -> dict[str, Any]:
     return {"path": os.fsencode(path), "offset": image.offset, "length": image.length}
 
 
-def status(image: Image) -> dict[str, Any]:
-    """The columns size and time. Raises `OSError`, or `ImageError` for what is no regular file."""
+def status(image: Image, *, changed: bool = False) -> dict[str, Any]:
+    """The columns size and time, and with ``changed`` the time of the last change of any kind.
+
+    Raises `OSError`, or `ImageError` for what is no regular file.
+    """
     assert image.path is not None
     found = image.path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise ImageError("it is not a regular file")
     size = found.st_size if image.length is None else image.length
-    return {"size": size, "mtime_ns": found.st_mtime_ns}
+    told = {"size": size, "mtime_ns": found.st_mtime_ns}
+    return {**told, "ctime_ns": found.st_ctime_ns} if changed else told
 
 
 def unchanged(old: Record, new: Record) -> bool:

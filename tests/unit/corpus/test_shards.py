@@ -197,6 +197,17 @@ def test_odd_members(tmp_path: Path) -> None:
     assert len(reds(webdataset.open(str(tmp_path / "p.tar")))) == 5
 
 
+def test_thumbnails_in_a_shard_are_left_out(tmp_path: Path) -> None:
+    members = [("p/0.png", png(0)), ("p/@eaDir/0.png/T.png", png(1)), ("p/@eaDir/1.png/T.png", png(2))]
+    members += [("q/@eaDir/x.png", png(3)), (".Trash-0/y.png", png(4)), ("../1.png", png(5))]
+    corpus = webdataset.open(str(write(tmp_path / "s.tar", members)))
+    for _ in range(2):
+        assert list(reds(corpus)) == ["s/p/0", "s/../1"]
+        assert {e.reason: dict(e.counts) for e in corpus.left_out()} == {
+            "folders of thumbnails, trash and the like": {"@eaDir": 2, ".Trash-0": 1}
+        }
+
+
 def test_several_shards_of_one_command_are_one_source(tmp_path: Path) -> None:
     for name, members in (("0.tar", THREE), ("1.tar", OTHERS), ("x/0.tar", THREE), ("empty.tar", [])):
         write(tmp_path / name, members)
