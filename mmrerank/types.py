@@ -80,7 +80,7 @@ class LeftOut:
     def line(self) -> str:
         """All of it as one line; of many names the most frequent."""
         most = sorted(self.counts.items(), key=lambda c: (-c[1], c[0]))
-        shown = ", ".join(f"{name} ({n})" for name, n in most[:12])
+        shown = ", ".join(f"{name} ({n or 'none found'})" for name, n in most[:12])
         more = f", and {len(most) - 12} more names" if len(most) > 12 else ""
         return f"{self.reason}: {shown}{more}" + (f"; {self.advice}" if self.advice else "")
 

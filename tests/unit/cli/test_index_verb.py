@@ -42,7 +42,7 @@ def test_two_folders_and_what_was_left_out(tmp_path: Path) -> None:
         "left out: folders of thumbnails, trash and the like: @eaDir (1); to have one of them, index it "
         "with an "
         "--index of its own",
-        "left out: folders that --exclude-dir names: raw (1), rwa (0)",
+        "left out: folders that --exclude-dir names: raw (1), rwa (none found)",
     ]
     body = json.loads(run("b", "--index", "x", "--output", "json").stdout)
     assert (body["unchanged"], body["removed"], body["warnings"]) == (1, 0, [])
