@@ -21,7 +21,7 @@ from mmrerank.images.webp import open_webp
 # fmt: off
 IMAGE_SUFFIXES = frozenset({
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2",
-    ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".jxl",
+    ".jpe", ".jpeg", ".jpf", ".jpg", ".jps", ".jpx", ".jxl", ".mpo",
     ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tif", ".tiff", ".webp",
 })
 # fmt: on

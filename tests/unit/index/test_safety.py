@@ -39,13 +39,14 @@ def test_another_embedder_is_refused(source: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "x"]
 
 
-def test_another_source_is_refused_and_a_moved_one_is_not(source: Path, tmp_path: Path) -> None:
+def test_another_source_is_added_and_a_moved_one_is_not(source: Path, tmp_path: Path) -> None:
     build(tmp_path / "x", source)
     shutil.copytree(source, tmp_path / "others")
-    with pytest.raises(ImageIndexError, match=r"is the index of .*pictures, not of .*others"):
-        build(tmp_path / "x", tmp_path / "others")
+    assert build(tmp_path / "x", tmp_path / "others").sources == (str(source), str(tmp_path / "others"))
     source.rename(tmp_path / "elsewhere")
-    assert tally(build(tmp_path / "x", tmp_path / "elsewhere")) == (0, 0, 0, 10, 0)
+    report = build(tmp_path / "x", tmp_path / "elsewhere")
+    assert tally(report) == (0, 0, 0, 10, 0)
+    assert report.sources == (str(tmp_path / "elsewhere"), str(tmp_path / "others"))
     assert ImageIndex.open(tmp_path / "x").verify() == []
 
 
