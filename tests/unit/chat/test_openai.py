@@ -349,7 +349,6 @@ class TestLogprobs:
             ((200, {}, b"<html>log in</html>"), "web_page", "it is a web page"),
             ((429, {}, {"error": {"message": "Spent.", "code": "insufficient_quota"}}), "quota", "Spent."),
             ((500, {}, b"<html><title>Bad &amp; worse</title>"), "server", "titled 'Bad & worse'"),
-            ({"choices": None}, "reply", "no choices"),
         ],
         ids=str,
     )
@@ -362,6 +361,12 @@ class TestLogprobs:
         stub.script = [vllm_logprobs(yes=-0.1, no=-2.0)]
         assert "choice_logprobs" in chat.capabilities  # it is asked about again
         chat.close()
+
+    def test_an_odd_answer_shows_no_lack(self, chat: Any, stub: StubServer) -> None:
+        stub.script = [{"choices": None}]
+        assert "choice_logprobs" in chat.capabilities
+        stub.script = [completion("yes")]
+        assert chat.capabilities == {"generate"}
 
 
 def test_the_key_is_in_no_error_log_or_repr(
