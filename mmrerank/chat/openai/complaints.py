@@ -133,7 +133,7 @@ _LASTING = _any(r"insufficient_quota", r"per[- _]?day|\bdaily\b|per[- _]?month|\
 
 
 _REQUEST = _any(
-    r"BadRequestError|UnsupportedParams|invalid_request|jinja|template (error|rendering)",
+    r"BadRequestError|UnsupportedParams|jinja|template (error|rendering)",
     r"roles must alternate|system (role|message)|validation error|parse grammar",
 )
 
