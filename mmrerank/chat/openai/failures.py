@@ -149,7 +149,8 @@ def _unreachable(error: BaseException, place: Place) -> ChatError:
         why = f"{here}: no safe connection ({unsafe.reason or unsafe}); is it http:// or https://?"
         return Refused(why, kind="unreachable")
     if any(isinstance(c, ConnectionRefusedError) for c in causes):
-        start = f". Start it with: {place.start}" if place.start else ""
+        where = "with" if place.local else "there with"
+        start = f". Start it {where}: {place.start}" if place.start else ""
         return Refused(f"{here}: nothing listens there{start}", retryable=True, kind="unreachable")
     cause = type(error.__cause__ or error).__name__
     return ChatError(f"{here}, or hung up ({cause})", retryable=True, kind="unreachable")
