@@ -87,7 +87,8 @@ def _finding(name: str, look: Callable[[Chat], Finding], chat: Chat) -> Iterator
         yield look(chat)
     except ChatError as error:
         yield _broken(name, error)
-        if error.systemic:
+        # a server that hangs up may do so over one question, such as one with images
+        if error.systemic and error.kind != "unreachable":
             raise _Stop from None
 
 
@@ -108,8 +109,10 @@ def _models(chat: Chat) -> Finding | None:
     try:
         names = chat.models()
     except ChatError as error:
-        if error.kind == "unreachable" or (error.systemic and error.kind not in ("not_found", "address")):
-            raise  # what is asked of it next would fail alike
+        if error.kind == "unreachable":
+            return None  # or it has no such list and hangs up: the first question tells
+        if error.systemic and error.kind not in ("not_found", "address"):
+            raise
         return Finding(name="model list", status="off", detail=str(error))
     if names is None:
         return None

@@ -39,9 +39,9 @@ from mmrerank.types import Usage
 
 FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
 IN_VAIN = 3
+"""Replies off their schema after which the schema always stands in the prompt."""
 _ODD_ANSWERS = ("reply", "no_room", "refusal", "content_filter")
 """Kinds of failures of one question that say nothing about what the server can do."""
-"""Replies off their schema after which the schema always stands in the prompt."""
 _T = TypeVar("_T")
 
 

@@ -349,7 +349,6 @@ class TestLogprobs:
             ((200, {}, b"<html>log in</html>"), "web_page", "it is a web page"),
             ((429, {}, {"error": {"message": "Spent.", "code": "insufficient_quota"}}), "quota", "Spent."),
             ((500, {}, b"<html><title>Bad &amp; worse</title>"), "server", "titled 'Bad & worse'"),
-            ({"choices": None}, "reply", "no choices"),
         ],
         ids=str,
     )
@@ -363,6 +362,12 @@ class TestLogprobs:
         assert "choice_logprobs" in chat.capabilities  # it is asked about again
         chat.close()
 
+    def test_an_odd_answer_shows_no_lack(self, chat: Any, stub: StubServer) -> None:
+        stub.script = [{"choices": None}]
+        assert "choice_logprobs" in chat.capabilities
+        stub.script = [completion("yes")]
+        assert chat.capabilities == {"generate"}
+
 
 def test_the_key_is_in_no_error_log_or_repr(
     chat: Any, stub: StubServer, caplog: pytest.LogCaptureFixture
@@ -373,7 +378,7 @@ def test_the_key_is_in_no_error_log_or_repr(
     for status in (429,):
         stub.script = [(status, {}, said)]
         shown.append(repr(one(chat)))
-    for status in (400, 401, 403, 404, 422, 503):
+    for status in (400, 401, 403, 404, 422, 500):
         stub.script = [(status, {}, said)]
         with pytest.raises(ChatError) as caught:
             one(chat)
