@@ -44,6 +44,7 @@ from mmrerank.benchmark import Ranked as Ranked
 from mmrerank.benchmark import Run as Run
 from mmrerank.benchmark import Scored as Scored
 from mmrerank.benchmark import Scores as Scores
+from mmrerank.benchmark import Short as Short
 from mmrerank.benchmark import Task as Task
 from mmrerank.budget import bound
 from mmrerank.messages import Ask, Reply, Retrieve
