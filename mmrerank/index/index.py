@@ -22,48 +22,18 @@ from mmrerank.images import DEFAULT_MAX_PIXELS
 from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
-from mmrerank.index.folders import VECTORS, is_index, writable
+from mmrerank.index.folders import VECTORS, writable
 from mmrerank.index.importing import VectorCorpus
 from mmrerank.index.manifest import IMPORTED
+from mmrerank.index.names import index_path as index_path
+from mmrerank.index.names import missing
 from mmrerank.index.records import FILE as DATABASE
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import View, open_view, usable
-from mmrerank.paths import expanded, looked_at
+from mmrerank.paths import looked_at
 from mmrerank.ports import Corpus, Embedder, Vectors
 from mmrerank.types import Candidate, Image
-
-INDEXES = Path("indexes")
-
-
-def index_path(name: str | Path) -> Path:
-    """Where an index is: a bare name is ``./indexes/NAME``; a path, or a text with a slash, is itself.
-
-    A ``~`` at the beginning is the home folder. An empty name is the only index below ``./indexes``. Raises
-    `UsageError` where there is none, or several.
-    """
-    if isinstance(name, Path):
-        return expanded(name)
-    if not name:
-        return _only_index()
-    if not name.strip() or "\0" in name:
-        raise UsageError("the name of an index is empty or no file name")
-    place = expanded(name)
-    bare = os.sep not in name and str(place) == name and name not in (".", "..")
-    return INDEXES / name if bare else place
-
-
-def _only_index() -> Path:
-    found = _names()
-    if len(found) == 1:
-        return INDEXES / found[0]
-    there = f"there are {', '.join(found)}" if found else "there is none: mmrerank index FOLDER"
-    raise UsageError(f"name the index with --index; below ./{INDEXES} {there}")
-
-
-def _names() -> list[str]:
-    with looked_at(INDEXES, "the folder of indexes", ImageIndexError):
-        return sorted(p.name for p in INDEXES.iterdir() if is_index(p)) if INDEXES.is_dir() else []
 
 
 class ImageIndex:
@@ -167,7 +137,7 @@ class ImageIndex:
         # a name that is too long, a folder that nobody is let into
         with looked_at(place, "the index", ImageIndexError):
             if not place.is_dir():
-                raise ImageIndexError(_missing(place))
+                raise ImageIndexError(missing(place))
         facts = manifest.read(place)
         if facts.state != "ready":
             raise ImageIndexError(f"{place} is unfinished; {_finish(facts, path)}")
@@ -235,6 +205,10 @@ class ImageIndex:
             *presence.source_warnings(self.manifest, self.path),
             *presence.embedder_warnings(self.manifest, self.path),
         ]
+
+    def update_command(self) -> str:
+        """What brings it up to date with its source, as a command."""
+        return presence.go_on(self.manifest, self.path)
 
     def embedder_warnings(self, embedder: Embedder) -> list[str]:
         """That the index remembers a place from which its model is gone, where ``embedder`` has another."""
@@ -400,10 +374,3 @@ def _finish(facts: manifest.Manifest, path: str | Path) -> str:
     if facts.imported:
         return f"import again with: {presence.go_on(facts, path)}"
     return presence.go_on(facts, path) if facts.listed else f"go on with: {presence.go_on(facts, path)}"
-
-
-def _missing(place: Path) -> str:
-    found = _names()
-    there = f"in ./{INDEXES} there are: {', '.join(found)}" if found else f"./{INDEXES} has none"
-    name = place.name if place.parent == INDEXES else str(place)
-    return f"there is no index {place}; {there}. Make one with: mmrerank index SOURCE --index {name}"
