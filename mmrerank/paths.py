@@ -110,6 +110,12 @@ def refused(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno is not None
 
 
+def may_write(folder: Path) -> bool:
+    """Whether this process may make files in ``folder``."""
+    # as whom it runs, not who has started it
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def database_reason(path: Path, error: sqlite3.Error, *, write: bool = True) -> str:
     """Why SQLite could not use the file at ``path``: its own words name no right and no disk."""
     code = str(vars(error).get("sqlite_errorname", ""))  # an error that Python made has none
@@ -125,9 +131,7 @@ def database_reason(path: Path, error: sqlite3.Error, *, write: bool = True) -> 
         return reason(denied)
     if "FULL" in code:
         return reason(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    effective = os.access in os.supports_effective_ids
-    usable = os.access(path.parent, os.W_OK | os.X_OK, effective_ids=effective)
-    if ("READONLY" in code or "CANTOPEN" in code) and not usable:
+    if ("READONLY" in code or "CANTOPEN" in code) and not may_write(path.parent):
         why = reason(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         return f"its folder {path.parent} cannot be written: {why}"
     if "IOERR" in code:

@@ -99,9 +99,11 @@ def test_a_refusal_of_the_system_names_the_way_on(number: int, way: str) -> None
     assert refused(error)
     assert not refused(ValueError("no header"))
     assert not refused(OSError("no header"))
-    with pytest.raises(ImageIndexError, match=f"the index '/x' cannot be looked at: {way}"):
-        with looked_at("/x", "the index", ImageIndexError):
-            raise error
+    with (
+        pytest.raises(ImageIndexError, match=f"the index '/x' cannot be looked at: {way}"),
+        looked_at("/x", "the index", ImageIndexError),
+    ):
+        raise error
 
 
 def test_sqlite_names_no_right_and_no_disk_so_we_do(tmp_path: Path) -> None:
