@@ -1,4 +1,4 @@
-"""Models by path, file and repository, in every form that people write (clip-retrieval#372, open_clip#671)."""
+"""Models by path, file and repository, in the forms that people write (clip-retrieval#372, open_clip#671)."""
 
 from __future__ import annotations
 
