@@ -211,6 +211,10 @@ class ImageIndex:
             *presence.embedder_warnings(self.manifest, self.path),
         ]
 
+    def update_command(self) -> str:
+        """What brings it up to date with its source, as a command."""
+        return presence.go_on(self.manifest, self.path)
+
     def embedder_warnings(self, embedder: Embedder) -> list[str]:
         """That the index remembers a place from which its model is gone, where ``embedder`` has another."""
         if embedder.spec == self.manifest.embedder:

@@ -5,6 +5,8 @@ Looks at files and changes nothing: a search works without any of them, and its 
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -55,7 +57,8 @@ def warnings(problems: Mapping[str, str], of: int, facts: Manifest, index: str |
         found.append(_gone(gone, of, facts, index))
     for why in dict.fromkeys(w for w in problems.values() if w not in (GONE, CHANGED)):
         names = listed(i for i, w in problems.items() if w == why)
-        found.append(f"{_count(names[1], of)} cannot be shown: {names[0]}: {why}")
+        way = ". Let this user read them" if why.endswith(os.strerror(errno.EACCES)) else ""
+        found.append(f"{_count(names[1], of)} cannot be shown: {names[0]}: {why}{way}")
     if other := [i for i, why in problems.items() if why == CHANGED]:
         names = listed(other)
         found.append(

@@ -7,7 +7,6 @@ The schema is numbered by ``PRAGMA user_version``; each migration takes it one n
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 import weakref
@@ -19,7 +18,7 @@ from typing import Any
 
 from mmrerank.errors import ImageIndexError, InputError
 from mmrerank.index.kept import KEPT
-from mmrerank.paths import database_reason, reason
+from mmrerank.paths import database_reason, may_write, reason
 
 FILE = "records.sqlite"
 APPLICATION_ID = 0x6D6D7272  # "mmrr": tells our files from other SQLite databases
@@ -115,7 +114,7 @@ class Records:
         uri = self.path.absolute().as_uri()
         # Reading a WAL database takes write access to its folder, or a log that is there already.
         logged = self.path.with_name(f"{FILE}-wal").exists()
-        mode = "mode=ro" if logged or os.access(self.path.parent, os.W_OK) else "immutable=1"
+        mode = "mode=ro" if logged or may_write(self.path.parent) else "immutable=1"
         return sqlite3.connect(f"{uri}?{mode}", uri=True, check_same_thread=False, isolation_level=None)
 
     def _check(self, write: bool) -> None:
