@@ -14,6 +14,7 @@ from mmrerank.corpus._kinds import UNREAD, is_image, suffix_of
 from mmrerank.corpus.folder import FolderCorpus
 from mmrerank.errors import ImageError, InputError, UsageError
 from mmrerank.images import IMAGE_SUFFIXES, probe
+from mmrerank.paths import expanded, reason, shown
 from mmrerank.ports import Corpus
 from mmrerank.types import Image
 
@@ -80,7 +81,7 @@ def _typed(location: str) -> str:
     if "\0" in location:
         raise UsageError("SOURCE has a zero byte, which no path can have")
     if location.startswith("~") and not os.path.lexists(location):
-        return os.path.expanduser(location)  # noqa: PTH111 - `Path.expanduser` raises for an unknown user
+        return str(expanded(location))
     return location
 
 
@@ -128,14 +129,9 @@ def _unfit(place: str) -> InputError:
     except FileNotFoundError:
         what = "file" if suffix_of(place) in IMAGE_SUFFIXES | UNREAD | _LISTS else "folder"
         pattern = "; nothing fits this pattern" if glob.has_magic(place) else ""
-        return InputError(f"there is no {what} {place!r}{pattern}")
+        return InputError(f"there is no {what} {shown(place)!r}{pattern}")
     except OSError as error:
-        why = (
-            f"{error.strerror}; change the rights of the folders above it"
-            if error.errno == 13
-            else error.strerror
-        )
-        return InputError(f"{place!r} cannot be looked at: {why}")
+        return InputError(f"{shown(place)!r} cannot be looked at: {reason(error)}")
     suffix = suffix_of(place)
     if suffix in UNREAD:
         return InputError(

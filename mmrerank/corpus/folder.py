@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from mmrerank.corpus._kinds import THUMBNAILS, UNREAD, is_image, is_shard, left_out, named, suffix_of
 from mmrerank.corpus._names import id_of
 from mmrerank.errors import InputError, UsageError
+from mmrerank.paths import reason
 from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image, LeftOut
 
@@ -123,8 +124,8 @@ class FolderCorpus(Corpus):
             try:
                 stack.extend(reversed(self._list(path, entered)))
             except OSError as error:
-                reason = f"the folder cannot be listed: {error.strerror or error}"
-                yield Sample(id=id_of(self.root, path) or ".", error=reason)
+                why = f"the folder cannot be listed: {error.strerror or error}"
+                yield Sample(id=id_of(self.root, path) or ".", error=why)
 
     def _list(self, folder: str, entered: set[tuple[int, int] | None]) -> list[tuple[str, bool]]:
         """Images and folders to enter in ``folder``, each with whether it is a folder.
@@ -189,8 +190,8 @@ class FolderCorpus(Corpus):
         try:
             mode = path.stat().st_mode
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            return Sample(id=id_, error=f"the file cannot be read: {reason}")
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            return Sample(id=id_, error=f"the file cannot be read: {why}")
         if not stat.S_ISREG(mode):
             return Sample(id=id_, error="it is not a regular file")
         if not os.access(path, os.R_OK):
@@ -223,13 +224,8 @@ def open(location: str, *, listing: bytes | None = None, exclude: Sequence[str] 
         raise InputError(f"there is no folder {location!r}") from error
     except NotADirectoryError as error:
         raise InputError(f"{location!r} is a file, not a folder") from error
-    except PermissionError as error:
-        raise InputError(
-            f"the folder {location!r} cannot be listed: {error.strerror}; change its rights, or run as its "
-            f"owner"
-        ) from error
     except (OSError, ValueError) as error:
-        raise InputError(f"the folder {location!r} cannot be listed: {error}") from error
+        raise InputError(f"the folder {location!r} cannot be listed: {reason(error)}") from error
     return FolderCorpus(root=root, exclude=tuple(dict.fromkeys(_pattern(p, root) for p in exclude)))
 
 
@@ -243,8 +239,7 @@ def of_files(names: Sequence[str]) -> FolderCorpus:
         try:
             good = stat.S_ISREG(path.stat().st_mode)
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"the file {name!r} cannot be read: {reason}") from error
+            raise InputError(f"the file {name!r} cannot be read: {reason(error)}") from error
         if not good:
             raise InputError(f"{name!r} is not a regular file")
     root = Path(os.path.commonpath([p.parent for p in paths]))

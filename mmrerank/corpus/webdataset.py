@@ -25,6 +25,7 @@ from mmrerank.corpus._kinds import SHARD, THUMBNAILS, is_shard, left_out
 from mmrerank.corpus._names import id_of
 from mmrerank.corpus._tar import Listing, Member, listing
 from mmrerank.errors import InputError
+from mmrerank.paths import reason
 from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image, LeftOut
 
@@ -134,8 +135,7 @@ def _none(location: str, place: str) -> str:
     try:
         os.stat(place or location)  # noqa: PTH116 - `location` may be anything
     except PermissionError as error:
-        why = f"{error.strerror}; change the rights of the folders above it"
-        return f"{location!r} cannot be looked at: {why}"
+        return f"{location!r} cannot be looked at: {reason(error)}"
     except OSError:
         pass
     folder = os.path.dirname(place or location) or "."  # noqa: PTH120
