@@ -124,14 +124,23 @@ def _resolved(entries: list[tuple[Member, str]]) -> Iterator[Member]:
         if not target:
             yield member
             continue
-        # a link to a folder has no suffix, and nobody looks for a picture under its name
-        at, hops = target, 0
-        while at not in files and at in links and hops < _HOPS:
-            at, hops = links[at], hops + 1
-        if at in files:
-            span = files[at]
+        span = files.get(_followed(target, files, links))
+        if span is not None:
             yield Member(name=member.name, offset=span.offset, size=span.size, error=span.error)
-        else:
-            yield Member(
-                name=member.name, error=f"it is a link to {target!r}, and no file of the shard is there"
-            )
+        elif "." in member.name.rpartition("/")[2]:  # else a link to a folder
+            why = f"it is a link to {target!r}, and no file of the shard is there"
+            yield Member(name=member.name, error=why)
+
+
+def _followed(path: str, files: dict[str, Member], links: dict[str, str]) -> str:
+    """Where ``path`` leads: it, or a folder on the way to it, may be a link."""
+    for _ in range(_HOPS):
+        if path in files:
+            break
+        parts = path.split("/")
+        above = ("/".join(parts[:n]) for n in range(len(parts), 0, -1))
+        link = next((folder for folder in above if folder in links), None)
+        if link is None:
+            break
+        path = links[link] + path[len(link) :]
+    return path

@@ -83,7 +83,7 @@ class WebDatasetCorpus(Corpus):
                 whole = next((Path(w).name for w in reversed(words) if is_shard(w)), "pipe")
             else:
                 whole = Path(place).relative_to(common).as_posix()
-            short = id_of(common, SHARD.sub("", whole))
+            short = id_of(common, SHARD.sub("", whole) or whole)
             choices = itertools.chain(
                 [short, id_of(common, whole)], (f"{short}~{n}" for n in itertools.count(2))
             )

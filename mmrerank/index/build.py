@@ -59,6 +59,8 @@ def build(
 ) -> BuildReport:
     """Makes the index in ``folder``, or brings it up to date. `ImageIndex.build` documents it."""
     folder = Path(os.path.realpath(folder))
+    if not corpora:
+        raise UsageError("no source was given; an index is made of one or more")
     if store:
         registry.load("store", store).open()  # a store that is not there is reported before any work
     begun = [_begun(corpus) for corpus in corpora]

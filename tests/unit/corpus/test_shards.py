@@ -44,9 +44,10 @@ def errors(corpus: Any) -> dict[str, str]:
 def test_links_lead_to_the_file_they_mean(tmp_path: Path) -> None:
     members = [("a/0.png", png(7)), ("a/0.txt", b"seven"), ("b/1.png", (LINK, "a/0.png"))]
     members += [("b/1.txt", (SYMLINK, "../a/0.txt")), ("b/2.png", (SYMLINK, "1.png"))]
+    members += [("d", (SYMLINK, "a")), ("b/5.png", (SYMLINK, "../d/0.png")), ("away", (SYMLINK, "/home"))]
     members += [("b/3.png", (SYMLINK, "/elsewhere.png")), ("b/4.png", (SYMLINK, "4.png"))]
     corpus = webdataset.open(str(write(tmp_path / "s.tar", members)))
-    assert reds(corpus) == {"s/a/0": 7, "s/b/1": 7, "s/b/2": 7}
+    assert reds(corpus) == {"s/a/0": 7, "s/b/1": 7, "s/b/2": 7, "s/b/5": 7}
     assert captions(corpus)["s/b/1"] == "seven"
     assert errors(corpus) == {
         "s/b/3": "it is a link to 'elsewhere.png', and no file of the shard is there",
