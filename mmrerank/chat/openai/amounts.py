@@ -58,7 +58,10 @@ def number_below(text: str, sent: int) -> int | None:
 _WORDS = {"no": 0, "one": 1, "single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "ten": 10}
 _COUNTED = r"(?:image|picture|photo|media|multi-?modal|attachment|file|vision)"
 _AMOUNT = rf"(\d{{1,4}}|{'|'.join(_WORDS)})"
-_NOT_SIZE = r"(?!\s*(?:[KMG]i?B|bytes?|px|pixels?|tokens?|%|x ?\d|s\b|seconds?|ms\b|MP\b|mega)|[\d.,]*\d)"
+_NOT_SIZE = (
+    r"(?!\s*(?:[KMG]i?B|bytes?|px|pixels?|tokens?|%|x ?\d|s\b|seconds?|ms\b|MP\b|mega|channel|dimension|"
+    r"bits?\b|frame|colou?r|time|char|message|turn|tool|label)|[\d.,]*\d)"
+)
 _BEFORE = (
     r"(at most|max(?:imum)?(?: of| is|:)?|up to|(?:no|not) more than|only|limit(?:ed)?(?: of| to| is|:)?|a|"
     r"than|allow(?:s|ed)?|supports?|accepts?|exceeds?(?: the)?(?: limit| maximum)?(?: of)?|>|<=?)"

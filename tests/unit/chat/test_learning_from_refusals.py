@@ -266,6 +266,12 @@ class TestImages:
         assert len(stub.requests) == 1
         assert one(chat, ask(square())).error is None
 
+    def test_as_many_as_were_answered_are_not_too_many(self, stub: StubServer, opened: Any) -> None:
+        stub.script = [completion(), says("Too many images in request. Max is 2."), completion()]
+        chat = opened()
+        replies = [one(chat, ask(*[square()] * 3)) for _ in range(3)]
+        assert [r.error is None for r in replies] == [True, False, True]
+
     def test_a_side_that_is_too_short_or_too_long(self, stub: StubServer, opened: Any) -> None:
         stub.answer = lambda b: (
             says("height:32 or width:32 must be larger than factor:56", 500) if min(sides(b)[0]) < 56

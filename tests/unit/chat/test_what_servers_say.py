@@ -58,6 +58,7 @@ from mmrerank.errors import SYSTEMIC
         ("At least one of the image dimensions exceed max allowed size: 2000 pixels", 30, None),
         ("image too large: max 5 MB", 8, None),
         ("Invalid image at index 3", 6, None),
+        ("Failed to process image: expected at most 3 channels", 6, None),
         ("height:20 or width:20 must be larger than factor:28", 30, None),
         ("This model's maximum context length is 4096 tokens, with 6 images you requested 5000", 8, None),
         ("absolute aspect ratio must be smaller than 200, got 300/1", 6, None),
