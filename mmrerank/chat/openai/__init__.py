@@ -74,6 +74,7 @@ class OpenAIChat(Chat):
         self._accepted: set[str] = set()  # fields of requests that were answered
         self._obeyed = False  # whether a reply ever followed its schema without being told in words
         self._in_vain = 0
+        self._most_shown = 0  # images of a question that was answered
         self._outage = Outage()
         self._capabilities: frozenset[Capability] | None = None
         self._loop = asyncio.new_event_loop()
@@ -262,7 +263,8 @@ class OpenAIChat(Chat):
             try:
                 payload = await self._sender.send(request.fields)
             except Complaint as complaint:
-                if (most := most_images(complaint.whole, images)) is not None:
+                most = most_images(complaint.whole, images)
+                if most is not None and most >= self._most_shown:
                     self.most_images = most
                     raise self._too_many_images() from None
                 if trial.goes_on(complaint, request.fields, frozenset(self._accepted)):
@@ -284,6 +286,7 @@ class OpenAIChat(Chat):
                     kind="address",
                 )
             self._accepted |= request.fields.keys()
+            self._most_shown = max(self._most_shown, images)
             seen = notes(payload)
             self.cached_tokens += seen.cached_tokens
             self.thought = self.thought or seen.thought

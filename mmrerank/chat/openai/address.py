@@ -28,7 +28,9 @@ class Address:
     def key(self, given: str | None) -> str:
         """The key: the one given, or its variable's. Raises `UsageError` where there must be one."""
         host = urlsplit(self.url).hostname or ""
-        key = given or os.environ.get(self.server.key) or ""
+        key = (given or os.environ.get(self.server.key) or "").strip()  # of a file's last line, say
+        if not (key.isascii() and key.isprintable()):
+            raise UsageError(f"the key in {self.server.key} holds characters that no key has; copy it again")
         if not key and host.endswith(_HOSTED):
             raise UsageError(
                 f"{host} needs a key: set {self.server.key}, or name another server as openai:MODEL@BASE_URL"

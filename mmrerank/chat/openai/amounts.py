@@ -58,7 +58,10 @@ def number_below(text: str, sent: int) -> int | None:
 _WORDS = {"no": 0, "one": 1, "single": 1, "two": 2, "three": 3, "four": 4, "five": 5, "ten": 10}
 _COUNTED = r"(?:image|picture|photo|media|multi-?modal|attachment|file|vision)"
 _AMOUNT = rf"(\d{{1,4}}|{'|'.join(_WORDS)})"
-_NOT_SIZE = r"(?!\s*(?:[KMG]i?B|bytes?|px|pixels?|tokens?|%|x ?\d|s\b|seconds?|ms\b|MP\b|mega)|[\d.,]*\d)"
+_NOT_SIZE = (
+    r"(?!\s*(?:[KMG]i?B|bytes?|px|pixels?|tokens?|%|x ?\d|s\b|seconds?|ms\b|MP\b|mega|channel|dimension|"
+    r"bits?\b|frame|colou?r|time|char|message|turn|tool|label)|[\d.,]*\d)"
+)
 _BEFORE = (
     r"(at most|max(?:imum)?(?: of| is|:)?|up to|(?:no|not) more than|only|limit(?:ed)?(?: of| to| is|:)?|a|"
     r"than|allow(?:s|ed)?|supports?|accepts?|exceeds?(?: the)?(?: limit| maximum)?(?: of)?|>|<=?)"
@@ -66,7 +69,7 @@ _BEFORE = (
 _AFTER = (
     r"(max(?:imum)?(?: of| is| allowed(?: is)?|:| number(?: is)?)*|at most|limit(?: of| is|:| to)?|"
     r"exceed(?:s|ed|ing)?(?: the)?(?: limit| maximum)?(?: of| is|:)?|(?:no|not) more than|up to|"
-    r"(?:less|fewer) than(?: or equal to)?|<=?|>)"
+    r"(?:less|fewer) than(?: or equal to)?|only|<=?|>)"
 )
 _MOST = (
     # at most 4 image(s), max 16 images, up to 5 images, maximum of 10 pictures, only one image
@@ -75,11 +78,12 @@ _MOST = (
     rf"{_COUNTED}\w*(?:\(s\))?[^.;]{{0,80}}?[.;]?[^.;]{{0,40}}?(?<!\w){_AFTER}"
     rf"\s*[:=(]?\s*{_AMOUNT}\b{_NOT_SIZE}",
     # the maximum number of images is 10
-    rf"(max\w*|most|limit)[^.;:]{{0,25}}{_COUNTED}s?\s*(?:is|are|was|allowed|of|[:=(])*"
-    rf"\s*{_AMOUNT}\b{_NOT_SIZE}",
+    rf"(max\w*|most|limit|allowed number)[^.;:]{{0,25}}{_COUNTED}s?(?: inputs?)?"
+    rf"\s*(?:is|are|was|allowed|of|[:=(])*\s*{_AMOUNT}\b{_NOT_SIZE}",
     # older vLLM: You set image=4 (or defaulted to 1) in `--limit-mm-per-prompt`, but passed 6; '{"image": 1}'
     rf"(limit)?(?:you set|set or default)\W.{{0,40}}?image\W{{1,4}}{_AMOUNT}\b{_NOT_SIZE}",
-    # 6 images + 0 documents > 4
+    # 6 images + 0 documents > 4; image inputs exceed the limit: 6 > 4
+    rf"{_COUNTED}[^.;]{{0,60}}?\d+\s*(>)\s*{_AMOUNT}\b{_NOT_SIZE}",
     rf"\d+ {_COUNTED}s?[^.]{{0,30}}?(>)\s*{_AMOUNT}\b{_NOT_SIZE}",
 )
 _MOST_IMAGES = [re.compile(p, re.I | re.S) for p in _MOST]

@@ -44,7 +44,8 @@ _CONTEXT = _any(
     r"(prompt|input|request|messages?|conversation) (is |are |was )?too (long|many tokens)",
     r"too many (input |prompt )?tokens|exceed\w*.{0,60}\btokens?\b|\btokens?\b.{0,40}exceed",
     r"longer than the (max|maximum)|maximum (model |input |prompt )?length|max_new_tokens.{0,20}<=",
-    r"input length.{0,40}(should|must|exceed)|reduce the length|string_above_max_length|context the overflow",
+    r"input length.{0,40}(should|must|exceed)|reduce the length|n_ctx",
+    r"number of tokens.{0,20}(must|should)|less than \d+ tokens|string_above_max_length|context the overflow",
 )
 _NOT_FOUND = _any(
     r"model.{0,80}(does not exist|not found|not loaded)|(unknown|no such|not a valid) model",
@@ -54,7 +55,7 @@ _NO_IMAGES = _any(
     r"not a multimodal|do(es)?(n't| not) (support|accept|allow|take) (\w+ ){0,2}(image|vision|multimodal)",
     r"image (input|content|url)s? (is|are) (not|only) supported|unknown variant .?image_url|mmproj",
     r"at most 0 image|image_url is only supported|support(s|ed)? (for )?image input",
-    r"missing data required for image",
+    r"missing data required for image|not have vision",
     r"(image|vision)\w*( input)?s? (is|are) not (supported|enabled)|text[- ]only model",
     r"multimodal.{0,30}not (supported|enabled)|content.{0,20}must be a string",
 )
@@ -64,7 +65,8 @@ _BUSY = _any(
 )
 _LARGE = _any(
     r"(payload|request|body|file|image|entity|upload|size|data)\w*( size)?( is| was)? too (large|big)",
-    r"request_too_large|entity too large|exceeds? .{0,60}\b(\d+ ?)?([KM]i?B|bytes|megabytes)\b",
+    r"message size.{0,30}(exceed|limit)|request_too_large|entity too large",
+    r"exceeds? .{0,60}\b(\d+ ?)?([KM]i?B|bytes|megabytes)\b",
     r"(?<!pixel )size limit|larger than .{0,30}\b([KM]i?B|bytes)\b",
     r"max(imum)?.{0,30}\d ?([KM]i?B|bytes)\b|maximum allowed size",
     r"(dimension|width|height|resolution|pixel)s?\b.{0,60}(exceed|too (large|big|many)|at most|max)",

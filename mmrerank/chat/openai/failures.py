@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from mmrerank.chat.openai.amounts import wait_in_words
 from mmrerank.chat.openai.complaints import about_the_request, meaning
 from mmrerank.chat.openai.place import Place
-from mmrerank.chat.openai.said import ErrorText, retry_after
+from mmrerank.chat.openai.said import PAGE, ErrorText, retry_after
 from mmrerank.errors import ChatError, FailureKind
 
 LONGEST_WAIT = 60.0
@@ -82,6 +82,8 @@ def of_words(code: int, said: ErrorText, place: Place, *, wait: float | None = N
         # of OpenAI's reasoning models: it concerns questions with choices alone
         return ServerFailure(error=Complaint(f"{answered}{shown}", whole, kind="no_logprobs"))
     kind = meaning(code, whole)
+    if code in (400, 501) and said.shown.startswith(PAGE):
+        kind = "address"  # no server of this protocol answers with pages, but what stands at another port
     todo = remedy(kind, place)
     if kind in _EVERYBODYS:
         quoted = f" (it says{shown})" if shown else ""

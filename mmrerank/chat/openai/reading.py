@@ -40,6 +40,8 @@ def reading(ask: Ask, payload: bytes, *, top: int = 0) -> Reply:
         return _no_json(payload)
     choice = _choice(response)
     message = _at(choice, "message")
+    if message is None and isinstance(_at(choice, "text"), str):  # as a completion has it
+        message = {"content": choice["text"]}
     usage = Usage(
         input_tokens=_count(_at(response, "usage", "prompt_tokens")),
         output_tokens=_count(_at(response, "usage", "completion_tokens")),
@@ -52,10 +54,8 @@ def reading(ask: Ask, payload: bytes, *, top: int = 0) -> Reply:
         try:
             return replace(_chosen(ask.choices, choice, top), usage=usage)
         except ReplyError as error:
-            none = isinstance(error, NoLogprobsError)
-            return (_unwilling(message, finish) if none else None) or _useless(
-                str(error), usage, kind=type(error)
-            )
+            unwilling = _unwilling(message, finish) if isinstance(error, NoLogprobsError) else None
+            return replace(unwilling or _useless(str(error), kind=type(error)), usage=usage)
     cut = finish in CUT
     content = _text(message.get("content"))
     text = without_thinking(content)
@@ -100,6 +100,8 @@ def _room(ask: Ask, thought: bool) -> str:
 
 def _no_json(payload: bytes) -> Reply:
     start = " ".join(payload[:60].decode("utf-8", "replace").split())
+    if not start:
+        return _useless("the server's response is not JSON; it is empty")
     why = f"the server's response is not JSON; it begins {start!r}"
     if start.startswith("<"):
         page = "it is a web page: name the base URL of the API, which often ends in /v1, or log in"
@@ -262,11 +264,9 @@ def _chosen(choices: Sequence[str], choice: Any, asked: int) -> Reply:
 
     A choice that is not listed gets the smallest value listed, and a note says so.
     """
-    content = _at(choice, "logprobs", "content")
-    listed = _at(content[0], "top_logprobs") if isinstance(content, list) and content else None
+    listed = _listed(_at(choice, "logprobs"))
     found: dict[str, float] = {}
-    for entry in listed if isinstance(listed, list) else []:
-        token, value = _at(entry, "token"), _at(entry, "logprob")
+    for token, value in listed:
         if isinstance(token, str) and isinstance(value, int | float) and not math.isnan(value):
             found.setdefault(token, max(float(value), -1e4))  # some servers write -inf as -9999
     if not found:
@@ -280,12 +280,23 @@ def _chosen(choices: Sequence[str], choice: Any, asked: int) -> Reply:
     top = max(values)
     total = top + math.log(sum(math.exp(v - top) for v in values))
     complete = all(c in found for c in choices)
-    given = len(listed) if isinstance(listed, list) else 0
     return Reply(
         logprobs={c: v - total for c, v in zip(choices, values, strict=True)},
         mass=total if complete else None,
-        notes=() if complete or given >= asked else (_few(given, asked),),
+        notes=() if complete or len(listed) >= asked else (_few(len(listed), asked),),
     )
+
+
+def _listed(logprobs: Any) -> list[tuple[Any, Any]]:
+    """The likeliest first tokens with their values: as chats have them, or as completions did before."""
+    content, older = _at(logprobs, "content"), _at(logprobs, "top_logprobs")
+    first = content[0] if isinstance(content, list) and content else None
+    listed = _at(first, "top_logprobs")
+    if isinstance(listed, list):
+        return [(_at(entry, "token"), _at(entry, "logprob")) for entry in listed]
+    if isinstance(older, list) and older and isinstance(older[0], dict):
+        return list(older[0].items())
+    return []
 
 
 def _few(given: int, asked: int) -> str:
@@ -317,4 +328,7 @@ def _count(value: Any) -> int:
 def _text(content: Any) -> str:
     if isinstance(content, list):
         return "".join(t for part in content if isinstance(t := _at(part, "text"), str))
+    if isinstance(content, dict):  # the object itself, or one part of a text
+        text = content.get("text")
+        return text if isinstance(text, str) else json.dumps(content)
     return content if isinstance(content, str) else ""

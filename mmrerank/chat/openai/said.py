@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+PAGE = "a web page"
+"""How the words for a page begin, whatever it says."""
 _CODES = ("code", "type", "status", "reason", "quotaId", "raw")
 _SDK = re.compile(r"^Error code: \d+( - )?")
 """What the SDK puts before a body, or in the place of an empty one."""
@@ -70,7 +72,7 @@ def _page(body: Any) -> str:
     title = _TITLE.search(body)
     inner = (title[1] or title[2] or "") if title else ""
     words = " ".join(html.unescape(re.sub(r"<[^>]*>", " ", inner)).split())[:100]
-    return f"a web page, titled {words!r}" if words else "a web page"
+    return f"{PAGE}, titled {words!r}" if words else PAGE
 
 
 def retry_after(headers: Any) -> float | None:

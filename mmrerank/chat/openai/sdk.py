@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
+from mmrerank.chat.openai.place import LOCAL
+
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
@@ -48,7 +50,10 @@ async def connected(base_url: str, api_key: str, timeout: float) -> AsyncOpenAI:
     azure = f".{host}".endswith((".azure.com", ".azure.us", ".azure.cn"))
 
     web = openai.DefaultAsyncHttpxClient(
-        timeout=timeout, follow_redirects=False, event_hooks={"response": [_shorten]}
+        timeout=timeout,
+        follow_redirects=False,
+        event_hooks={"response": [_shorten]},
+        trust_env=not host.startswith(LOCAL),  # a proxy of the environment is not for this machine
     )
     client = openai.AsyncOpenAI(
         base_url=split._replace(query="").geturl(), api_key=api_key, timeout=timeout, max_retries=0,

@@ -15,7 +15,7 @@ from PIL import Image as Pillow
 from mmrerank import Reranker
 from mmrerank.chat import openai as backend
 from mmrerank.chat.vllm import VllmChat
-from mmrerank.errors import ChatError
+from mmrerank.errors import ChatError, UsageError
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.types import Candidate, Image
 
@@ -266,6 +266,12 @@ class TestImages:
         assert len(stub.requests) == 1
         assert one(chat, ask(square())).error is None
 
+    def test_as_many_as_were_answered_are_not_too_many(self, stub: StubServer, opened: Any) -> None:
+        stub.script = [completion(), says("Too many images in request. Max is 2."), completion()]
+        chat = opened()
+        replies = [one(chat, ask(*[square()] * 3)) for _ in range(3)]
+        assert [r.error is None for r in replies] == [True, False, True]
+
     def test_a_side_that_is_too_short_or_too_long(self, stub: StubServer, opened: Any) -> None:
         stub.answer = lambda b: (
             says("height:32 or width:32 must be larger than factor:56", 500) if min(sides(b)[0]) < 56
@@ -301,6 +307,32 @@ class TestImages:
         result = Reranker("pointwise", opened()).rank("a", found)
         assert not result.degraded
         assert result.warnings == ("pictures with a side below 32 pixels were enlarged to that",)
+
+
+class TestAround:
+    """Keys, proxies and pages."""
+
+    def test_a_key_with_a_line_end(self, stub: StubServer, opened: Any) -> None:
+        assert one(opened(api_key=f" {KEY}\n"), ask()).error is None
+        assert stub.requests[-1]["_key"] == f"Bearer {KEY}"
+        with pytest.raises(UsageError, match="OPENAI_API_KEY holds characters that no key has"):
+            opened(api_key="sk-\u2026")
+
+    def test_no_proxy_stands_before_this_machine(
+        self, stub: StubServer, opened: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, "http://127.0.0.1:9")
+        for name in ("no_proxy", "NO_PROXY"):
+            monkeypatch.delenv(name, raising=False)
+        assert one(opened(), ask()).error is None
+
+    def test_a_page_in_the_place_of_an_answer(self, stub: StubServer, opened: Any) -> None:
+        page = b"<html><title>The plain HTTP request was sent to HTTPS port</title></html>"
+        stub.script = [(400, {"content-type": "text/html"}, page)]
+        with pytest.raises(ChatError, match="name the base URL .*plain HTTP request") as caught:
+            one(opened(), ask())
+        assert caught.value.kind == "address"
 
 
 class TestKinds:
@@ -398,6 +430,25 @@ class TestElsewhere:
         reply = one(opened(), ask(schema=SCHEMA))
         assert reply.text == '{"a": 1}'
         assert reply.notes == (f"answers were read from {where}: the content beside it was empty",)
+
+    @pytest.mark.parametrize(
+        "choice",
+        [
+            {"message": {"content": {"a": 1}}},
+            {"message": {"content": {"text": '{"a": 1}'}}},
+            {"text": '{"a": 1}'},
+        ],
+        ids=str,
+    )
+    def test_a_content_of_another_shape(self, stub: StubServer, opened: Any, choice: Any) -> None:
+        stub.script = [{"choices": [choice]}]
+        assert one(opened(), ask(schema=SCHEMA)).text == '{"a": 1}'
+
+    def test_log_probabilities_as_completions_have_them(self, stub: StubServer, opened: Any) -> None:
+        older = {"tokens": ["yes"], "token_logprobs": [-0.1], "top_logprobs": [{"yes": -0.1, "no": -2.1}]}
+        stub.script = [completion("yes", logprobs=older)]
+        found = one(opened(), ask(choices=("yes", "no"))).logprobs
+        assert found["yes"] - found["no"] == pytest.approx(2.0)
 
     def test_thoughts_are_no_object(self, stub: StubServer, opened: Any) -> None:
         stub.script = [completion("", message={"reasoning": "Let me see"})]
