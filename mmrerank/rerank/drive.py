@@ -356,7 +356,7 @@ def _answers(chat: Chat) -> bool:
         error = chat.reply([Ask(messages=(plain,), max_tokens=16)])[0].error
     except ChatError:
         return False
-    return error is None or not error.systemic
+    return error is None or not (error.systemic or error.kind in LASTING)
 
 
 def _sound(reply: Reply) -> Reply:
