@@ -16,11 +16,11 @@ SHOWN = 100
 """Characters of a path in an error: one that is too long to be looked at is often no path at all."""
 
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_RIGHTS = "it may be sound, but this user has no right to it; change its rights, or run as its owner"
+_RIGHTS = "this user has no right to it: change its rights, or run as its owner"
 _WAYS = {
     errno.EACCES: _RIGHTS,
     errno.EPERM: _RIGHTS,
-    errno.EROFS: "the file system is mounted read-only; name a place that can be written",
+    errno.EROFS: "name a place that can be written",
     errno.ENOSPC: "make room on that disk, then run the same command again",
     errno.EDQUOT: "make room below the quota, then run the same command again",
     errno.EISDIR: "a file is needed here",
@@ -110,6 +110,12 @@ def refused(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno is not None
 
 
+def may_write(folder: Path) -> bool:
+    """Whether this process may make files in ``folder``."""
+    # as whom it runs, not who has started it
+    return os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+
+
 def database_reason(path: Path, error: sqlite3.Error, *, write: bool = True) -> str:
     """Why SQLite could not use the file at ``path``: its own words name no right and no disk."""
     code = str(vars(error).get("sqlite_errorname", ""))  # an error that Python made has none
@@ -125,7 +131,7 @@ def database_reason(path: Path, error: sqlite3.Error, *, write: bool = True) -> 
         return reason(denied)
     if "FULL" in code:
         return reason(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    if ("READONLY" in code or "CANTOPEN" in code) and not os.access(path.parent, os.W_OK | os.X_OK):
+    if ("READONLY" in code or "CANTOPEN" in code) and not may_write(path.parent):
         why = reason(PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
         return f"its folder {path.parent} cannot be written: {why}"
     if "IOERR" in code:

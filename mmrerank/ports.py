@@ -22,8 +22,8 @@ runs over all of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -44,12 +44,16 @@ from mmrerank.benchmark import Ranked as Ranked
 from mmrerank.benchmark import Run as Run
 from mmrerank.benchmark import Scored as Scored
 from mmrerank.benchmark import Scores as Scores
+from mmrerank.benchmark import Short as Short
 from mmrerank.benchmark import Task as Task
 from mmrerank.budget import bound
 from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.messages import Judging as Judging
 from mmrerank.messages import Outcome as Outcome
-from mmrerank.types import Candidate, Image, Query, Ranking, Usage
+from mmrerank.source import Corpus as Corpus
+from mmrerank.source import CorpusPlugin as CorpusPlugin
+from mmrerank.source import Sample as Sample
+from mmrerank.types import Candidate, Query, Ranking, Usage
 
 Capability = Literal["generate", "choice_logprobs", "attention", "embed", "token_embeddings", "retrieve"]
 """What a method may need: all but ``retrieve`` (an index to search again) of the language model."""
@@ -313,62 +317,6 @@ class Strategy(Protocol):
         Law: the outcome's ranking is a permutation of ``ranking`` (and what a `Retrieve` found), whatever
         the replies say; a failed reply is no information.
         """
-        ...
-
-
-# ---------------------------------------------------------------- sources of images
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One thing a corpus yields: an id, where its image is, and what is known about it.
-
-    ``error`` is set, and ``image`` is not, when the source itself is unreadable there.
-    """
-
-    id: str
-    image: Image | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    error: str = ""
-
-
-@runtime_checkable
-class Corpus(Protocol):
-    """A source of images. ``location`` is written into the index so that images are found again."""
-
-    location: str
-    """The source as the user named it, paths absolute."""
-    domain: str = ""
-    """What the images are of, where the source knows; the index remembers it (`mmrerank.catalog.Card`)."""
-    listed: tuple[str, ...] | None = None
-    """The names of a list that chose the images; None where the source itself does."""
-    shards: tuple[Path, ...] = ()
-    """The files of a sharded source, in order; () for others."""
-
-    def count(self) -> int | None:
-        """How many samples there are, where that is known before they are read."""
-        return None
-
-    def remarks(self) -> Sequence[str]:
-        """Sentences about what was assumed of the samples, for the person; known once they were read."""
-        return ()
-
-    def samples(self) -> Iterable[Sample]:
-        """Every sample once, in a stable order, with unique ids."""
-        ...
-
-
-class CorpusPlugin(Protocol):
-    """The file of a source of images. ``FORM`` shows people what a location of this kind looks like."""
-
-    FORM: str
-
-    def accepts(self, location: str, /) -> bool:
-        """Whether ``location`` is of this kind. Looks, and opens no image."""
-        ...
-
-    def open(self, location: str, /) -> Corpus:
-        """The source at ``location``. Raises `InputError` when it cannot be used."""
         ...
 
 

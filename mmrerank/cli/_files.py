@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
+from mmrerank.cli.console import say
 from mmrerank.errors import InputError, UsageError
 
 STDIN = Path("-")
@@ -55,6 +56,11 @@ def write_to(text: str) -> Path:
     return _path(text)
 
 
+def kept_in(text: str) -> str:
+    """The file ``text`` to keep replies in, or ``off``. Raises `typer.BadParameter` for what is neither."""
+    return text if text == "off" else str(write_to(text))
+
+
 def no_file_name(text: str) -> str:
     """Why ``text`` is no name of a local file, and what to do; empty where it may be one."""
     if _DATA.match(text):
@@ -72,7 +78,7 @@ def no_file_name(text: str) -> str:
 def piped_text(what: str) -> str:
     """What stdin holds, as one line. Raises `InputError` for what is no text, `UsageError` for nothing."""
     try:
-        text = sys.stdin.buffer.read().decode("utf-8-sig")
+        text = piped_bytes(what).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{what}: stdin is not UTF-8: {error}") from error
     if "\0" in text:
@@ -89,6 +95,8 @@ def visible(text: str) -> bool:
 
 def piped_bytes(what: str) -> bytes:
     """What stdin holds. Raises `UsageError` where that is nothing."""
+    if sys.stdin.isatty():
+        say(f"{what}: reading stdin; Ctrl-D ends it")
     data = sys.stdin.buffer.read()
     if not data:
         raise UsageError(f"{what}: stdin is empty")

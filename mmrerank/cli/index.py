@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mmrerank.index.build import BuildReport
 
 EXAMPLE = """mmrerank index ~/Pictures --index pictures --embedder clip-b32
+mmrerank index ~/Pictures /mnt/scans --exclude-dir 'raw*' --index pictures --embedder clip-b32
 find . -name '*.jpg' | mmrerank index - --index found --embedder clip-b32
 mmrerank index photos --vectors v.npy --ids ids.jsonl --embedder open_clip:ViT-B-32:openai --index photos"""
 
@@ -22,12 +24,20 @@ _SHOWN = 20
 """Failures printed on stderr; all of them are in the JSON."""
 
 SourceArgument = Annotated[
-    str,
+    list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="A folder, tar shards ('shards/{000..012}.tar'), or - for a list of files on stdin.",
+        help="Folders, images, tar shards ('shards/{000..012}.tar'), or - for a list of files on stdin.",
     ),
 ]
+ExcludeFlag = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude-dir", metavar="GLOB", show_default=False,
+        help="Leave out folders of this name, such as 'raw*', or of this path below SOURCE. May be given "
+        "again.",
+    ),
+]  # fmt: skip
 NameFlag = Annotated[
     str,
     typer.Option(
@@ -85,11 +95,12 @@ StrictFlag = Annotated[
 
 
 def index(
-    source: SourceArgument,
+    sources: SourceArgument,
     name: NameFlag,
     embedder: EmbedderFlag = None,
     vectors: VectorsFlag = None,
     ids: IdsFlag = None,
+    exclude: ExcludeFlag = None,
     store: StoreFlag = None,
     max_pixels: PixelsFlag = None,
     allow_truncated: TruncatedFlag = False,
@@ -100,7 +111,8 @@ def index(
 ) -> None:
     """Index a folder, a list or tar shards; run again, it takes up what changed.
 
-    The id of an image is its POSIX path relative to SOURCE.
+    The id of an image is its POSIX path relative to SOURCE. A SOURCE that the index does not have yet is
+    added to it, and the ids of its images begin with its name and two slashes.
     """
     if (vectors is None) != (ids is None):
         raise UsageError("--vectors and --ids go together: a row of one belongs to a line of the other")
@@ -111,12 +123,16 @@ def index(
     with working(), progress("indexing") as step:
         options: dict[str, Any] = {"rebuild": rebuild, "store": store, "progress": step}
         if vectors is not None and ids is not None:
-            report = _import(name, source, vectors, ids, spec=embedder, strict=strict, **options)
+            if len(sources) > 1 or exclude:
+                raise UsageError(
+                    "--vectors go with one SOURCE, the folder of their images, and no --exclude-dir"
+                )
+            report = _import(name, sources[0], vectors, ids, spec=embedder, strict=strict, **options)
         else:
             options["allow_truncated"] = allow_truncated
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
-            report = _build(name, source, embedder, device, options)
+            report = _build(name, sources, exclude or (), embedder, device, options)
     _show(report, output)
 
 
@@ -128,10 +144,17 @@ def _show(report: BuildReport, output: Output) -> None:
     failed = [{"source": f.source, "error": f.error} for f in report.failed]
     unseen = [{"source": f.source, "error": f.error} for f in report.unseen]
     if output is Output.json:
-        emit({"index": str(report.index), **counts, "failed": failed, "unseen": unseen,
-              "warnings": list(report.remarks)})  # fmt: skip
+        left_out = [
+            {"reason": e.reason, "counts": dict(e.counts), "advice": e.advice} for e in report.left_out
+        ]
+        body = {"index": str(report.index), "sources": list(report.sources), **counts, "failed": failed}
+        emit({**body, "unseen": unseen, "left_out": left_out, "warnings": list(report.remarks)})
     else:
         typer.echo(one_line(str(report.index)) + ": " + ", ".join(f"{n} {k}" for k, n in counts.items()))
+        if len(report.sources) > 1:
+            say(f"the index has {len(report.sources)} sources: {', '.join(map(one_line, report.sources))}")
+        for each in report.left_out:
+            say(f"left out: {one_line(each.line)}")
     for remark in report.remarks:
         say(f"warning: {one_line(remark)}")
     for failure in failed[:_SHOWN]:
@@ -142,25 +165,32 @@ def _show(report: BuildReport, output: Output) -> None:
 
 
 def _build(
-    name: str, source: str, spec: str | None, device: str | None, options: dict[str, Any]
+    name: str,
+    places: Sequence[str],
+    exclude: Sequence[str],
+    spec: str | None,
+    device: str | None,
+    options: dict[str, Any],
 ) -> BuildReport:
     from mmrerank import catalog, config
-    from mmrerank.corpus import open_corpus
+    from mmrerank.corpus import open_corpora
     from mmrerank.embed.open import open_embedder
     from mmrerank.index.index import ImageIndex
 
     # a wrong source is reported before a model is loaded for it
-    corpus = open_corpus(source)
+    corpora = open_corpora(places, exclude=exclude)
+    domains = {c.domain for c in corpora}
+    domain = domains.pop() if len(domains) == 1 else ""
     settings = config.load(flags={"embedder": spec, "device": device})
     spec = settings.embedder or _made_with(name, rebuild=options["rebuild"])
     embedder = open_embedder(
-        catalog.chosen("embedder", spec, corpus.domain),
+        catalog.chosen("embedder", spec, domain),
         remembered_by="" if settings.embedder or not spec else name,
         device=settings.device or None,
     )
-    if embedder.domain and embedder.domain != corpus.domain:
+    if embedder.domain and embedder.domain != domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
-    return ImageIndex.build(name, corpus, embedder, **options)
+    return ImageIndex.build(name, corpora, embedder, **options)
 
 
 def _import(

@@ -31,7 +31,8 @@ def info(
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     for key, value in facts.items():
-        table.add_row(key.replace("_", " "), Text(one_line(str(value))))
+        text = ", ".join(value) if isinstance(value, list) else str(value)
+        table.add_row(key.replace("_", " "), Text(one_line(text)))
     table_console().print(table)
     for warning in warnings:
         say(f"warning: {warning}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mmrerank.cli._files import filled, write_to
+from mmrerank.cli._files import filled, kept_in, write_to
 from mmrerank.cli.console import Output
 from mmrerank.errors import InputError, UsageError
 from mmrerank.paths import looked_at
@@ -70,7 +70,7 @@ DeviceFlag = Annotated[
 CacheFlag = Annotated[
     str | None,
     typer.Option(
-        "--cache", metavar="FILE|off", show_default=False,
+        "--cache", metavar="FILE|off", show_default=False, parser=kept_in,
         help="Keep the model's replies in this file and never ask the same twice (default: off).",
     ),
 ]  # fmt: skip

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from mmrerank.cli.console import Output, emit, one_line, working
+from mmrerank.cli.console import Output, emit, one_line, say, working
 from mmrerank.cli.options import OutputFlag
 from mmrerank.errors import ImageIndexError
 
@@ -24,8 +24,8 @@ def verify(
     """Check that an index is whole; ends with code 4 when something is wrong."""
     from mmrerank.index.index import ImageIndex
 
-    with working():
-        problems = list(ImageIndex.open(index).verify(deep=deep))
+    with working(), ImageIndex.open(index) as opened:
+        problems, command = opened.verify(deep=deep), opened.update_command()
     if output is Output.json:
         emit({"index": index, "ok": not problems, "problems": problems})
     else:
@@ -33,6 +33,7 @@ def verify(
             typer.echo(one_line(str(problem)))
         typer.echo(f"{len(problems)} problem(s)" if problems else "the index is whole")
     if problems:
+        say(f"where pictures have changed, bring the index up to date: {command}")
         raise typer.Exit(ImageIndexError.exit_code)
 
 

@@ -1,17 +1,28 @@
-"""Picks the corpus plug-in for a location by asking each whether it accepts it. Opens no image."""
+"""Picks the corpus plug-in for a location by asking each whether it accepts it. Decodes no image."""
 
 from __future__ import annotations
 
+import glob
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmrerank import registry
-from mmrerank.errors import InputError
+from mmrerank.corpus import folder, webdataset
+from mmrerank.corpus._kinds import UNREAD, is_image, suffix_of
+from mmrerank.corpus.folder import FolderCorpus
+from mmrerank.errors import ImageError, InputError, UsageError
+from mmrerank.images import IMAGE_SUFFIXES, probe
 from mmrerank.ports import Corpus
+from mmrerank.types import Image
+
+_LISTS = frozenset({".txt", ".lst", ".list", ".m3u", ".m3u8"})
+_PACKED = frozenset({".zip", ".7z", ".rar", ".gz", ".bz2", ".xz", ".zst", ".cbz", ".iso"})
 
 
 def open_corpus(location: str | Path, *, kind: str = "", **options: Any) -> Corpus:
-    """The corpus at ``location``: a folder, ``-`` for a list on stdin, or tar shards.
+    """The corpus at ``location``: a folder, an image file, ``-`` for a list on stdin, or tar shards.
 
     ``kind`` names a plug-in instead of letting the location decide; ``options`` go to its ``open``. Raises
     `InputError` when nothing fits or the source cannot be used, `UsageError` for an unknown ``kind``.
@@ -20,19 +31,124 @@ def open_corpus(location: str | Path, *, kind: str = "", **options: Any) -> Corp
     if kind:
         corpus: Corpus = registry.load("corpus", kind).open(place, **options)
         return corpus
+    place = _typed(place)
+    name = _accepting(place)
+    if name:
+        return _opened(name, place, options)
+    if _is_picture(place):
+        return folder.of_files([place])
+    raise _unfit(place)
+
+
+def open_corpora(locations: Sequence[str], *, exclude: Sequence[str] = ()) -> list[Corpus]:
+    """The corpora at ``locations``, in their order: one a folder, one of all the image files, one of all
+    the shards.
+
+    ``exclude``: patterns of folders that are left out (`mmrerank.corpus.folder`). Raises as `open_corpus`
+    does, and `UsageError` for a location twice, or for ``exclude`` without a folder.
+    """
+    places: list[tuple[str, str]] = []
+    matches = [p for given in locations for p in _matches(_typed(given))]
+    # A and A/ are one
+    for place in {os.path.abspath(p) if os.path.lexists(p) else p: p for p in matches}.values():  # noqa: PTH100
+        name = _accepting(place)
+        if not name and not _is_picture(place):
+            raise _unfit(place)
+        places.append((name, place))
+    pictures = [place for name, place in places if not name]
+    shards = [place for name, place in places if name == "webdataset"]
+    corpora: list[Corpus] = []
+    for name, place in places:
+        if not name:
+            if place == pictures[0]:
+                corpora.append(folder.of_files(pictures))
+        elif name == "webdataset":
+            if place == shards[0]:
+                corpora.append(webdataset.open_all(shards))
+        else:
+            options = {"exclude": exclude} if name == "folder" and place != "-" else {}
+            corpora.append(_opened(name, place, options))
+    if exclude and not any(isinstance(c, FolderCorpus) and c.exclude for c in corpora):
+        raise UsageError("--exclude-dir works in folders, and no SOURCE is one")
+    return corpora
+
+
+def _typed(location: str) -> str:
+    """The location as it is meant: what a person quoted may begin with ``~``."""
+    if not location.strip() and not os.path.lexists(location):
+        raise UsageError("SOURCE is empty; name a folder ('.' is this one), an image, tar shards, or -")
+    if "\0" in location:
+        raise UsageError("SOURCE has a zero byte, which no path can have")
+    if location.startswith("~") and not os.path.lexists(location):
+        return os.path.expanduser(location)  # noqa: PTH111 - `Path.expanduser` raises for an unknown user
+    return location
+
+
+def _matches(place: str) -> list[str]:
+    """What a pattern that the shell did not replace stands for; of shards only the plug-in knows that."""
+    if not glob.has_magic(place) or os.path.lexists(place) or _accepting(place):
+        return [place]
+    return sorted(glob.glob(place, recursive=True)) or [place]  # noqa: PTH207 - the pattern may be absolute
+
+
+def _accepting(place: str) -> str:
+    """The name of the plug-in that accepts ``place``; empty where none does."""
     for name, plugin in registry.every("corpus"):
         try:
-            accepted = plugin.accepts(place)
+            if plugin.accepts(place):
+                return name
         except Exception as error:  # one plug-in's fault must not hide the others
             registry.warn("corpus", name, error)
-            continue
-        if accepted:
-            corpus = plugin.open(place, **options)
-            registry.check(corpus, Corpus, f"corpus {name!r}")
-            return corpus
-    if Path(place).exists():
-        raise InputError(
-            f"{place!r} is a file; give a folder, tar shards (such as 'shards/{{000..012}}.tar'), or '-' for "
-            "a list of files on stdin"
+    return ""
+
+
+def _opened(name: str, place: str, options: dict[str, Any]) -> Corpus:
+    corpus: Corpus = registry.load("corpus", name).open(place, **options)
+    registry.check(corpus, Corpus, f"corpus {name!r}")
+    return corpus
+
+
+def _is_picture(place: str) -> bool:
+    """Whether ``place`` is an image file, by its name or, where that says nothing, by its beginning."""
+    if not os.path.isfile(place):  # noqa: PTH113 - `Path.is_file` raises where nobody may look
+        return False
+    if is_image(place):
+        return True
+    try:
+        probe(Image(path=Path(place)))
+    except ImageError:
+        return False
+    return suffix_of(place) not in UNREAD  # a raw file holds a TIFF, which is not the picture
+
+
+def _unfit(place: str) -> InputError:
+    """Why ``place`` cannot be indexed, and what to do."""
+    try:
+        os.stat(place)  # noqa: PTH116 - `place` may be anything
+    except FileNotFoundError:
+        what = "file" if suffix_of(place) in IMAGE_SUFFIXES | UNREAD | _LISTS else "folder"
+        pattern = "; nothing fits this pattern" if glob.has_magic(place) else ""
+        return InputError(f"there is no {what} {place!r}{pattern}")
+    except OSError as error:
+        why = (
+            f"{error.strerror}; change the rights of the folders above it"
+            if error.errno == 13
+            else error.strerror
         )
-    raise InputError(f"there is no folder {place!r}")
+        return InputError(f"{place!r} cannot be looked at: {why}")
+    suffix = suffix_of(place)
+    if suffix in UNREAD:
+        return InputError(
+            f"{place!r} is of a kind that is not read ({suffix}); convert it to JPEG, PNG or TIFF"
+        )
+    if suffix in _LISTS:
+        return InputError(
+            f"{place!r} is a file; to index the files that it lists: mmrerank index - --index X < {place}"
+        )
+    if suffix in _PACKED:
+        return InputError(f"{place!r} is packed ({suffix}); unpack it, and index the folder")
+    return InputError(
+        f"{place!r} is a file; give a folder, tar shards (such as 'shards/{{000..012}}.tar'), an image, or "
+        f"'-' for "
+        "a list of files on stdin"
+    )

@@ -1,83 +1,186 @@
-"""Tar shards in WebDataset's layout, read in sequence; their images can be read at random afterwards.
+"""Tar shards in WebDataset's layout. Members that share a name up to its first dot make one sample.
 
-Members that share a name up to its first dot make one sample. Nothing is unpacked: an image is a span of its
-shard. Compressed and remote shards are not read. A damaged shard yields what stands before the damage and
-then a sample with an error; the other shards follow.
+Of a plain shard nothing is unpacked: an image is a span of it. A compressed shard, or one that a command
+prints (``pipe:``), can only be read from its beginning: its images come as bytes. A damaged shard yields
+what stands before the damage and then a sample with an error; the other shards follow.
 """
 
 from __future__ import annotations
 
 import glob
 import itertools
-import json
 import os
 import re
-import tarfile
+import urllib.request
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO
+from urllib.parse import urlsplit
 
+from mmrerank.corpus import _unpack
+from mmrerank.corpus._group import grouped, samples_of
+from mmrerank.corpus._kinds import SHARD, THUMBNAILS, is_shard, left_out
 from mmrerank.corpus._names import id_of
+from mmrerank.corpus._tar import Listing, Member, listing
 from mmrerank.errors import InputError
-from mmrerank.images import IMAGE_SUFFIXES
 from mmrerank.ports import Corpus, Sample
-from mmrerank.types import Image
+from mmrerank.types import Image, LeftOut
 
-_MAX_TEXT_BYTES = 1 << 20
-_BLOCK_BYTES = 512
-
-FORM = "SHARDS.tar, such as shards/{000..012}.tar"
+FORM = "SHARDS.tar, such as shards/{000..012}.tar, compressed ones, or pipe:COMMAND"
+_MOST = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class WebDatasetCorpus(Corpus):
-    """Images in ``shards``. Ids are ``SHARD/KEY``: the shard's path below their common folder, no ``.tar``.
+    """Images in ``places``, paths or commands. Ids are ``SHARD/KEY``: the path below the shards' common
+    folder.
 
-    A sample's further images are ``SHARD/KEY.EXTENSION``; a key that occurs again gets ``#2`` and so on.
-    ``.txt`` becomes the metadata key ``caption``; the keys of a ``.json`` object are taken as they are.
+    The shard's suffix is left out. A sample's further images are ``SHARD/KEY.EXTENSION``; a key that
+    occurs again gets ``#2`` and so on. ``.txt`` becomes the metadata key ``caption``, ``.cls`` the key
+    ``class``; the keys of a ``.json`` object are taken as they are.
     """
 
     location: str
-    shards: tuple[Path, ...]
+    places: tuple[str, ...]
+    _empty: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
+    _folders: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
+
+    @property
+    def shards(self) -> tuple[Path, ...]:  # type: ignore[override] # follows from ``places``
+        """The shards that are files."""
+        return tuple(Path(p) for p in self.places if not p.startswith(_unpack.PIPE))
+
+    def left_out(self) -> Sequence[LeftOut]:
+        """Shards in which nothing was, and folders in them that the last reading passed over."""
+        found = (
+            LeftOut(reason=THUMBNAILS, counts=self._folders),
+            LeftOut(reason="shards that hold nothing", counts=self._empty),
+        )
+        return [f for f in found if f.counts]
 
     def samples(self) -> Iterator[Sample]:
         """Every image of every shard, in the shards' order and the members' order."""
-        parents = {str(shard.parent) for shard in self.shards}
-        common = Path(os.path.commonpath(parents))
-        for shard in self.shards:
-            name = shard.relative_to(common).as_posix().removesuffix(".tar")
-            yield from _unique(_shard(shard, id_of(common, name)))
+        self._empty.clear()
+        self._folders.clear()
+        for place, name in zip(self.places, self._names(), strict=True):
+            count = 0
+            for count, sample in enumerate(_unique(_shard(place, name, self._folders)), start=1):  # noqa: B007 - counted
+                yield sample
+            if not count:
+                self._empty[name] += 1
+
+    def _names(self) -> Iterator[str]:
+        """A name for each place; no two are alike."""
+        files = self.shards
+        common = Path(os.path.commonpath({str(f.parent) for f in files})) if files else Path()
+        taken: set[str] = set()
+        for place in self.places:
+            if place.startswith(_unpack.PIPE):
+                words = [w.strip("'\"") for w in place.split()]
+                whole = next((Path(w).name for w in reversed(words) if is_shard(w)), "pipe")
+            else:
+                whole = Path(place).relative_to(common).as_posix()
+            short = id_of(common, SHARD.sub("", whole))
+            choices = itertools.chain(
+                [short, id_of(common, whole)], (f"{short}~{n}" for n in itertools.count(2))
+            )
+            name = next(n for n in choices if n not in taken)
+            taken.add(name)
+            yield name
 
 
 def accepts(location: str) -> bool:
-    """True for what ends in ``.tar`` (also compressed, to explain the refusal) and is no folder."""
-    return bool(re.search(r"\.(tar(\.\w+)?|tgz)$", location)) and not Path(location).is_dir()
+    """True for what is called like a tar file (also compressed), or begins with ``pipe:``, and is no
+    folder.
+    """
+    if location.startswith(_unpack.PIPE):
+        return True
+    if os.path.isdir(location):  # noqa: PTH112 - `Path.is_dir` raises where nobody may look
+        return False
+    end = location.rpartition("::")[2]
+    return is_shard(end) or (end.endswith("}") and is_shard(next(_expand(end), "")))
 
 
 def open(location: str) -> WebDatasetCorpus:
-    """The shards that ``location`` names: one file, ``{000..012}`` and ``{a,b}``, or ``*``.
+    """The shards that ``location`` names: one file, ``{000..012}`` and ``{a,b}``, or ``*``; several
+    behind ``::``.
 
-    Raises `InputError` when none of them exists or they are compressed or remote. Of several, a missing one
-    yields a sample with an error.
+    Raises `InputError` when none of them exists or they are remote. Of several, a missing one yields a sample
+    with an error.
     """
-    if "://" in location or location.startswith("pipe:"):
-        raise InputError(f"{location!r} is not on this machine; download the shards first")
-    if not location.endswith(".tar"):
-        raise InputError(f"{location!r} is compressed; unpack it to plain .tar shards first")
-    names = [location] if Path(location).exists() else list(_expand(location))
-    names = [n for name in names for n in _matches(name)]
-    shards = tuple(Path(os.path.abspath(n)) for n in dict.fromkeys(names))  # noqa: PTH100
-    if not any(shard.is_file() for shard in shards):
-        raise InputError(f"there is no shard {location!r}")
-    return WebDatasetCorpus(location=os.path.abspath(location), shards=shards)  # noqa: PTH100
+    return open_all([location])
+
+
+def open_all(locations: Sequence[str]) -> WebDatasetCorpus:
+    """The shards that all of ``locations`` name, as one source. Raises as `open` does."""
+    places: dict[str, None] = {}
+    for location in locations:
+        for part in _parts(location):
+            for name in [part] if os.path.lexists(part) else _expand(part):
+                if name.startswith(_unpack.PIPE):
+                    places[name] = None
+                else:
+                    places |= dict.fromkeys(os.path.abspath(n) for n in _matches(name))  # noqa: PTH100
+    one = locations[0] if len(locations) == 1 else ""
+    if not any(p.startswith(_unpack.PIPE) or os.path.lexists(p) for p in places):
+        raise InputError(_none(one or locations[0], next(iter(places), "")))
+    return WebDatasetCorpus(location=_located(one, list(places)), places=tuple(places))
+
+
+def _none(location: str, place: str) -> str:
+    """Why there is no shard at ``location``, whose first name is ``place``."""
+    try:
+        os.stat(place or location)  # noqa: PTH116 - `location` may be anything
+    except PermissionError as error:
+        why = f"{error.strerror}; change the rights of the folders above it"
+        return f"{location!r} cannot be looked at: {why}"
+    except OSError:
+        pass
+    folder = os.path.dirname(place or location) or "."  # noqa: PTH120
+    try:
+        there = sorted(name for name in os.listdir(folder) if is_shard(name))  # noqa: PTH208
+    except OSError:
+        there = []
+    known = f"; in {folder!r} there are {', '.join(there[:3])}{' ...' * (len(there) > 3)}" if there else ""
+    return f"there is no shard {location!r}{known}"
+
+
+def _parts(location: str) -> list[str]:
+    if location.startswith(_unpack.PIPE):
+        return [location]
+    parts = [location] if os.path.lexists(location) else location.split("::")
+    for number, part in enumerate(parts):
+        if part.startswith("file:"):
+            parts[number] = urllib.request.url2pathname(urlsplit(part).path)
+        elif "://" in part:
+            raise InputError(
+                f"{part!r} is not on this machine; download the shards first, or let a command print one: "
+                f"'pipe:curl -sfL {part}'"
+            )
+    return parts
+
+
+def _located(one: str, places: list[str]) -> str:
+    """The location to be written into the index: what the person typed, absolute, and for several a
+    pattern.
+    """
+    if one and (one.startswith(_unpack.PIPE) or ("::" not in one and not one.startswith("file:"))):
+        return one if one.startswith(_unpack.PIPE) else os.path.abspath(one)  # noqa: PTH100
+    if len(places) == 1:
+        return places[0]
+    files = [p for p in places if not p.startswith(_unpack.PIPE)]
+    if len(files) < len(places):
+        return "::".join(places)
+    common = os.path.commonpath([str(Path(f).parent) for f in files])
+    return os.path.join(common, "{" + ",".join(os.path.relpath(f, common) for f in files) + "}")  # noqa: PTH118
 
 
 def _matches(name: str) -> list[str]:
-    if Path(name).exists() or not glob.has_magic(name):
+    if os.path.lexists(name) or not glob.has_magic(name):
         return [name]
-    return sorted(glob.glob(name))  # noqa: PTH207 - the pattern may be absolute
+    return sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - the pattern may be absolute
 
 
 def _expand(pattern: str) -> Iterator[str]:
@@ -87,13 +190,13 @@ def _expand(pattern: str) -> Iterator[str]:
         yield pattern
         return
     first, last, words = match.groups()
-    if words is not None:
-        choices = words.split(",")
-    else:
-        if int(last) - int(first) > 1_000_000:
-            raise InputError(f"{match[0]} stands for more than a million shards")
-        choices = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-    for choice in choices:
+    if words is None and int(last) - int(first) > _MOST:
+        raise InputError(f"{match[0]} stands for more than a million shards")
+    for choice in (
+        words.split(",")
+        if words is not None
+        else (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
+    ):
         yield from _expand(pattern[: match.start()] + choice + pattern[match.end() :])
 
 
@@ -109,85 +212,70 @@ def _unique(samples: Iterator[Sample]) -> Iterator[Sample]:
         if id_ == sample.id:
             yield sample
         else:
-            yield Sample(id=id_, image=sample.image, metadata=sample.metadata, error=sample.error)
+            yield replace(sample, id=id_)
 
 
-def _shard(path: Path, name: str) -> Iterator[Sample]:
-    members = _Members(path)
-    for key, group in itertools.groupby(members, key=lambda member: _split(member.name)[0]):
-        yield from _group(path, f"{name}/{id_of(Path(), key)}", list(group))
-    if members.error:
-        yield Sample(id=f"{name}.tar", error=members.error)
-
-
-class _Members:
-    """Iterates over the files of a shard; ``error`` says afterwards why it ended early, if it did."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.error = ""
-
-    def __iter__(self) -> Iterator[tarfile.TarInfo]:
-        try:
-            yield from self._members()
-        except (tarfile.TarError, OSError, ValueError, ArithmeticError, LookupError) as error:
-            detail = error.strerror if isinstance(error, OSError) and error.strerror else error
-            self.error = f"the shard cannot be read on: {detail}"
-
-    def _members(self) -> Iterator[tarfile.TarInfo]:
-        size = self._path.stat().st_size
-        with self._path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            while (member := tar.next()) is not None:
-                tar.members = []  # type: ignore[attr-defined]  # it would keep every header
-                base = member.name.rsplit("/", 1)[-1]
-                if not member.isreg() or member.issparse() or base.startswith((".", "__")):
-                    continue
-                if member.offset_data + member.size > size:
-                    raise tarfile.ReadError(f"it is cut off within {member.name!r}")
-                yield member
-            # tarfile takes a damaged header for the end; a true end is a block of zeros, or nothing.
-            file.seek(tar.offset)
-            if file.read(_BLOCK_BYTES).strip(b"\0"):
-                raise tarfile.ReadError(f"the header at byte {tar.offset} is damaged")
-
-
-def _split(name: str) -> tuple[str, str]:
-    """``a/b.seg.PNG`` -> ``("a/b", "seg.png")``, as WebDataset has it."""
-    folder, slash, base = name.rpartition("/")
-    stem, _, extension = base.partition(".")
-    return folder + slash + stem, extension.lower()
-
-
-def _group(path: Path, id_: str, members: list[tarfile.TarInfo]) -> Iterator[Sample]:
-    metadata: dict[str, Any] = {}
-    images: list[tuple[str, tarfile.TarInfo]] = []
-    for member in members:
-        extension = _split(member.name)[1]
-        last = extension.rpartition(".")[2]
-        if f".{last}" in IMAGE_SUFFIXES:
-            images.append((extension, member))
-        elif last in ("txt", "json"):
-            metadata.update(_text(path, member, last))
-    if not images:
-        kinds = ", ".join(_split(member.name)[1] for member in members)
-        yield Sample(id=id_, error=f"the sample holds no image, only: {kinds}", metadata=metadata)
-    for number, (extension, member) in enumerate(images):
-        yield Sample(
-            id=f"{id_}.{extension}" if number else id_,
-            image=Image(path=path, offset=member.offset_data, length=member.size),
-            metadata=metadata,
-        )
-
-
-def _text(path: Path, member: tarfile.TarInfo, kind: str) -> dict[str, Any]:
-    """What a ``.txt`` or ``.json`` member says; if unusable, why, under the key ``note``."""
-    if member.size > _MAX_TEXT_BYTES:
-        return {"note": f"{member.name} is too large to be metadata ({member.size} bytes)"}
-    text = Image(path=path, offset=member.offset_data, length=member.size).read()
-    if kind == "txt":
-        return {"caption": text.decode("utf-8", "replace").strip()}
+def _shard(place: str, name: str, passed: Counter[str]) -> Iterator[Sample]:
+    error = ""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        return {"note": f"{member.name} is not JSON: {error}"}
-    return value if isinstance(value, dict) else {"json": value}
+        if place.startswith(_unpack.PIPE) or _unpack.is_packed(_unpack.head_of(Path(place))):
+            with _unpack.unpacked(place) as (file, size, error):
+                found = _without(listing(file, size), passed)
+                read = _reader(file)
+                origin = None if place.startswith(_unpack.PIPE) else Path(place)
+                for sample in _samples(name, found, read, lambda member: Image(data=read(member))):
+                    yield replace(sample, origin=origin)
+        else:
+            path = Path(place)
+            with path.open("rb") as file:
+                found = _without(listing(file, path.stat().st_size), passed)
+                yield from _samples(
+                    name,
+                    found,
+                    _reader(file),
+                    lambda member: Image(path=path, offset=member.offset, length=member.size),
+                )
+        error = error or found.error
+    except InputError as refused:
+        error = str(refused)
+    except OSError as refused:
+        error = f"the shard cannot be read: {refused.strerror or refused}"
+    if error:
+        yield Sample(id=f"{name}.tar", error=error)
+
+
+def _without(found: Listing, passed: Counter[str]) -> Listing:
+    """``found`` without what is in folders that are left out, which are counted in ``passed``."""
+    known: dict[str, bool] = {"": False}
+
+    def inside(folder: str) -> bool:
+        if folder not in known:
+            path = above = ""
+            for name in folder.split("/"):  # no recursion: a name may be deeper than Python's frames
+                above, path = path, f"{path}/{name}" if path else name
+                if path not in known:
+                    here = left_out(name, above.rpartition("/")[2])
+                    passed[name] += here and not known[above]
+                    known[path] = here or known[above]
+        return known[folder]
+
+    found.members = [m for m in found.members if not inside(m.name.rpartition("/")[0])]
+    for name in [n for n, count in passed.items() if not count]:
+        del passed[name]
+    return found
+
+
+def _reader(file: IO[bytes]) -> Callable[[Member], bytes]:
+    def read(member: Member) -> bytes:
+        file.seek(member.offset)
+        return file.read(member.size)
+
+    return read
+
+
+def _samples(
+    name: str, found: Listing, read: Callable[[Member], bytes], picture: Callable[[Member], Image]
+) -> Iterator[Sample]:
+    for key, parts in grouped(found.members).items():
+        for part in parts:
+            yield from samples_of(f"{name}/{id_of(Path(), key)}", part, read, picture)

@@ -16,7 +16,7 @@ import PIL.Image
 from PIL.ImageFile import ImageFile
 
 from mmrerank.errors import ImageError, TruncatedImageError
-from mmrerank.images import jpeg, profiles
+from mmrerank.images import jpeg, png, profiles
 from mmrerank.images.formats import open_header
 from mmrerank.images.metadata import camera, exif_of, in_adobe_rgb, orientation_of, taken
 from mmrerank.images.pixels import to_rgb, upright
@@ -132,7 +132,7 @@ def _reading(source: Image | bytes) -> Iterator[IO[bytes]]:
 def _damaged(error: Exception) -> ImageError:
     detail = " ".join(str(error).split())[:200] or type(error).__name__
     if "truncated" in detail.lower():
-        return TruncatedImageError(f"the image is cut off ({detail})")
+        return TruncatedImageError(f"the image is cut off ({detail.removeprefix('truncated: ')})")
     return ImageError(f"the image is damaged ({detail})")
 
 
@@ -167,13 +167,14 @@ def _loaded(image: ImageFile, file: IO[bytes], *, allow_truncated: bool) -> Imag
         image.load()
         if image.format == "JPEG" and jpeg.prepared(file):
             raise OSError("truncated: zeros stand in place of its end")
+        if image.format == "PNG":
+            png.deepen(image, file)
         return image
     except Exception:  # decoders raise anything
         if image.format == "JPEG" and (whole := jpeg.ended(image, file)) is not None:
             return whole
         if isinstance(image, Tiff) and image.without_pillow():
-            image.load()
-            return image
+            return _loaded(image, file, allow_truncated=allow_truncated)
         if not allow_truncated:
             raise
         return _salvage(image, file)
@@ -190,7 +191,11 @@ def _salvage(image: ImageFile, file: IO[bytes]) -> ImageFile:
         image = jpeg.salvaged(image, file)
         with contextlib.suppress(Exception):  # the rows decoded so far count
             image.load()
-    # A TIFF is turned after loading, so a half-loaded one is of unknown shape.
+    if isinstance(image, Tiff) and (image.deep is not None or image.without_pillow()):
+        image.lenient = True
+        image.load()
+        return image
+    # Pillow turns a TIFF after loading, so a half-loaded one is of unknown shape.
     if not _has_memory(image) or image.format == "TIFF":
         raise ImageError("the image is damaged, and no part of it can be shown")
     image.tile = []

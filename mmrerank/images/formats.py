@@ -16,11 +16,12 @@ from mmrerank.errors import ImageError
 from mmrerank.images.jpeg import open_jpeg
 from mmrerank.images.png import open_png
 from mmrerank.images.tiff import Tiff
+from mmrerank.images.webp import open_webp
 
 # fmt: off
 IMAGE_SUFFIXES = frozenset({
     ".apng", ".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".hif", ".j2k", ".jfif", ".jp2",
-    ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".jxl",
+    ".jpe", ".jpeg", ".jpf", ".jpg", ".jps", ".jpx", ".jxl", ".mpo",
     ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".qoi", ".tif", ".tiff", ".webp",
 })
 # fmt: on
@@ -31,7 +32,6 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")
 # Pillow modules of the others by format, in the order tried.
 _READERS = {
-    "WEBP": "PIL.WebPImagePlugin",
     "GIF": "PIL.GifImagePlugin",
     "BMP": "PIL.BmpImagePlugin",
     "AVIF": "PIL.AvifImagePlugin",
@@ -60,6 +60,8 @@ def open_header(file: IO[bytes]) -> ImageFile:
         return open_png(file)
     if prefix.startswith(_TIFF):
         return Tiff(file, "")
+    if prefix[:4] == b"RIFF" and prefix[8:12] == b"WEBP":
+        return open_webp(file)
     problem: Exception | None = None
     for name, module in _READERS.items():
         importlib.import_module(module)

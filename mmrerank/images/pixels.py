@@ -35,8 +35,6 @@ def upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     """A plain sRGB copy of a loaded image in mode RGB, without tags; its colour profile is applied."""
     icc = image.info.get("icc_profile")
-    if image.info.get("deep") and image.mode in ("RGB", "RGBA"):
-        image = _not_so_deep(image)
     if image.mode.startswith(("I", "F")):
         grey = PIL.Image.fromarray(_eight_bits(image))
         rgb = to_srgb(grey, icc) or grey.convert("RGB")
@@ -49,18 +47,6 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         rgb = to_srgb(plain, icc) or plain.convert("RGB")
     rgb.info = {}
     return rgb
-
-
-def _not_so_deep(image: PIL.Image.Image) -> PIL.Image.Image:
-    """16-bit colours of which Pillow kept the upper bytes, lightened where they were 12 bits or less."""
-    highest = np.asarray(image).max(axis=(0, 1)).tolist()
-    if not 0 < max(highest[:3]) <= 15:
-        return image
-    cover = 17 if highest[-1] <= 15 else 1
-    tables = [*(min(255, 17 * n) for n in range(256))] * 3 + [min(255, cover * n) for n in range(256)]
-    lighter = image.point(tables[: 256 * len(image.getbands())])
-    lighter.info = image.info
-    return lighter
 
 
 def _without_cover(image: PIL.Image.Image, rgba: PIL.Image.Image) -> PIL.Image.Image:
@@ -87,6 +73,6 @@ def _samples(image: PIL.Image.Image) -> Samples:
     if image.mode.startswith("I;16") or image.format in ("PNG", "PPM"):
         # PNM names its white, and its reader has scaled to it; PNG may say how many bits count.
         bits = image.info.get("significant_bits")
-        white = 2.0**bits - 1 if isinstance(bits, int) and 0 < bits < 16 else None
+        white = 2.0**bits - 1 if isinstance(bits, int) else None
         return Samples(kind="u", bits=16, white=white, exact=image.format == "PPM")
     return Samples(kind="i", bits=32)

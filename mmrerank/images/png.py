@@ -13,13 +13,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
+import numpy as np
+import PIL.Image
 from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from mmrerank.images.profiles import from_code_points, from_gamma
+from mmrerank.images.ranges import Samples, eight_bits
 from mmrerank.images.spans import Piece, size_of, spans
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BYTES = ("LA;16B", "RGB;16B", "RGBA;16B")
+"""Pillow's names of 16-bit pixels of which it keeps the upper bytes."""
 _MOST = 16 * 1024 * 1024
 """Bytes of a profile, of EXIF or of a text that are worth reading."""
 _WANTED = {b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT", b"eXIf", b"zTXt", b"tEXt"}
@@ -56,10 +61,44 @@ def open_png(file: IO[bytes]) -> ImageFile:
         image.info["exif"] = found.exif
     if icc := _profile(found.others, grey=colour in (b"\0", b"\4")):
         image.info["icc_profile"] = icc
-    if found.header[16:17] == b"\x10":
-        image.info["deep"] = True
-    if bits := found.others.get(b"sBIT"):
+    if image.tile and isinstance(image.tile[0].args, str):
+        image.info["rawmode"] = image.tile[0].args
+    if (bits := found.others.get(b"sBIT")) and 0 < max(bits) < 16:
         image.info["significant_bits"] = max(bits)
+    return image
+
+
+def deepen(image: ImageFile, file: IO[bytes]) -> None:
+    """Reads 16-bit colours again, whole, where the upper bytes that Pillow keeps show too little of them.
+
+    So it is where 12 bits or less stand in 16: each byte of a pixel is then unpacked as a channel.
+    """
+    rawmode = image.info.get("rawmode")
+    if rawmode not in _BYTES:
+        return
+    bits = image.info.get("significant_bits", 16)
+    upper = np.asarray(image)
+    if not 0 < upper[..., :3].max() < max(16, 2 ** (bits - 8) if bits < 16 else 0):
+        return
+    if rawmode == "LA;16B":
+        whole = np.asarray(_unpacked_as(file, "RGBA")).view(">u2")
+    else:
+        whole = (upper.astype(np.uint16) << 8) | np.asarray(_unpacked_as(file, rawmode[:-1] + "L"))
+    white = 2.0**bits - 1 if bits < 16 else None
+    colours = 1 if rawmode == "LA;16B" else 3
+    parts = [eight_bits(whole[..., :colours], Samples(kind="u", bits=16, white=white))]
+    if whole.shape[-1] > colours:
+        parts.append(eight_bits(whole[..., colours:], Samples(kind="u", bits=16)))
+    shown = np.concatenate(parts, axis=-1)
+    mode = {2: "LA", 3: "RGB", 4: "RGBA"}[shown.shape[-1]]
+    image._mode, image.im = mode, PIL.Image.frombytes(mode, image.size, shown.tobytes()).im
+
+
+def _unpacked_as(file: IO[bytes], rawmode: str) -> PIL.Image.Image:
+    file.seek(0)
+    image = open_png(file)
+    image.tile = [tile._replace(args=rawmode) for tile in image.tile]
+    image.load()
     return image
 
 

@@ -9,7 +9,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from mmrerank.errors import ImageError
 from mmrerank.images.pixels import upright
-from mmrerank.images.tiff_layout import Layout, described, layout, needed
+from mmrerank.images.tiff_layout import Layout, described, layout, misread, needed
 from mmrerank.images.tiff_pixels import picture
 
 _ICC, _ORIENTATION = 34675, 274
@@ -26,12 +26,17 @@ class Tiff(TiffImageFile):
     spare: Layout | None = None
     """How it could be read here, should Pillow fail."""
 
+    lenient: bool = False
+    """Whether zeros may stand for bytes that are missing, where it is read here."""
+
     def _setup(self) -> None:
         self.spare = layout(self.tag_v2)
         if self.spare is not None and needed(self.spare):
             self._take(self.spare)
             return
         try:
+            if self.spare is None and misread(self.tag_v2):
+                raise SyntaxError("unknown pixel mode")
             super()._setup()
         except (SyntaxError, KeyError, ValueError, IndexError, TypeError) as error:
             if self.spare is not None:
@@ -61,7 +66,8 @@ class Tiff(TiffImageFile):
         if self._im is None:
             assert self.fp is not None
             turn = self.tag_v2.get(_ORIENTATION)
-            shown = upright(picture(self.fp, self.deep), turn if isinstance(turn, int) else 1)
+            shown = picture(self.fp, self.deep, lenient=self.lenient)
+            shown = upright(shown, turn if isinstance(turn, int) else 1)
             self._mode, self._size, self.im = shown.mode, shown.size, shown.im
         return PIL.Image.Image.load(self)
 

@@ -20,7 +20,7 @@ _PLANES, _PREDICTOR, _COLOURS, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_C
     324,
     325,
 )
-_EXTRA, _FORMAT, _SMIN, _SMAX, _NODATA = 338, 339, 340, 341, 42113
+_EXTRA, _FORMAT, _SMIN, _SMAX, _SUBSAMPLING, _NODATA = 338, 339, 340, 341, 530, 42113
 
 BYTEWISE = {
     1: "raw",
@@ -32,7 +32,9 @@ BYTEWISE = {
     50000: "zstd",
 }
 """Compressions that know bytes and no pixels."""
-_COLOURS_OF = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4}
+_LARGE_TILE = 1 << 22
+"""Pixels of a tile that may exceed its image; more is no tile but an attack."""
+_COLOURS_OF = {0: 1, 1: 1, 2: 3, 3: 1, 5: 4, 6: 3}
 _NAMES = {0: "grey, white is zero", 1: "grey", 2: "RGB", 3: "a palette", 5: "CMYK", 6: "YCbCr", 8: "L*a*b*",
           32803: "a sensor's mosaic", 32844: "logarithmic light", 32845: "logarithmic light",
           34892: "a sensor's light"}  # fmt: skip
@@ -87,13 +89,15 @@ def layout(tags: Any) -> Layout | None:
     palette = _many(tags, _COLOURS, ()) if photometric == 3 else ()
     if photometric == 3 and (bits[0] > 16 or samples.kind != "u" or len(palette) < 3 * 2 ** bits[0]):
         return None
+    if photometric == 6 and (bits[0] != 8 or samples.kind != "u" or not _full_chroma(tags, size)):
+        return None
     tiled = _TILE_OFFSETS in tags
     chunk = (
         (_one(tags, _TILE_HEIGHT, 0), _one(tags, _TILE_WIDTH, 0))
         if tiled
         else (min(_one(tags, _ROWS, size[1]) or size[1], size[1]), size[0])
     )
-    if min(chunk) < 1 or (tiled and max(chunk) > 2 * max(*size, 2048)):
+    if min(chunk) < 1 or chunk[0] * chunk[1] > 4 * size[0] * size[1] + _LARGE_TILE:
         return None
     extra = _many(tags, _EXTRA, ())
     alpha = {1: "multiplied", 2: "straight"}.get(extra[0], "") if count > colours and extra else ""
@@ -122,10 +126,15 @@ def needed(found: Layout) -> bool:
     """Whether Pillow would show it wrongly or not at all.
 
     It clips or misreads samples of other depths than 8 bits, leaves 16 bits and floats of white-is-zero as
-    they are, and shows a palette of 8-bit entries in black.
+    they are, shows a palette of 8-bit entries in black, and takes plain YCbCr for another kind.
     """
     simple = found.samples.bits <= 8 and found.samples.kind == "u"
-    return not simple or (bool(found.palette) and 0 < max(found.palette) < 256)
+    return not simple or found.photometric == 6 or (bool(found.palette) and 0 < max(found.palette) < 256)
+
+
+def misread(tags: Any) -> bool:
+    """Whether Pillow would take it for another kind, with nothing here that reads it instead."""
+    return _one(tags, _PHOTOMETRIC, 0) == 6 and _one(tags, _COMPRESSION, 1) in BYTEWISE
 
 
 def described(tags: Any) -> str:
@@ -153,6 +162,13 @@ def _samples(tags: Any, kind: Literal["u", "i", "f"], bits: int) -> Samples | No
         nodata = float(str(tags.get(_NODATA)).strip("\0 "))
     whole = bits not in (16, 32, 64)
     return Samples(kind=kind, bits=bits, black=black, white=white, nodata=nodata, exact=whole and kind == "u")
+
+
+def _full_chroma(tags: Any, size: tuple[int, int]) -> bool:
+    """Whether YCbCr has a colour for each pixel; writers forget the tag, whose default is a quarter."""
+    if _SUBSAMPLING in tags:
+        return _many(tags, _SUBSAMPLING, ()) == (1, 1)
+    return sum(_many(tags, _COUNTS, ())) == 3 * size[0] * size[1]
 
 
 def _said(tags: Any) -> tuple[float | None, float | None]:

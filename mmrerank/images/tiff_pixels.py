@@ -26,12 +26,12 @@ _REVERSED = bytes(int(f"{n:08b}"[::-1], 2) for n in range(256))
 _NUMBERS = {name: number for number, name in BYTEWISE.items()}
 
 
-def picture(file: IO[bytes], found: Layout) -> PIL.Image.Image:
+def picture(file: IO[bytes], found: Layout, *, lenient: bool = False) -> PIL.Image.Image:
     """The picture in mode L, LA, RGB, RGBA or CMYK, as stored (not turned).
 
-    Raises `OSError` where bytes are missing, and what decoders raise.
+    Raises `OSError` where bytes are missing, and what decoders raise; zeros stand there if ``lenient``.
     """
-    values = _values(file, found)
+    values = _values(file, found, lenient=lenient)
     if found.palette:
         colours = np.array(found.palette[: 3 * 2**found.samples.bits], np.int64).reshape(3, -1)
         # some writers put 8-bit entries into the 16-bit table
@@ -40,6 +40,8 @@ def picture(file: IO[bytes], found: Layout) -> PIL.Image.Image:
     shown = eight_bits(values[..., : found.colours], found.samples)
     if found.photometric == 0:
         shown = 255 - shown
+    if found.photometric == 6:
+        return _image(shown, "YCbCr").convert("RGB")
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[found.colours]
     if not found.alpha or mode == "CMYK":
         return _image(shown, mode)
@@ -69,7 +71,7 @@ def _image(values: NDArray[np.uint8], mode: str) -> PIL.Image.Image:
     return PIL.Image.frombytes(mode, (width, height), np.ascontiguousarray(values).tobytes())
 
 
-def _values(file: IO[bytes], found: Layout) -> NDArray[Any]:
+def _values(file: IO[bytes], found: Layout, *, lenient: bool) -> NDArray[Any]:
     """The numbers ``(height, width, samples)``."""
     rows, columns = found.chunk
     across, down = math.ceil(found.width / columns), math.ceil(found.height / rows)
@@ -80,7 +82,7 @@ def _values(file: IO[bytes], found: Layout) -> NDArray[Any]:
         for y in range(0, down * rows, rows):
             for x in range(0, across * columns, columns):
                 tall = rows if found.tiled else min(rows, found.height - y)
-                part = _chunk(file, found, number, tall, per)
+                part = _chunk(file, found, number, tall, per, lenient)
                 place = slice(plane, plane + 1) if found.planar else slice(None)
                 part = part[: found.height - y, : found.width - x]
                 everything[y : y + rows, x : x + columns, place] = part
@@ -88,23 +90,34 @@ def _values(file: IO[bytes], found: Layout) -> NDArray[Any]:
     return everything
 
 
-def _chunk(file: IO[bytes], found: Layout, number: int, rows: int, per: int) -> NDArray[Any]:
+def _chunk(file: IO[bytes], found: Layout, number: int, rows: int, per: int, lenient: bool) -> NDArray[Any]:
     """The numbers ``(rows, columns, per)`` of a strip or tile."""
     columns = found.chunk[1]
     wide = (columns * per * found.samples.bits + 7) // 8
+    try:
+        data = _bytes(file, found, number, wide, rows)
+        if len(data) < rows * wide and not lenient:
+            raise OSError(f"truncated: {rows * wide - len(data)} bytes of a strip or tile are missing")
+    except Exception:  # decoders raise anything
+        if not lenient:
+            raise
+        data = b""
+    data = data.ljust(rows * wide, b"\0")
+    return _numbers(np.frombuffer(data[: rows * wide], np.uint8).reshape(rows, wide), found, columns, per)
+
+
+def _bytes(file: IO[bytes], found: Layout, number: int, wide: int, rows: int) -> bytes:
+    """The unpacked bytes of a strip or tile, or as many as there are."""
     if number >= len(found.offsets):
         raise OSError("truncated: it has fewer strips or tiles than rows")
     file.seek(found.offsets[number])
     count = found.counts[number] if number < len(found.counts) else rows * wide
     packed = file.read(count)
+    if len(packed) < count and found.compression not in ("raw", "deflate"):
+        raise OSError(f"truncated: {count - len(packed)} bytes of a strip or tile are missing")
     if found.reversed_bits:
         packed = packed.translate(_REVERSED)
-    if len(packed) < count and found.compression != "raw":
-        raise OSError(f"truncated: {count - len(packed)} bytes of a strip or tile are missing")
-    data = _unpacked(packed, found.compression, wide, rows)
-    if len(data) < rows * wide:
-        raise OSError(f"truncated: {rows * wide - len(data)} bytes of a strip or tile are missing")
-    return _numbers(np.frombuffer(data[: rows * wide], np.uint8).reshape(rows, wide), found, columns, per)
+    return _unpacked(packed, found.compression, wide, rows)
 
 
 def _unpacked(data: bytes, compression: str, wide: int, rows: int) -> bytes:

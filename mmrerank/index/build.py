@@ -10,25 +10,30 @@ import dataclasses
 import datetime
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from mmrerank import registry
-from mmrerank.errors import ImageIndexError, InputError, MismatchError, ModelError
+from mmrerank.errors import InputError, MismatchError, ModelError, UsageError
 from mmrerank.images import IMAGE_SUFFIXES
-from mmrerank.index import lock, manifest
+from mmrerank.index import lock, manifest, sources
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, replacing
-from mmrerank.index.intake import Intake, Looked, ahead, sha256
+from mmrerank.index.intake import Intake, Looked, ahead
+from mmrerank.index.kept import Kept
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Records
+from mmrerank.index.report import BuildReport as BuildReport
+from mmrerank.index.report import Failure as Failure
+from mmrerank.index.report import merged
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import default_store, save_view
 from mmrerank.ports import Corpus, Embedder, Sample, Vectors
-from mmrerank.types import Image
+from mmrerank.types import LeftOut
 
 Progress = Callable[[int, int | None], None]
 """Called with (samples done, samples there are or None where the source does not say)."""
@@ -37,38 +42,11 @@ _COMMIT_PIXELS = 100_000_000  # decoded images that wait for the model, at three
 _COMMIT_RECORDS = 1024  # samples that need no model are committed in portions of this size
 _AHEAD_PREPARED = 128  # a prepared image takes well under a megabyte; a decoded one may take 600
 _AHEAD_DECODED = 8
-_MOVED_LOOKS = 100  # records whose files are looked for below a new source
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A source (its id) that is not in the index, and why."""
-
-    source: str
-    error: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildReport:
-    """What a run did to the index in folder ``index``, in numbers of images.
-
-    ``unseen`` are images in the index whose files cannot be shown, with the reason: imported vectors need no
-    files. ``remarks`` are sentences about what was assumed.
-    """
-
-    index: Path
-    added: int = 0
-    changed: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    failed: tuple[Failure, ...] = ()
-    unseen: tuple[Failure, ...] = ()
-    remarks: tuple[str, ...] = ()
 
 
 def build(
     folder: Path,
-    corpus: Corpus,
+    corpora: Sequence[Corpus],
     embedder: Embedder,
     *,
     progress: Progress | None,
@@ -83,36 +61,46 @@ def build(
     folder = Path(os.path.realpath(folder))
     if store:
         registry.load("store", store).open()  # a store that is not there is reported before any work
-    samples = iter(corpus.samples())
-    first = next(samples, None)
-    if first is None:
-        raise InputError(no_images(corpus.location))
-    samples = itertools.chain([first], samples)
+    begun = [_begun(corpus) for corpus in corpora]
+    domains = {domain or corpus.domain for corpus in corpora}
     fresh = Manifest(
         embedder=embedder.spec,
         fingerprint=embedder.fingerprint,
         dim=embedder.dim,
-        source=corpus.location,
-        domain=domain or corpus.domain,
+        source=corpora[0].location,
+        domain=domains.pop() if len(domains) == 1 else "",
         store=store or default_store(),
         created=now(),
         updated=now(),
-        listed=corpus.listed is not None,
     )
-    shards = corpus.shards
-    with replacing(folder, rebuild=rebuild) as target, _claimed(target, fresh, shards) as found:
-        kept = dataclasses.replace(
-            found,
-            # the same model at another place, or another folder: what is remembered opens and is found
-            embedder=fresh.embedder,
-            store=store or found.store,
-            source=fresh.source,
-            listed=fresh.listed,
-        )
+    with replacing(folder, rebuild=rebuild) as target, _claimed(target, fresh, corpora) as (found, parts):
+        # the same model may be at another place: what is remembered opens
+        kept = dataclasses.replace(found, embedder=fresh.embedder, store=store or found.store)
         intake_options = {"max_pixels": max_pixels, "allow_truncated": allow_truncated}
+        counts = [corpus.count() for corpus in corpora]
+        total = None if None in counts else sum(c or 0 for c in counts)
         with _Run(target, kept, embedder, batch) as run:
-            report = run.go(samples, progress, corpus.count(), intake_options)
+            report = run.go(list(zip(parts, begun, strict=True)), progress, total, intake_options)
     return dataclasses.replace(report, index=folder)
+
+
+def _begun(corpus: Corpus) -> Iterator[Sample]:
+    """The samples of ``corpus``. Raises `InputError` when there is none."""
+    samples = iter(corpus.samples())
+    first = next(samples, None)
+    if first is None:
+        raise InputError(no_images(corpus.location, corpus.left_out()))
+    return itertools.chain([first], samples)
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """What a run has seen of one source."""
+
+    part: sources.Part
+    ids: set[str] = field(default_factory=set)
+    failed: list[Looked] = field(default_factory=list)
+    usable: int = 0
 
 
 class _Run:
@@ -122,6 +110,7 @@ class _Run:
         self.folder, self.manifest, self.embedder, self.batch = (folder, found, embedder, max(1, batch))
         self.records = Records(folder, write=True)
         self.files = VectorFiles(folder / VECTORS, found.dim)
+        self.kept = Kept(folder, self.records.end_of_kept())
         self.rows = self.records.vectors
         self.pending: list[Looked] = []
         self.new: dict[str, Looked] = {}  # by hash, in order: what the next batch embeds
@@ -131,48 +120,77 @@ class _Run:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self.kept.close()
         self.records.close()
 
     def go(
-        self, samples: Iterable[Sample], progress: Progress | None, total: int | None, options: dict[str, int]
+        self,
+        work: Sequence[tuple[sources.Part, Iterable[Sample]]],
+        progress: Progress | None,
+        total: int | None,
+        options: dict[str, int],
     ) -> BuildReport:
         self.files.truncate(self.rows)
         prepare = self.embedder.prepare if self.embedder.prepares else None
         intake = Intake(
             records=self.records,
+            kept=self.kept,
             root=Path(self.manifest.source),
             max_pixels=options["max_pixels"],
             allow_truncated=bool(options["allow_truncated"]),
             prepare=prepare,
         )
         depth = _AHEAD_PREPARED if prepare else _AHEAD_DECODED
-        seen: set[str] = set()
-        failed: list[Looked] = []
-        tally = {"added": 0, "changed": 0, "unchanged": 0}
-        with closing(ahead(_unique(samples, seen), intake.look, depth=depth)) as looked:  # type: ignore[type-var]
-            for done, look in enumerate(looked, start=1):
-                if look.record.error is not None:
-                    failed.append(look)
-                else:
-                    was_in = look.old is not None and look.old.row is not None
-                    tally["unchanged" if look.same else "changed" if was_in else "added"] += 1
-                    self._take(look)
-                if progress:
-                    progress(done, total)
+        seen = [_Seen(part=part) for part, _ in work]
+        tally = Counter(added=0, changed=0, unchanged=0)
+        done = 0
+        for one, (part, samples) in zip(seen, work, strict=True):
+            named = _unique(part.samples(samples), one.ids)
+            with closing(ahead(named, intake.look, depth=depth)) as looked:  # type: ignore[type-var]
+                for look in looked:
+                    if look.record.error is not None:
+                        one.failed.append(look)
+                    else:
+                        was_in = look.old is not None and look.old.row is not None
+                        tally["unchanged" if look.same else "changed" if was_in else "added"] += 1
+                        one.usable += 1
+                        self._take(look)
+                    done += 1
+                    if progress:
+                        progress(done, total)
         self._commit()
-        failures = tuple(Failure(source=f.record.id, error=f.record.error or "") for f in failed)
-        if not sum(tally.values()):
-            raise InputError(_all_failed(self.manifest.source, failures))
-        removed = self._finish(seen, failed)
+        failures = tuple(
+            Failure(source=f.record.id, error=f.record.error or "") for s in seen for f in s.failed
+        )
+        if not any(s.usable for s in seen):
+            raise InputError(_all_failed(seen, failures))
+        removed = sum(self._finish(s) for s in seen)
         self._publish()
         return BuildReport(
             index=self.folder,
             added=tally["added"],
             changed=tally["changed"],
-            removed=removed,
             unchanged=tally["unchanged"],
+            removed=removed,
             failed=failures,
+            left_out=merged(part.corpus.left_out() for part, _ in work),
+            remarks=(*(r for part, _ in work for r in part.corpus.remarks()), *self._remarks(seen)),
+            sources=(self.manifest.source, *(s.location for s in self.manifest.sources)),
         )
+
+    def _remarks(self, seen: Sequence[_Seen]) -> tuple[str, ...]:
+        told = []
+        if self.kept.images:
+            told.append(
+                f"{self.kept.images} images ({-(-self.kept.bytes // 1000):,} kB) were copied into the index, "
+                "because their source cannot be read at random; of plain tar files nothing is copied"
+            )
+        for one in seen:
+            if not one.usable:
+                told.append(
+                    f"nothing in {one.part.corpus.location} can be used now; what the index holds of it stays"
+                )
+        return tuple(told)
 
     def _take(self, look: Looked) -> None:
         content = look.record.sha256
@@ -196,6 +214,7 @@ class _Run:
             vectors = self._embed([self.new[h].pixels for h in hashes])
             self.files.append(vectors, self.rows)
             rows |= {h: self.rows + i for i, h in enumerate(hashes)}
+        self.kept.sync()
         with self.records.transaction():
             self.records.add_vectors(self.rows, hashes)
             for look in self.pending:
@@ -218,14 +237,14 @@ class _Run:
             )
         return vectors
 
-    def _finish(self, seen: set[str], failed: list[Looked]) -> int:
+    def _finish(self, one: _Seen) -> int:
         """Records failures and removes what the source no longer has; the number removed."""
         # What is in a folder or shard that could not be read is not gone, only out of sight.
-        hidden = tuple(_below(f.record.id) for f in failed if f.record.path is None)
+        prefix = one.part.prefix
+        hidden = tuple(_below(f.record.id, prefix) for f in one.failed if f.record.path is None)
+        gone = [] if one.part.partial or not one.usable else self.records.all_ids()
         gone = [
-            i
-            for i in self.records.all_ids()
-            if i not in seen and not (hidden and ("./" in hidden or i.startswith(hidden)))
+            i for i in gone if one.part.holds(i) and i not in one.ids and not i.startswith(hidden or ("\0",))
         ]
         counted = 0
         with self.records.transaction():
@@ -233,7 +252,7 @@ class _Run:
                 record = self.records.get(id_)
                 counted += record is not None and record.row is not None
             self.records.delete(gone)
-            for look in failed:
+            for look in one.failed:
                 self.records.put(look.record)
         return counted
 
@@ -255,8 +274,10 @@ class _Run:
         ready.write(self.folder)
 
 
-def _below(id_: str) -> str:
+def _below(id_: str, prefix: str) -> str:
     """How the ids begin of what is in the folder (``sub/``) or the shard (``1.tar``) of this id."""
+    if id_ == f"{prefix}.":  # the source's own folder
+        return prefix
     return id_ if id_.endswith("/") else id_.removesuffix(".tar") + "/"
 
 
@@ -269,73 +290,50 @@ def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
 
 
 @contextmanager
-def _claimed(folder: Path, fresh: Manifest, shards: Iterable[Path]) -> Iterator[Manifest]:
-    """Locks ``folder`` and yields the manifest to go on from; a new index that comes to nothing is removed.
+def _claimed(
+    folder: Path, fresh: Manifest, corpora: Sequence[Corpus]
+) -> Iterator[tuple[Manifest, list[sources.Part]]]:
+    """Locks ``folder`` and yields the manifest to go on from, and each corpus's part of the index.
 
-    Raises `MismatchError` when an index of another embedder is there, `ImageIndexError` when the folder is
-    busy, or is something else than an index.
+    A new index that comes to nothing is removed. Raises `MismatchError` when an index of another embedder
+    is there, `ImageIndexError` when the folder is busy, or is something else than an index.
     """
     made = not folder.exists()
     check_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with lock.writing(folder):
         new = not is_index(folder)
-        if new:
-            fresh.write(folder)
-        found = manifest.read(folder)
-        if not new:
-            _check_same(folder, found, fresh, shards)
         try:
-            yield found
-        except InputError:
+            before = fresh if new else manifest.read(folder)
+            if not new:
+                _check_same(folder, before, fresh)
+            found, parts = sources.plan(folder, before, corpora, new=new)
+            if not new and fresh.domain != found.domain and len(found.sources) > len(before.sources):
+                found = dataclasses.replace(found, domain="")
+            if new:
+                found.write(folder)
+            elif len(found.sources) > len(before.sources):
+                # their ids are theirs from the first batch on, even if this run is killed
+                dataclasses.replace(before, sources=found.sources).write(folder)
+            yield found, parts
+        except (InputError, UsageError):
             # "building" with nothing in it is worth nothing; anything else is left as it was
             if new:
                 clear(folder)
                 if made:
                     folder.rmdir()
+            elif is_index(folder):
+                before.write(folder)
             raise
 
 
-def _check_same(folder: Path, found: Manifest, fresh: Manifest, shards: Iterable[Path]) -> None:
+def _check_same(folder: Path, found: Manifest, fresh: Manifest) -> None:
     if found.imported:
         raise MismatchError(
             f"{folder} holds vectors imported for {found.embedder}; import again, or index with --rebuild"
         )
     if found.fingerprint != fresh.fingerprint:
         raise MismatchError(mismatch(folder, found, fresh.embedder, fresh.fingerprint, fresh.dim))
-    if found.source != fresh.source and not (
-        _grown(folder, found.source, shards) or _moved(folder, found.source, fresh.source)
-    ):
-        raise ImageIndexError(
-            f"{folder} is the index of {found.source}, not of {fresh.source}; name another --index, "
-            "or replace it with --rebuild"
-        )
-
-
-def _grown(folder: Path, old: str, shards: Iterable[Path]) -> bool:
-    """True when every file that the index knows is one of ``shards``: their pattern names more by now."""
-    with closing(Records(folder, write=True)) as known:
-        files = {Path(old) / os.fsdecode(path) for path in known.paths()}
-    return bool(files) and files <= set(shards)
-
-
-def _moved(folder: Path, old: str, new: str) -> bool:
-    """True when ``old`` is gone and an image of it is at its place below ``new``.
-
-    Gone alone says little: a pattern of shards is no path, and a disk may just not be mounted.
-    """
-    if Path(old).exists():
-        return False
-    with closing(Records(folder, write=True)) as known:
-        for record in itertools.islice(known.everything(), _MOVED_LOOKS):
-            path = Path(os.fsdecode(record.path or b""))
-            image = Image(path=new / path, offset=record.offset, length=record.length)
-            try:
-                if record.sha256 and not path.is_absolute() and sha256(image) == record.sha256:
-                    return True
-            except (OSError, ValueError):
-                continue
-    return False
 
 
 def mismatch(folder: Path, found: Manifest, spec: str, fingerprint: str, dim: int) -> str:
@@ -352,15 +350,19 @@ def mismatch(folder: Path, found: Manifest, spec: str, fingerprint: str, dim: in
     )
 
 
-def no_images(location: str) -> str:
+def no_images(location: str, left_out: Iterable[LeftOut] = ()) -> str:
     """The message for a source without any image."""
-    return f"no images found in {location} (looked for {' '.join(sorted(IMAGE_SUFFIXES))})"
+    looked = f"no images found in {location} (looked for {' '.join(sorted(IMAGE_SUFFIXES))})"
+    return "; ".join([looked, *(item.line for item in left_out)])
 
 
-def _all_failed(location: str, failures: tuple[Failure, ...]) -> str:
+def _all_failed(seen: Sequence[_Seen], failures: tuple[Failure, ...]) -> str:
+    where = " and ".join(s.part.corpus.location for s in seen)
     shown = "; ".join(f"{f.source}: {f.error}" for f in failures[:3])
     more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""
-    return f"none of the {len(failures)} images in {location} can be used: {shown}{more}"
+    if all(f.record.path is None for s in seen for f in s.failed):
+        return f"nothing in {where} can be read: {shown}{more}"
+    return f"none of the {len(failures)} images in {where} can be used: {shown}{more}"
 
 
 def now() -> str:

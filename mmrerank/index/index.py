@@ -22,48 +22,20 @@ from mmrerank.images import DEFAULT_MAX_PIXELS
 from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
-from mmrerank.index.folders import VECTORS, is_index, writable
+from mmrerank.index.folders import VECTORS, writable
 from mmrerank.index.importing import VectorCorpus
+from mmrerank.index.kept import FILE as KEPT_FILE
+from mmrerank.index.kept import is_kept
 from mmrerank.index.manifest import IMPORTED
+from mmrerank.index.places import index_path as index_path
+from mmrerank.index.places import missing
 from mmrerank.index.records import FILE as DATABASE
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import View, open_view, usable
-from mmrerank.paths import expanded, looked_at
+from mmrerank.paths import looked_at
 from mmrerank.ports import Corpus, Embedder, Vectors
 from mmrerank.types import Candidate, Image
-
-INDEXES = Path("indexes")
-
-
-def index_path(name: str | Path) -> Path:
-    """Where an index is: a bare name is ``./indexes/NAME``; a path, or a text with a slash, is itself.
-
-    A ``~`` at the beginning is the home folder. An empty name is the only index below ``./indexes``. Raises
-    `UsageError` where there is none, or several.
-    """
-    if isinstance(name, Path):
-        return expanded(name)
-    if not name:
-        return _only_index()
-    if not name.strip() or "\0" in name:
-        raise UsageError("the name of an index is empty or no file name")
-    place = expanded(name)
-    bare = os.sep not in name and str(place) == name and name not in (".", "..")
-    return INDEXES / name if bare else place
-
-
-def _only_index() -> Path:
-    found = _names()
-    if len(found) == 1:
-        return INDEXES / found[0]
-    there = f"there are {', '.join(found)}" if found else "there is none: mmrerank index FOLDER"
-    raise UsageError(f"name the index with --index; below ./{INDEXES} {there}")
-
-
-def _names() -> list[str]:
-    with looked_at(INDEXES, "the folder of indexes", ImageIndexError):
-        return sorted(p.name for p in INDEXES.iterdir() if is_index(p)) if INDEXES.is_dir() else []
 
 
 class ImageIndex:
@@ -88,7 +60,7 @@ class ImageIndex:
     def build(
         cls,
         path: str | Path,
-        corpus: Corpus,
+        corpus: Corpus | Sequence[Corpus],
         embedder: Embedder,
         *,
         progress: Progress | None = None,
@@ -106,15 +78,17 @@ class ImageIndex:
         cannot be used are in the report. At most ``batch`` new images are lost when the run is killed.
         ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of.
 
-        Raises `InputError` when the source has no usable image (the index is then as it was),
-        `MismatchError` for an index of another embedder, `ImageIndexError` for one of another source, a
-        damaged one, or one that is being written.
+        Several corpora are several sources of the index, and so is one that it does not know yet. The ids of
+        every source but the first begin with its name and ``//``. What is there of sources that are not named
+        stays. Raises `InputError` when a source has no usable image (the index is then as it was),
+        `MismatchError` for an index of another embedder, `ImageIndexError` where a source has images in
+        common with another, for a damaged index, or one that is being written.
         """
         place = index_path(path)
         with writable(place):
             return building.build(
                 place,
-                corpus,
+                corpus if isinstance(corpus, Sequence) else [corpus],
                 embedder,
                 progress=progress,
                 max_pixels=max_pixels,
@@ -167,7 +141,7 @@ class ImageIndex:
         # a name that is too long, a folder that nobody is let into
         with looked_at(place, "the index", ImageIndexError):
             if not place.is_dir():
-                raise ImageIndexError(_missing(place))
+                raise ImageIndexError(missing(place))
         facts = manifest.read(place)
         if facts.state != "ready":
             raise ImageIndexError(f"{place} is unfinished; {_finish(facts, path)}")
@@ -221,6 +195,7 @@ class ImageIndex:
             "fingerprint": facts.fingerprint,
             "dim": facts.dim,
             "source": facts.source,
+            **({"sources": [facts.source, *(s.location for s in facts.sources)]} if facts.sources else {}),
             "domain": facts.domain,
             "store": facts.store,
             "created": facts.created,
@@ -235,6 +210,10 @@ class ImageIndex:
             *presence.source_warnings(self.manifest, self.path),
             *presence.embedder_warnings(self.manifest, self.path),
         ]
+
+    def update_command(self) -> str:
+        """What brings it up to date with its source, as a command."""
+        return presence.go_on(self.manifest, self.path)
 
     def embedder_warnings(self, embedder: Embedder) -> list[str]:
         """That the index remembers a place from which its model is gone, where ``embedder`` has another."""
@@ -376,12 +355,12 @@ class ImageIndex:
 
         Without its hash and size where the file has changed since: they are the old picture's.
         """
+        kept = is_kept(record.path)
+        place = Path(self.manifest.source) / os.fsdecode(record.path or b"")
         image = Image(
-            path=Path(self.manifest.source) / os.fsdecode(record.path or b""),
-            offset=record.offset,
-            length=record.length,
+            path=self.path / KEPT_FILE if kept else place, offset=record.offset, length=record.length
         )
-        if record.sha256 and presence.changed(image, record):
+        if record.sha256 and not kept and presence.changed(image, record):
             return image
         return replace(image, sha256=record.sha256, width=record.width, height=record.height)
 
@@ -400,10 +379,3 @@ def _finish(facts: manifest.Manifest, path: str | Path) -> str:
     if facts.imported:
         return f"import again with: {presence.go_on(facts, path)}"
     return presence.go_on(facts, path) if facts.listed else f"go on with: {presence.go_on(facts, path)}"
-
-
-def _missing(place: Path) -> str:
-    found = _names()
-    there = f"in ./{INDEXES} there are: {', '.join(found)}" if found else f"./{INDEXES} has none"
-    name = place.name if place.parent == INDEXES else str(place)
-    return f"there is no index {place}; {there}. Make one with: mmrerank index SOURCE --index {name}"

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from mmrerank.errors import ImageError, TruncatedImageError
 from mmrerank.images import decode, probe
+from mmrerank.index.kept import KEPT, Kept, is_kept
 from mmrerank.index.records import Record, Records
 from mmrerank.ports import Sample
 from mmrerank.types import Image
@@ -47,6 +48,7 @@ class Intake:
     """How samples are looked at. ``prepare`` takes a decoded image and returns what the embedder takes."""
 
     records: Records
+    kept: Kept
     root: Path
     max_pixels: int
     allow_truncated: bool
@@ -58,12 +60,13 @@ class Intake:
         record = Record(id=sample.id, metadata=sample.metadata)
         if sample.image is None:
             return Looked(record=replace(record, error=sample.error or "there is no image"), old=old)
-        if sample.image.path is None:
-            error = "its bytes are in no file, so it could not be shown again"
-            return Looked(record=replace(record, error=error), old=old)
-        record = replace(record, **place(sample.image, self.root))
         try:
-            record = replace(record, **status(sample.image))
+            if sample.image.path is None:
+                origin = KEPT + os.fsencode(sample.origin or "")
+                record = replace(record, path=origin, size=len(sample.image.read()))
+                return self._read(sample.image, record, old)
+            record = replace(record, **place(sample.image, self.root))
+            record = replace(record, **status(sample.image, changed=True))
             if old and unchanged(old, record):
                 return Looked(record=replace(old, metadata=sample.metadata), old=old, same=True)
             return self._read(sample.image, record, old)
@@ -78,12 +81,16 @@ class Intake:
         source = image if whole is None else whole
         if old and old.row is not None and old.sha256 == content:
             known = {c: vars(old)[c] for c in ("width", "height", "taken", "camera", "row")}
+            if image.path is None and is_kept(old.path):
+                known |= {"offset": old.offset, "length": old.length}
+            elif image.path is None:
+                record = self._keep(record, image)
             return Looked(record=replace(record, **known), old=old, same=True)
         info = probe(source)
         record = replace(record, width=info.width, height=info.height, taken=info.taken, camera=info.camera)
         row = self.records.row_of(content)
         if row is not None:
-            return Looked(record=replace(record, row=row), old=old)
+            return Looked(record=replace(self._keep(record, image), row=row), old=old)
         try:
             pixels = decode(source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated)
         except TruncatedImageError as error:
@@ -92,7 +99,17 @@ class Intake:
             if info.width * info.height > self.max_pixels:
                 raise ImageError(f"{error}; raise it with --max-pixels") from error
             raise
-        return Looked(record=record, old=old, pixels=self.prepare(pixels) if self.prepare else pixels)
+        prepared = self.prepare(pixels) if self.prepare else pixels
+        return Looked(record=self._keep(record, image), old=old, pixels=prepared)
+
+    def _keep(self, record: Record, image: Image) -> Record:
+        """``record`` with the place of a copy in the index, where the image is in no file of its own."""
+        if image.path is not None:
+            return record
+        there = self.records.kept(record.sha256 or "")
+        data = image.read()
+        offset = self.kept.add(data) if there is None else there[0]
+        return replace(record, offset=offset, length=len(data))
 
 
 def ahead(items: Iterable[T], work: Callable[[T], R], *, depth: int, threads: int = THREADS) -> Iterator[R]:
@@ -120,19 +137,24 @@ def place(image: Image, root: Path) -> dict[str, Any]:
     return {"path": os.fsencode(path), "offset": image.offset, "length": image.length}
 
 
-def status(image: Image) -> dict[str, Any]:
-    """The columns size and time. Raises `OSError`, or `ImageError` for what is no regular file."""
+def status(image: Image, *, changed: bool = False) -> dict[str, Any]:
+    """The columns size and time, and with ``changed`` the time of the last change of any kind.
+
+    Raises `OSError`, or `ImageError` for what is no regular file.
+    """
     assert image.path is not None
     found = image.path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise ImageError("it is not a regular file")
     size = found.st_size if image.length is None else image.length
-    return {"size": size, "mtime_ns": found.st_mtime_ns}
+    told = {"size": size, "mtime_ns": found.st_mtime_ns}
+    return {**told, "ctime_ns": found.st_ctime_ns} if changed else told
 
 
 def unchanged(old: Record, new: Record) -> bool:
     """True when place, size and time say that the image is still the same."""
-    keys = ("path", "offset", "length", "size", "mtime_ns")
+    # the time of the last change of any kind tells an orientation that was set with the old time kept
+    keys = ("path", "offset", "length", "size", "mtime_ns", "ctime_ns")
     return (
         old.row is not None and new.mtime_ns is not None and all(vars(old)[k] == vars(new)[k] for k in keys)
     )

@@ -32,10 +32,22 @@ class Shard:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source: its corpus's location, and ``name``, with which its ids begin (the first source's is
+    empty).
+    """
+
+    location: str
+    name: str = ""
+    listed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Manifest:
     """The facts about one index. ``state`` is ``building`` until the first run has reached its end.
 
-    ``source`` is the corpus's location; with ``listed`` a list named its images, not the folder. ``domain``
+    ``source`` is the corpus's location; with ``listed`` a list named its images, not the folder.
+    ``sources`` are further ones. ``domain``
     says what they are of, where that is known (a model with the same domain is at home here). Times are ISO
     8601 in UTC.
     """
@@ -54,6 +66,7 @@ class Manifest:
     failed: int = 0
     shards: tuple[Shard, ...] = ()
     listed: bool = False
+    sources: tuple[Source, ...] = ()
     format: int = FORMAT
 
     @property
@@ -109,7 +122,13 @@ def read(folder: Path) -> Manifest:
             f"use the version that wrote it, or {repair}"
         )
     try:
-        manifest = Manifest(**{**body, "shards": tuple(Shard(**s) for s in body["shards"])})
+        manifest = Manifest(
+            **{
+                **body,
+                "shards": tuple(Shard(**s) for s in body["shards"]),
+                "sources": tuple(Source(**s) for s in body.get("sources", ())),
+            }
+        )
         _check(manifest)
     except (TypeError, KeyError, ValueError) as error:
         raise ImageIndexError(f"{path} is damaged ({error}); {repair}") from error
@@ -127,3 +146,6 @@ def _check(manifest: Manifest) -> None:
     for shard in manifest.shards:
         if not isinstance(shard.file, str) or not isinstance(shard.rows, int):
             raise ValueError(f"a shard is {shard!r}")
+    for source in manifest.sources:
+        if not isinstance(source.location, str) or not isinstance(source.name, str) or not source.name:
+            raise ValueError(f"a source is {source!r}")

@@ -5,6 +5,8 @@ Looks at files and changes nothing: a search works without any of them, and its 
 
 from __future__ import annotations
 
+import errno
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from mmrerank.errors import ImageError
 from mmrerank.index.intake import sha256, status
+from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Record
 from mmrerank.paths import model_path
@@ -54,7 +57,8 @@ def warnings(problems: Mapping[str, str], of: int, facts: Manifest, index: str |
         found.append(_gone(gone, of, facts, index))
     for why in dict.fromkeys(w for w in problems.values() if w not in (GONE, CHANGED)):
         names = listed(i for i, w in problems.items() if w == why)
-        found.append(f"{_count(names[1], of)} cannot be shown: {names[0]}: {why}")
+        way = ". Let this user read them" if why.endswith(os.strerror(errno.EACCES)) else ""
+        found.append(f"{_count(names[1], of)} cannot be shown: {names[0]}: {why}{way}")
     if other := [i for i, why in problems.items() if why == CHANGED]:
         names = listed(other)
         found.append(
@@ -79,18 +83,22 @@ def _gone(gone: list[str], of: int, facts: Manifest, index: str | Path) -> str:
 
 
 def missing_source(facts: Manifest) -> str:
-    """That the folder of all images is away, in words; empty when it is there."""
-    try:
-        there = Path(facts.source).exists()
-    except OSError:
-        there = True  # nobody knows
-    pattern = any(c in facts.source for c in "*?{[")
-    return "" if there or pattern else f"their folder {facts.source} is not there any more"
+    """That a folder of images is away, in words; empty when all are there."""
+    for place in (facts.source, *(s.location for s in facts.sources)):
+        try:
+            there = Path(place).exists()
+        except OSError:
+            there = True  # nobody knows
+        pattern = any(c in place for c in "*?{[") or place.startswith("pipe:") or "::" in place
+        if not (there or pattern):
+            return f"their folder {place} is not there any more"
+    return ""
 
 
 def source_warnings(facts: Manifest, index: str | Path) -> list[str]:
     """That the folder of all images is away, with the way on."""
-    away = missing_source(facts)
+    # of a source that was copied into the index nothing is missing
+    away = "" if (Path(index) / KEPT_FILE).exists() else missing_source(facts)
     return [f"the images cannot be shown: {away}. {follow(facts, index)}"] if away else []
 
 
@@ -127,7 +135,10 @@ def follow(facts: Manifest, index: str | Path) -> str:
 
 def go_on(facts: Manifest, index: str | Path, *, source: str = "") -> str:
     """The command that brings an index up to date; what a list or an import was of, only the user knows."""
-    where, name = source or shlex.quote(facts.source), shlex.quote(str(index))
+    # of further sources a list is left out: only the user knows it
+    others = [s.location for s in facts.sources if not s.listed]
+    where = source or " ".join(map(shlex.quote, (facts.source, *others)))
+    name = shlex.quote(str(index))
     if facts.imported:
         spec = shlex.quote(facts.embedder)
         return f"mmrerank index {where} --index {name} --vectors V.npy --ids IDS.jsonl --embedder {spec}"

@@ -7,7 +7,6 @@ The schema is numbered by ``PRAGMA user_version``; each migration takes it one n
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import threading
 import weakref
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import ImageIndexError, InputError
-from mmrerank.paths import database_reason, reason
+from mmrerank.index.kept import KEPT
+from mmrerank.paths import database_reason, may_write, reason
 
 FILE = "records.sqlite"
 APPLICATION_ID = 0x6D6D7272  # "mmrr": tells our files from other SQLite databases
@@ -30,7 +30,9 @@ class Record:
     """What is known about one image.
 
     ``path`` is below the source where possible, else absolute; ``offset`` and ``length`` (bytes) are a span
-    of it. ``size`` is the encoded image's, in bytes. ``row`` is its vector, None when ``error`` says why.
+    of it; what begins with `mmrerank.index.kept.KEPT` is a copy in the index. ``size`` is the encoded
+    image's, in bytes. ``row`` is its vector, None when ``error`` says why. ``ctime_ns`` tells a change
+    that left size and time.
     """
 
     id: str
@@ -47,8 +49,10 @@ class Record:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     row: int | None = None
     error: str | None = None
+    ctime_ns: int | None = None
 
 
+_KEPT = f"substr(path, 1, {len(KEPT)}) = x'{KEPT.hex()}'"
 _COLUMNS = tuple(Record.__dataclass_fields__)
 
 
@@ -74,7 +78,12 @@ def _first(db: sqlite3.Connection) -> None:
     db.execute("CREATE INDEX records_by_row ON records (row)")
 
 
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first,)
+def _second(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE records ADD COLUMN ctime_ns INTEGER")
+
+
+_OLDEST_READ = 1
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second)
 """Migration ``i`` takes schema version ``i`` to ``i + 1``. Never edited, only added to."""
 
 
@@ -85,6 +94,7 @@ class Records:
         self.path = folder / FILE
         self._write = write
         self._lock = threading.RLock()
+        self._columns = _COLUMNS  # an index of an older version has fewer
         with self._guard():
             self._db = self._connect(write)
             try:
@@ -104,7 +114,7 @@ class Records:
         uri = self.path.absolute().as_uri()
         # Reading a WAL database takes write access to its folder, or a log that is there already.
         logged = self.path.with_name(f"{FILE}-wal").exists()
-        mode = "mode=ro" if logged or os.access(self.path.parent, os.W_OK) else "immutable=1"
+        mode = "mode=ro" if logged or may_write(self.path.parent) else "immutable=1"
         return sqlite3.connect(f"{uri}?{mode}", uri=True, check_same_thread=False, isolation_level=None)
 
     def _check(self, write: bool) -> None:
@@ -122,6 +132,10 @@ class Records:
                 f"{self.path} has schema {version}, and this mmrerank knows up to {len(MIGRATIONS)}; "
                 "update mmrerank"
             )
+        if not write and _OLDEST_READ <= version < len(MIGRATIONS):
+            there = {r[1] for r in self._all("PRAGMA table_info(records)")}
+            self._columns = tuple(c for c in _COLUMNS if c in there)
+            return
         if version < len(MIGRATIONS) and not write:
             raise ImageIndexError(
                 f"{self.path} has the old schema {version}; run mmrerank index again to bring it up to date"
@@ -211,10 +225,6 @@ class Records:
             raise InputError(f"the index has no vector of {lacking[0]!r}")
         return [found[i] for i in ids]
 
-    def paths(self) -> set[bytes]:
-        """The files that the images are in, as `Record` has them."""
-        return {r[0] for r in self._all("SELECT DISTINCT path FROM records WHERE path IS NOT NULL")}
-
     def rows(self) -> list[int]:
         """The rows in use, ascending."""
         sql = "SELECT DISTINCT row FROM records WHERE row IS NOT NULL ORDER BY row"
@@ -224,6 +234,19 @@ class Records:
         """The lowest row made from these bytes."""
         found = self._all("SELECT min(row) FROM vectors WHERE sha256 = ?", [sha256])
         return None if found[0][0] is None else int(found[0][0])
+
+    def kept(self, sha256: str) -> tuple[int, int] | None:
+        """Offset and length of the copy of an image of these bytes in the index, if there is one."""
+        sql = (
+            f'SELECT "offset", length FROM records WHERE {_KEPT} AND "offset" IS NOT NULL '
+            "AND row IN (SELECT row FROM vectors WHERE sha256 = ?) LIMIT 1"
+        )
+        found = self._all(sql, [sha256])
+        return (int(found[0][0]), int(found[0][1])) if found else None
+
+    def end_of_kept(self) -> int:
+        """Where the last of the copies ends, in bytes."""
+        return int(self._one(f'SELECT coalesce(max("offset" + length), 0) FROM records WHERE {_KEPT}'))
 
     @property
     def vectors(self) -> int:
@@ -273,11 +296,11 @@ class Records:
         return self._all(sql)[0][0]
 
     def _select(self, where: str, values: Sequence[Any], limit: int = -1) -> list[tuple[int, Record]]:
-        names = ",".join(f'"{c}"' for c in _COLUMNS)
+        names = ",".join(f'"{c}"' for c in self._columns)
         sql = f"SELECT seq,{names} FROM records {where} ORDER BY seq LIMIT {limit}"
         found = []
         for seq, *rest in self._all(sql, values):
-            fields = dict(zip(_COLUMNS, rest, strict=True))
+            fields = dict(zip(self._columns, rest, strict=True))
             try:
                 fields["metadata"] = json.loads(fields["metadata"])
             except ValueError as error:

@@ -22,7 +22,7 @@ def problems(
 ) -> Iterator[str]:
     """Every problem, in words. ``deep`` hashes the image files."""
     yield from records.integrity()
-    yield from _vectors(folder, facts, records)
+    yield from dict.fromkeys(_vectors(folder, facts, records))  # a file that is away is met twice
     yield from view.problems(folder, facts.store)
     away = presence.source_warnings(facts, folder)
     yield from away

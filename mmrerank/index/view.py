@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -80,6 +81,8 @@ def problems(folder: Path, name: str) -> Iterator[str]:
     """What is wrong with the saved view of store ``name``: opening checks its stamp, not all its bytes."""
     place = folder / name
     try:
+        if place.is_dir():
+            os.scandir(place).close()
         sound = not (stamp := _stamp(place)) or stamp[1:] == [_digest(place)]
     except OSError as error:
         yield f"{place} cannot be read: {reason(error)}"
@@ -95,7 +98,10 @@ def _stamped(place: Path, stamp: str) -> bool:
 def _stamp(place: Path) -> list[str]:
     try:
         return (place / _STAMP).read_text(encoding="ascii").split("\n")
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
+        return []
+    except OSError as error:
+        warnings.warn(f"{place} cannot be read ({reason(error)}). It is made anew each time", stacklevel=2)
         return []
 
 

@@ -116,6 +116,8 @@ def _by_status(status: int, text: str) -> FailureKind | None:
             return "too_large"
         # Gemini says "quota" of a minute's worth as well, and how long to wait
         return "quota" if spent and (wait is None or _LASTING.search(text)) else "rate_limit"
+    if status == 403 and _RATE.search(text):
+        return "rate_limit"
     if status == 403:
         return (
             "content_filter" if _FILTER.search(text) else "payment" if _PAYMENT.search(text) else "forbidden"
@@ -123,17 +125,19 @@ def _by_status(status: int, text: str) -> FailureKind | None:
     if status == 404:
         return "no_images" if _NO_IMAGES.search(text) else "not_found"
     fixed: dict[int, FailureKind] = {
-        401: "auth", 402: "payment", 405: "address", 408: "timeout", 413: "too_large", 504: "timeout",
+        401: "auth", 402: "payment", 405: "address", 408: "timeout", 413: "too_large", 502: "server",
+        503: "server", 504: "timeout", 529: "server",
     }  # fmt: skip
     return fixed.get(status)
 
 
+_RATE = _any(r"rate[_ ]?limit")
 _ALONE = _any(r"request too large")
 _LASTING = _any(r"insufficient_quota", r"per[- _]?day|\bdaily\b|per[- _]?month|\bmonthly\b|\b(RPD|TPD)\b")
 
 
 _REQUEST = _any(
-    r"BadRequestError|UnsupportedParams|invalid_request|jinja|template (error|rendering)",
+    r"BadRequestError|UnsupportedParams|jinja|template (error|rendering)",
     r"roles must alternate|system (role|message)|validation error|parse grammar",
 )
 

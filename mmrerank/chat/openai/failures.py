@@ -77,7 +77,7 @@ def of_words(code: int, said: ErrorText, place: Place, *, wait: float | None = N
     """What an answer means whose status is ``code`` (0: none) and that asks to ``wait`` so many seconds."""
     whole = f"{said.shown[:_READ]} {said.codes}".strip()
     answered = f"{place} answered {code}" if code else f"{place} answered with an error"
-    shown = f": {said.shown[:_SHOWN]}" if said.shown else ""
+    shown = f": {said.shown[:_SHOWN].rstrip('. ')}" if said.shown else ""
     if code == 403 and "logprob" in whole.casefold():
         # of OpenAI's reasoning models: it concerns questions with choices alone
         return ServerFailure(error=Complaint(f"{answered}{shown}", whole, kind="no_logprobs"))
@@ -88,7 +88,11 @@ def of_words(code: int, said: ErrorText, place: Place, *, wait: float | None = N
         return ServerFailure(error=Refused(f"{answered}; {todo}{quoted}", kind=kind))
     hint = f". {todo}" if todo else ""
     # what lies in the question does not pass by waiting, whatever the status
-    if code in (400, 422) or kind in _QUESTIONS or (code >= 424 and about_the_request(whole)):
+    if (
+        code in (400, 422)
+        or kind in _QUESTIONS
+        or (code in (424, *range(500, 600)) and about_the_request(whole))
+    ):
         return ServerFailure(error=Complaint(f"{answered}{shown}{hint}", whole, kind=kind))
     wait = wait_in_words(whole) if wait is None else wait
     long = wait is not None and wait > LONGEST_WAIT
@@ -145,7 +149,8 @@ def _unreachable(error: BaseException, place: Place) -> ChatError:
         why = f"{here}: no safe connection ({unsafe.reason or unsafe}); is it http:// or https://?"
         return Refused(why, kind="unreachable")
     if any(isinstance(c, ConnectionRefusedError) for c in causes):
-        start = f". Start it with: {place.start}" if place.start else ""
+        where = "with" if place.local else "there with"
+        start = f". Start it {where}: {place.start}" if place.start else ""
         return Refused(f"{here}: nothing listens there{start}", retryable=True, kind="unreachable")
     cause = type(error.__cause__ or error).__name__
     return ChatError(f"{here}, or hung up ({cause})", retryable=True, kind="unreachable")

@@ -339,7 +339,7 @@ class _Work:
 
     def _origin(self, items: Sequence[Item] = ()) -> dict[str, Any]:
         """Where the figures come from; without ``items``, those of lists that nothing reranks."""
-        config = settings(self.wanted, self.task, self.answers, self._depth if self.first else 0)
+        config = settings(self.wanted, self.task, self.answers, self.first, self._depth)
         models = {**self.first.models, **index_facts(self.first)} if self.first else {}
         data = data_digests(self.task, self.wanted.data)
         if not items:

@@ -193,7 +193,7 @@ class Evaluation(Tabular):
                 {
                     "method": label,
                     **(values_of(one.scores) if one.scores else {}),
-                    "short": ", ".join(n for n, m in _metrics(one).items() if m.too_short),
+                    "short": ", ".join(n for n, m in _metrics(one.scores).items() if m.too_short),
                     **one.costs["usage"],
                     "failed": one.costs["failed"],
                 }
@@ -229,11 +229,13 @@ class Evaluation(Tabular):
         if not (self.methods and self.first_stage and self.ceiling and self.scores):
             return []
         (one,), name = self.methods.values(), shown[0]
-        before, best = self.first_stage.metrics[name].value, self.ceiling.metrics[name].value
-        measured = self.scores.metrics[name]
+        before, best = (
+            figure(m, m.value) + (MARK if m.too_short else "")
+            for m in (self.first_stage.metrics[name], self.ceiling.metrics[name])
+        )
         return [
-            f"{name}: first stage {figure(measured, before)}, best order of its first "
-            f"{self.heading['candidates']} {figure(measured, best)}; {one.usage.calls} calls, "
+            f"{name}: first stage {before}, best order of its first {self.heading['candidates']} {best}; "
+            f"{one.usage.calls} calls, "
             f"{one.costs['failed']} failed, {one.costs['repaired']} repaired",
             *self._failures(),
         ]
@@ -282,9 +284,11 @@ class Evaluation(Tabular):
             cells += [_marked(row, n) for n in others]
             rows.append([*cells, *_costs(row)])
         if report["ceiling"]:
-            best = [_number(f"{report['ceiling'][n]:.3f}") for n in first]
+            short = {n: m.too_short for n, m in _metrics(self.ceiling).items()}
+            row = {**report["ceiling"], "short": {n for n, found in short.items() if found}}
+            best = [_marked(row, n) for n in first]
             blank = [Cell(text="")] * (2 * len(gains))
-            best += [*blank, *(_number(f"{report['ceiling'][n]:.3f}") for n in others)]
+            best += [*blank, *(_marked(row, n) for n in others)]
             rows.append([Cell(text="(ceiling)"), *best, *[Cell(text="")] * 5])
         own = "".join(f", {k} {v}" for k, v in self._options.items())
         return Table(
@@ -338,8 +342,8 @@ class Evaluation(Tabular):
             raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
 
 
-def _metrics(one: MethodRun) -> Mapping[str, Measured]:
-    return one.scores.metrics if one.scores else {}
+def _metrics(scores: Scores | None) -> Mapping[str, Measured]:
+    return scores.metrics if scores else {}
 
 
 def _number(text: str, value: float | None = None) -> Cell:

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 _SECRET = ("api_key",)
 
 
-def settings(wanted: Experiment, task: Task, answers: Sequence[Answer], depth: int) -> dict[str, Any]:
-    """What decides the lists of an evaluation; ``depth`` is that of a first stage that was made, else 0."""
+def settings(
+    wanted: Experiment, task: Task, answers: Sequence[Answer], first: MadeFirstStage | None, depth: int
+) -> dict[str, Any]:
+    """What decides the lists of an evaluation; ``first`` is a first stage that was made, of ``depth``."""
     embedder = wanted.embedder if isinstance(wanted.embedder, str) else wanted.embedder.spec
     return {
         "benchmark": task.benchmark,
@@ -36,9 +38,9 @@ def settings(wanted: Experiment, task: Task, answers: Sequence[Answer], depth: i
         "runs": [_run(a) for a in answers],
         "index": str(wanted.index),
         "shards": str(wanted.shards),
-        "embedder": embedder,
+        "embedder": first.embedder.spec if first else embedder,
         "images": "" if wanted.images is None else str(wanted.images),
-        "depth": depth or None,
+        "depth": depth if first else None,
     }
 
 

@@ -70,9 +70,10 @@ def score_run(
 def _unjudged(run: Run, qrels: Qrels, where: str) -> list[str]:
     """A warning where the qrels judge none of a run's documents: their ids may be spelt in another way."""
     judged = {d for own in qrels.values() for d in own}
-    used = {d for q, rows in run.rows.items() if q in qrels for d in Ranked.of(rows).ids}
-    if not judged or not used or used & judged:
+    lists = [Ranked.of(rows).ids for q, rows in run.rows.items() if q in qrels]
+    if not judged or not any(lists) or any(d in judged for ids in lists for d in ids):
         return []
+    used = {d for ids in lists for d in ids}
     return [
         f"{where}: the qrels judge none of its documents; its ids are like {quoted(sorted(used))}, those of "
         f"the qrels like {quoted(sorted(judged))}"

@@ -358,7 +358,8 @@ class TestKinds:
         assert len(stub.requests) == 1
 
     def test_hours_are_not_slept_through(self, stub: StubServer, opened: Any) -> None:
-        stub.script = [says("Please try again in 6h3m0s.", 429)]
+        # whatever type a gateway gives it
+        stub.script = [says("Please try again in 6h3m0s.", 429, type="invalid_request_error")]
         error = one(opened(max_retries=4), ask()).error
         assert error is not None
         assert (error.kind, error.systemic, error.retry_after) == ("rate_limit", True, 21780)

@@ -378,7 +378,7 @@ def test_the_key_is_in_no_error_log_or_repr(
     for status in (429,):
         stub.script = [(status, {}, said)]
         shown.append(repr(one(chat)))
-    for status in (400, 401, 403, 404, 422, 503):
+    for status in (400, 401, 403, 404, 422, 500):
         stub.script = [(status, {}, said)]
         with pytest.raises(ChatError) as caught:
             one(chat)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
+import shlex
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -191,6 +193,19 @@ def test_shards_written_by_webdataset(tmp_path: Path) -> None:
         assert found.metadata == {"caption": f"caption {number % 3}", "n": number % 3}
 
 
+def test_shards_that_a_command_prints(tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    tar(tmp_path / "s.tar", {"0.png": png(1), "0.txt": b"one"})
+    (tmp_path / "s.tar.gz").write_bytes(gzip.compress((tmp_path / "s.tar").read_bytes()))
+    corpus = open_corpus(f"pipe:cat {shlex.quote(str(tmp_path / 's.tar.gz'))}")
+    (sample,) = corpus.samples()
+    assert (sample.id, sample.metadata, sample.origin) == ("s/0", {"caption": "one"}, None)
+    assert sample.image is not None
+    assert decode(sample.image).getpixel((0, 0)) == (1, 0, 0)
+    failing = webdataset.open("pipe:exit 3")
+    assert errors(failing) == {"pipe.tar": "the command ended with exit code 3"}
+
+
 def test_shard_with_oddities(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     members = {"a/x.left.PNG": png(1), "a/x.right.png": png(2), "a/x.json": b"[1]"}
@@ -202,11 +217,12 @@ def test_shard_with_oddities(tmp_path: Path) -> None:
         info.size = len(png(3))
         shard.addfile(info, io.BytesIO(png(3)))
     samples = {s.id: s for s in webdataset.open(str(path)).samples()}
-    assert list(samples) == ["s/a/x", "s/a/x.right.png", "s/t", "s/bad", "s/" + "long" * 60, "s/a/x#2"]
+    assert list(samples) == ["s/a/x", "s/a/x.right.png", "s/a/x.png", "s/t", "s/bad", "s/" + "long" * 60]
     assert samples["s/a/x"].metadata == {"json": [1]}
     assert "holds no image, only: txt" in samples["s/t"].error
     assert "not JSON" in samples["s/bad"].metadata["note"]
-    assert decode(samples["s/a/x#2"].image).getpixel((0, 0)) == (3, 0, 0)  # type: ignore[arg-type]
+    assert samples["s/a/x.right.png"].metadata == samples["s/a/x.png"].metadata == {"json": [1]}
+    assert decode(samples["s/a/x.png"].image).getpixel((0, 0)) == (3, 0, 0)  # type: ignore[arg-type]
 
 
 def test_damaged_shards_do_not_stop_the_others(tmp_path: Path) -> None:
@@ -260,7 +276,7 @@ def test_patterns(tmp_path: Path) -> None:
         (place + "/none.tar", "no shard"),
         (place + "/{5..1}.tar", "no shard"),
         (place + "/{0..99999999}.tar", "million"),
-        (place + "/a.tar.gz", "compressed"),
+        (place + "/a/a.tar.gz", r"no shard .*; in '.*/a' there are 008.tar, 009.tar, 010.tar"),
         ("https://example.org/{000..012}.tar", "not on this machine"),
     ]:
         with pytest.raises(InputError, match=message):
@@ -359,8 +375,18 @@ def test_open_corpus_says_what_it_takes(tmp_path: Path) -> None:
     put(tmp_path, "one.png")
     with pytest.raises(InputError, match=r"no folder '.*nowhere'"):
         open_corpus(tmp_path / "nowhere")
-    with pytest.raises(InputError, match=r"is a file; give a folder, tar shards \(such as '.*\{000"):
-        open_corpus(tmp_path / "one.png")
+    assert ids(open_corpus(tmp_path / "one.png")) == ["one.png"]
+    put(tmp_path, "picture without a suffix")
+    assert ids(open_corpus(tmp_path / "picture without a suffix")) == ["picture without a suffix"]
+    for name, message in [
+        ("notes.md", r"is a file; give a folder, tar shards \(such as '.*\{000"),
+        ("list.txt", "to index the files that it lists: mmrerank index - --index X < "),
+        ("photo.CR2", r"of a kind that is not read \(\.cr2\); convert it"),
+        ("photos.zip", "is packed .*unpack it"),
+    ]:
+        (tmp_path / name).write_text("words")
+        with pytest.raises(InputError, match=message):
+            open_corpus(tmp_path / name)
     with pytest.raises(UsageError, match=r"there is no corpus 'folders'.*'folder'"):
         open_corpus(tmp_path, kind="folders")
     (tmp_path / "odd.tar").mkdir()

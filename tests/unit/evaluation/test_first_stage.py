@@ -317,8 +317,9 @@ def test_the_command_makes_a_first_stage_reranks_it_and_takes_a_recipe(
     assert body["ceiling"]["nDCG@10"] >= body["first_stage"]["metrics"]["nDCG@10"]
     folder = Path("runs/eval/folder-all")
     assert {p.name for p in folder.iterdir()} == {
-        "first-stage.trec", "first-stage.raw.jsonl", "pointwise.trec", "pointwise.jsonl", "pointwise.json",
-        "pointwise.raw.jsonl", "pointwise.journal.jsonl",
+        "first-stage.trec", "first-stage.raw.jsonl", "first-stage.json", "first-stage.metrics.json",
+        "pointwise.trec", "pointwise.jsonl", "pointwise.json", "pointwise.raw.jsonl",
+        "pointwise.metrics.json", "pointwise.journal.jsonl",
     }  # fmt: skip
     scored = runner.invoke(
         cli, ["eval", "folder", "--data", "world", "--run", str(folder / "pointwise.trec"),

@@ -215,6 +215,21 @@ def test_a_deep_file_that_is_cut_off_is_so() -> None:
         decode(tiff(DEEP * 257, 1, 16)[:-9])
 
 
+def test_ycbcr_without_jpeg() -> None:
+    pixels = np.asarray(PIL.Image.fromarray(RGB).convert("YCbCr"))
+    for tags in ({}, {530: (3, [1, 1])}):
+        assert far(decode(tiff(pixels, 6, 8, tags)), COLOURS) <= 4
+    with pytest.raises(ImageError, match="YCbCr.* is a kind that is not read"):
+        decode(tiff(pixels, 6, 8, {530: (3, [2, 2])}))
+
+
+def test_what_is_there_of_a_tiff() -> None:
+    for data in (tiff(RGB, 2, 8), tiff(RGB.astype(np.uint16) * 257, 2, 16)):
+        found = decode(data[: -len(data) // 4], allow_truncated=True)
+        assert far(found.crop((0, 0, 48, 16)).resize((48, 32)), [*COLOURS[:2]] * 2) <= 1
+        assert found.getpixel((47, 31)) == (0, 0, 0)
+
+
 def test_png_of_sixteen_bits() -> None:
     for factor in (257, 16, 4, 1):
         assert far(decode(deep_png(DEEP * factor, 0)), GREYS) <= 1
@@ -224,7 +239,11 @@ def test_png_of_sixteen_bits() -> None:
     assert far(decode(over[:33] + chunk(b"sBIT", b"\x0c") + over[33:]), GREYS) <= 1
     assert far(decode(deep_png(np.dstack([DEEP, FULL]).astype(np.uint16) * 257, 4)), GREYS) <= 1
     assert far(decode(deep_png(RGB.astype(np.uint16) * 257, 2)), COLOURS) <= 1
-    assert far(decode(deep_png(RGB.astype(np.uint16) * 16, 2)), COLOURS) <= 16  # the upper bytes are read
+    assert far(decode(deep_png(RGB.astype(np.uint16) * 16, 2)), COLOURS) <= 1
+    assert far(decode(deep_png(np.dstack([RGB, FULL]).astype(np.uint16) * 16, 6)), COLOURS) <= 1
+    assert far(decode(deep_png(np.dstack([DEEP, FULL]).astype(np.uint16) * 16, 4)), GREYS) <= 1
+    said = deep_png(RGB.astype(np.uint16) * 64, 2)
+    assert far(decode(said[:33] + chunk(b"sBIT", b"\x0e" * 3) + said[33:]), COLOURS) <= 1
     assert far(decode(deep_png(np.dstack([RGB, FULL]).astype(np.uint16) * 257, 6)), COLOURS) <= 1
 
 

@@ -206,3 +206,17 @@ def test_what_follows_the_picture(format: str) -> None:
     picture = PICTURE.quantize(8) if format == "GIF" else PICTURE
     options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 95}}.get(format, {})
     assert far(decode(encode(picture, format, **options) + b"junk" * 500), COLOURS) <= 10
+
+
+def test_a_webp_whose_container_is_at_fault() -> None:
+    for options in ({"lossless": True}, {"quality": 95}):
+        whole = encode(PICTURE, "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0", **options)
+        for size in (len(whole) + 1000, len(whole) - 12, 0):
+            assert far(decode(whole[:4] + struct.pack("<I", size) + whole[8:]), COLOURS) <= 6
+        at = whole.index(b"EXIF") + 4
+        assert far(decode(whole[:at] + struct.pack("<I", 0x7FFFFFF0) + whole[at + 4 :]), COLOURS) <= 6
+        assert far(decode(whole[: at + 10]), COLOURS) <= 6
+        with pytest.raises(ImageError, match="bytes at its end are missing"):
+            decode(encode(PICTURE, "WEBP", **options)[:-20])
+    frames = encode(PICTURE, "WEBP", save_all=True, append_images=[noise((96, 64))], lossless=True)
+    assert far(decode(frames[:-30]), COLOURS) <= 6

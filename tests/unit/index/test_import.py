@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from index_world import ColourEmbedder, build, paint, tally
+from typer.testing import CliRunner
 
 from mmrerank.benchmark import Scored
-from mmrerank.errors import ImageIndexError, InputError, MismatchError
+from mmrerank.cli.main import cli
+from mmrerank.errors import InputError, MismatchError
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image
@@ -97,8 +100,80 @@ def test_a_source_that_is_gone_is_not_replaced_by_another(source: Path, tmp_path
     source.rename(tmp_path / "unmounted")
     other = tmp_path / "other"
     paint(other, ["a.png", "b.png"], start=50)
-    with pytest.raises(ImageIndexError, match="--rebuild"):
-        build(index, other)
+    assert tally(build(index, other)) == (2, 0, 0, 0, 0)
     with ImageIndex.open(index) as kept:
-        assert len(kept) == 10
+        assert len(kept) == 12
     assert tally(build(index, tmp_path / "unmounted")) == (0, 0, 0, 10, 0)
+    with ImageIndex.open(index) as kept:
+        assert kept.verify(deep=True) == []
+        assert kept.ids[10:] == ["other//a.png", "other//b.png"]
+
+
+def test_images_that_are_not_there_are_counted_and_strict_refuses_them(source: Path, tmp_path: Path) -> None:
+    names = ["00.png", "lost.png", "01.png", "gone.png"]
+    (source / "note.png").write_text("no picture")
+    given = Given(str(source), np.eye(5, dtype=np.float32), [*names, "note.png"])
+    report = ImageIndex.import_vectors(tmp_path / "x", given, embedder_spec="clip-b32")
+    assert [(f.source, f.error) for f in report.unseen[:2]] == [
+        ("lost.png", "its file is not there"),
+        ("gone.png", "its file is not there"),
+    ]
+    assert report.unseen[2].source == "note.png"
+    assert report.remarks[0] == (
+        "2 of 5 images can be found, but neither shown nor judged: its file is not there: 'lost.png', "
+        "'gone.png'. --strict refuses such vectors"
+    )
+    assert len(ImageIndex.open(tmp_path / "x")) == 5
+    fewer = Given(str(source), np.eye(2, dtype=np.float32), names[:2])
+    with pytest.raises(InputError, match=r"nothing was imported: 1 of 2 images .*'lost\.png'"):
+        ImageIndex.import_vectors(tmp_path / "x", fewer, embedder_spec="clip-b32", strict=True)
+    assert len(ImageIndex.open(tmp_path / "x")) == 5
+    whole = Given(str(source), np.eye(2, dtype=np.float32), ["00.png", "01.png"])
+    report = ImageIndex.import_vectors(tmp_path / "x", whole, embedder_spec="clip-b32", strict=True)
+    assert (report.unseen, report.remarks) == ((), ())
+
+
+def test_the_command_reports_them_in_text_and_json(source: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "v.npy", np.eye(3, 4, dtype=np.float32))
+    lines = [{"image": n} for n in ("pictures/00.png", "pictures/more/1.png", "pictures/lost.png")]
+    (tmp_path / "ids.jsonl").write_text("\n".join(map(json.dumps, lines)))
+
+    def run(place: Path, *more: str) -> Any:
+        files = ["--vectors", str(tmp_path / "v.npy"), "--ids", str(tmp_path / "ids.jsonl")]
+        index = ["--index", str(tmp_path / "x"), "--embedder", "clip-b32"]
+        return CliRunner().invoke(cli, ["index", str(place), *index, *files, *more])
+
+    told = run(source)
+    assert told.exit_code == 0
+    assert "3 of 3 images can be found, but neither shown nor judged" in told.stderr
+    assert f"give {str(tmp_path)!r} as SOURCE, or write the ids without 'pictures/'" in told.stderr
+    told = run(source, "--strict")
+    assert (told.exit_code, "nothing was imported: 3 of 3" in told.stderr) == (3, True)
+    told = run(tmp_path, "--output", "json")
+    body = json.loads(told.stdout)
+    assert body["unseen"] == [{"source": "pictures/lost.png", "error": "its file is not there"}]
+    assert len(body["warnings"]) == 1
+    (source / "lost.png").write_bytes((source / "00.png").read_bytes())
+    told = run(tmp_path, "--strict")
+    assert (told.exit_code, told.stderr) == (0, "")
+    told = CliRunner().invoke(cli, ["index", str(source), "--index", str(tmp_path / "y"), "--strict"])
+    assert (told.exit_code, "--strict is for --vectors" in told.stderr) == (2, True)
+
+
+def test_an_import_for_a_model_in_a_folder_is_known_by_its_whole_path(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "models/clip").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    given = Given(str(source), np.eye(1, 12, dtype=np.float32), ["00.png"])
+    ImageIndex.import_vectors(tmp_path / "x", given, embedder_spec="open_clip:local-dir:models/clip")
+    index = ImageIndex.open(tmp_path / "x")
+    assert index.embedder_spec == f"open_clip:local-dir:{tmp_path}/models/clip"
+    embedder = ColourEmbedder()
+    embedder.spec = index.embedder_spec
+    index.check_embedder(embedder)
+    embedder.spec = "open_clip:local-dir:/new/clip"
+    with pytest.raises(
+        MismatchError, match=r"same model.*--embedder open_clip:local-dir:/new/clip --rebuild"
+    ):
+        index.check_embedder(embedder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -15,11 +16,13 @@ from typing import Any
 import index_world
 import numpy as np
 import pytest
+from denied import denied
 from index_world import ColourEmbedder, build, contents, nearest, paint, tally
 
 from mmrerank.errors import ImageIndexError, MismatchError, ModelError
 from mmrerank.index import lock
 from mmrerank.index.index import ImageIndex
+from mmrerank.index.vectors import VectorFiles
 
 
 def test_another_embedder_is_refused(source: Path, tmp_path: Path) -> None:
@@ -39,13 +42,14 @@ def test_another_embedder_is_refused(source: Path, tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "x"]
 
 
-def test_another_source_is_refused_and_a_moved_one_is_not(source: Path, tmp_path: Path) -> None:
+def test_another_source_is_added_and_a_moved_one_is_not(source: Path, tmp_path: Path) -> None:
     build(tmp_path / "x", source)
     shutil.copytree(source, tmp_path / "others")
-    with pytest.raises(ImageIndexError, match=r"is the index of .*pictures, not of .*others"):
-        build(tmp_path / "x", tmp_path / "others")
+    assert build(tmp_path / "x", tmp_path / "others").sources == (str(source), str(tmp_path / "others"))
     source.rename(tmp_path / "elsewhere")
-    assert tally(build(tmp_path / "x", tmp_path / "elsewhere")) == (0, 0, 0, 10, 0)
+    report = build(tmp_path / "x", tmp_path / "elsewhere")
+    assert tally(report) == (0, 0, 0, 10, 0)
+    assert report.sources == (str(tmp_path / "elsewhere"), str(tmp_path / "others"))
     assert ImageIndex.open(tmp_path / "x").verify() == []
 
 
@@ -152,6 +156,56 @@ def test_a_rebuild_killed_between_its_renames_is_mended(source: Path, tmp_path: 
     (tmp_path / "x").rename(tmp_path / ".x.old")
     assert tally(build(tmp_path / "x", source)) == (0, 0, 0, 10, 0)
     assert not (tmp_path / ".x.old").exists()
+
+
+# Refused by the system
+
+
+@pytest.mark.parametrize("file", [".", "manifest.json", "records.sqlite", "vectors", "vectors/00000.npy"])
+def test_a_file_that_may_not_be_opened_is_not_called_damaged(source: Path, tmp_path: Path, file: str) -> None:
+    path = tmp_path / "x"
+    build(path, source)
+    with denied(path / file), pytest.raises(ImageIndexError) as refusal:
+        nearest(ImageIndex.open(path), source / "00.png")
+    assert "Permission denied; this user has no right to it" in str(refusal.value)
+    assert "damaged" not in str(refusal.value)
+    assert "--rebuild" not in str(refusal.value)
+    assert nearest(ImageIndex.open(path), source / "00.png")[0] == "00.png"
+
+
+def test_a_folder_that_may_not_be_written_keeps_its_index(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    build(path, source)
+    paint(source, ["late.png"], start=70)
+    with denied(path, 0o555):
+        with pytest.raises(ImageIndexError, match=r"x cannot be written: Permission denied"):
+            build(path, source)
+        assert len(ImageIndex.open(path)) == 10
+    assert tally(build(path, source)) == (1, 0, 0, 10, 0)
+
+
+def test_verify_names_what_may_not_be_read(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    build(path, source, store="exact")
+    index = ImageIndex.open(path)
+    with denied(path / "vectors/00000.npy"):
+        assert [p.split(" ")[0] for p in index.verify()] == [str(path / "vectors/00000.npy")]
+    with denied(source / "00.png"):
+        (told,) = index.verify(deep=True)
+        assert told.startswith(f"00.png: {source}/00.png cannot be read: Permission denied")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_disk_that_takes_no_more_is_named(
+    source: Path, tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(VectorFiles, "append", refuse)
+    with pytest.raises(ImageIndexError, match=rf"x cannot be written: {os.strerror(number)}; ") as refusal:
+        build(tmp_path / "x", source)
+    assert "--rebuild" not in str(refusal.value)
 
 
 # Damaged
@@ -264,7 +318,7 @@ def test_an_index_nobody_can_write_to_is_read(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(tmp_path / "x", source)
-    monkeypatch.setattr(os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
     index = ImageIndex.open(tmp_path / "x")
     assert nearest(index, source / "00.png")[0] == "00.png"
     assert not (tmp_path / "x/records.sqlite-wal").exists()

@@ -1,0 +1,56 @@
+"""Reads a WebP whose container is at fault and whose picture is not: wrong sizes, damaged EXIF or profile."""
+
+from __future__ import annotations
+
+import io
+import struct
+from typing import IO
+
+from PIL.ImageFile import ImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from mmrerank.errors import ImageError
+
+_PICTURE = {b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
+_METADATA_BITS = 0x20 | 0x08 | 0x04  # ICC, EXIF, XMP
+
+
+def open_webp(file: IO[bytes]) -> ImageFile:
+    """The opened WebP at the start of ``file``, without its metadata where they are in the way.
+
+    Raises `ImageError` where bytes of the picture are missing, and what Pillow raises for a damaged one.
+    """
+    try:
+        return WebPImageFile(file, "")
+    except Exception as error:  # decoders raise anything
+        file.seek(0)
+        data = file.read()
+        pieces, missing = _pieces(data)
+        body = b"".join(pieces)
+        if missing:
+            raise ImageError(f"the image is damaged ({missing} bytes at its end are missing)") from error
+        whole = b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+        if not pieces or whole == data:
+            raise
+        return WebPImageFile(io.BytesIO(whole), "")
+
+
+def _pieces(data: bytes) -> tuple[list[bytes], int]:
+    """The chunks that make the picture, and how many bytes the last of them lacks."""
+    found: list[bytes] = []
+    first, seen, at = b"ANMF", False, 12
+    while at + 8 <= len(data):
+        name, length = struct.unpack("<4sI", data[at : at + 8])
+        body = data[at + 8 : at + 8 + length]
+        if name in _PICTURE and len(body) < length:
+            # of an animation the first frame is enough
+            return (found, 0) if name == first and seen else (found, length - len(body))
+        seen = seen or name == first
+        if name == b"VP8X" and length == 10 and len(body) == 10:
+            body = bytes([body[0] & ~_METADATA_BITS]) + body[1:]
+        if name in _PICTURE or name == b"VP8X":
+            found.append(struct.pack("<4sI", name, length) + body + b"\0" * (length % 2))
+        if name in (b"VP8 ", b"VP8L"):
+            break  # what follows is metadata
+        at += 8 + length + length % 2
+    return found, 0
