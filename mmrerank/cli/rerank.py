@@ -32,6 +32,7 @@ from mmrerank.errors import DEGRADED_EXIT_CODE
 
 if TYPE_CHECKING:
     from mmrerank.reranker import Reranker
+    from mmrerank.results import SearchResult
     from mmrerank.types import Query, Ranking
 
 EXAMPLE = """mmrerank rerank --input requests.jsonl --rerank cotrr --chat openai:MODEL@http://localhost:8000/v1
@@ -105,24 +106,37 @@ def rerank(
 
 
 def _rank(reranker: Reranker, requests: Sequence[tuple[Query, Ranking]], output: Output) -> bool:
-    """Prints the result of each request; whether judgements failed in one of them."""
-    from mmrerank.cli._show import show
+    """Prints the result of each request; whether judgements failed in one of them.
+
+    Where the run is stopped, what was complete is printed before the error is raised.
+    """
+    from mmrerank.rerank.stopping import Stopped
 
     degraded = False
     for start in range(0, len(requests), BATCH):
-        with working(), progress(f"judging requests from {start + 1} on") as step:
-            results = reranker.rank_batch(requests[start : start + BATCH], progress=step)
+        try:
+            with working(), progress(f"judging requests from {start + 1} on") as step:
+                results = reranker.rank_batch(requests[start : start + BATCH], progress=step)
+        except Stopped as stopped:
+            for number, result in stopped.results.items():
+                _print(result, start + number + 1, output)
+            raise
         for number, result in enumerate(results, start=start + 1):
             degraded = degraded or result.degraded
-            if output is Output.json:
-                emit(result.to_dict())
-            else:
-                name = result.query.id or str(number)
-                typer.secho(f"{name}: {result.query.words or 'image query'}", bold=True)
-                show(result)
-                typer.echo("")
+            _print(result, number, output)
         sys.stdout.flush()
     return degraded
+
+
+def _print(result: SearchResult, number: int, output: Output) -> None:
+    from mmrerank.cli._show import show
+
+    if output is Output.json:
+        return emit(result.to_dict())
+    typer.secho(f"{result.query.id or number}: {result.query.words or 'image query'}", bold=True)
+    show(result)
+    typer.echo("")
+    return None
 
 
 COMMAND = rerank

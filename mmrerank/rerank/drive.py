@@ -28,6 +28,7 @@ from mmrerank.errors import (
 from mmrerank.messages import Ask, Message, Part, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.rerank import prompting
+from mmrerank.rerank.sparing import PROBE
 from mmrerank.rerank.stopping import Stopped, Watch, unreached
 from mmrerank.rerank.understood import unreadable, watched
 from mmrerank.types import Failure, Usage
@@ -74,6 +75,8 @@ class _Job:
         """Takes down what ``reply`` cost and whether it failed."""
         self.usage += reply.usage
         self.steps.append(Step.of(ask, reply))
+        if ask.kind == PROBE:
+            return
         self.notes |= dict.fromkeys(reply.notes)
         if reply.error is not None:
             self._failed(reply.error.kind, str(reply.error), outside=unreached(reply.error))
@@ -356,7 +359,7 @@ def _answers(chat: Chat) -> bool:
         error = chat.reply([Ask(messages=(plain,), max_tokens=16)])[0].error
     except ChatError:
         return False
-    return error is None or not error.systemic
+    return error is None or not (error.systemic or error.kind in LASTING)
 
 
 def _sound(reply: Reply) -> Reply:

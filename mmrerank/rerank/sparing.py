@@ -21,11 +21,14 @@ from mmrerank.types import Assessment, Candidate, Image, Query, Ranking, Repairs
 
 SHOWING = "image"
 """The kind of failure that says that a picture cannot be shown."""
-REFUSING = frozenset({SHOWING, "content_filter", "bad_request", "forbidden"})
+PROBE = "probe"
+"""The kind of a question that only shows which picture is refused: its reply is no judgement."""
+REFUSING = frozenset({SHOWING, "content_filter", "refusal", "bad_request", "forbidden"})
 """Kinds of failures that one picture of a question may cause."""
 PLAIN = frozenset({SHOWING, "content_filter"})
 """Kinds that blame a picture by themselves, where a question shows only one."""
 _IN_VAIN = 2  # searches without a culprit after which no more are made
+_WORDS = 32  # tokens of a probe: enough to hear a refusal
 _ALL = 4  # pictures refused, none accepted: it is the words, or all pictures
 
 
@@ -232,7 +235,7 @@ class _Search:
         messages = tuple(
             Message(role=m.role, parts=tuple(_hidden(p, out) for p in m.parts)) for m in self.ask.messages
         )
-        return replace(self.ask, messages=messages, kind="probe", max_tokens=16, think=False, useful=None)
+        return replace(self.ask, messages=messages, kind=PROBE, max_tokens=_WORDS, think=False, useful=None)
 
 
 def _hidden(part: Part, out: Sequence[Image]) -> Part:

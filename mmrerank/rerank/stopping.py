@@ -17,8 +17,8 @@ from mmrerank.messages import Reply
 IN_A_ROW = 3
 """Failures of one kind without an answer between them that end a run."""
 AMBIGUOUS = frozenset({"forbidden"})
-"""Kinds that may be one picture's own fault. They end a run when several queries have them and a plain
-question is refused as well, or `MANY` stand in a row."""
+"""Kinds that may be one picture's own fault. They, and those of `LASTING`, end a run when several queries
+have them and a plain question fails as well, or `MANY` stand in a row."""
 MANY = 16
 IN_A_ROW_OF_LASTING = 8
 """As `IN_A_ROW`, of failures that pass as a rule, each of which was tried several times: over several
@@ -83,7 +83,7 @@ class Watch:
             own = (lasting or error.kind in AMBIGUOUS) and len(self._of) < 2
             if own or self._count < (IN_A_ROW_OF_LASTING if lasting else IN_A_ROW):
                 return
-            if error.kind in AMBIGUOUS and self._count < MANY:
+            if (lasting or error.kind in AMBIGUOUS) and self._count < MANY:
                 self._tested = self._tested or self.works()
                 if self._tested:
                     return
@@ -92,5 +92,5 @@ class Watch:
     def nothing(self, error: ChatError) -> None:
         """Called where a whole round of rankings got no answer but ``error``. Raises `Stopped`."""
         own = error.kind in AMBIGUOUS or not error.systemic
-        if not own or not self.answered:
+        if not own or not (self.answered or self.works()):
             raise Stopped(error, "no question was answered")

@@ -96,6 +96,7 @@ def test_a_damaged_picture_costs_its_place_alone(method: str) -> None:
         *((m, "content_filter") for m in METHODS if m not in ("e2rank", "icr", "mvp", "multivector")),
         ("listwise", "bad_request"),
         ("prp", "forbidden"),
+        ("grouprank", "refusal"),
     ],
 )
 def test_a_refused_picture_is_found_by_halves(method: str, kind: FailureKind) -> None:

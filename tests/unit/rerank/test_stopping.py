@@ -6,10 +6,13 @@ EntityProcess/agentv#974 (a dead server is asked the whole evaluation).
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pytest
+from command import run, write_lines
 
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import SYSTEMIC, ChatError, FailureKind
@@ -107,6 +110,13 @@ def test_a_gateway_that_fails_each_of_many_queries_ends_the_run() -> None:
     assert [r.degraded for r in results] == [n == 3 for n in range(8)]
 
 
+def test_the_last_query_that_is_slow_is_its_own_trouble() -> None:
+    """Else an evaluation of which it alone is left could never end."""
+    slow = Server(lambda _, ask: ChatError("slow", kind="timeout") if ask.query else None)
+    (result,) = Reranker("listwise", slow).rank_batch(requests(1))
+    assert (result.degraded, result.unreached) == (True, True)
+
+
 def test_forbidden_ends_the_run_where_a_plain_question_is_forbidden_too() -> None:
     everything = Server(after(4, "forbidden"))
     with pytest.raises(Stopped, match="stopped after 3 failures"):
@@ -149,3 +159,17 @@ def test_reasons_stand_with_their_counts() -> None:
     assert len(failure.example) < 160
     assert any("I am sorry" in w for w in result.warnings)
     assert result.to_dict()["failures"] == [{"kind": "reply", "count": 5, "example": failure.example}]
+
+
+def test_the_command_prints_what_was_complete_and_ends_with_6(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        {"query": {"text": q.text, "id": q.id}, "candidates": [{"id": c.id, "text": c.text} for c in own]}
+        for q, own in requests(6)
+    ]
+    monkeypatch.setattr("mmrerank.cli.rerank.chat_for", lambda *_, **__: Server(after(2, "quota")))
+    asked = write_lines(tmp_path / "r.jsonl", lines)
+    told = run("rerank", "--input", asked, "--rerank", "listwise", "--chat", "x", "--output", "json", code=6)
+    assert [json.loads(line)["query"]["id"] for line in told.stdout.splitlines()] == ["q0", "q1"]
+    assert "it is quota; stopped after 3 failures" in told.stderr
