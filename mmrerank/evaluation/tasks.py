@@ -205,13 +205,20 @@ def named_documents(task: Task) -> Sequence[str] | None:
     return list(dict.fromkeys(i for table in tables for own in table.values() for i in own))
 
 
+def _tables(task: Task) -> list[Mapping[str, Collection[str]]]:
+    """Where the documents of ``task`` are named: the gallery, or lists of candidates and what is judged."""
+    if task.gallery is not None:
+        return [{"": task.gallery}] if task.gallery else []
+    return [task.lists, task.qrels] if task.lists else []
+
+
 def unknown_documents(task: Task, rows: Mapping[str, Ranked], path: Path | str) -> list[str]:
     """A warning when lists hold documents that the benchmark does not have; they stand as wrong answers."""
     used = {i for r in rows.values() for i in r.ids}
     every = task.gallery is not None or all(q in task.lists for q in task.queries)
-    listed = (named_documents(task) if every else None) or ()
+    listed = _tables(task) if every else []
     where = f"{task.benchmark} {task.split}"
-    if not listed:
+    if not any(len(t) for t in listed):
         right = {i for judged in task.qrels.values() for i in judged}
         if not right or used & right:
             return []
@@ -220,14 +227,16 @@ def unknown_documents(task: Task, rows: Mapping[str, Ranked], path: Path | str) 
             f"{path}: none of its ids is a right answer of {where} to any query; they are like "
             f"{quoted(sorted(used))}, those like {quoted(sorted(right))}"
         ]
-    known = set(listed)
-    strange = used - known
-    if not strange:
-        return []
-    if not used & known:
+    strange = set(used)
+    for table in listed:  # list by list: all of them together may be more than fits in memory
+        for own in table.values():
+            strange.difference_update(own)
+            if not strange:
+                return []
+    if strange == used:
         raise InputError(
             f"{path} has no image of {where}: its ids are like {quoted(sorted(strange))}, "
-            f"the benchmark's like {quoted(listed)}"
+            f"the benchmark's like {quoted(next(iter(listed[0].values())))}"
         )
     return [
         f"{path}: {len(strange)} ids are no image of {where} ({quoted(sorted(strange))}); "
@@ -345,12 +354,17 @@ def one_run(task: Task, answers: Sequence[Answer]) -> Answer:
 
 def merged(answers: Sequence[Answer]) -> dict[str, Ranked]:
     """The lists of several files that are parts of one answer. Raises `UsageError` for a query in two."""
-    rows: dict[str, Ranked] = {}
+    return {q: answer.rows[q] for q, answer in owners(answers).items()}
+
+
+def owners(answers: Sequence[Answer]) -> dict[str, Answer]:
+    """Which of several files has the list of a query; errors as `merged`. Reads no list."""
+    found: dict[str, Answer] = {}
     for answer in answers:
-        if both := rows.keys() & answer.rows.keys():
+        if both := found.keys() & answer.rows.keys():
             raise UsageError(f"{answer.path} answers query {min(both)!r} a second time")
-        rows |= answer.rows
-    return rows
+        found |= dict.fromkeys(answer.rows, answer)
+    return found
 
 
 def renamed(rows: Mapping[str, Ranked], name: Callable[[str], str]) -> dict[str, Ranked]:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.benchmark import (
-    HIGHEST_GRADE,
     Answer,
     Benchmark,
     BenchmarkQuery,
@@ -26,13 +25,15 @@ from mmrerank.benchmark import (
     Qrels,
     Ranked,
     Run,
+    Short,
     Task,
 )
 from mmrerank.errors import InputError
-from mmrerank.evaluation.measure.files import TableRow, json_lines, read_rows
-from mmrerank.evaluation.measure.metrics import in_order, measure
-from mmrerank.evaluation.measure.short import room_of
-from mmrerank.evaluation.tasks import count_warnings, facts_of, find_all, how_to_get, merged
+from mmrerank.evaluation.benchmarks._predictions import ENDING, DataSet, Predicted, read
+from mmrerank.evaluation.measure.files import TableRow, read_rows
+from mmrerank.evaluation.measure.metrics import measure
+from mmrerank.evaluation.measure.short import either, room_of
+from mmrerank.evaluation.tasks import count_warnings, facts_of, find_all, how_to_get, owners
 
 NAME = "mmeb"
 KS = (1, 5, 10)
@@ -46,7 +47,6 @@ FIELDS = {
     "nDCG_linear": "nDCG_linear",
     "nDCG_exponential": "nDCG_exponential",
 }
-_ENDING = "_pred.jsonl"
 _ROWS = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
 _INSTRUCTIONS = ("qry_inst", "tgt_inst")
 
@@ -58,36 +58,21 @@ class MmebTask(Task):
     parts: Mapping[str, Sequence[str]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Set:
-    """A data set as a prediction file has it: by row the order predicted, and what is right."""
-
-    name: str
-    predicted: Sequence[Sequence[str]]
-    right: Sequence[Mapping[str, int]]
-    repeated: int
-
-
 def _predicted(data: Path, files: Sequence[Path]) -> MmebTask:
-    sets: dict[str, _Set] = {}
+    sets: dict[str, DataSet] = {}
     for path in files:
-        found = _read(path)
+        found = read(path)
         if found.name in sets:
             raise InputError(f"{path}: the data set {found.name} is there twice below {data}")
         sets[found.name] = found
-    asked: dict[str, BenchmarkQuery] = {}
     qrels: dict[str, Mapping[str, int]] = {}
-    lists: dict[str, Sequence[str]] = {}
-    parts: dict[str, list[str]] = {}
     warnings = list(_unlike(data, sets))
     for name, found in sets.items():
-        parts[name] = [f"{name}/{n}" for n in range(len(found.right))]
-        for query, right, shown in zip(parts[name], found.right, found.predicted, strict=True):
-            asked[query] = BenchmarkQuery()
-            qrels[query] = right
-            lists[query] = mixed(query, shown)
-        warnings += count_warnings(NAME, "test", {f"{name} queries": len(found.right)}, f"{name}{_ENDING}")
-    return _task(asked, qrels, lists, parts, warnings)
+        qrels.update(zip(found.queries, found.right, strict=True))
+        warnings += count_warnings(NAME, "test", {f"{name} queries": len(found.right)}, f"{name}{ENDING}")
+    parts = {name: found.queries for name, found in sets.items()}
+    asked = dict.fromkeys(qrels, BenchmarkQuery())
+    return _task(asked, qrels, Predicted(list(sets.values()), mixed), parts, warnings)
 
 
 def _task(
@@ -128,46 +113,6 @@ def _unlike(data: Path, sets: Mapping[str, Any]) -> list[str]:
     return warnings if lacking or strange else []
 
 
-def _read(path: Path) -> _Set:
-    """A prediction file: ``{"prediction": [...], "label": str | list, "rel_scores": null | list}`` a line."""
-    name = path.name.removesuffix(".gz")
-    if not name.endswith(_ENDING):
-        raise InputError(f"{path}: a prediction file is called DATASET{_ENDING}")
-    predicted: list[list[str]] = []
-    right: list[dict[str, int]] = []
-    repeated = 0
-    for row in json_lines(path, ("prediction", "label")):
-        shown = row.sequence("prediction")
-        if not all(isinstance(p, str) for p in shown):
-            raise row.wrong("prediction", "must hold candidate keys, which are texts")
-        label = row.get("label")
-        labels = row.sequence("label") if isinstance(label, list) else [label]
-        if not labels or not all(isinstance(i, str) for i in labels):
-            raise row.wrong("label", f"must be a candidate key or a list of them, not {label!r}")
-        if strange := [i for i in labels if i not in shown]:
-            raise row.wrong("label", f"{strange[0]!r} is not among the candidates of 'prediction'")
-        repeated += len(set(shown)) != len(shown)
-        predicted.append(shown)
-        right.append(_graded(row, labels))
-    if not predicted:
-        raise InputError(f"{path} has no row")
-    return _Set(name=name.removesuffix(_ENDING), predicted=predicted, right=right, repeated=repeated)
-
-
-def _graded(row: TableRow, labels: Sequence[str]) -> dict[str, int]:
-    """Grades in the labels' own order: pairing them after a set, as the official code does, would make
-    them depend on the interpreter's hash seed.
-    """
-    if not row.has("rel_scores"):
-        return dict.fromkeys(labels, 1)
-    grades = row.integers("rel_scores")
-    if any(not 0 <= g <= HIGHEST_GRADE for g in grades):
-        raise row.wrong("rel_scores", f"a grade is from 0 to {HIGHEST_GRADE}")
-    if len(grades) != len(labels):
-        raise row.wrong("rel_scores", f"has {len(grades)} grades for {len(labels)} labels")
-    return dict(zip(labels, grades, strict=True))
-
-
 def mixed(query: str, candidates: Sequence[str]) -> list[str]:
     """Candidates, each once, in an order that only their names decide: the right one is not first."""
     return sorted(set(candidates), key=lambda c: hashlib.sha256(f"{query}\0{c}".encode()).digest())
@@ -181,6 +126,7 @@ def _rows(data: Path) -> MmebTask:
     parts: dict[str, list[str]] = {}
     texts: dict[str, str] = {}
     files: dict[str, str] = {}
+    keys_known: dict[str, str] = {}
     for name in sorted(p.name for p in data.iterdir() if p.is_dir()):
         tables = find_all(data / name, "test*.parquet", "test*.jsonl")
         number = 0
@@ -191,13 +137,13 @@ def _rows(data: Path) -> MmebTask:
                 words = [row.text(c, empty=True) for c in ("qry_inst", "qry_text") if row.has(c)]
                 image = row.text("qry_img_path", empty=True)
                 asked[query] = BenchmarkQuery(text=" ".join(w for w in words if w).strip(), image=image)
-                keys = _keys(row, image, texts, files)
+                keys = _keys(row, image, texts, files, keys_known)
                 qrels[query] = {keys[0]: 1}  # the positive is at index 0
                 lists[query] = mixed(query, keys)
                 parts.setdefault(name, []).append(query)
     if not parts:
         raise InputError(
-            f"{NAME} needs DATASET{_ENDING} files or MMEB-eval's DATASET/test*.parquet below {data}, "
+            f"{NAME} needs DATASET{ENDING} files or MMEB-eval's DATASET/test*.parquet below {data}, "
             f"and there are none.\n{how_to_get(NAME)}"
         )
     warnings = _unlike(data, parts) if known else []
@@ -206,7 +152,9 @@ def _rows(data: Path) -> MmebTask:
     return _task(asked, qrels, lists, parts, warnings, texts=texts, files=files)
 
 
-def _keys(row: TableRow, image: str, texts: dict[str, str], files: dict[str, str]) -> list[str]:
+def _keys(
+    row: TableRow, image: str, texts: dict[str, str], files: dict[str, str], known: dict[str, str]
+) -> list[str]:
     """The candidates' keys, as the official loader makes them, and what stands behind each."""
     captions = row.texts("tgt_text", empty=True)
     paths = row.texts("tgt_img_path", empty=True)
@@ -222,6 +170,8 @@ def _keys(row: TableRow, image: str, texts: dict[str, str], files: dict[str, str
             key = f"{path}:" + caption.strip('"')
         if not key:
             raise row.wrong("tgt_text", "a candidate has neither text nor image")
+        # a key recurs from query to query: one text serves them all
+        key = known.setdefault(key, key)
         texts.setdefault(key, caption)
         if path:
             files.setdefault(key, path)
@@ -250,6 +200,29 @@ def _part(whole: Measured, name: str, parts: Mapping[str, Sequence[str]]) -> Mea
     )
 
 
+def _measured(task: MmebTask, owner: Mapping[str, Answer], names: Sequence[str]) -> dict[str, Measured]:
+    """`measure` over all queries, one data set after the other: the lists of all would not fit in memory."""
+    values: dict[str, dict[str, float]] = {n: {} for n in names}
+    short: dict[str, Short | None] = dict.fromkeys(names)
+    room = room_of(task)
+    for queries in task.parts.values():
+        # only here: what a reranker is given must not know the labels
+        rows = {q: owner[q].rows[q] for q in queries if q in owner}
+        rows |= ties_lose(task, {q: r for q, r in rows.items() if owner[q].kind == "run"})
+        made = measure(Run(rows=rows), {q: task.qrels[q] for q in queries}, names, room=room)
+        joined: dict[tuple[int, int], Short | None] = {}  # metrics of one cut-off share theirs
+        for name, one in made.items():
+            values[name].update(one.values)
+            pair = id(one.short), id(short[name])
+            if pair not in joined:
+                joined[pair] = either(one.short, short[name])
+            short[name] = joined[pair]
+    return {
+        n: replace(one, values=values[n], expected=tuple(task.qrels), short=short[n])
+        for n, one in made.items()
+    }
+
+
 class Mmeb(Benchmark):
     """36 data sets; a file of predictions answers one of them."""
 
@@ -263,13 +236,13 @@ class Mmeb(Benchmark):
 
     def own_runs(self, data: Path) -> list[Path]:
         """The prediction files in ``data``: what is scored when no run is given."""
-        return find_all(data, f"*{_ENDING}", f"*/*{_ENDING}", f"**/*{_ENDING}")
+        return find_all(data, f"*{ENDING}", f"*/*{ENDING}", f"**/*{ENDING}")
 
     def read_own(self, task: MmebTask, path: Path, body: Any) -> Answer | None:
         """A prediction file; None for other JSON lines. Its data set is the one in its name."""
-        if not isinstance(body, str) or not path.name.removesuffix(".gz").endswith(_ENDING):
+        if not isinstance(body, str) or not path.name.removesuffix(".gz").endswith(ENDING):
             return None
-        found = _read(path)
+        found = read(path)
         queries = task.parts.get(found.name)
         if queries is None:
             raise InputError(f"{path}: the data has no set {found.name!r}; it has {', '.join(task.parts)}")
@@ -285,7 +258,7 @@ class Mmeb(Benchmark):
         return Answer(
             path=str(path),
             kind="predictions",
-            rows={q: Ranked.of(in_order(shown)) for q, shown in zip(queries, found.predicted, strict=True)},
+            rows=Predicted([found], lambda _, shown: Ranked(shown, range(len(shown), 0, -1))),
             warnings=warnings if found.repeated else (),
         )
 
@@ -297,16 +270,13 @@ class Mmeb(Benchmark):
 
     def score(self, task: MmebTask, answers: Sequence[Answer]) -> dict[str, Measured]:
         """``DATASET.FIELD@k`` at 1, 5 and 10; plain names and groups are means over data sets."""
-        # only here: what a reranker is given must not know the labels
-        rows = ties_lose(task, merged(answers))
         ties = (
             "the order of the file"
             if all(a.kind != "run" for a in answers)
             else "equal scores: right candidates last"
         )
-        run = Run(rows=rows)
         names = {f"{f}@{k}": f"{own}@{k}" for f, own in FIELDS.items() for k in KS}
-        whole = measure(run, task.qrels, list(names.values()), room=room_of(task))
+        whole = _measured(task, owners(answers), list(names.values()))
         found: dict[str, Measured] = {}
         for name, own in names.items():
             made = replace(whole[own], name=name, tie_rule=ties)

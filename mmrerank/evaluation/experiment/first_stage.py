@@ -170,7 +170,8 @@ class _Searcher:
     def __init__(self, task: Task, index: ImageIndex, names: dict[str, str]) -> None:
         self._task, self._index, self._names = task, index, names
         self._documents = {own: document for document, own in names.items()}
-        self._galleries: dict[int, tuple[list[str], Vectors]] = {}
+        # with the documents themselves: another list must not get the id of one that is gone
+        self._galleries: dict[int, tuple[Sequence[str], list[str], Vectors]] = {}
 
     def search(self, ids: Sequence[str], vectors: Vectors, k: int) -> list[Ranked]:
         task = self._task
@@ -212,8 +213,8 @@ class _Searcher:
                 self._galleries.clear()
             known = [d for d in documents if d in self._names]
             vectors = self._index.vectors([self._names[d] for d in known])
-            self._galleries[id(documents)] = known, vectors
-        return self._galleries[id(documents)]
+            self._galleries[id(documents)] = documents, known, vectors
+        return self._galleries[id(documents)][1:]
 
 
 def _but(ranked: Ranked, out: frozenset[str], k: int) -> Ranked:

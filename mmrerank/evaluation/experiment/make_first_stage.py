@@ -24,7 +24,6 @@ class MadeFirstStage:
     """A first stage that was just made, and where its images are."""
 
     path: Path
-    run: Run
     embedder: Embedder
     locate: Locate
     index: ImageIndex | None = None
@@ -67,9 +66,10 @@ def make_first_stage(
         opened = ImageIndex.open(index)
         model = _opened(embedder or opened.embedder_spec, index="" if embedder else opened.path)
         made = stage.first_stage(task, opened, model, images=images, depth=depth, progress=progress)
+        run, names = made.run, made.names
         found = MadeFirstStage(
-            path=path, run=made.run, embedder=model, index=opened,
-            warnings=made.warnings, locate=lambda d: opened.image(made.names.get(d, d)),
+            path=path, embedder=model, index=opened,
+            warnings=made.warnings, locate=lambda d: opened.image(names.get(d, d)),
         )  # fmt: skip
     elif not embedder:
         raise UsageError("--shards needs --embedder, the model that made their vectors")
@@ -84,8 +84,9 @@ def make_first_stage(
             run = stage.own_candidates(task, model, images=images, progress=progress)
         else:
             raise UsageError(f"{task.benchmark} has no candidates of its own; give an --index")
-        found = MadeFirstStage(path=path, run=run, embedder=model, locate=in_folder(task, images))
-    write_run(path, found.run, raw=path.with_suffix(".raw.jsonl"))
+        found = MadeFirstStage(path=path, embedder=model, locate=in_folder(task, images))
+    # the lists are read back from there, and held once
+    write_run(path, run, raw=path.with_suffix(".raw.jsonl"))
     return found
 
 

@@ -14,8 +14,9 @@ import math
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby, islice
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -57,20 +58,26 @@ def write_run(path: Path | str, run: Run, *, raw: Path | str | None = None) -> N
     `InputError` when a document occurs twice in a query, or a score is not finite or higher than the one
     before it: sorting by score would give another order.
     """
-    lines: list[str] = []
-    notes: list[str] = []
+    _write(Path(path), _run_lines(run))
+    if raw is not None:
+        _write(Path(raw), _raw_lines(run))
+
+
+def _run_lines(run: Run) -> Iterator[str]:
     tag = _column(run.tag, "the tag")
     for query, rows in run.rows.items():
         qid = _column(query, "a query id")
         scores = _decreasing(rows, f"query {query!r}")
         for rank, (row, score) in enumerate(zip(rows, scores, strict=True), start=1):
             docno = _column(row.id, f"query {query!r}: an id")
-            lines.append(f"{qid} Q0 {docno} {rank} {score!r} {tag}\n")
+            yield f"{qid} Q0 {docno} {rank} {score!r} {tag}\n"
+
+
+def _raw_lines(run: Run) -> Iterator[str]:
+    for query, rows in run.rows.items():
+        for rank, row in enumerate(rows, start=1):
             note = {"query": query, "id": row.id, "rank": rank, "score": float(row.score)}
-            notes.append(json.dumps(note) + "\n")
-    _write(Path(path), lines)
-    if raw is not None:
-        _write(Path(raw), notes)
+            yield json.dumps(note) + "\n"
 
 
 def _column(id_: str, what: str) -> str:
@@ -128,10 +135,7 @@ def read_run(path: Path | str) -> Run:
         ids, scores, ranks = found.pop(qid)
         if len(set(ids)) != len(ids) or not all(map(math.isfinite, scores)):
             _name_the_line(path)
-        if sorted(scores, reverse=True) != scores or sorted(ranks) != ranks:
-            order = sorted(range(len(ids)), key=lambda n: (-scores[n], ranks[n]))
-            ids, scores = [ids[n] for n in order], [scores[n] for n in order]
-        rows[qid] = Ranked(ids, scores)
+        rows[qid] = _sorted(ids, scores, ranks)
     return Run(rows=rows, tag=tag)
 
 
@@ -141,36 +145,64 @@ def read_raw(path: Path | str) -> Run:
     The order is that of `read_run`, but equal scores stay equal. Raises `InputError` naming the line.
     """
     path = Path(path)
-    found: dict[str, dict[str, tuple[float, float]]] = {}
+    found: _Found = {}
+    known: dict[str, str] = {}
+    for number, query, id_, score, rank in _notes(path):
+        if not math.isfinite(score):
+            raise InputError(f"{path}, line {number}: the score {score} is not finite")
+        ids, scores, ranks = found.setdefault(query, ([], array("d"), array("d")))
+        ids.append(known.setdefault(id_, id_))
+        scores.append(score)
+        ranks.append(rank)
+    rows: dict[str, Sequence[Scored]] = {}
+    for query in list(found):
+        ids, scores, ranks = found.pop(query)
+        if len(set(ids)) != len(ids):
+            _name_the_note(path)
+        rows[query] = _sorted(ids, scores, ranks)
+    return Run(rows=rows)
+
+
+def _notes(path: Path) -> Iterator[tuple[int, str, str, float, float]]:
+    """Each line's number, query, document, score and rank."""
     for first, lines in _blocks(path):
         for number, line in enumerate(lines, start=first):
             if not line.strip():
                 continue
-            where = f"{path}, line {number}"
             try:
                 note = json.loads(line)
                 query, id_, score = str(note["query"]), str(note["id"]), float(note["score"])
-                rank = float(note.get("rank", number))
+                yield number, query, id_, score, float(note.get("rank", number))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
+                where = f"{path}, line {number}"
                 raise InputError(
                     f'{where} is not a line like {{"query": "q", "id": "a.jpg", "score": 0.5}}: {error}'
                 ) from None
-            if not math.isfinite(score):
-                raise InputError(f"{where}: the score {score} is not finite")
-            rows = found.setdefault(query, {})
-            if id_ in rows:
-                raise InputError(f"{where}: {id_!r} occurs twice for query {query!r}")
-            rows[id_] = (-score, rank)
-    return Run(
-        rows={
-            q: Ranked(ids := sorted(rows, key=rows.__getitem__), [-rows[i][0] for i in ids])
-            for q, rows in found.items()
-        }
-    )
 
 
-_Found = dict[str, tuple[list[str], list[float], list[int]]]
+def _name_the_note(path: Path) -> None:
+    """Reads raw scores again, which have a document twice, to say where."""
+    seen: set[tuple[str, str]] = set()
+    for number, query, id_, _, _ in _notes(path):
+        if (query, id_) in seen:
+            raise InputError(f"{path}, line {number}: {id_!r} occurs twice for query {query!r}")
+        seen.add((query, id_))
+
+
+def _sorted(ids: Sequence[str], scores: array[float], ranks: array[float]) -> Ranked:
+    """By descending score, equal ones by rank, then as they came."""
+    if (np.diff(scores) <= 0).all() and (np.diff(ranks) >= 0).all():
+        return Ranked(ids, scores)
+    order = sorted(range(len(ids)), key=lambda n: (-scores[n], ranks[n]))
+    return Ranked([ids[n] for n in order], [scores[n] for n in order])
+
+
+_Found = dict[str, tuple[list[str], "array[float]", "array[float]"]]
+"""Documents, scores and ranks by query. Runs have millions of lines: numbers are no objects here."""
 _Portion = tuple[list[bytes], list[bytes], list[int], list[float], list[bytes]]
+_HIGHEST_RANK = 1 << 53
+_MOST_KNOWN = 2_000_000
+_TOGETHER = 10_000  # lines that are written together
 _PORTION = 1 << 22  # bytes of a run that are taken apart together
 
 
@@ -202,13 +234,15 @@ def _gather(path: Path, found: _Found, known: dict[bytes, str]) -> str:
     tag = ""
     for qids, docnos, ranks, scores, tags in _portions(path):
         tag = _known(tags[-1], known)
+        if len(known) > _MOST_KNOWN:
+            known.clear()  # ids that do not recur are not worth a place of their own
         start = 0
         for qid, group in groupby(qids):
             end = start + sum(1 for _ in group)
-            ids, values, places = found.setdefault(_known(qid, known), ([], [], []))
+            ids, values, places = found.setdefault(_known(qid, known), ([], array("d"), array("d")))
             ids += [known.get(d) or _known(d, known) for d in docnos[start:end]]
-            values += scores[start:end]
-            places += ranks[start:end]
+            values.extend(scores[start:end])
+            places.extend(min(r, _HIGHEST_RANK) for r in ranks[start:end])
             start = end
     return tag
 
@@ -246,11 +280,11 @@ def _name_the_line(path: Path) -> None:
 
 def write_qrels(path: Path | str, qrels: Qrels) -> None:
     """Writes ``qid 0 docno relevance`` lines, replacing ``path`` in one step."""
-    lines = [
+    lines = (
         f"{_column(qid, 'a query id')} 0 {_column(docno, 'an id')} {int(value)}\n"
         for qid, judged in qrels.items()
         for docno, value in judged.items()
-    ]
+    )
     _write(Path(path), lines)
 
 
@@ -320,13 +354,20 @@ def _number(text: str, kind: type[int] | type[float], what: str, where: str) -> 
         raise InputError(f"{where}: the {what} {text!r} is not a number") from None
 
 
-def _write(path: Path, lines: Sequence[str]) -> None:
-    path = expanded(path)
+def _write(path: Path, lines: Iterable[str]) -> None:
+    """Writes lines as they come: a run of millions is never held as text."""
+    rows, path = iter(lines), expanded(path)
     part = path.with_name(path.name + ".part")
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        text = "".join(lines).encode()
-        part.write_bytes(gzip.compress(text) if path.suffix == ".gz" else text)
-        part.replace(path)
+        try:
+            with opener(part, "wb") as file:
+                while some := list(islice(rows, _TOGETHER)):
+                    file.write("".join(some).encode())
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
     except OSError as error:
         raise InputError(f"{path} cannot be written: {reason(error)}") from error

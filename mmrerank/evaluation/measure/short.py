@@ -87,13 +87,18 @@ def by_metric(
 def room_of(task: Task) -> Room:
     """How many names the list of a query of ``task`` could hold, without what the protocol leaves out."""
     gallery = None if task.gallery is None else frozenset(task.gallery)
-    known: dict[int, frozenset[str]] = {}  # many queries share a list
+    # many queries share a list, which is kept as well: another one must not get its id
+    known: dict[int, tuple[Sequence[str], frozenset[str]]] = {}
 
     def room(query: str) -> int | None:
         own = task.lists.get(query)
-        names = gallery if own is None else known.setdefault(id(own), frozenset(own))
-        if own is not None and len(known) > 16:
-            known.clear()
+        names = gallery
+        if own is not None:
+            if len(known) > 16:
+                known.clear()
+            if id(own) not in known:
+                known[id(own)] = own, frozenset(own)
+            names = known[id(own)][1]
         return None if names is None else len(names) - len(names & task.removed.get(query, frozenset()))
 
     return room

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from benchmark_samples import figures, inquire, inquire_rows, karpathy, mean, mmeb, recall, trec
 
 from mmrerank.errors import InputError
-from mmrerank.evaluation.tasks import load_task, read_answer, score_files
+from mmrerank.evaluation.tasks import load_task, read_answer, score, score_files
 
 
 def test_inquire_full_rank(tmp_path: Path) -> None:
@@ -253,3 +254,34 @@ def test_a_reranker_is_given_tied_candidates_without_their_labels(tmp_path: Path
     (tmp_path / "run.trec").write_text("".join(lines))
     answer = read_answer(load_task("mmeb", sample.data), tmp_path / "run.trec")
     assert all(answer.rows[q].ids[0] in right for q, right in sample.right.items())  # as in the file
+
+
+def test_mmeb_holds_one_data_set_at_a_time(tmp_path: Path) -> None:
+    """36 sets of 1,000 queries with 1,000 candidates each are gigabytes of text."""
+    for name in (f"set{n}" for n in range(12)):
+        rows = (
+            {"prediction": [f"{name}/a long name of a candidate/{q}/{n}" for n in range(200)],
+             "label": f"{name}/a long name of a candidate/{q}/0"}
+            for q in range(20)
+        )  # fmt: skip
+        (tmp_path / f"{name}_pred.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    files = sorted(tmp_path.glob("*_pred.jsonl"))
+    text = sum(f.stat().st_size for f in files)
+    score_files("mmeb", tmp_path, files[:1])  # what is imported on the way does not count
+    tracemalloc.start()
+    found = score_files("mmeb", tmp_path, files)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found.metrics["Hit@1"].value == 1
+    # one set as bytes, text, lines and lists; all sets together would be several times as much as their text
+    assert peak < text
+
+
+def test_mmeb_files_that_change_while_they_are_read_are_named(tmp_path: Path) -> None:
+    mmeb(tmp_path)
+    files = sorted(tmp_path.glob("*_pred.jsonl"))
+    task = load_task("mmeb", tmp_path)
+    answers = [read_answer(task, f) for f in files]
+    files[0].write_text(files[0].read_text().splitlines()[0] + "\n")
+    with pytest.raises(InputError, match="was changed while it was read"):
+        score(task, answers)
