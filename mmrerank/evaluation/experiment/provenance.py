@@ -48,7 +48,7 @@ def provenance(
     """
     return {
         "mmrerank": mmrerank.__version__,
-        **commit(),
+        **_own_commit(),
         "code": code_digest(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
@@ -100,6 +100,12 @@ def commit(package: Path | None = None) -> dict[str, Any]:
         return {"commit": None, "changed": None}
     changes = git("status", "--porcelain", "--", ".")
     return {"commit": git("rev-parse", "HEAD"), "changed": None if changes is None else bool(changes)}
+
+
+@cache
+def _own_commit() -> dict[str, Any]:
+    """`commit`, once: the code that runs is that which was loaded."""
+    return commit()
 
 
 @cache

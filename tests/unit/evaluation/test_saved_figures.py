@@ -148,9 +148,9 @@ def test_parts_are_not_given_twice_and_dialogues_are_units(tmp_path: Path) -> No
     scores = score_files("fashioniq", sample.data, [trec(tmp_path / "f.trec", sample.lists)])
     assert set(per_query(scores)) == {"R@10", "R@50"}
     assert per_query(scores)["R@10"].keys() == sample.right.keys()
-    sample = visdial(tmp_path / "v")
+    sample = visdial(tmp_path / "v", dialogues=2)
     scores = score_files("visdial", sample.data, [trec(tmp_path / "v.trec", sample.lists)])
-    assert {len(v) for v in per_query(scores).values()} == {9}
+    assert {len(v) for v in per_query(scores).values()} == {2}
     assert "Hits@10.round3" in per_query(scores)
 
 
