@@ -15,6 +15,7 @@ from PIL.ImageFile import ImageFile
 from mmrerank.errors import ImageError
 from mmrerank.images.jpeg import open_jpeg
 from mmrerank.images.png import open_png
+from mmrerank.images.spans import size_of, spans
 from mmrerank.images.tiff import Tiff
 from mmrerank.images.webp import open_webp
 
@@ -30,6 +31,9 @@ IMAGE_SUFFIXES = frozenset({
 # How the formats begin that are opened here, around Pillow's readers.
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")
+_BIG_ENDIAN_BIGTIFF = b"MM\0+"
+# What scripts print before the image they send.
+_BLANK = b"\r\n\t \xef\xbb\xbf"
 # Pillow modules of the others by format, in the order tried.
 _READERS = {
     "GIF": "PIL.GifImagePlugin",
@@ -58,6 +62,8 @@ def open_header(file: IO[bytes]) -> ImageFile:
         return open_jpeg(file)
     if prefix.startswith(_PNG):
         return open_png(file)
+    if prefix.startswith(_BIG_ENDIAN_BIGTIFF):
+        raise ImageError("a big-endian BigTIFF is a kind that is not read; convert it to a plain TIFF")
     if prefix.startswith(_TIFF):
         return Tiff(file, "")
     if prefix[:4] == b"RIFF" and prefix[8:12] == b"WEBP":
@@ -79,6 +85,10 @@ def open_header(file: IO[bytes]) -> ImageFile:
         return _open_heif(file)
     if prefix.startswith(_JXL_MAGIC):
         return _open_registered("JXL", "JPEG XL", file)
+    rest = prefix.lstrip(_BLANK)
+    if rest != prefix and rest.startswith((_JPEG, _PNG, b"GIF8", b"RIFF")):
+        start = len(prefix) - len(rest)
+        return open_header(spans(file, [(start, size_of(file) - start)]))
     if problem is not None:
         raise problem
     raise ImageError("the content is of no image format known here, whatever its name says")

@@ -30,6 +30,10 @@ _LOSSLESS = {0xC3, 0xC7, 0xCB, 0xCF}
 _HIERARCHICAL = {0xC5, 0xC6, 0xCD, 0xCE}
 _FILLINGS = (b"\0", b"\x55", b"\xaa", b"\x6d\x31\x5e\x03\x70\x2b")
 _FILL = 8192
+_RESTARTS = tuple(
+    b"".join(bytes([0xFF, 0xD0 + n]) + pattern * 512 for n in range(8)) for pattern in (b"\x55", b"\x6d\x31")
+)
+"""A decoder that waits for a restart passes over everything up to it, so a filling has them all."""
 _END = b"\xff\xd9"
 _NOTHING = bytes(16)
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -75,6 +79,8 @@ def ended(image: ImageFile, file: IO[bytes]) -> ImageFile | None:
     """
     file.seek(0)
     data = spans(file, _walk(file).pieces).read()
+    # what follows may be the next picture of the same file
+    data = data[:2] + data[2:].partition(b"\xff\xd8\xff")[0]
     if not data.endswith(_NOTHING):
         return _whole(data.rstrip(b"\xff"), image)
     data = data.rstrip(b"\0")
@@ -90,7 +96,7 @@ def _whole(data: bytes, image: ImageFile) -> ImageFile | None:
         return None
     looks = set()
     whole = None
-    for filling in (b"", *_FILLINGS):
+    for filling in (b"", *_FILLINGS, *_RESTARTS):
         rest = (filling * (_FILL // len(filling) + 1))[:_FILL] if filling else b""
         trial = JpegImageFile(io.BytesIO(data + rest + _END), "")
         try:
@@ -198,6 +204,8 @@ def _check_kind(found: _Segments) -> None:
         what = "a lossless JPEG"
     elif found.kind in _HIERARCHICAL:
         what = "a hierarchical JPEG"
+    elif found.frame[1:3] == b"\0\0":
+        what = "a JPEG whose height stands behind its pixels"
     elif components not in (1, 3, 4):
         what = f"a JPEG of {components} components"
     if what:

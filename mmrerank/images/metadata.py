@@ -27,6 +27,8 @@ def exif_of(image: ImageFile) -> PIL.Image.Exif:
 def orientation_of(exif: PIL.Image.Exif) -> int:
     """EXIF orientation, 1 to 8; 1 where it is absent or nonsense."""
     value = exif.get(Base.Orientation, 1)
+    if isinstance(value, bytes) and len(value) == 1:  # some writers use a byte for it
+        value = value[0]
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 

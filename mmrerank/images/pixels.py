@@ -40,6 +40,8 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         rgb = to_srgb(grey, icc) or grey.convert("RGB")
     elif image.has_transparency_data:
         rgba = image.convert("RGBA")
+        if image.format == "BMP" and rgba.getchannel("A").getextrema() == (0, 0):
+            rgba.putalpha(255)  # as everywhere: most writers leave these bytes unused
         rgb = PIL.Image.new("RGB", rgba.size, "white")
         rgb.paste((icc and to_srgb(_without_cover(image, rgba), icc)) or rgba, mask=rgba.getchannel("A"))
     else:

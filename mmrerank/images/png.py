@@ -18,6 +18,7 @@ import PIL.Image
 from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from mmrerank.errors import ImageError
 from mmrerank.images.profiles import from_code_points, from_gamma
 from mmrerank.images.ranges import Samples, eight_bits
 from mmrerank.images.spans import Piece, size_of, spans
@@ -40,15 +41,21 @@ class _Chunks:
     pixels: list[tuple[int, int]] = field(default_factory=list)
     others: dict[bytes, bytes] = field(default_factory=dict)
     exif: bytes = b""
+    apple: bool = False
 
 
 def open_png(file: IO[bytes]) -> ImageFile:
     """The lazily opened PNG at the start of ``file``. Raises what Pillow raises for a damaged header."""
     found = _walk(file)
+    if found.apple:
+        # its pixels are stored in another way, and PNG readers take them for damaged
+        raise ImageError(
+            "a PNG in Apple's own form (CgBI) is a kind that is not read; convert it to a plain PNG"
+        )
     colour = found.header[17:18]
     pieces: list[Piece] = [_SIGNATURE, found.header, found.palette]
     if _keyed(found.others.get(b"tRNS", b""), colour):
-        pieces.append(_chunk(b"tRNS", found.others[b"tRNS"]))
+        pieces.append(_chunk(b"tRNS", _widened(found.others[b"tRNS"], found.header)))
     for place in found.pixels:
         pieces += [
             struct.pack(">I4s", place[1], b"IDAT"),
@@ -108,6 +115,8 @@ def _walk(file: IO[bytes]) -> _Chunks:
         if name == b"IHDR" and not found.header:
             file.seek(at - 8)
             found.header = file.read(25)
+        elif name == b"CgBI":
+            found.apple = True
         elif name == b"PLTE":
             file.seek(at - 8)
             found.palette = file.read(min(length, 3 * 256) + 12)
@@ -156,6 +165,12 @@ def _search(file: IO[bytes], start: int) -> int:
     file.seek(start)
     found = file.read().find(b"IDAT")
     return start + found - 4 if found >= 4 else -1
+
+
+def _widened(values: bytes, header: bytes) -> bytes:
+    """A tRNS chunk in the numbers that Pillow gives to grey of 2 and 4 bits: those of 8."""
+    scale = {(2, 0): 85, (4, 0): 17}.get((header[16], header[17]))
+    return struct.pack(">H", int.from_bytes(values) * scale & 0xFFFF) if scale else values
 
 
 def _keyed(values: bytes, colour: bytes) -> bool:

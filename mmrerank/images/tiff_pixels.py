@@ -112,6 +112,8 @@ def _bytes(file: IO[bytes], found: Layout, number: int, wide: int, rows: int) ->
         raise OSError("truncated: it has fewer strips or tiles than rows")
     file.seek(found.offsets[number])
     count = found.counts[number] if number < len(found.counts) else rows * wide
+    if not count:  # writers that stopped halfway leave zeros
+        count = rows * wide if found.compression == "raw" else -1
     packed = file.read(count)
     if len(packed) < count and found.compression not in ("raw", "deflate"):
         raise OSError(f"truncated: {count - len(packed)} bytes of a strip or tile are missing")
