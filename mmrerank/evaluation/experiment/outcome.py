@@ -249,9 +249,9 @@ class Evaluation(Tabular):
         where = f"{self.task.benchmark} {self.task.split}"
         private = f"the labels of {self.task.split} are not public"
         sound = "the files are sound"
-        if self.answers and not self.methods:
-            runs = not self.submission and any(a.kind == "run" for a in self.answers)
-            sound = "a submission can be made (--submission DIR)" if runs else "the submission is sound"
+        if self.submission or (self.answers and not self.methods):
+            made = not self.submission and any(a.kind == "run" for a in self.answers)
+            sound = "a submission can be made (--submission DIR)" if made else "the submission is sound"
         return Table(
             title=f"{where}: {len(self.task.queries)} queries{images}; {sound}",
             columns=["file", "answers", ""],
