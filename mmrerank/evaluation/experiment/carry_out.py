@@ -127,8 +127,7 @@ class _Work:
         if wanted.run:
             self.answers = [self._read(run) for run in wanted.run]
         elif wanted.index or wanted.shards or wanted.embedder or self.data.index:
-            # a forecast that judges nothing leaves nothing
-            kept = wanted.forecast != 0
+            kept = wanted.forecast is None  # a forecast leaves nothing
             self.first = self._make(task, self.folder if kept else self.temporary)
             self.answers = [self.first.answer(task)]
             if kept:

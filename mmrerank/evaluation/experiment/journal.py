@@ -41,23 +41,26 @@ class Journal:
     def add(self, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Adds results by query id, all or none, and returns when they are on the disk.
 
+        Those of a journal that is only looked at stay in memory.
         A query that is there already gets the new result. Raises `InputError` when the file cannot be
         written; what was there before then still is.
         """
         if not results:
             return
+        plain = json.loads(json.dumps(results, allow_nan=False))
         if self._file is None:
-            raise InputError(f"{self.path} was opened to be looked at")
+            self._results.update(plain)
+            return
         lines = [
             json.dumps({"query": query, "more": len(results) - n, "result": result}, allow_nan=False)
             for n, (query, result) in enumerate(results.items(), start=1)
         ]
         self._end = _append(self._file, self._end, [*lines], self.path)
-        self._results.update({q: json.loads(json.dumps(r)) for q, r in results.items()})
+        self._results.update(plain)
 
 
 def looked_at(path: Path, work: Mapping[str, Any]) -> tuple[Journal, list[str]]:
-    """The journal at ``path`` to be read alone: nothing is made, locked or written.
+    """The journal at ``path`` to be read alone: nothing is made, locked or written, whatever is added.
 
     Empty where there is none, or where it is of other work; the second value says how that differs. Raises
     `InputError` when it cannot be read or is damaged.

@@ -92,10 +92,8 @@ class Resumable:
     """What each query cost that a method has finished here, whichever list it was of."""
 
     def __post_init__(self) -> None:
-        if self.fresh and self.limit == 0:
-            raise UsageError(
-                "a forecast that judges nothing would only delete what is finished; leave out --fresh"
-            )
+        if self.fresh and self.limit is not None:
+            raise UsageError("a forecast keeps nothing, so there is nothing to start over; leave out --fresh")
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -118,10 +116,13 @@ class Resumable:
         asks_model = bool({*registry.needs_of(module, chosen)} - {"retrieve"})
         work = self._work(method, chosen, items, asks_model)
         with self._journal(self.folder / f"{name}.journal.jsonl", work) as journal:
+            kept = finished(items, journal, retry_failed=self.retry_failed)
 
             def expected() -> Forecast:
                 cost = finished(items, journal, retry_failed=self.retry_failed)
-                left = [(q, r) for q, r in items if q.id not in cost]
+                # what a forecast judges is judged again by the evaluation
+                gone = cost if self.limit is None else kept
+                left = [(q, r) for q, r in items if q.id not in gone]
                 known = list(cost.values()) or self.spent.get(kind, [])
                 return forecast(method, chosen, left, known, price=self.price)
 
@@ -163,8 +164,8 @@ class Resumable:
         return Judged(results=results, left=left)
 
     def _journal(self, path: Path, work: Mapping[str, Any]) -> AbstractContextManager[Journal]:
-        """The journal at ``path``; a forecast that judges nothing only looks at it."""
-        if self.limit != 0:
+        """The journal at ``path``; a forecast only looks at it, and writes nothing."""
+        if self.limit is None:
             return opened(path, work, fresh=self.fresh)
         journal, changes = looked_at(path, work)
         if changes:
