@@ -11,7 +11,8 @@ from mmrerank.errors import UsageError
 class Limits:
     """How a server is treated. ``timeout`` and ``backoff`` (the first pause, which doubles) are seconds.
 
-    ``thinking`` is how many tokens a reasoning model may think before a text; 0 asks it not to. With ``any_model`` the name under which a server answers is
+    ``thinking`` is how many tokens a reasoning model may think before a text; 0 asks it not to. With
+    ``any_model`` the name under which a server answers is
     not held against the one that was asked for.
     """
 
