@@ -356,7 +356,7 @@ def open(
         api_key=found.key(api_key),
         limits=Limits(
             timeout=timeout, max_retries=max_retries, concurrency=concurrency, backoff=backoff,
-            thinking=thinking, any_model=any_model, key=found.server.key,
+            thinking=thinking, any_model=any_model,
         ),
         dialect=Dialect(
             limit=found.limit, stream=stream, extra=fields(extra), quiet=found.server.quiet,

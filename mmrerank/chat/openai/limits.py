@@ -11,8 +11,8 @@ from mmrerank.errors import UsageError
 class Limits:
     """How a server is treated. ``timeout`` and ``backoff`` (the first pause, which doubles) are seconds.
 
-    ``thinking`` is how many tokens a reasoning model may think before a text; 0 asks it not to. ``key`` is
-    the variable that holds the server's key. With ``any_model`` the name under which a server answers is
+    ``thinking`` is how many tokens a reasoning model may think before a text; 0 asks it not to. With
+    ``any_model`` the name under which a server answers is
     not held against the one that was asked for.
     """
 
@@ -22,7 +22,6 @@ class Limits:
     backoff: float = 0.5
     thinking: int = 0
     any_model: bool = False
-    key: str = "OPENAI_API_KEY"
 
     def __post_init__(self) -> None:
         if self.timeout <= 0 or self.max_retries < 0 or self.concurrency < 1 or self.thinking < 0:

@@ -7,6 +7,7 @@ headers), reads no more of a response than makes sense, and leaves headers of Op
 from __future__ import annotations
 
 import asyncio
+import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Mapping
@@ -53,6 +54,8 @@ async def connected(base_url: str, api_key: str, timeout: float) -> AsyncOpenAI:
         timeout=timeout,
         follow_redirects=False,
         event_hooks={"response": [_shorten]},
+        # without https no certificate is read, which takes longer than all the rest
+        verify=True if split.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
         trust_env=not host.startswith(LOCAL),  # a proxy of the environment is not for this machine
     )
     client = openai.AsyncOpenAI(
