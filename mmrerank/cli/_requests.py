@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 from mmrerank.cli._files import STDIN, no_file_name
 from mmrerank.cli.options import existing_image, is_file
 from mmrerank.errors import InputError
+from mmrerank.paths import expanded
 from mmrerank.types import Candidate, Image, Query, Ranking
 
 _QUERY = ("text", "images", "exclude", "turns", "instruction", "id")
@@ -86,7 +87,7 @@ def _place(folder: Path, name: str, where: str) -> Path:
         raise InputError(f"{where}: an image's path is empty")
     if problem := no_file_name(name):
         raise InputError(f"{where}: {problem}")
-    return folder / name
+    return folder / expanded(name)
 
 
 def _candidate(value: Any, where: str, folder: Path) -> Candidate:

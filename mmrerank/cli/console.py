@@ -102,7 +102,8 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
                 raise typer.Exit(InputError.exit_code) from error
             if isinstance(error, OSError) and refused(error) and error.filename is not None:
                 # what the system refuses about a file is no fault of ours
-                _report(f"error: {_place(error)} cannot be used: {reason(error)}")
+                how = "looked at" if error.errno == errno.ENAMETOOLONG else "used"
+                _report(f"error: {_place(error)} cannot be {how}: {reason(error)}")
                 raise typer.Exit(InputError.exit_code) from error
             _report(
                 f"internal error: {type(error).__name__}: {error}\n"

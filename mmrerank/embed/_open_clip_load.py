@@ -170,7 +170,7 @@ def _load_folder(folder: Path, *, name: str = "") -> Loaded:
         model = _create(open_clip, f"the weights in {weights}", local, require_pretrained=True)
         try:
             tokenizer = open_clip.get_tokenizer(local)
-        except Exception as error:
+        except Exception as error:  # whatever a tokenizer raises that is not whole
             raise ModelError(
                 f"{folder} names the tokenizer {config['text_cfg'].get('hf_tokenizer_name')!r}, but its "
                 f"files are not in the folder or unreadable: {_line(error)}"
@@ -232,7 +232,7 @@ def _load_hub(arch: str, tag: str) -> Loaded:
     facts = open_clip.get_pretrained_cfg(arch, tag)
     try:
         weights = Path(open_clip.download_pretrained(facts))
-    except Exception as error:
+    except Exception as error:  # the hub, its network, and its cache each raise their own
         raise ModelError(_unreachable(f"the weights {arch}:{tag}", error)) from error
     # Weights trained with QuickGELU are wrong without it, and only some architecture names imply it.
     config["quick_gelu"] = bool(facts.get("quick_gelu") or config.get("quick_gelu"))
@@ -261,14 +261,14 @@ def _create(open_clip: Any, what: str, name: str, **options: Any) -> Any:
             f"{what} cannot be loaded: they are no tensors alone, and code in such a file is never run. Save "
             "the state_dict as .safetensors, or as .pt with nothing but tensors and numbers in it"
         ) from error
-    except Exception as error:
+    except Exception as error:  # torch and open_clip raise many kinds for weights that do not fit
         raise ModelError(f"{what} cannot be loaded: {_line(error)}") from error
 
 
 def _hub_tokenizer(open_clip: Any, arch: str) -> Any:
     try:
         return open_clip.get_tokenizer(arch)
-    except Exception as error:
+    except Exception as error:  # the hub, its network, and its cache each raise their own
         raise ModelError(_unreachable(f"the tokenizer of {arch}", error)) from error
 
 

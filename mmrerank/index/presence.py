@@ -70,10 +70,12 @@ def warnings(problems: Mapping[str, str], of: int, facts: Manifest, index: str |
 
 def _gone(gone: list[str], of: int, facts: Manifest, index: str | Path) -> str:
     source = Path(facts.source)
-    away = missing_source(facts)
-    if away and not facts.listed:
-        return f"{_count(len(gone), of)} cannot be shown: {away}. {follow(facts, index)}"
+    away = missing_sources(facts)
     names, count = listed(gone)
+    if away and not facts.listed:
+        # of several folders, one that is away need not be all of these images'
+        which = f": {names}" if facts.sources else ""
+        return f"{_count(count, of)} cannot be shown{which}: {_away(away[0])}. {follow(facts, index)}"
     empty = source.is_dir() and not any(source.iterdir())
     drive = f". {source} is empty: is a drive not mounted?" if empty else ""
     return (
@@ -82,8 +84,13 @@ def _gone(gone: list[str], of: int, facts: Manifest, index: str | Path) -> str:
     )
 
 
-def missing_source(facts: Manifest) -> str:
-    """That a folder of images is away, in words; empty when all are there."""
+def _away(place: str) -> str:
+    return f"their folder {place} is not there any more"
+
+
+def missing_sources(facts: Manifest) -> list[str]:
+    """The folders of images that are away."""
+    found = []
     for place in (facts.source, *(s.location for s in facts.sources)):
         try:
             there = Path(place).exists()
@@ -91,15 +98,16 @@ def missing_source(facts: Manifest) -> str:
             there = True  # nobody knows
         pattern = any(c in place for c in "*?{[") or place.startswith("pipe:") or "::" in place
         if not (there or pattern):
-            return f"their folder {place} is not there any more"
-    return ""
+            found.append(place)
+    return found
 
 
 def source_warnings(facts: Manifest, index: str | Path) -> list[str]:
-    """That the folder of all images is away, with the way on."""
+    """That folders of images are away, with the way on."""
     # of a source that was copied into the index nothing is missing
-    away = "" if (Path(index) / KEPT_FILE).exists() else missing_source(facts)
-    return [f"the images cannot be shown: {away}. {follow(facts, index)}"] if away else []
+    away = [] if (Path(index) / KEPT_FILE).exists() else missing_sources(facts)
+    which = "images" if facts.sources else "the images"
+    return [f"{which} cannot be shown: {_away(place)}. {follow(facts, index)}" for place in away]
 
 
 def embedder_warnings(facts: Manifest, index: str | Path, *, now: str = "") -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,14 +23,16 @@ def problems(
     yield from records.integrity()
     yield from dict.fromkeys(_vectors(folder, facts, records))  # a file that is away is met twice
     yield from view.problems(folder, facts.store)
-    away = presence.source_warnings(facts, folder)
-    yield from away
+    told = presence.source_warnings(facts, folder)
+    yield from told
+    away = [Path(p) for p in presence.missing_sources(facts)] if told else []
     for record in records.everything():
         if record.row is None or record.path is None:
             continue
+        image = locate(record)
         # one sentence for a folder that is away, not one for each image in it
-        if not away or Path(os.fsdecode(record.path)).is_absolute():
-            yield from _image(record, locate(record), deep)
+        if image.path is None or not any(image.path.is_relative_to(p) for p in away):
+            yield from _image(record, image, deep)
 
 
 def _vectors(folder: Path, facts: Manifest, records: Records) -> Iterator[str]:

@@ -12,15 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 from denied import denied
-from index_world import ColourEmbedder, build, tally
+from index_world import ColourEmbedder, build, paint, tally
 from typer.testing import CliRunner
 
 from mmrerank import ImageSearch
 from mmrerank.cli.main import cli
+from mmrerank.corpus import folder as folder_corpus
 from mmrerank.errors import MismatchError, ModelError
 from mmrerank.index.index import ImageIndex
+from mmrerank.ports import Judging, Outcome
 from mmrerank.results import SearchResult
-from mmrerank.types import Query
+from mmrerank.types import Query, Ranking
 
 
 class Worded(ColourEmbedder):
@@ -60,8 +62,6 @@ def test_files_that_are_gone_or_others_are_reported_with_the_command(source: Pat
     assert [h["problem"] for h in body["hits"] if h["id"] == "00.png"] == ["its file is not there any more"]
     assert body["warnings"] == [gone, other]
     assert "not there any more" in result.html()
-    # of what was not looked at nothing is said
-    assert found(index, k=1).warnings == () or len(found(index, k=1).warnings) == 1
     assert tally(build(index, source)) == (0, 1, 1, 8, 0)
     assert found(index).warnings == ()
 
@@ -110,11 +110,22 @@ def test_a_picture_that_may_not_be_read_says_so(source: Path, tmp_path: Path) ->
 
 
 def test_the_reranker_says_which_pictures_it_could_not_look_at(source: Path, tmp_path: Path) -> None:
+    def keep(query: Query, ranking: Ranking) -> Judging:
+        yield from ()
+        return Outcome(ranking=ranking)
+
     index = tmp_path / "x"
     build(index, source)
-    (source / "00.png").unlink()
-    # a method without a model looks at what is shown, one with a model also at what it was shown
-    assert found(index, k=1).warnings == found(index, k=1, candidates=10).warnings
+    last = found(index).hits[-1].id
+    (source / last).unlink()
+    # what is shown is looked at, and what was to be judged
+    assert found(index, k=1).warnings == ()
+    assert found(index, k=1, rerank=keep, candidates=9).warnings == ()
+    (warning,) = found(index, k=1, rerank=keep, candidates=10).warnings
+    assert warning.startswith(
+        "1 of these 10 images cannot be shown, because the files are not there any more"
+    )
+    assert repr(last) in warning
 
 
 # Models
@@ -150,3 +161,19 @@ def test_a_model_that_was_moved_is_remembered_at_its_new_place(source: Path, tmp
     with pytest.raises(MismatchError):
         build(index, source, ColourEmbedder("other weights"))
     assert ImageIndex.open(index).embedder_spec == f"qwen3_vl:{new}"
+
+
+def test_of_several_sources_the_one_that_is_away_is_named(source: Path, tmp_path: Path) -> None:
+    index, other = tmp_path / "x", tmp_path / "other"
+    paint(other, ["a.png", "b.png"], start=50)
+    corpora = [folder_corpus.open(str(s)) for s in (source, other)]
+    ImageIndex.build(index, corpora, ColourEmbedder())
+    other.rename(tmp_path / "moved")
+    (source / "00.png").unlink()
+    problems = ImageIndex.open(index).verify()
+    assert len(problems) == 2
+    assert problems[0].startswith(f"images cannot be shown: their folder {other} is not there any more. If")
+    assert problems[1].startswith("00.png: ")
+    (warning,) = found(index, k=12).warnings
+    assert warning.startswith("3 of these 12 images cannot be shown: ")
+    assert f"their folder {other} is not there any more" in warning
