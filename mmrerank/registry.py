@@ -69,9 +69,8 @@ def chosen(
     given = {k: v for k, v in options.items() if v is not None}
     allowed = set(inspect.signature(opener).parameters) - {"rest"}
     if wrong := sorted(given.keys() - allowed):
-        raise UsageError(
-            f"{kind} {name!r} takes no {wrong[0]!r}; its options are {', '.join(sorted(allowed))}"
-        )
+        its = f"its options are {', '.join(sorted(allowed))}" if allowed else "it has no options"
+        raise UsageError(f"{kind} {name!r} takes no {wrong[0]!r}; {its}")
     return card, opener, given
 
 

@@ -198,7 +198,7 @@ def test_list_metrics_are_their_definitions(docs: list[str], judged: dict[str, i
         assert 0 <= found.value <= 1
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(0, 2), min_size=1, max_size=6),
     st.dictionaries(st.sampled_from("abcdef"), st.integers(0, 2), min_size=1),
