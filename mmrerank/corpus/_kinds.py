@@ -18,7 +18,8 @@ LEFT_OUT_FOLDERS = (
     "@eaDir", "@tmp", "@__thumb", "@sharebin", "@Recently-Snapshot", "#snapshot", "~snapshot",
     # trash of storage boxes, Windows, macOS, Linux and Nextcloud; what programs keep of old versions
     "#recycle", "@Recycle", "$RECYCLE.BIN", "RECYCLER", "RECYCLED", "lost+found", "files_trashbin",
-    "files_versions", "System Volume Information", "FOUND.[0-9][0-9][0-9]", "__MACOSX",
+    "files_versions", "Recycle Bin", "trashbox", "Network Trash Folder", "System Volume Information",
+    "FOUND.[0-9][0-9][0-9]", "__MACOSX",
     # small copies that photo programs make
     "*.lrdata", "*.cocatalogdb", "appdata_oc*",
     # a folder whose name begins with a dot is left out as well: .Trash-1000, .thumbnails, .stversions ...

@@ -39,6 +39,7 @@ class _Tally:
     excluded: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
     hidden: Counter[str] = field(default_factory=Counter)
+    away: Counter[str] = field(default_factory=Counter)
     others: Counter[str] = field(default_factory=Counter)
     shards: Counter[str] = field(default_factory=Counter)
     shards_in: Counter[str] = field(default_factory=Counter)
@@ -46,7 +47,9 @@ class _Tally:
     def file(self, name: str, folder: str) -> None:
         """Counts a file that is no image to go by its name."""
         suffix = suffix_of(name)
-        if name[0] == ".":
+        if suffix == ".icloud":
+            self.away[suffix] += 1
+        elif name[0] == ".":
             if is_image(name) or suffix in UNREAD:
                 self.hidden["._*" if name.startswith("._") else f".*{suffix}"] += 1
         elif is_shard(name):
@@ -95,6 +98,11 @@ class FolderCorpus(Corpus):
             ),
             LeftOut(reason=EXCLUDED, counts={p: tally.excluded[p] for p in self.exclude}),
             LeftOut(reason="hidden files", counts=tally.hidden),
+            LeftOut(
+                reason="placeholders of files that are in iCloud only",
+                counts=tally.away,
+                advice="download them, and index again",
+            ),
             LeftOut(
                 reason="tar shards",
                 counts=tally.shards,
