@@ -50,6 +50,9 @@ def _one(context: Any, parameter: Any, value: Any) -> Any:
         wanted = _WORDS.get(parameter.metavar, parameter.metavar)
         why = f"it is empty; give {wanted}{leave}. Is a variable of the shell not set?"
         raise typer.BadParameter(why, ctx=context, param=parameter)
+    if parameter.metavar in _WORDS and (value == "-" or "://" in value):
+        what = "stdin or stdout" if value == "-" else "an address"
+        raise typer.BadParameter(f"{value} is {what}, and an index is a folder", ctx=context, param=parameter)
     name, equals, rest = value.partition("=")  # compare takes NAME=PATH
     if equals and rest.startswith("~") and "/" not in name:
         return f"{name}={expanded(rest)}"

@@ -19,7 +19,7 @@ import typer
 from mmrerank import catalog
 from mmrerank.cli.console import Output, emit, table_console, working
 from mmrerank.cli.options import ChatOptionsFlag, DeviceFlag, OutputFlag, opened, pairs
-from mmrerank.errors import ModelError
+from mmrerank.errors import ModelError, UsageError
 
 EXAMPLE = """mmrerank doctor
 mmrerank doctor --deep --output json
@@ -68,6 +68,8 @@ def doctor(
     output: OutputFlag = Output.text,
 ) -> None:
     """Check the installation, or a language model; says which command fixes what is missing."""
+    if chat_option and chat is None:
+        raise UsageError("--chat-option is for --chat; name the model")
     with working():
         if chat is not None:
             checks = list(_model(chat, pairs(chat_option, "--chat-option"), device or ""))

@@ -109,6 +109,11 @@ def relative(name: str, root: Path) -> str:
 
     Links are followed where the path as it stands does not lie there. Empty when it lies elsewhere.
     """
+    scheme, address, rest = name.partition("://")
+    if address and scheme.lower() == "file":
+        name = unquote(rest[rest.find("/") :]) if "/" in rest else rest
+    elif address and scheme.isalnum() and ".." not in rest.split("/"):
+        return name  # the image of an address is nowhere here, and its name stays whole
     if "\\" in name and not os.path.lexists(root / name):  # a file may have backslashes in its name here
         name = PureWindowsPath(name).as_posix()
     if is_windows_path(name) or name.startswith("//"):
@@ -142,7 +147,8 @@ def explained(missing: Iterable[str], finder: Finder) -> str:
         rest = "/".join(PurePosixPath(names[0]).parts[count:])
         if finder.find(rest) is None:
             continue
-        prefix = "/".join(common[:count]) + "/"
+        # what is in front is shown as it is written: an address has two slashes
+        prefix = names[0].removesuffix(rest)
         if root.parts[-count:] == tuple(common[:count]):
             above = root.parents[count - 1]
             return (

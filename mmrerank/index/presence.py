@@ -77,9 +77,9 @@ def _gone(gone: list[str], of: int, facts: Manifest, index: str | Path) -> str:
         which = f": {names}" if facts.sources else ""
         return f"{_count(count, of)} cannot be shown{which}: {_away(away[0])}. {follow(facts, index)}"
     empty = source.is_dir() and not any(source.iterdir())
-    drive = f". {source} is empty: is a drive not mounted?" if empty else ""
+    drive = f". {source} is empty: is a drive not mounted? " if empty else ". "
     return (
-        f"{_count(count, of)} cannot be shown, because the files are not there any more: {names}{drive}. "
+        f"{_count(count, of)} cannot be shown, because the files are not there any more: {names}{drive}"
         f"Bring the index up to date: {go_on(facts, index)}"
     )
 

@@ -88,3 +88,21 @@ def test_a_tilde_is_the_home_folder_wherever_a_path_may_stand(
 def test_a_run_without_a_file_names_itself(tmp_path: Path) -> None:
     told = CliRunner().invoke(cli, ["compare", "old=", "new=x", "--qrels", "q"])
     assert (told.exit_code, "'old=' names no file" in told.output) == (2, True)
+
+
+@pytest.mark.parametrize("name", ["-", "https://example.invalid/photos"])
+@pytest.mark.parametrize("command", ["index . --index @", "search boat --index @", "info @", "verify @"])
+def test_an_index_is_a_folder(
+    command: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(cli, [name if a == "@" else a for a in command.split()])
+    assert told.exit_code == 2
+    assert f"{name} is " in told.output
+    assert "an index is a folder" in told.output
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_of_a_model_need_the_model() -> None:
+    told = CliRunner().invoke(cli, ["doctor", "--chat-option", "timeout=3"])
+    assert (told.exit_code, "--chat-option is for --chat" in told.output) == (2, True)

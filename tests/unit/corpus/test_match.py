@@ -205,3 +205,20 @@ def test_files_that_are_no_vectors_and_no_ids_say_what_they_are(tmp_path: Path) 
     table.write_text('{"path": "a.jpg"}\n')
     with pytest.raises(InputError, match=r"""key "image" .*the line has 'path'"""):
         embeddings.open(str(root), vectors=tmp_path / "v.npy", ids=table)
+
+
+def test_an_id_may_be_the_uri_of_a_file(tmp_path: Path) -> None:
+    root = touch(tmp_path / "photos", "a b.jpg", "sub/c.jpg")
+    uri = (root / "a b.jpg").as_uri()
+    assert "%20" in uri
+    corpus = taken(root, uri, f"file://localhost{root}/sub/c.jpg", where=tmp_path)
+    assert files(corpus) == {"a b.jpg": "a b.jpg", "sub/c.jpg": "sub/c.jpg"}
+
+
+def test_the_id_of_an_image_elsewhere_stays_whole(tmp_path: Path) -> None:
+    root = touch(tmp_path / "photos", "a.jpg")
+    corpus = taken(root, "https://example.invalid/x/a.jpg", where=tmp_path)
+    assert [s.id for s in corpus.samples()] == ["https://example.invalid/x/a.jpg"]
+    assert "without 'https://example.invalid/x/' in front" in " ".join(corpus.remarks())
+    with pytest.raises(InputError, match="not below SOURCE"):
+        taken(root, "https://../../../secret.jpg", where=tmp_path)
