@@ -108,7 +108,7 @@ class Flags:
     ] = False
     forecast: Annotated[int | None, typer.Option(
         "--forecast", metavar="N", min=0, show_default=False,
-        help="Judge N queries of each method (0: none) and say what the rest takes; only --cache keeps replies.",
+        help="Judge N queries of each method (0: none), say what the rest takes; only --cache keeps replies.",
     )] = None  # fmt: skip
     price: PriceFlag = None
     cache: CacheFlag = None
