@@ -165,24 +165,25 @@ def test_an_evaluation_tells_what_it_finds_and_what_is_left(tmp_path: Path) -> N
     def evaluation(**more: Any) -> Resumable:
         return Resumable(folder=tmp_path, chat=Watched(), work={"benchmark": "b"}, say=told.append, **more)
 
-    # nothing is asked, and no journal of results begins
+    # a forecast keeps nothing, whether it asks or not
     left = evaluation(limit=0).rerank("cotrr", items(20)).left
     assert (left.queries, left.measured, left.calls, left.images) == (20, 0, 140, 0)
     assert (left.input_tokens, left.seconds) == (None, None)
     assert told.pop() == ("cotrr: 20 queries left: 140 calls, 0 images, tokens and time not known yet")
     pilot = evaluation(limit=8, price=Price(input=1e3, output=2e3)).rerank("cotrr", items(20))
     assert [r.query.id for r in pilot.results] == [f"q{n}" for n in range(8)]
-    assert (pilot.left.queries, pilot.left.measured, pilot.left.calls) == (12, 8, 84)
+    assert (pilot.left.queries, pilot.left.measured, pilot.left.calls) == (20, 8, 140)
     assert pilot.left.input_tokens
     assert pilot.left.output_tokens
     assert pilot.left.money == pytest.approx(
         (pilot.left.input_tokens + 2 * pilot.left.output_tokens) / 1e3, abs=2e-3
     )
+    assert [*tmp_path.iterdir()] == []
     told.clear()
     done = evaluation().rerank("cotrr", items(20))
     assert len(done.results) == 20
     assert done.left.queries == 0
-    assert told[0].startswith(f"cotrr: 8 of 20 queries are finished in {tmp_path}")
+    assert told[0].startswith("cotrr: 20 queries left: 140 calls")
     assert told[1].startswith("cotrr: 12 queries left: 84 calls")
     assert len(told) == 2
 
