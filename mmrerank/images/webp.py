@@ -12,11 +12,12 @@ from PIL.WebPImagePlugin import WebPImageFile
 from mmrerank.errors import ImageError
 
 _PICTURE = {b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF"}
+_TOLD = {b"ICCP": "icc_profile", b"EXIF": "exif"}
 _METADATA_BITS = 0x20 | 0x08 | 0x04  # ICC, EXIF, XMP
 
 
 def open_webp(file: IO[bytes]) -> ImageFile:
-    """The opened WebP at the start of ``file``, without its metadata where they are in the way.
+    """The opened WebP at the start of ``file``, without those of its metadata that are damaged.
 
     Raises `ImageError` where bytes of the picture are missing, and what Pillow raises for a damaged one.
     """
@@ -32,7 +33,22 @@ def open_webp(file: IO[bytes]) -> ImageFile:
         whole = b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
         if not pieces or whole == data:
             raise
-        return WebPImageFile(io.BytesIO(whole), "")
+        image = WebPImageFile(io.BytesIO(whole), "")
+        image.info.update(_told(data))
+        return image
+
+
+def _told(data: bytes) -> dict[str, bytes]:
+    """The colour profile and the EXIF, where they are whole."""
+    found: dict[str, bytes] = {}
+    at = 12
+    while at + 8 <= len(data):
+        name, length = struct.unpack("<4sI", data[at : at + 8])
+        body = data[at + 8 : at + 8 + length]
+        if name in _TOLD and len(body) == length:
+            found.setdefault(_TOLD[name], body)
+        at += 8 + length + length % 2
+    return found
 
 
 def _pieces(data: bytes) -> tuple[list[bytes], int]:
