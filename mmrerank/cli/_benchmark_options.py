@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import inspect
-from collections.abc import Container
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ import typer
 from typer.main import get_command_name
 
 from mmrerank import discovery
+from mmrerank.errors import UsageError
 
 _KINDS = ("int", "float", "str", "bool")
 
@@ -60,10 +61,28 @@ def parameter(option: OwnOption) -> inspect.Parameter:
     """The parameter of a command by which an option is given."""
     flag = f"--{option.name.replace('_', '-')}"
     kind: Any = bool | None if option.is_flag else str | None
-    shape = {} if option.is_flag else {"metavar": option.form}
+    shape: dict[str, Any] = {} if option.is_flag else {"metavar": option.form}
+    if "|" in option.form:
+        shape["autocompletion"] = _completing(option.form.split("|"))
     hint = Annotated[kind, typer.Option(flag, show_default=False, help=option.about, **shape)]
     where = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(option.name, where, default=None, annotation=hint)
+
+
+def _completing(values: list[str]) -> Callable[[str], list[str]]:
+    def completed(incomplete: str) -> list[str]:
+        return [v for v in values if v.startswith(incomplete)]
+
+    return completed
+
+
+def one_of_each(given: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by ``--set`` and by own flags. Raises `UsageError` where both give one, and differ."""
+    for name, value in own.items():
+        if name in given and str(given[name]) != str(value):
+            flag = f"--{name.replace('_', '-')} {value}"
+            raise UsageError(f"--set {name}={given[name]} and {flag} contradict each other; give one of them")
+    return {**given, **own}
 
 
 def _makes_its_data(module: str) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from mmrerank.cli._benchmark_options import every_own_option, parameter
+from mmrerank.cli._benchmark_options import every_own_option, one_of_each, parameter
 from mmrerank.cli.console import Output, emit, progress, say, table_console, working
 from mmrerank.cli.options import OutputFlag, is_folder, pairs
 from mmrerank.errors import InputError, UsageError
@@ -126,7 +126,7 @@ def compare(
     **own: Any,
 ) -> None:
     """Compare runs: which is better, how sure that is, where and at what cost."""
-    options = {**pairs(set_, "--set"), **{k: v for k, v in own.items() if v is not None}}
+    options = one_of_each(pairs(set_, "--set"), {k: v for k, v in own.items() if v is not None})
     if options and benchmark is None:
         raise UsageError(f"{', '.join(options)}: options of a benchmark need --benchmark NAME")
     if metrics is not None and not metrics.strip(" ,"):

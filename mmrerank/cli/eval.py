@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from mmrerank import discovery
-from mmrerank.cli._benchmark_options import own_example, own_options, parameter
+from mmrerank.cli._benchmark_options import one_of_each, own_example, own_options, parameter
 from mmrerank.cli.console import Output, emit, progress, say, table_console, working
 from mmrerank.cli.lazy import LazyGroup, as_command, example
 from mmrerank.cli.options import (
@@ -180,7 +180,7 @@ def _evaluate(name: str, own: dict[str, Any], *, output: Output, picture: Path |
     recipe = read_recipe(
         name,
         flags["config"],
-        set={**pairs(flags["set_"], "--set"), **own},
+        set=one_of_each(pairs(flags["set_"], "--set"), own),
         options=pairs(flags["option"], "-o") or None,
         chat_options=pairs(flags["chat_option"], "--chat-option") or None,
         **{n: flags[n] for n in named},

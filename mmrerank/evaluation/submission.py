@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mmrerank.benchmark import Answer, Benchmark, Ranked, Run, Task
-from mmrerank.errors import InputError
+from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation import tasks
 from mmrerank.evaluation.measure.short import room_of
 
@@ -79,14 +79,27 @@ class Faults:
         return bool(others) and (strange or lacking)
 
 
+def has_files(benchmark: str) -> bool:
+    """Whether a benchmark has submission files that can be written."""
+    return type(tasks.benchmark_of(benchmark)).write_own is not Benchmark.write_own
+
+
 def check(task: Task, answers: Sequence[Answer]) -> None:
     """Checks answers to a split whose labels are private: runs as the submission that would be made of them,
     and files that are parts of one submission as a whole. Each file of its own is checked when it is read.
 
-    Raises `InputError` where they are no sound submission.
+    Raises `InputError` where they are no sound submission, and `UsageError` for several answers of a kind.
     """
     benchmark = tasks.benchmark_of(task.benchmark)
-    own = type(benchmark).write_own is not Benchmark.write_own
+    own = has_files(task.benchmark)
+    kinds = [a.kind for a in answers]
+    # a run answers everything by itself
+    twice = len(set(kinds)) < len(kinds) or "run" in kinds
+    if len(kinds) > 1 and twice and not benchmark.FILES_ARE_PARTS:
+        paths = ", ".join(a.path for a in answers)
+        raise UsageError(
+            f"{paths}: one submission has one file of a kind; give one --run, or one file of each"
+        )
     for answer in answers:
         if answer.kind == "run" and own:
             with tempfile.TemporaryDirectory(prefix="mmrerank-submission-") as folder:

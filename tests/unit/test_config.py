@@ -104,6 +104,14 @@ def test_a_flag_for_methods_goes_over_the_recipes_one(tmp_path: Path) -> None:
     assert read_recipe("cirr", several).methods == "prp, cotrr"
 
 
+def test_a_flag_for_one_method_takes_the_recipes_options_of_that_method_alone(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "data: x\nrerank: cotrr(top=5)\noptions: {mode: single}\n")
+    assert read_recipe("cirr", path, rerank="listwise").options == {}
+    assert read_recipe("cirr", path, rerank="cotrr").options == {"top": "5", "mode": "single"}
+    made = read_recipe("cirr", path, rerank="cotrr(mode=staged)", options={"top": "3"})
+    assert made.options == {"top": "3", "mode": "staged"}
+
+
 @pytest.mark.parametrize("flags", [{"methods": "cotrr"}, {}], ids=["several", "none"])
 def test_options_without_their_one_method_are_refused(tmp_path: Path, flags: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="--rerank METHOD"):

@@ -15,7 +15,7 @@ from pathlib import Path
 from mmrerank.benchmark import Answer, Benchmark, Measured, Run, Task
 from mmrerank.errors import UsageError
 from mmrerank.evaluation.benchmarks import query_folder
-from mmrerank.evaluation.measure.metrics import measure, split_names
+from mmrerank.evaluation.measure.metrics import check_names, measure, split_names
 from mmrerank.evaluation.measure.short import room_of
 from mmrerank.evaluation.tasks import one_run
 
@@ -49,6 +49,7 @@ class OwnFolder(Benchmark):
         names = split_names(options.metrics)
         if not names:
             raise UsageError("the option metrics names none; see `mmrerank list metrics`")
+        check_names(names)  # before any model is asked
         cuts = [int(k[1]) for n in names if (k := re.search(r"@(\d+)$", n))]
         whole = [n for n in names if not re.search(r"@\d+$", n)]
         content = query_folder.read(data, NAME)

@@ -115,12 +115,12 @@ class Results:
 
 
 def read_results(run: Path) -> Results | None:
-    """What ``METHOD.jsonl`` beside ``METHOD.trec`` says.
+    """What ``METHOD.jsonl`` beside ``METHOD.trec`` or ``METHOD.raw.jsonl`` says.
 
     None where there is no such file, or it does not hold results as ``mmrerank eval`` and ``mmrerank rerank``
     write them.
     """
-    path = run.with_name(run.name.removesuffix(".gz").removesuffix(".trec") + ".jsonl")
+    path = run.with_name(_stem(run) + ".jsonl")
     if path.name == run.name:
         return None
     texts: dict[str, str] = {}
@@ -141,6 +141,11 @@ def read_results(run: Path) -> Results | None:
     if not texts:
         return None
     return Results(texts=texts, usage=used, queries=len(texts), failed=failed, why=why)
+
+
+def _stem(run: Path) -> str:
+    """``METHOD`` of ``METHOD.trec`` and ``METHOD.raw.jsonl``, gzipped or not."""
+    return run.name.removesuffix(".gz").removesuffix(".trec").removesuffix(".raw.jsonl")
 
 
 def _failure(row: Mapping[str, Any]) -> str:
@@ -183,7 +188,7 @@ def _origin(run: Any) -> dict[str, Any]:
     """The settings in the provenance beside a run; empty where there is none."""
     if not isinstance(run, Path):
         return {}
-    path = run.with_name(run.name.removesuffix(".gz").removesuffix(".trec") + ".json")
+    path = run.with_name(_stem(run) + ".json")
     try:
         body = json.loads(path.read_bytes()) if path != run and path.is_file() else None
     except (OSError, ValueError, RecursionError):

@@ -52,9 +52,11 @@ def values_table(comparison: Comparison) -> Table:
 
 
 def _values_notes(comparison: Comparison, gaps: bool) -> list[str]:
+    # a run whose judgements failed has not shown that it is no different
+    plain = "no difference shown" if comparison.failed else "not different"
     notes = [
         f"↑ better, ↓ worse than {comparison.baseline} (p ≤ {comparison.level:g} after "
-        f"correction); unmarked: not different. {how_tested(comparison)}"
+        f"correction); unmarked: {plain}. {how_tested(comparison)}"
     ]
     notes += [
         f"{run}: judgements failed in {n} queries; there the first-stage order stands."

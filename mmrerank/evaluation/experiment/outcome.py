@@ -18,6 +18,7 @@ from mmrerank.evaluation.experiment.published import headline, published_table
 from mmrerank.evaluation.measure.short import MARK, NOTE
 from mmrerank.evaluation.per_query import labelled, lines, per_query_dict
 from mmrerank.evaluation.score import figure, scores_table
+from mmrerank.evaluation.submission import has_files
 from mmrerank.evaluation.tabular import Tabular
 from mmrerank.evaluation.tasks import benchmark_of
 from mmrerank.rerank.methods import MethodSpec
@@ -251,7 +252,10 @@ class Evaluation(Tabular):
         sound = "the files are sound"
         if self.submission or (self.answers and not self.methods):
             made = not self.submission and any(a.kind == "run" for a in self.answers)
-            sound = "a submission can be made (--submission DIR)" if made else "the submission is sound"
+            sound = "the submission is sound"
+            if made:
+                own = has_files(self.task.benchmark)
+                sound = "a submission can be made (--submission DIR)" if own else "the lists are complete"
         return Table(
             title=f"{where}: {len(self.task.queries)} queries{images}; {sound}",
             columns=["file", "answers", ""],

@@ -62,6 +62,8 @@ def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
     given = {k: str(v) if isinstance(v, Path) else v for k, v in flags.items() if v is not None}
     if given.get("rerank"):
         values.pop("methods", None)
+        given["options"] = _options_of_one(values, given)
+        values.pop("options", None)
     elif methods := given.get("methods") or values.get("methods"):
         if given.get("options"):
             raise UsageError(
@@ -75,6 +77,16 @@ def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
         raise UsageError(f"options of a method ({', '.join(recipe.options)}) need one: --rerank METHOD")
     homes: dict[str, Any] = {n: str(expanded(p)) for n in _PATHS if (p := vars(recipe)[n]).startswith("~")}
     return dataclasses.replace(recipe, **homes)
+
+
+def _options_of_one(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the method that a flag names: the recipe's where it is its method, then those in brackets
+    behind the name, then those of ``-o``.
+    """
+    own, inner = parse_method(str(values.get("rerank", "none")))
+    name, brackets = parse_method(str(given["rerank"]))
+    recipes = {**inner, **(values.get("options") or {})} if name == own else {}
+    return {**recipes, **brackets, **(given.get("options") or {})}
 
 
 def _with_recipes_options(methods: str, values: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -57,7 +58,8 @@ def expression(name: str, known: Sequence[str] = ()) -> Any:
         lower = {m.lower(): m for m in known}
         near = difflib.get_close_matches(name.split("@")[0].lower(), lower, n=1)
         hint = f" Did you mean {lower[near[0]]}?" if near else ""
-        raise UsageError(f"{name!r} is not a metric: {error}; see `mmrerank list metrics`.{hint}") from None
+        why = _plain(error)
+        raise UsageError(f"{name!r} is not a metric: {why}; see `mmrerank list metrics`.{hint}") from None
     _provider(name, found)
     for word, value in found.params.items():
         # one below 1 ends some tools at once, and the whole process with them
@@ -110,18 +112,32 @@ def _provider(name: str, measure: Any) -> Any:
     """The first of ir-measures' tools that is installed and computes a metric, as it chooses itself."""
     import ir_measures
 
-    lacking = []
+    lacking, others = [], []
     for tool in ir_measures.DefaultPipeline.providers:
         try:
             supports = tool.supports(measure)
         except Exception as error:  # wrong parameters are told in many ways, assertions among them
-            raise UsageError(f"{name!r} is not a metric: {error or type(error).__name__}") from None
-        if supports and tool.is_available():
-            return tool
+            raise UsageError(f"{name!r} is not a metric: {_plain(error) or type(error).__name__}") from None
+        how = tool.install_instructions() or "not installed"
+        try:
+            if supports and tool.is_available():
+                return tool
+        except Exception as error:  # a broken installation fails as it likes: the next tool may do
+            how = f"its installation is broken: {type(error).__name__}: {error}"
         if supports:
-            lacking.append(f"{tool.NAME} ({tool.install_instructions() or 'not installed'})")
+            lacking.append(f"{tool.NAME} ({how})")
+        others += [f"{tool.NAME} computes {m}" for m in tool.SUPPORTED_MEASURES if m.NAME == measure.NAME]
     where = f"; these would: {', '.join(lacking)}" if lacking else ""
+    if others and not lacking:
+        where = f" with these parameters; {', '.join(others)}"
     raise UsageError(f"{name}: no tool that is installed computes it{where}; see `mmrerank list metrics`")
+
+
+def _plain(error: Exception) -> str:
+    """What ir-measures says of a name, without its marker of a parameter that was left out."""
+    return re.sub(
+        r"invalid param (\w+)=<object object at \w+>", r"the parameter \1 must be given", str(error)
+    )
 
 
 def _numbered(

@@ -121,6 +121,14 @@ def split_names(text: str) -> list[str]:
     return [n for n in re.split(r"[,\s]+(?![^(]*\))", text.strip()) if n]
 
 
+def check_names(names: Sequence[str]) -> list[str]:
+    """Raises `UsageError` for a name that nothing computes; returns those that other tools compute."""
+    others = [n for n in dict.fromkeys(names) if parse(n) is None]
+    for name in others:
+        expression(name, list(METRICS))
+    return others
+
+
 def measure(
     run: Run, qrels: Qrels, names: Sequence[str], *, tie_bounds: bool = False, room: Room = lambda _: None
 ) -> dict[str, Measured]:
@@ -132,9 +140,7 @@ def measure(
     an ``error`` and no values.
     """
     lists = {q: Ranked.of(rows) for q, rows in run.rows.items() if q in qrels}
-    others = [n for n in dict.fromkeys(names) if parse(n) is None]
-    for name in others:
-        expression(name, list(METRICS))  # a wrong name is reported before any work
+    others = check_names(names)
     values = _values(lists, qrels, names)
     given = {n: foreign(n, lists, qrels) for n in others}
     bounds: list[dict[str, Mapping[str, float]]] = []

@@ -25,6 +25,8 @@ def completed(words: str) -> list[str]:
         ("mmrerank eval ci", ["circo", "cirr"]),
         ("mmrerank eval fashioniq --ga", ["--gallery"]),
         ("mmrerank compare --ga", ["--gallery"]),
+        ("mmrerank eval fashioniq --gallery u", ["union"]),
+        ("mmrerank compare --concept wi", ["without", "with"]),
         ("mmrerank search --output js", ["json"]),
         ("mmrerank nothing-of-the-kind", []),
     ],

@@ -21,6 +21,7 @@ from benchmark_samples import (
     mmeb,
     trec,
 )
+from command import run
 
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.runs import read_run
@@ -155,3 +156,21 @@ def test_ids_of_another_kind_are_told_where_no_gallery_is_known(tmp_path: Path) 
     strange = {q: [f"photo {i}" for i in ids] for q, ids in sample.lists.items()}
     with pytest.raises(InputError, match="has no image of mmeb test"):
         score_files("mmeb", sample.data, [trec(tmp_path / "m.trec", strange)])
+
+
+def test_an_option_said_in_two_ways_must_be_the_same(tmp_path: Path) -> None:
+    sample = MAKERS["fashioniq"](tmp_path)
+    words = ["fashioniq", "--data", sample.data, "--set", "gallery=union", "--gallery"]
+    assert "contradict each other" in run("eval", *words, "original", code=2).stderr
+    run("eval", *words, "union")
+    pair = [trec(tmp_path / f"{n}.trec", sample.lists) for n in "ab"]
+    told = run("compare", *pair, "--benchmark", *words, "original", code=2).stderr
+    assert "--set gallery=union and --gallery original contradict each other" in told
+
+
+def test_a_wrong_metric_is_refused_before_a_model_is_asked(tmp_path: Path) -> None:
+    sample = MAKERS["folder"](tmp_path)
+    words = ["eval", "folder", "--data", sample.data, "--run", trec(tmp_path / "r.trec", sample.lists)]
+    words += ["--rerank", "listwise", "--chat", "transformers:/nowhere", "--set"]
+    assert "'gnarl@5' is not a metric" in run(*words, "metrics=RR,gnarl@5", code=2).stderr
+    assert "ir-measures[pyndeval]" in run(*words, "metrics=alpha_nDCG@5", code=2).stderr

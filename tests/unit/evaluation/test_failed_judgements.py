@@ -118,7 +118,11 @@ def test_compare_marks_a_run_whose_judgements_failed(tmp_path: Path) -> None:
     (warning,) = [w for w in compared.warnings if "listwise" in w]
     assert "judgements failed in 6 of 6 queries (the reply could not be read" in warning
     assert "listwise (judgements failed)" in str(compared)
-    assert "not different" not in str(compared).replace("unmarked: not different", "")
+    assert "not different" not in str(compared)
+    assert "unmarked: no difference shown" in str(compared)
+    # the scores as they were, of the same results
+    raw = mmrerank.compare([pair[0], tmp_path / "runs/listwise.raw.jsonl"], qrels=qrels, metrics="RR")
+    assert list(raw.to_dict()["failed"].values()) == [6]
 
     clean, _ = evaluation(tmp_path, Server(lambda *_: None), runs="clean")
     assert not clean.degraded

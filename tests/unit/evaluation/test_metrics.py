@@ -378,6 +378,8 @@ def test_whatever_a_tool_raises_is_named(
         ("P(rel=2)@0", "the cut-off of P(rel=2)@0 must be from 1"),  # its tool would end the process
         ("P(rel=0)@1", "rel of P(rel=0)@1 must be from 1"),
         ("alpha_nDCG@10", "pip install ir-measures[pyndeval]"),
+        ("SDCG@10", "'SDCG@10' is not a metric: the parameter max_rel must be given"),
+        ("RBP(p=0.8)", "with these parameters; cwl_eval computes RBP(rel=REQUIRED"),
         ("P(foo=1)@1", "unsupported params"),
         ("nothing@3", "is not a metric"),
     ],
@@ -388,6 +390,21 @@ def test_wrong_metrics_of_other_tools_are_refused(
     with pytest.raises(UsageError) as caught:
         score(tied[0], tied[1], ["RR", name])
     assert told in str(caught.value)
+
+
+def test_a_tool_whose_installation_is_broken_is_named(
+    tied: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ir_measures
+
+    def broken() -> bool:
+        raise ValueError("numpy.dtype size changed")
+
+    monkeypatch.setattr(ir_measures.providers.registry["judged"], "is_available", broken)
+    with pytest.raises(
+        UsageError, match=r"judged \(its installation is broken: ValueError: numpy.dtype size"
+    ):
+        score(tied[0], tied[1], "RR,Judged@10")
 
 
 def test_a_count_without_answers_is_no_percentage(tied: tuple[Path, Path, Path]) -> None:

@@ -82,6 +82,9 @@ def test_sound_is_said_of_the_submission(tmp_path: Path) -> None:
     assert "the files are sound" in run(*cirr_).stdout  # the benchmark's own
     for path in (recall, subset):
         assert "the submission is sound" in run(*cirr_, "--run", path).stdout
+    assert "the submission is sound" in run(*cirr_, "--run", recall, "--run", subset).stdout
+    twice = run(*cirr_, "--run", recall, "--run", recall, code=2).stderr
+    assert "one submission has one file of a kind" in twice
     half = changed(recall, lambda b: [b.pop(k) for k in list(b)[2:14]])
     told = run(*cirr_, "--run", half, code=3)
     assert "sound" not in told.stdout
@@ -95,6 +98,19 @@ def test_sound_is_said_of_the_submission(tmp_path: Path) -> None:
     assert (
         "part.trec is no sound submission for cirr test1. queries missing: 1 of 24 ('12061')" in told.stderr
     )
+
+
+def test_lists_of_a_split_without_submission_files_are_complete(tmp_path: Path) -> None:
+    sample = fashioniq(tmp_path)
+    for name in ("dress", "shirt", "toptee"):
+        rows = json.loads((tmp_path / f"captions/cap.{name}.val.json").read_text())
+        dump(tmp_path / f"captions/cap.{name}.test.json", [{**r, "target": None} for r in rows])
+        names = tmp_path / f"image_splits/split.{name}.val.json"
+        names.with_name(f"split.{name}.test.json").write_bytes(names.read_bytes())
+    path = trec(tmp_path / "r.trec", sample.lists)
+    told = run("eval", "fashioniq", "--data", tmp_path, "--split", "test", "--run", path).stdout
+    assert "the lists are complete" in told
+    assert "--submission" not in told
 
 
 def test_a_run_that_cannot_be_submitted_is_not_reranked_first(tmp_path: Path) -> None:
