@@ -175,6 +175,11 @@ def lines_object(reply: Reply, match: Match) -> dict[str, Any]:
     return body if any(match(k) == k for k in body) else {}
 
 
+def words_of(reply: Reply) -> str:
+    """The text of a reply without thoughts; empty for one that failed."""
+    return "" if reply.error is not None else _THINK.sub(" ", reply.text[:MAX_REPLY_CHARS]).strip()
+
+
 def top_rows(reply: Reply) -> list[Any]:
     """The last list of objects that a reply holds outside any object; empty without one."""
     lists = [v for v in _values(reply)[0] if isinstance(v, list) and all(isinstance(i, dict) for i in v)]

@@ -10,9 +10,18 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmrerank.chat.text import without_thinking
 from mmrerank.messages import Ask, Reply
-from mmrerank.rerank.parse import GRADED, Match, as_mapping, as_text, entry_of, inner_object, labelled, named
+from mmrerank.rerank.parse import (
+    GRADED,
+    Match,
+    as_mapping,
+    as_text,
+    entry_of,
+    inner_object,
+    labelled,
+    named,
+    words_of,
+)
 from mmrerank.rerank.tables import list_items
 from mmrerank.rerank.wording import field_name, folded, verdict_of
 from mmrerank.types import COMPONENT_KINDS, VERDICTS, Component, ComponentKind, Verdict
@@ -64,7 +73,7 @@ def _parts(found: Any) -> list[Any]:
 
 def parts_in_words(reply: Reply) -> list[dict[str, Any]]:
     """Parts of a reply that is a bare list of texts, a list in lines, or ``subject: a boat`` in lines."""
-    text = without_thinking(reply.text) if reply.error is None else ""
+    text = words_of(reply)
     try:
         items = json.loads(text)
     except (ValueError, RecursionError):
