@@ -33,7 +33,7 @@ def with_thoughts(asks: Sequence[Ask], reply: Callable[[Sequence[Ask]], list[Rep
         for n, ask in enumerate(asks)
         if n not in failed
     ]
-    answers = iter(reply(second))
+    answers = iter(reply(second) if second else [])  # a backend is never asked nothing
     return [
         thoughts_by_place[n] if n in failed else _joined(thoughts_by_place.get(n), next(answers))
         for n in range(len(asks))

@@ -32,6 +32,7 @@ from mmrerank.rerank.verdicts import (
     MAX_COMPONENTS,
     by_label,
     component_match,
+    parts_in_words,
     placed_components,
     read_components,
     read_verdict,
@@ -87,10 +88,12 @@ _COMPONENT_LIST = named(components=("parts", "component_list", "elements", "quer
 def read_deconstruct(reply: Reply) -> Reading:
     """Reads the reply to `deconstruct`; failed when no component can be made out."""
     body, repaired = answer(reply, _COMPONENT_LIST)
-    components, clean = read_components(body.get("components", top_rows(reply)))
+    found = body.get("components", top_rows(reply) or body or parts_in_words(reply))
+    components, clean = read_components(found)
     if not components:
         return reading("failed")
-    return reading("repaired" if repaired or not clean else "ok", components=components)
+    mended = repaired or not clean or "components" not in body
+    return reading("repaired" if mended else "ok", components=components)
 
 
 # --- evaluate ----------------------------------------------------------------------------------------

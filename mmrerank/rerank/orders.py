@@ -21,6 +21,7 @@ _BETWEEN = re.compile(r"[>,、;→≻»]|\s+then\s+")
 _INTRODUCED = re.compile(r"(?i)^.{0,60}\b(?:rank(?:ing|ed)?|order(?:ed)?)\b[^>,]{0,30}?\b(?:is|are|as)\b")
 _TAG = re.compile(r"</?\w+>|\\boxed|\\succ|```\w*")
 _POINT = re.compile(r"\s*(?:rank\s*)?#?\s*(\d{1,3})\s*(?:[.):]|st\b|nd\b|rd\b|th\b)[.:]?\s*(?=\S)(.*)", re.I)
+_COUNTED = re.compile(r"\s+(?=\d{1,3}[.):]\s)")
 _BULLET = re.compile(r"\s*[-*•]\s+(?=\S)(.*)")
 _SCORED = re.compile(r"\W*([^:=|(]{1,40}?)\s*(?:[:=|(]|\s-|–|→)\s*(.+)")
 _FIELDS = named(
@@ -182,7 +183,9 @@ def _listed(text: str, labels: Sequence[str], known: Mapping[str, str]) -> Any:
             return loose_value(text, 0)[0]
         except ValueError:
             pass
-    lines = text.splitlines()
+    lines = [n for n in text.splitlines() if n.strip()]
+    if len(lines) > 1 and all(label_text(n) in known for n in lines):
+        return lines
     for line in reversed(lines):
         if pieces := _pieces(line, known):
             return pieces
@@ -195,11 +198,13 @@ def _pieces(line: str, known: Mapping[str, str]) -> Any:
     if len(parts) > 1 and (scores := _scores(parts, known)):
         return scores
     pieces = _BETWEEN.split(_INTRODUCED.sub("", line.rpartition(":")[2]))
+    for counted in (pieces, parts, _COUNTED.split(line)):
+        points = [_POINT.fullmatch(p) for p in counted]
+        if len(points) > 1 and [int(p[1]) if p else 0 for p in points] == list(range(1, len(points) + 1)):
+            pieces = [p[2] for p in points if p]
+            break
     if len(pieces) < 2:
         return []
-    points = [_POINT.fullmatch(p) for p in pieces]
-    if [int(p[1]) if p else 0 for p in points] == list(range(1, len(pieces) + 1)):
-        pieces = [p[2] for p in points if p]
     bare = [label_text(p) for p in pieces]
     if bare[-1] == "" and len(bare) > 2:
         bare, pieces = bare[:-1], pieces[:-1]
@@ -255,6 +260,10 @@ def last_label(text: str, labels: Sequence[str]) -> str | None:
     if found := known.get(label_text(text)):
         return found
     line = text.splitlines()[-1] if text else ""
+    if ">" in line and isinstance(pieces := _pieces(line, known), list) and pieces:
+        return known.get(label_text(pieces[0]))
+    if chosen := re.fullmatch(r"(?i)\W*(?:i|we)(?:'d| would)? (?:choose|pick|select|prefer)\s+(.*)", line):
+        return known.get(label_text(chosen[1]))
     match = re.search(
         r"(?i)\b(?:answer|best|choice|winner|fits best)\b[^:=\n]{0,40}?(?:\bis\b|[:=])(.*)", line
     )

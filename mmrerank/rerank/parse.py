@@ -15,6 +15,7 @@ from typing import Any
 
 from mmrerank.messages import Reply
 from mmrerank.rerank.loose import loose_value, pairs
+from mmrerank.rerank.tables import table_rows
 from mmrerank.rerank.wording import field_name, known_labels, label_text
 
 MAX_REPLY_CHARS = 1_000_000
@@ -174,6 +175,11 @@ def lines_object(reply: Reply, match: Match) -> dict[str, Any]:
     return body if any(match(k) == k for k in body) else {}
 
 
+def words_of(reply: Reply) -> str:
+    """The text of a reply without thoughts; empty for one that failed."""
+    return "" if reply.error is not None else _THINK.sub(" ", reply.text[:MAX_REPLY_CHARS]).strip()
+
+
 def top_rows(reply: Reply) -> list[Any]:
     """The last list of objects that a reply holds outside any object; empty without one."""
     lists = [v for v in _values(reply)[0] if isinstance(v, list) and all(isinstance(i, dict) for i in v)]
@@ -193,6 +199,8 @@ def _found_in(text: str) -> tuple[list[Any], bool]:
         whole = None
     if isinstance(whole, dict) or (isinstance(whole, list) and _BEGINS.match(text.lstrip())):
         return [whole], isinstance(whole, dict)
+    if isinstance(whole, str) and whole.lstrip()[:1] in ("{", "["):
+        return _found_in(whole)[0], False  # JSON within JSON
     rest = text.lstrip("\ufeff")
     # thoughts stand before the answer; a tag inside it is a word that it quotes, such as one an image shows
     while 0 <= rest.find("<think>") < (rest.find("{") % (len(rest) + 1)):
@@ -222,6 +230,8 @@ def _found_in(text: str) -> tuple[list[Any], bool]:
         if value:
             found.append(value)
         begin = _BEGINS.search(rest, max(end, position + 1))
+    if not found and (rows := table_rows(rest)):
+        found.append(rows)
     return found, False
 
 

@@ -5,12 +5,24 @@ Reads the values of one answer; which object of a reply that is, `mmrerank.reran
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmrerank.messages import Ask
-from mmrerank.rerank.parse import GRADED, Match, as_mapping, as_text, entry_of, inner_object, labelled, named
+from mmrerank.messages import Ask, Reply
+from mmrerank.rerank.parse import (
+    GRADED,
+    Match,
+    as_mapping,
+    as_text,
+    entry_of,
+    inner_object,
+    labelled,
+    named,
+    words_of,
+)
+from mmrerank.rerank.tables import list_items
 from mmrerank.rerank.wording import field_name, folded, verdict_of
 from mmrerank.types import COMPONENT_KINDS, VERDICTS, Component, ComponentKind, Verdict
 
@@ -57,6 +69,23 @@ def _parts(found: Any) -> list[Any]:
         for text in (value if isinstance(value, list) else [value])
         if isinstance(text, str)
     ]
+
+
+def parts_in_words(reply: Reply) -> list[dict[str, Any]]:
+    """Parts of a reply that is a bare list of texts, a list in lines, or ``subject: a boat`` in lines."""
+    text = words_of(reply)
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        items = list_items(text)
+    if not isinstance(items, list) or not all(isinstance(i, str) for i in items):
+        return []
+    found = []
+    for item in items:
+        kind, colon, rest = item.partition(":")
+        known = colon and field_name(kind).removesuffix("s") in _KINDS
+        found.append({"kind": kind, "text": rest.strip(" *")} if known else {"text": item})
+    return found
 
 
 def _kind(value: Any) -> ComponentKind:

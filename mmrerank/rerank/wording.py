@@ -56,7 +56,7 @@ def known_labels(labels: Sequence[str]) -> dict[str, str]:
     return {label_text(n): n for n in labels}
 
 
-_AFTER_LABEL = re.compile(r"\s*(?:[:：)\]–—]|\.\s|\s-\s|\s\(|,\s)")
+_AFTER_LABEL = re.compile(r"[*`\"'”’]*\s*(?:[:：)\]–—]|\.\s|\s-\s|\s\(|,\s)")
 
 
 def label_of(item: Any, known: Mapping[str, str]) -> str | None:
@@ -90,13 +90,14 @@ class Number:
     top: float = 0.0
 
 
+_IN_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _PLAIN = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d{1,3})?)(.*)", re.S)
 _OUT_OF = re.compile(r"\s*(?:/|(?i:out\s+of|of)\s)\s*(\d+(?:\.\d+)?)\s*(?i:points?)?(?P<rest>.*)", re.S)
 _SAID = re.compile(r"\s*(?i:points?|pts|分|stars?)?\s*(?:\Z|[(\[:;,–—-](?P<rest>.*)\Z)", re.S)
 
 
 def number_of(value: Any) -> Number | None:
-    """The one number in ``value``: 3, "3", "３", "3.0", "80%", "8/10", "8 out of 10", "3 (good)"."""
+    """The one number in ``value``: 3, "3", "３", "3.0", "80%", "8/10", "8 out of 10", "3 (good)", "three"."""
     if isinstance(value, bool) or value is None:
         return None
     if isinstance(value, int | float):
@@ -105,6 +106,8 @@ def number_of(value: Any) -> Number | None:
         return None
     text = folded(value[:200]).strip(" \t\r\n\"'`*$\\{}[]()")
     text = re.sub(r"(?i)^(?:grade|score|rating|mark|relevance)\s*[:=]?\s*", "", text)
+    if text.casefold() in _IN_WORDS:
+        return Number(float(_IN_WORDS.index(text.casefold())))
     match = _PLAIN.match(text)
     if match is None:
         return None

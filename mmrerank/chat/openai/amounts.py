@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 
 _WAIT = re.compile(
-    r"(?:try again|retry|wait|reset\w*|available)(?: \w+){0,3}?\s(?:in|after|for)\s+((?:\d+(?:\.\d+)?\s*"
+    r"(?:(?:try again|retry|wait|reset\w*|available)(?: \w+){0,3}?\s(?:in|after|for)|wait)\s+"
+    r"((?:\d+(?:\.\d+)?\s*"
     r"(?:ms|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)"
     r"(?![a-z])[,\s]*(?:and\s+)?)+)"
     r"|(?:retryDelay|retry_after)\W{1,4}((?:\d+(?:\.\d+)?\s*s?))",
@@ -79,9 +80,11 @@ _MOST = (
     rf"\s*[:=(]?\s*{_AMOUNT}\b{_NOT_SIZE}",
     # the maximum number of images is 10
     rf"(max\w*|most|limit|allowed number)[^.;:]{{0,25}}{_COUNTED}s?(?: inputs?)?"
-    rf"\s*(?:is|are|was|allowed|of|[:=(])*\s*{_AMOUNT}\b{_NOT_SIZE}",
+    rf"(?: per \w+| in (?:a|one) \w+)?\s*(?:is|are|was|allowed|of|[:=(])*\s*{_AMOUNT}\b{_NOT_SIZE}",
     # older vLLM: You set image=4 (or defaulted to 1) in `--limit-mm-per-prompt`, but passed 6; '{"image": 1}'
     rf"(limit)?(?:you set|set or default)\W.{{0,40}}?image\W{{1,4}}{_AMOUNT}\b{_NOT_SIZE}",
+    # SGLang: Multimodal image count 6 exceeds limit_mm_data_per_request['image'] = 4
+    rf"(limit)_mm\w*\W{{1,4}}image\W{{1,8}}{_AMOUNT}\b{_NOT_SIZE}",
     # 6 images + 0 documents > 4; image inputs exceed the limit: 6 > 4
     rf"{_COUNTED}[^.;]{{0,60}}?\d+\s*(>)\s*{_AMOUNT}\b{_NOT_SIZE}",
     rf"\d+ {_COUNTED}s?[^.]{{0,30}}?(>)\s*{_AMOUNT}\b{_NOT_SIZE}",

@@ -37,7 +37,8 @@ _PAYMENT = _any(
 _FILTER = _any(
     r"content[_ -]?(filter|policy|management|moderation)|ResponsibleAIPolicy|safety (system|filter|setting)",
     r"data_?inspection_?failed|inappropriate content|prohibited[_ ]content|moderation|\bflagged\b",
-    r"(blocked|rejected|refused).{0,40}(safety|policy|policies|unsafe)|unsafe content|sensitive content",
+    r"(blocked|rejected|refused).{0,40}(safety|policy|policies|unsafe)|unsafe content",
+    r"sensitive (content|words?)|content exists risk|violat\w* .{0,30}polic(y|ies)|敏感|违规",
 )
 _CONTEXT = _any(
     r"context[_ ](length|window|size|limit)|maximum context|max_model_len|model_max_length|context_length",
@@ -78,7 +79,8 @@ _BAD_IMAGE = _any(
     r"(could|can) ?not (be )?(fetch|decode|load|process|read|identif)\w*.{0,40}(image|picture)",
     r"image.{0,60}(could not be|cannot be|invalid|unsupported|corrupt|not (a )?valid|unable|failed)",
     r"invalid_image|image_parse_error|must be larger than|meet the model restrictions|aspect ratio",
-    r"at least \d+ ?(x ?\d+ ?)?pixels",
+    r"at least \d+ ?(x ?\d+ ?)?pixels|illegal base64|broken data stream",
+    r"\b(image|picture)\b.{0,60}(too small|unknown format|truncated|broken|damaged|not represent)",
 )
 
 

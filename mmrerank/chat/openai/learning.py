@@ -17,6 +17,21 @@ _OWN: tuple[FailureKind, ...] = ("context", "content_filter", "no_images", "too_
 _AGAIN = re.compile(r"(?i)please (re-?try|try again)|try (it )?again|temporar")
 _MOST_TRIES = 24
 
+_SENT_AS = {
+    "temperature": "temperature", "schema": "response_format", "stream": "stream", "usage": "stream_options",
+    "chooses": "structured_outputs",
+}  # fmt: skip
+"""What a part of a dialect is called in a request, where the name could stand in other sentences too."""
+_WORDS_FOR = {
+    "temperature": "temperature", "stream": "stream(?:ing)?", "stream_options": "stream[_ ]options",
+    "structured_outputs": "structured[_ ]outputs?",
+    "response_format": r"response[_ ]format|json|structured[_ ]outputs?|grammar|(?:json[_ ])?schema",
+}  # fmt: skip
+_IN_PROSE = {
+    name: re.compile(rf"(?i)\bthe (?:{words}) (?:of|in|at|on|from|is|was)\b")
+    for name, words in _WORDS_FOR.items()
+}
+
 
 class Trial:
     """The dialects that one question is put in, one after the other. ``dialect`` is the one to use next."""
@@ -49,6 +64,9 @@ class Trial:
             elif further:
                 found = further
         if found:
+            if not self._repeated and _doubtful(complaint, _changed(self.dialect, found[0]), accepted):
+                self._repeated = True  # the words may mean something else, and then it passes as it is
+                return True
             return self._take(found[0], request, text)
         if complaint.kind in ("image", "too_large"):
             return self._once_more(text)
@@ -83,6 +101,18 @@ class Trial:
         if named.most_bytes >= 1024 and not 0 < now.most_bytes <= named.most_bytes:
             return replace(now, most_bytes=named.most_bytes)
         return None
+
+
+def _doubtful(complaint: Complaint, changes: set[str], accepted: frozenset[str]) -> bool:
+    """Whether a complaint that holds a field's name may not be about the field.
+
+    The server took the field before; or it speaks of a picture; or the name is a word in a sentence.
+    """
+    known = {_SENT_AS[name] for name in changes if name in _SENT_AS}
+    if not known:
+        return False
+    prose = any(_IN_PROSE[name].search(complaint.whole) for name in known)
+    return complaint.kind == "image" or known <= accepted or prose
 
 
 def _changed(one: Dialect, other: Dialect) -> set[str]:

@@ -129,11 +129,14 @@ def _elsewhere(ask: Ask, message: Mapping[str, Any]) -> tuple[str, str]:
         if text and (ask.schema is None or (text := last_object(text))):
             return text, name
     calls = message.get("tool_calls")
-    for call in calls if isinstance(calls, list) else []:
-        arguments = _at(call, "function", "arguments")
+    listed = [_at(call, "function") for call in calls] if isinstance(calls, list) else []
+    for called in (*listed, message.get("function_call")):
+        arguments = _at(called, "arguments")
         text = json.dumps(arguments) if isinstance(arguments, dict) else _text(arguments)
         if ask.schema is not None and (text := last_object(text)):
             return text, "tool_calls"
+    if ask.schema is not None and isinstance(message.get("parsed"), dict):
+        return json.dumps(message["parsed"]), "parsed"
     return "", ""
 
 

@@ -45,7 +45,8 @@ def assembled(received: bytes) -> bytes | None:
             continue
         if choice.get("error"):
             return json.dumps({"error": choice["error"]}).encode()
-        _add(message, choice.get("delta"))
+        # some send the message whole
+        _add(message, choice.get("delta") or choice.get("message"))
         finish = choice.get("finish_reason") or finish
     if not ended and finish is None:
         return None

@@ -127,6 +127,21 @@ class TestFields:
         assert len(stub.requests) == 3
         assert "response_format" in stub.requests[-1]
 
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "The temperature of the GPU is too high, please wait.",
+            "Failed to read the image: the response format of its host was unexpected.",
+        ],
+    )
+    def test_a_field_that_is_a_word_in_a_sentence_is_sent_again(
+        self, stub: StubServer, opened: Any, said: str
+    ) -> None:
+        stub.answer = lambda b: says(said) if len(stub.requests) == 1 else completion('{"a": "b"}')
+        assert one(opened(), ask(schema=SCHEMA)).error is None
+        assert len(stub.requests) == 2
+        assert {"temperature", "response_format"} <= stub.requests[1].keys()
+
     def test_a_complaint_about_an_image_that_passes_changes_nothing(
         self, stub: StubServer, opened: Any
     ) -> None:

@@ -86,3 +86,14 @@ def test_a_budget_leaves_room_for_both_turns() -> None:
     assert bound(THINKING).output_tokens == THINKING.max_tokens + 1
     assert bound(THINKING).input_tokens > 2 * bound(PLAIN).input_tokens
     assert Meter(Budget(tokens=bound(PLAIN).input_tokens + 1)).take(bound(THINKING))
+
+
+def test_where_no_thoughts_came_nothing_more_is_asked() -> None:
+    asked: list[int] = []
+
+    def reply(asks: Sequence[Ask]) -> list[Reply]:
+        asked.append(len(asks))
+        return Recorded(broken=True).reply(asks)
+
+    assert all(r.error for r in with_thoughts([THINKING, THINKING], reply))
+    assert asked == [2]

@@ -247,3 +247,27 @@ def test_nonsense_never_raises(text: str, sent: int) -> None:
     limits = size_limits(text)
     assert min(limits.least_side, limits.most_side, limits.most_bytes) >= 0
     assert meaning(400, text) not in SYSTEMIC or text
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("Content Exists Risk", "content_filter"),
+        ("content violates our usage policies", "content_filter"),
+        ("系统检测到输入或生成内容可能包含不安全或敏感内容", "content_filter"),
+        ("image is too small", "image"),
+        ("The image data you provided does not represent a valid image.", "image"),
+        ("image: unknown format", "image"),
+        ("image file is truncated (3 bytes not processed)", "image"),
+        ("illegal base64 data at input byte 4", "image"),
+        ("broken data stream when reading image file", "image"),
+    ],
+)
+def test_more_words_for_one_picture(said: str, kind: str) -> None:
+    assert meaning(400, said) == kind
+
+
+def test_more_words_for_numbers() -> None:
+    assert most_images("Exceeded the maximum number of images per request: 4", 6) == 4
+    assert most_images("Multimodal image count 6 exceeds limit_mm_data_per_request['image'] = 2", 6) == 2
+    assert wait_in_words("Please wait 10 seconds before retrying") == 10

@@ -323,7 +323,8 @@ def test_verdicts_as_models_spell_them(said: Any, thing: str | None, unwanted: s
         (8, 8), ("8", 8), ("８", 8), ("8.0", 8), (8.0, 8), ("8/10", 8), ("8 out of 10", 8), ("4/5", 8),
         ("80%", 8), ("8 (good)", 8), ("Grade: 8", 8), ("**8**", 8), ("8分", 8),
         (8.5, None), ("7-8", None), ("85%", None), ("11", None), (-1, None), (True, None), (None, None),
-        ("eight", None), ("8 or 9", None), ("2/3", None), (float("nan"), None), (float("inf"), None),
+        ("eight", 8), ("eight or nine", None), ("8 or 9", None),
+            ("2/3", None), (float("nan"), None), (float("inf"), None),
         (10**400, None),
     ],
 )  # fmt: skip
@@ -359,3 +360,63 @@ def test_a_drawn_box_is_no_score() -> None:
     ask = comparisons.grade(QUERY, group)
     text = 'The boat is at [[3, 9], [10, 12]]. {"grades": {"1": 4, "2": 7}}'
     assert comparisons.read_grade(Reply(text=text), ask)[0] == {"0": 4, "1": 7}
+
+
+TABLE = (
+    "Order:\n\n| Rank | Image | Score |\n|:-:|---|---|\n| 1 | **C** | 90 |\n| 2 | B | 40 |\n| 3 | A | 10 |\n"
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        TABLE,
+        "| Image | Score |\n|:-:|:-:|\n| Image A | 10/99 |\n| Image B | 40/99 |\n| Image C | 90/99 |",
+        "| Rank | Image | Why |\n|---|---|---|\n| 1 | C | red |\n| 2 | B | blue |\n| 3 | A | fog |\n\nC!",
+        "C\nB\nA",
+        "1) C 2) B 3) A",
+        "1: C, 2: B, 3: A",
+        "### Ranking\n1. **C** – very red\n2. **B** – red\n3. **A** – grey",
+        json.dumps(json.dumps(SCORES)),
+    ],
+)
+def test_orders_in_tables_lines_and_texts(text: str) -> None:
+    read = judgements.read_order(Reply(text=text), ORDER)
+    assert (read.order, read.status) == (("2.png", "1.png", "0.png"), "repaired")
+
+
+@pytest.mark.parametrize(
+    "text", ["| Image | Why |\n|---|---|\n| C | red |\n| A | x |", "A\nmaybe\nB", "| C | B |"]
+)
+def test_tables_without_numbers_and_lines_with_prose_are_no_order(text: str) -> None:
+    assert judgements.read_order(Reply(text=text), ORDER).status == "failed"
+
+
+def test_grades_in_words_and_tables() -> None:
+    said = '{"A": {"grade": "three"}, "B": {"grade": "Ten"}, "C": {"grade": "zero"}}'
+    table = "| Image | Grade |\n|---|---|\n| A | 3 |\n| B | 10/10 |\n| C | 0 |"
+    for text in (said, table):
+        assert comparisons.read_grade(Reply(text=text), GRADE)[0] == {"0.png": 3, "1.png": 10, "2.png": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "best"), [("C > A > B", "2.png"), ("I choose Image C.", "2.png"), ("C or A", None)]
+)
+def test_the_best_in_words(text: str, best: str | None) -> None:
+    assert comparisons.read_best(Reply(text=text), CHOOSE)[0] == best
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '["a red boat", "no people"]',
+        "The parts are:\n- a red boat\n- no people",
+        "1. a red boat\n2. **no people**",
+        "- subject: a red boat\n- exclusion: no people",
+        '{"subject": "a red boat", "exclusion": "no people"}',
+        "| kind | text |\n|---|---|\n| subject | a red boat |\n| exclusion | no people |",
+    ],
+)
+def test_parts_in_lines_and_bare_lists(text: str) -> None:
+    read = judgements.read_deconstruct(Reply(text=text))
+    assert ([c.text for c in read.components], read.status) == (["a red boat", "no people"], "repaired")
