@@ -92,7 +92,7 @@ def guarded(verb: Callable[P, T]) -> Callable[P, T]:
         except BrokenPipeError:
             _to_nowhere()
             raise typer.Exit(0) from None
-        except Exception as error:
+        except Exception as error:  # the last net: a fault of ours is one line, and a traceback on request
             if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EIO):
                 try:
                     sys.stdout.flush()

@@ -124,8 +124,7 @@ def _reading(source: Image | bytes) -> Iterator[IO[bytes]]:
         if error.errno is not None:
             raise ImageError(f"the file cannot be read: {error.strerror or error}") from error
         raise _damaged(error) from error
-    except Exception as error:
-        # Hostile files make decoders raise almost anything; the cause is chained.
+    except Exception as error:  # hostile files make decoders raise almost anything; the cause is chained
         raise _damaged(error) from error
 
 

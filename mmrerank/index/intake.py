@@ -70,8 +70,7 @@ class Intake:
             if old and unchanged(old, record):
                 return Looked(record=replace(old, metadata=sample.metadata), old=old, same=True)
             return self._read(sample.image, record, old)
-        except Exception as error:
-            # One strange file must not end a run over millions; the record says what happened.
+        except Exception as error:  # one strange file must not end a run over millions; its record says why
             return Looked(record=replace(record, error=reason(error)), old=old)
 
     def _read(self, image: Image, record: Record, old: Record | None) -> Looked:

@@ -181,7 +181,7 @@ class OpenAIChat(Chat):
             try:
                 async with asyncio.timeout(self.limits.timeout):
                     page = await self._client.models.list()
-            except Exception as error:
+            except Exception as error:  # as in `Sender`: whatever the SDK raises is put in words
                 raise self._sender.classified(error).error from None
             # whatever a server that only resembles the protocol sends
             rows = vars(page).get("data") or []

@@ -39,8 +39,7 @@ class Sender:
         for tried in range(self._limits.max_retries + 1):
             try:
                 return await self._post(request)
-            # whatever the SDK, its HTTP library or asyncio raise is put in words
-            except Exception as error:
+            except Exception as error:  # what the SDK, its HTTP library or asyncio raise is put in words
                 failure = self.classified(error)
                 wait = failure.wait or 0.0
                 last = tried == self._limits.max_retries or wait > LONGEST_WAIT
