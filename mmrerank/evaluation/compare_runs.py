@@ -166,6 +166,7 @@ def compare(
     files = named_runs(runs)
     names = split_names(metrics) if isinstance(metrics, str) else list(metrics)
     check(files, baseline, level)
+    _check_truth(qrels, benchmark, {"--data": data, "--split": split})
     results = {n: r for n, run in files.items() if isinstance(run, Path) and (r := read_results(run))}
     notes, costs = _beside(results, list(files), queries, usage)
     if benchmark is not None:
@@ -282,6 +283,15 @@ def named_runs(runs: Mapping[str, RunLike] | Iterable[Path | str]) -> dict[str, 
             )
         files[name] = expanded(path)
     return files
+
+
+def _check_truth(qrels: QrelsLike | None, benchmark: str | None, of_benchmark: Mapping[str, Any]) -> None:
+    """Raises `UsageError` where two things say what is right, or one that would not be looked at."""
+    if benchmark is not None and qrels is not None:
+        raise UsageError("--qrels and --benchmark both say what is right; give one of them")
+    unused = [flag for flag, value in of_benchmark.items() if value is not None]
+    if benchmark is None and unused:
+        raise UsageError(f"{', '.join(unused)}: of a benchmark's files; give --benchmark NAME as well")
 
 
 def check(runs: Mapping[str, RunLike], baseline: str | None, level: float) -> None:

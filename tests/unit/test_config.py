@@ -104,6 +104,27 @@ def test_a_flag_for_methods_goes_over_the_recipes_one(tmp_path: Path) -> None:
     assert read_recipe("cirr", several).methods == "prp, cotrr"
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("set: x", "recipe.yaml: set must be a mapping of names to values, not 'x'"),
+        ("set: [gallery=union]\ngallery: union", "set must be a mapping"),
+        ("rerank: cotrr\noptions: top=3", "options must be a mapping"),
+        ("gallery: union\nset: {gallery: original}", "gallery: union and set: gallery: original; leave one"),
+    ],
+)
+def test_what_flags_might_hide_in_a_recipe_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = recipe(tmp_path, f"data: x\n{text}\n")
+    with pytest.raises(UsageError) as caught:
+        read_recipe("fashioniq", path, set={}, options={"top": "3"}, rerank="cotrr")
+    assert says in str(caught.value)
+
+
+def test_methods_may_be_a_list_of_yaml(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "data: x\nmethods: [cotrr, prp(top=3)]\n")
+    assert read_recipe("cirr", path).methods == "cotrr, prp(top=3)"
+
+
 def test_a_flag_for_one_method_takes_the_recipes_options_of_that_method_alone(tmp_path: Path) -> None:
     path = recipe(tmp_path, "data: x\nrerank: cotrr(top=5)\noptions: {mode: single}\n")
     assert read_recipe("cirr", path, rerank="listwise").options == {}

@@ -56,6 +56,11 @@ def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
         values = config.filled(config.read_yaml(path), Recipe)
         if (wanted := values.pop("benchmark", name)) != name:
             raise UsageError(f"{path} is for mmrerank eval {wanted}, not {name}")
+        if isinstance(several := values.get("methods"), list):
+            values["methods"] = ", ".join(map(str, several))
+        for key in ("set", "options", "chat_options"):  # a flag's map must not hide that this is none
+            if not isinstance(values.get(key, {}), Mapping):
+                raise UsageError(f"{path}: {key} must be a mapping of names to values, not {values[key]!r}")
         values = with_options(name, values)
     if chat := os.environ.get(f"{config.PREFIX}CHAT"):
         values["chat"] = chat
@@ -102,8 +107,15 @@ def _with_recipes_options(methods: str, values: Mapping[str, Any]) -> str:
 
 
 def with_options(name: str, values: dict[str, Any]) -> dict[str, Any]:
-    """``values`` with the benchmark's own options moved below ``set``."""
+    """``values`` with the benchmark's own options moved below ``set``. Raises `UsageError` where both places
+    give one, and differ.
+    """
     known = {f.name for f in dataclasses.fields(benchmark_of(name).Options)}
     own = {k: v for k, v in values.items() if k in known and k not in Recipe.__annotations__}
     rest = {k: v for k, v in values.items() if k not in own}
+    for key in own.keys() & rest.get("set", {}).keys():
+        if own[key] != rest["set"][key]:
+            raise UsageError(
+                f"the recipe says {key}: {own[key]} and set: {key}: {rest['set'][key]}; leave one"
+            )
     return {**rest, "set": {**own, **rest.get("set", {})}} if own else rest

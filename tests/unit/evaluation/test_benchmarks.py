@@ -168,6 +168,16 @@ def test_an_option_said_in_two_ways_must_be_the_same(tmp_path: Path) -> None:
     assert "--set gallery=union and --gallery original contradict each other" in told
 
 
+def test_a_comparison_is_told_once_what_is_right(tmp_path: Path) -> None:
+    sample = MAKERS["circo"](tmp_path)
+    pair = [trec(tmp_path / f"{n}.trec", sample.lists) for n in "ab"]
+    words = ["compare", *pair, "--qrels", tmp_path / "qrels.txt"]
+    told = run(*words, "--benchmark", "circo", "--data", sample.data, code=2).stderr
+    assert "--qrels and --benchmark both say what is right; give one of them" in told
+    told = run(*words, "--data", sample.data, "--split", "val", code=2).stderr
+    assert "--data, --split: of a benchmark's files; give --benchmark NAME as well" in told
+
+
 def test_a_wrong_metric_is_refused_before_a_model_is_asked(tmp_path: Path) -> None:
     sample = MAKERS["folder"](tmp_path)
     words = ["eval", "folder", "--data", sample.data, "--run", trec(tmp_path / "r.trec", sample.lists)]
