@@ -59,7 +59,8 @@ def _values_notes(comparison: Comparison, gaps: bool) -> list[str]:
         f"correction); unmarked: {plain}. {how_tested(comparison)}"
     ]
     notes += [
-        f"{run}: judgements failed in {n} queries; there the first-stage order stands."
+        f"{run}: judgements failed in {n} {'query' if n == 1 else 'queries'}; there the first-stage order "
+        "stands."
         for run, n in comparison.failed.items()
     ]
     if gaps:

@@ -18,6 +18,7 @@ from mmrerank.errors import ModelError, UsageError
 from mmrerank.evaluation import submission, tasks
 from mmrerank.evaluation.experiment import first_stage as stage
 from mmrerank.evaluation.experiment import two_stage
+from mmrerank.evaluation.experiment.degraded import degraded_line
 from mmrerank.evaluation.experiment.figures import save_figures, save_first
 from mmrerank.evaluation.experiment.make_first_stage import MadeFirstStage, make_first_stage
 from mmrerank.evaluation.experiment.outcome import Evaluation, MethodRun
@@ -277,13 +278,14 @@ class _Work:
             )  # fmt: skip
         origin = self._origin(items)
         answers: list[Answer] = []
+        by_query = self.wanted.per_query
         for label, one in done.items():
             answers = [self._write(one, run, origin)]
             if task.qrels:
                 scores = tasks.score(task, answers)
                 done[label] = replace(one, scores=scores)
-                path = Path(answers[0].path)
-                save_figures(path, scores, path.parent, by_query=self.wanted.per_query)
+                told = degraded_line(label, one.results)
+                save_figures(Path(answers[0].path), scores, self.folder, by_query=by_query, told=told)
         results = {label: m.results for label, m in done.items()}
         if further:
             # the method that is asked them stands last, as the benchmark's figures are of it
@@ -299,7 +301,7 @@ class _Work:
             first_stage=two_stage.score(task, unmoved) if task.qrels else None,
             first_stage_digest=origin["first_stage"],
             provenance=undated(origin) | _failed(done),
-            submission=self._submitted(answers), by_query=self.wanted.per_query,
+            submission=self._submitted(answers), by_query=by_query,
         )  # fmt: skip
 
     def _judge(self, spec: MethodSpec, items: Sequence[Item], more: str = "") -> MethodRun:

@@ -30,14 +30,18 @@ def save_figures(
     *,
     by_query: bool = False,
     provenance: Mapping[str, Any] | None = None,
+    told: str = "",
 ) -> Path:
     """Writes the figures of the file ``run`` into ``folder``; returns the path of the metrics.
 
+    ``told`` is a further warning, such as that judgements failed.
     Raises `InputError` where that cannot be written.
     """
     path = folder / f"{stem(run)}.metrics.json"
     body: dict[str, Any] = {"run": run.name, "sha256": file_digest(run) if run.is_file() else None}
     body |= scores.to_dict()
+    if told:
+        body["warnings"] = [*body["warnings"], told]
     if provenance:
         body["provenance"] = dict(provenance)
     write(path, json.dumps(body, indent=2) + "\n")

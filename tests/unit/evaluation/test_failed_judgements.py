@@ -83,6 +83,8 @@ def test_an_evaluation_says_why_judgements_failed_and_the_remedy(tmp_path: Path)
     assert body["provenance"]["failures"] == wanted
     assert json.loads((tmp_path / "runs/listwise.json").read_text())["failures"] == wanted
     assert "failures" not in json.loads((tmp_path / "runs/none.json").read_text())
+    assert json.loads((tmp_path / "runs/listwise.metrics.json").read_text())["warnings"] == [line]
+    assert json.loads((tmp_path / "runs/none.metrics.json").read_text())["warnings"] == []
 
     mended, whole = evaluation(tmp_path, Server(lambda *_: None), retry_failed=True)
     assert whole["methods"]["listwise"]["failures"] == []
