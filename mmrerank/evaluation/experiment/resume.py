@@ -146,14 +146,11 @@ class Resumable:
                 results = read_back(method, items, journal)  # no model is opened to ask nothing
             else:
                 reranker = self._reranker(method, options or {})
-                results = rerank_all(
-                    reranker,
-                    items,
-                    journal,
-                    limit=self.limit,
-                    retry_failed=self.retry_failed,
-                    progress=report,
-                )
+                # a forecast, which nothing goes on from, asks so many queries and no more
+                unjudged = [(q, r) for q, r in items if q.id not in kept]
+                asked = items if self.limit is None else unjudged[: self.limit]
+                rerank_all(reranker, asked, journal, retry_failed=self.retry_failed, progress=report)
+                results = read_back(method, items, journal)
             left = expected()
             if self.around.total is not None and self.around.total.exhausted and left.queries:
                 self.say(

@@ -178,6 +178,8 @@ def test_an_evaluation_tells_what_it_finds_and_what_is_left(tmp_path: Path) -> N
     assert pilot.left.money == pytest.approx(
         (pilot.left.input_tokens + 2 * pilot.left.output_tokens) / 1e3, abs=2e-3
     )
+    three = evaluation(limit=3).rerank("cotrr", items(20))  # so many, and no more
+    assert ([r.query.id for r in three.results], three.left.measured) == (["q0", "q1", "q2"], 3)
     assert [*tmp_path.iterdir()] == []
     told.clear()
     done = evaluation().rerank("cotrr", items(20))
