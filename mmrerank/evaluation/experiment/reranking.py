@@ -40,7 +40,6 @@ def rerank_all(
     items: Sequence[Item],
     journal: Journal,
     *,
-    limit: int | None = None,
     retry_failed: bool = False,
     progress: Progress | None = None,
 ) -> list[SearchResult]:
@@ -50,15 +49,13 @@ def rerank_all(
     the last bits of a model's numbers depend on what shares its batch, and so a second start asks in the
     very batches in which an uninterrupted run does. A kill costs the portion under way.
 
-    With ``limit``, stops at the end of the portion in which so many queries were judged; what is not
-    finished then is left out. With ``retry_failed``, queries of which a judgement failed count as not
-    finished. Stops before the portion in which the budget for all (``reranker.total``) was spent. A query
+    With ``retry_failed``, queries of which a judgement failed count as not finished. Stops
+    before the portion in which the budget for all (``reranker.total``) was spent. A query
     that was not answered for a reason outside of it, such as a server that was gone for a while, is asked
     once more at the end. Traces are not kept. Raises `UsageError` when two queries have one id, `Stopped`
     when what is left would fail too, which then is not finished, and what a journal or a backend raises.
     """
     done = set(finished(items, journal, retry_failed=retry_failed))
-    judged = 0
     unreached: set[str] = set()
     if progress:
         progress(len(done), len(items))
@@ -68,8 +65,6 @@ def rerank_all(
             portion = [(q, r) for q, r in portion if (q.id in unreached) is last]
             if not portion:
                 continue
-            if limit is not None and judged >= limit:
-                break
             found = _judged(reranker, portion, journal, len(items))
             if reranker.total is not None and reranker.total.exhausted:
                 # what a spent budget left unasked would stand in the figures as failures
@@ -79,7 +74,6 @@ def rerank_all(
             good = {r.query.id: to_plain(r) for r in found if last or not r.unreached}
             journal.add(good)
             done |= good.keys()
-            judged += len(portion)
             if progress:
                 progress(len(done), len(items))
     return read_back(reranker.name, items, journal)

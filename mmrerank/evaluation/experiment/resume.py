@@ -71,9 +71,10 @@ class Resumable:
     """How an evaluation is carried out: journals in ``folder``, questions to ``chat``.
 
     ``work`` is plain data about what is evaluated that the methods, the candidates, the model and the
-    prompts do not say (benchmark, seed, ...). ``fresh``, ``retry_failed`` and ``limit`` as in
-    `mmrerank.evaluation.experiment.journal.opened` and `rerank_all`; ``retriever`` is what methods that
-    search again ask; ``say`` is called with lines for the person.
+    prompts do not say (benchmark, seed, ...). ``fresh`` and ``retry_failed`` as in
+    `mmrerank.evaluation.experiment.journal.opened` and `rerank_all`; with ``limit``, so many queries more are
+    judged and nothing is kept, for a forecast; ``retriever`` is what methods that search again ask; ``say``
+    is called with lines for the person.
     Versions of libraries and the hardware are not held against a journal; provenance has them.
     """
 

@@ -122,14 +122,6 @@ def test_after_a_stop_the_same_results_and_nothing_asked_twice(tmp_path: Path, s
     assert not third.rounds
 
 
-def test_a_limit_ends_with_a_portion(tmp_path: Path) -> None:
-    path, chat = tmp_path / "m.jsonl", Watched()
-    assert rerank(path, chat, 20, limit=0) == []
-    assert [r.query.id for r in rerank(path, chat, 20, limit=1)] == [f"q{n}" for n in range(8)]
-    assert len(rerank(path, chat, 20, limit=9)) == 20
-    assert set(chat.asked.values()) == {1}
-
-
 def test_failures_are_counted_and_asked_again_only_when_wanted(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     bad = {"q1", "q10"}
