@@ -271,3 +271,22 @@ def test_more_words_for_numbers() -> None:
     assert most_images("Exceeded the maximum number of images per request: 4", 6) == 4
     assert most_images("Multimodal image count 6 exceeds limit_mm_data_per_request['image'] = 2", 6) == 2
     assert wait_in_words("Please wait 10 seconds before retrying") == 10
+
+
+@pytest.mark.parametrize(("span", "kind"), [("Day", "quota"), ("Minute", "rate_limit")])
+def test_the_id_of_a_quota_says_how_long_it_lasts(span: str, kind: str) -> None:
+    """As Gemini's OpenAI-compatible address answers: a list, and the id seven levels down."""
+    violated = {"violations": [{"quotaId": f"GenerateRequestsPer{span}PerProjectPerModel-FreeTier"}]}
+    error = {
+        "code": 429,
+        "message": "You exceeded your current quota, please check your plan and billing details.",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": [violated, {"retryDelay": "39s"}],
+    }
+    said = error_text([{"error": error}])
+    assert meaning(429, f"{said.shown} {said.codes}") == kind
+
+
+def test_a_free_tier_that_is_used_up_is_a_quota() -> None:
+    said = "The free tier of the model has been exhausted. AllocationQuota.FreeTierOnly"
+    assert meaning(429, said) == "quota"
