@@ -32,6 +32,7 @@ from mmrerank.rerank.verdicts import (
     MAX_COMPONENTS,
     by_label,
     component_match,
+    parts_by_kind,
     parts_in_words,
     placed_components,
     read_components,
@@ -88,7 +89,7 @@ _COMPONENT_LIST = named(components=("parts", "component_list", "elements", "quer
 def read_deconstruct(reply: Reply) -> Reading:
     """Reads the reply to `deconstruct`; failed when no component can be made out."""
     body, repaired = answer(reply, _COMPONENT_LIST)
-    found = body.get("components", top_rows(reply) or body or parts_in_words(reply))
+    found = body.get("components", top_rows(reply) or parts_by_kind(body) or parts_in_words(reply))
     components, clean = read_components(found)
     if not components:
         return reading("failed")
@@ -131,7 +132,7 @@ def read_evaluate(reply: Reply, ask: Ask) -> Reading:
     body, repaired = answer(reply, labelled(ask.labels), rows=True)
     if not any(n in body for n in ask.labels):
         match = component_match(ask.components)
-        parts = answer(reply, match)[0] or lines_object(reply, match)
+        parts = answer(reply, match, rows=True)[0] or lines_object(reply, match)
         # by part and then by image; of one image, also without its label
         alone = {ask.labels[0]: parts} if len(ask.labels) == 1 else {}
         body, repaired = by_label(parts, ask) or alone, True

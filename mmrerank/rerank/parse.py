@@ -230,6 +230,8 @@ def _found_in(text: str) -> tuple[list[Any], bool]:
         if value:
             found.append(value)
         begin = _BEGINS.search(rest, max(end, position + 1))
+    if not found and '{\\"' in rest:  # written as the inside of a JSON text
+        return _found_in(rest.replace('\\"', '"'))[0], False
     if not found and (rows := table_rows(rest)):
         found.append(rows)
     return found, False

@@ -34,15 +34,13 @@ def _cells(line: str) -> list[str]:
 
 
 def list_items(text: str) -> list[str]:
-    """The items of the last bulleted or numbered list in ``text``; empty without one.
+    """The items of a list in lines that ``text`` is, after one line that announces it; else empty.
 
     >>> list_items("The parts are:\\n- a boat\\n- red")
     ['a boat', 'red']
     """
-    items: list[str] = []
-    for line in reversed([n for n in text.splitlines() if n.strip()]):
-        if (item := _ITEM.fullmatch(line)) is not None:
-            items.insert(0, item[1].strip(" \t*`"))
-        elif items:
-            break
-    return items
+    lines = [n.strip() for n in text.splitlines() if n.strip()]
+    if lines and (lines[0].strip("*").endswith(":") or lines[0].startswith("#")):
+        lines = lines[1:]
+    items = [_ITEM.fullmatch(line) for line in lines]
+    return [i[1].strip(" \t*`") for i in items if i] if all(items) else []

@@ -71,6 +71,11 @@ def _parts(found: Any) -> list[Any]:
     ]
 
 
+def parts_by_kind(body: Mapping[str, Any]) -> dict[str, Any]:
+    """``{"subject": "a boat"}`` as it is; empty where a key is no kind of part."""
+    return dict(body) if all(field_name(k).removesuffix("s") in _KINDS for k in body) else {}
+
+
 def parts_in_words(reply: Reply) -> list[dict[str, Any]]:
     """Parts of a reply that is a bare list of texts, a list in lines, or ``subject: a boat`` in lines."""
     text = words_of(reply)

@@ -28,6 +28,7 @@ _AUTH = _any(
 _QUOTA = _any(
     r"insufficient_quota|exceeded your current quota|quota (is )?exceeded|out of quota",
     r"quota.{0,20}exhausted|per[- _]?day|\bdaily\b|\b(RPD|TPD)\b|per[- _]?month|\bmonthly\b|usage limit",
+    r"free tier.{0,40}exhausted|AllocationQuota",
 )
 _PAYMENT = _any(
     r"credit balance|insufficient (credit|fund|balance)|insufficient_balance|\bbilling_(hard|not)",

@@ -13,6 +13,8 @@ from typing import Any
 PAGE = "a web page"
 """How the words for a page begin, whatever it says."""
 _CODES = ("code", "type", "status", "reason", "quotaId", "raw")
+_DEEP = 12
+"""Levels of a body that are looked through; the id of Gemini's quota stands on the seventh."""
 _SDK = re.compile(r"^Error code: \d+( - )?")
 """What the SDK puts before a body, or in the place of an empty one."""
 _TITLE = re.compile(r"<title[^>]*>(.*?)</title>|<h1[^>]*>(.*?)</h1>", re.I | re.S)
@@ -30,7 +32,7 @@ def error_text(error: Any) -> ErrorText:
     """What stands in the body of an exception of the SDK, or in a body itself."""
     body = vars(error).get("body") if isinstance(error, Exception) else error
     text = _message(body) or _page(body if body is not None else str(error)) or _SDK.sub("", str(error))
-    return ErrorText(shown=" ".join(text.split()), codes=" ".join(dict.fromkeys(_codes(body, 6)))[:500])
+    return ErrorText(shown=" ".join(text.split()), codes=" ".join(dict.fromkeys(_codes(body, _DEEP)))[:500])
 
 
 def _message(body: Any) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mmrerank.chat.openai.amounts import SizeLimits, most_images, number_below, size_limits, wait_in_words
 from mmrerank.chat.openai.complaints import meaning, system_refused
+from mmrerank.chat.openai.reading import reading
 from mmrerank.chat.openai.said import error_text
+from mmrerank.chat.openai.stream import assembled
 from mmrerank.errors import SYSTEMIC
+from mmrerank.messages import Ask, Message, Part
 
 
 @pytest.mark.parametrize(
@@ -271,3 +276,42 @@ def test_more_words_for_numbers() -> None:
     assert most_images("Exceeded the maximum number of images per request: 4", 6) == 4
     assert most_images("Multimodal image count 6 exceeds limit_mm_data_per_request['image'] = 2", 6) == 2
     assert wait_in_words("Please wait 10 seconds before retrying") == 10
+
+
+@pytest.mark.parametrize(("span", "kind"), [("Day", "quota"), ("Minute", "rate_limit")])
+def test_the_id_of_a_quota_says_how_long_it_lasts(span: str, kind: str) -> None:
+    """As Gemini's OpenAI-compatible address answers: a list, and the id seven levels down."""
+    violated = {"violations": [{"quotaId": f"GenerateRequestsPer{span}PerProjectPerModel-FreeTier"}]}
+    error = {
+        "code": 429,
+        "message": "You exceeded your current quota, please check your plan and billing details.",
+        "status": "RESOURCE_EXHAUSTED",
+        "details": [violated, {"retryDelay": "39s"}],
+    }
+    said = error_text([{"error": error}])
+    assert meaning(429, f"{said.shown} {said.codes}") == kind
+
+
+def test_a_free_tier_that_is_used_up_is_a_quota() -> None:
+    said = "The free tier of the model has been exhausted. AllocationQuota.FreeTierOnly"
+    assert meaning(429, said) == "quota"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": None, "function_call": {"name": "json", "arguments": '{"a": 1}'}},
+        {"content": "", "parsed": {"a": 1}},
+    ],
+)
+def test_answers_in_older_and_newer_places(message: dict[str, object]) -> None:
+    ask = Ask(messages=(Message(role="user", parts=(Part(text="x"),)),), schema={"type": "object"})
+    reply = reading(ask, json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode())
+    assert json.loads(reply.text) == {"a": 1}
+    assert "the content beside it was empty" in reply.notes[0]
+
+
+def test_a_stream_that_sends_the_message_whole() -> None:
+    event = {"choices": [{"index": 0, "message": {"content": "red"}, "finish_reason": "stop"}]}
+    whole = json.loads(assembled(f"data: {json.dumps(event)}\n\ndata: [DONE]\n\n".encode()) or b"{}")
+    assert whole["choices"][0]["message"]["content"] == "red"

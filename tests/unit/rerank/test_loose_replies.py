@@ -378,6 +378,7 @@ TABLE = (
         "1: C, 2: B, 3: A",
         "### Ranking\n1. **C** – very red\n2. **B** – red\n3. **A** – grey",
         json.dumps(json.dumps(SCORES)),
+        json.dumps(json.dumps(SCORES))[1:-1],
     ],
 )
 def test_orders_in_tables_lines_and_texts(text: str) -> None:
@@ -420,3 +421,32 @@ def test_the_best_in_words(text: str, best: str | None) -> None:
 def test_parts_in_lines_and_bare_lists(text: str) -> None:
     read = judgements.read_deconstruct(Reply(text=text))
     assert ([c.text for c in read.components], read.status) == (["a red boat", "no people"], "repaired")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"error": "no image"}',
+        "No. You can:\n- ask again\nor not",
+        "- a boat\nThat is all.",
+        "[1, 2]",
+        '"a boat"',
+    ],
+)
+def test_what_is_no_list_of_parts(text: str) -> None:
+    assert judgements.read_deconstruct(Reply(text=text)).status == "failed"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "| Image | c1 | c2 | Grade |\n|---|---|---|---|\n"
+        "| A | met | missed | 2 |\n| B | partly | met | 1 |\n| C | unclear | met | 0 |",
+        "| Part | A | B | C |\n|---|---|---|---|\n"
+        "| c1 | Met | Partially met | unclear |\n| c2 | Missed | Met | Met |",
+    ],
+)
+def test_verdicts_in_tables(text: str) -> None:
+    read = judgements.read_evaluate(Reply(text=text), EVALUATE)
+    found = {i: [v.verdict for v in a.verdicts] for i, a in read.assessments.items()}
+    assert found == {"0.png": ["met", "missed"], "1.png": ["partly", "met"], "2.png": ["cannot_tell", "met"]}
