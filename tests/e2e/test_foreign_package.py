@@ -131,6 +131,7 @@ def test_search_rerank_and_dry_run(place: Path, index: Path) -> None:
     assert json.loads(out)["usage"]["calls"] == 3
 
 
+@pytest.mark.slow
 def test_recommend_and_doctor(place: Path) -> None:
     out, _ = run("recommend", "--chat", "parrot:polly", "--output", "json", path=[place], cwd=place)
     rows = json.loads(out)

@@ -305,6 +305,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_with_9_never_corrupts_it(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     code = KILLED.format(folder=str(Path(__file__).parent), path=str(path))

@@ -64,7 +64,7 @@ hostile = st.lists(st.sampled_from(PIECES), max_size=12).map("".join) | st.text(
 LABELLED = re.compile(r"(?i)\bimage\s+\w{1,4}\s*:|\bc\d+\s*(?:\([^)]*\))?\s*:")
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(hostile)
 @example("".join(ATTACKS))
 def test_nothing_of_a_prompts_form_is_left(text: str) -> None:
