@@ -349,9 +349,9 @@ def test_labels_as_models_spell_them(text: Any, label: str) -> None:
     ["{" * 40_000, "[" * 40_000, '{"a":' * 20_000, "{/*" * 20_000, '{"a": "' + '"x' * 50_000, "{a:" * 20_000],
 )
 def test_no_reply_takes_long(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert judgements.read_evaluate(Reply(text=text), EVALUATE).status == "failed"
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_drawn_box_is_no_score() -> None:
