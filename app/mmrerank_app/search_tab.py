@@ -74,7 +74,7 @@ def answer(
             return
         chosen = options_of(options)
         if method != "none":
-            # a wrong one is told before anything is loaded
+            # a wrong one is reported before anything is loaded
             config.build(registry.load("strategy", method).Options, chosen, where=f"method {method}")
         first = search.search_batch([query], k=int(k), candidates=int(candidates))[0]
         if method == "none":

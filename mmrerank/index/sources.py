@@ -168,8 +168,7 @@ def _match(
                 raise UsageError(f"{source.location} lies inside {place}; name {place} alone")
             raise ImageIndexError(
                 f"{folder} is the index of {source.location}, which lies inside {place}: its images would "
-                f"be there "
-                "twice; name another --index, or replace it with --rebuild"
+                "be there twice; name another --index, or replace it with --rebuild"
             )
     shared = [(n, files) for n, old in enumerate(before) if (files := old.files(corpus.shards))]
     if shared:
@@ -178,8 +177,7 @@ def _match(
             return number, ""  # its pattern names more by now
         raise ImageIndexError(
             f"{folder} is the index of {' and '.join(known[n].location for n, _ in shared)}, which has "
-            f"some of these "
-            "shards; index that again, name another --index, or replace it with --rebuild"
+            "some of these shards; index that again, name another --index, or replace it with --rebuild"
         )
     for number, old in enumerate(before):
         if number not in taken and _moved(old, corpus.location):

@@ -35,7 +35,7 @@ class Place:
 
     @property
     def start(self) -> str:
-        """The command that starts the server; a server without a name is told by its port. Or empty."""
+        """The command that starts the server; a server without a name is known by its port. Or empty."""
         split = urlsplit(self.url)
         if self.server.start:
             return self.server.started(self.model, split.port)

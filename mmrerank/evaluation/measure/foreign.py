@@ -116,7 +116,7 @@ def _provider(name: str, measure: Any) -> Any:
     for tool in ir_measures.DefaultPipeline.providers:
         try:
             supports = tool.supports(measure)
-        except Exception as error:  # wrong parameters are told in many ways, assertions among them
+        except Exception as error:  # providers report these in many ways, assertions too
             raise UsageError(f"{name!r} is not a metric: {_plain(error) or type(error).__name__}") from None
         how = tool.install_instructions() or "not installed"
         try:
