@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmrerank import writing
 from mmrerank.messages import Trace
 from mmrerank.paths import expanded
 from mmrerank.types import Candidate, Explanation, Failure, Hit, Query, Ranking, Repairs, Usage
@@ -96,10 +97,10 @@ class SearchResult:
         return page([self])
 
     def save_html(self, path: Path | str) -> Path:
-        """Writes `html` to ``path`` and returns it."""
+        """Writes `html` to ``path`` in one step, for its owner alone, and returns it."""
         target = expanded(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(self.html(), "utf-8")
+        # a query may hold half a surrogate pair, which UTF-8 cannot
+        writing.write(target, self.html().encode("utf-8", "replace"), private=True)
         return target
 
     def _repr_html_(self) -> str:

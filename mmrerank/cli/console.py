@@ -13,7 +13,6 @@ import os
 import sys
 import time
 import traceback
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -25,6 +24,8 @@ import typer
 from mmrerank.durations import lasting
 from mmrerank.errors import InputError, MmrerankError
 from mmrerank.paths import reason, refused, shown
+from mmrerank.terminal import one_line as one_line
+from mmrerank.terminal import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,18 +52,6 @@ def say(text: str) -> None:
 def emit(body: Any) -> None:
     """One JSON document, on one line of stdout."""
     typer.echo(json.dumps(body, ensure_ascii=True, allow_nan=False))
-
-
-def visible(text: str) -> str:
-    """``text`` with control characters and undecodable bytes escaped: names cannot drive the terminal."""
-    return "".join(
-        c if c == "\n" or unicodedata.category(c) not in ("Cc", "Cs") else ascii(c)[1:-1] for c in text
-    )
-
-
-def one_line(text: str) -> str:
-    """`visible`, with line breaks escaped as well: for names and cells."""
-    return visible(text).replace("\n", "\\n")
 
 
 def debugging() -> bool:

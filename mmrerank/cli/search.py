@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mmrerank import writing
 from mmrerank.cli._files import STDIN, piped_bytes, piped_text, read_from, read_or_piped, visible, write_to
 from mmrerank.cli.console import Output, emit, one_line, progress, say, unheard, working
 from mmrerank.cli.options import (
@@ -286,8 +287,8 @@ def _save_report(path: Path, result: SearchResult) -> None:
 
 def _save_trace(path: Path, result: SearchResult) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(dataclasses.asdict(result.trace), indent=1) + "\n", "utf-8")
+        body = json.dumps(dataclasses.asdict(result.trace), indent=1) + "\n"
+        writing.write(path, body.encode(), private=True)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mmrerank import writing
 from mmrerank.benchmark import Qrels, Ranked, Run, Scores, Task
 from mmrerank.errors import InputError, MissingExtraError, UsageError
 from mmrerank.evaluation.compare import tables as made
@@ -130,7 +131,7 @@ class ComparisonReport(Tabular):
             target.mkdir(parents=True, exist_ok=True)
             for format in FORMATS:
                 for chart in draw(self.comparison, self.usage, format=format):
-                    (target / f"{chart.name}.{format}").write_bytes(chart.data)
+                    writing.write(target / f"{chart.name}.{format}", chart.data)
         except OSError as error:
             raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mmrerank import writing
 from mmrerank.chat.around import Around
 from mmrerank.chat.around.identity import fingerprint
 from mmrerank.chat.around.replies import from_plain, packed, to_plain
@@ -173,7 +174,7 @@ class ReplyStore:
 
     def _connected(self) -> sqlite3.Connection:
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.close(writing.private_file(self.path))  # SQLite gives its other files the same rights
         except OSError as error:
             raise InputError(f"the cache {self.path} cannot be made: {reason(error)}") from error
         end = time.monotonic() + BUSY

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mmrerank import writing
 from mmrerank.chat.around import OFF, Around
 from mmrerank.errors import InputError
 from mmrerank.messages import Ask, Reply
@@ -55,8 +56,7 @@ class Ledgered(Around):
             **{k: round(v, 3) for k, v in asdict(used).items()},
         }
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="ascii") as file:
+            with open(writing.private_file(self.path), "a", encoding="ascii") as file:  # noqa: PTH123 - of a handle
                 file.write(json.dumps(line) + "\n")  # short enough to arrive in one piece
         except OSError:
             # answers that were paid for must not be lost over the note of their price

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from mmrerank import writing
 from mmrerank.chat.around import Around
 from mmrerank.chat.around.replies import packed, to_plain
 from mmrerank.errors import ChatError, InputError
@@ -66,8 +67,7 @@ class Recorded(Around):
     def _add(self, lines: list[dict[str, Any]]) -> None:
         data = "".join(json.dumps(line) + "\n" for line in lines).encode("ascii")
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab", buffering=0) as file:
+            with open(writing.private_file(self.path), "ab", buffering=0) as file:  # noqa: PTH123 - of a handle
                 lock(file, wait=True)
                 view = memoryview(data)
                 while view:

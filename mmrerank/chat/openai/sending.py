@@ -12,6 +12,7 @@ from mmrerank.chat.openai.place import Place
 from mmrerank.chat.openai.reading import trouble
 from mmrerank.chat.openai.said import ErrorText, error_text
 from mmrerank.chat.openai.sdk import LARGEST, arguments
+from mmrerank.chat.openai.secret import Secret
 from mmrerank.chat.openai.stream import assembled
 from mmrerank.errors import ChatError, ReplyError
 
@@ -20,15 +21,13 @@ if TYPE_CHECKING:
 
 LONGEST_STREAM = 10
 """A stream may last so many times the timeout, which then bounds its silences only."""
-LEAST_SECRET = 8
-"""Characters of a key that is blotted out: a placeholder such as EMPTY is a word that messages may hold."""
 
 
 class Sender:
     """The way to one server. ``answered`` says whether it ever gave an answer."""
 
     def __init__(self, client: AsyncOpenAI, place: Place, limits: Limits, key: str) -> None:
-        self._client, self._place, self._limits, self._key = client, place, limits, key
+        self._client, self._place, self._limits, self._secret = client, place, limits, Secret(key)
         self.answered = False
 
     async def send(self, request: dict[str, Any]) -> bytes:
@@ -54,7 +53,10 @@ class Sender:
 
     def classified(self, error: Exception) -> ServerFailure:
         """What an exception means, without the key."""
-        return classified(error, self._said(error), place=self._place, timeout=self._limits.timeout)
+        found = classified(error, self._said(error), place=self._place, timeout=self._limits.timeout)
+        # where a redirect points to, or what a transport quotes
+        found.error.args = tuple(self.clean(a) if isinstance(a, str) else a for a in found.error.args)
+        return found
 
     def _said(self, error: Any) -> ErrorText:
         said = error_text(error)
@@ -62,7 +64,7 @@ class Sender:
 
     def clean(self, text: str) -> str:
         """``text`` without the key."""
-        return text.replace(self._key, "***") if len(self._key) >= LEAST_SECRET else text
+        return self._secret.clean(text)
 
     async def _post(self, request: dict[str, Any]) -> bytes:
         call = self._client.chat.completions.with_streaming_response.create(**arguments(request))
@@ -84,4 +86,4 @@ class Sender:
             error, code = found
             raise of_words(code, self._said(error), self._place).error
         # a server that quotes the request's headers must not put the key into a trace
-        return whole.replace(self._key.encode(), b"***") if len(self._key) >= LEAST_SECRET else whole
+        return self._secret.clean_bytes(whole)

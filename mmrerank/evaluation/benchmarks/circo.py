@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from mmrerank import writing
 from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, Qrels, Ranked, Run, Task
 from mmrerank.errors import InputError
 from mmrerank.evaluation.measure.files import Unique, json_rows, read_json, rows_of
@@ -206,9 +207,8 @@ class Circo(Benchmark):
             else:
                 body[query] = [int(i) for i in ids]
         faults.raise_any()
-        folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{NAME}_{task.split}.json"
-        path.write_text(json.dumps(body), "utf-8")
+        writing.write(path, json.dumps(body).encode())
         return [path]
 
     def score(self, task: CircoTask, answers: Sequence[Answer]) -> dict[str, Measured]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmrerank import writing
 from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, NoOptions, Ranked, Run, Task
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.files import TableRow, Unique, json_rows, read_json
@@ -184,11 +185,10 @@ class Cirr(Benchmark):
                 faults.strange(query, body[query], gallery)
             bodies[kind] = body
         faults.raise_any()
-        folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for kind, body in bodies.items():
             path = folder / f"{kind}.json"
-            path.write_text(json.dumps(body), "utf-8")
+            writing.write(path, json.dumps(body).encode())
             paths.append(path)
         return paths
 

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 from mmrerank.errors import MissingExtraError, UsageError
 from mmrerank.evaluation.compare.comparison import Comparison, Verdict
-from mmrerank.evaluation.compare.rendering import one_line
 from mmrerank.evaluation.compare.tables import by, heading
+from mmrerank.terminal import one_line
 from mmrerank.types import Usage
 
 Format = Literal["svg", "png"]

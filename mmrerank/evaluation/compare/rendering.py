@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import csv
 import io
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from mmrerank.terminal import one_line
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -199,11 +200,6 @@ def _csv_line(row: Sequence[str]) -> str:
 
 RENDERINGS: dict[str, Callable[[Table], str]] = {"markdown": markdown, "latex": latex, "csv": to_csv}
 """By name, those that are text."""
-
-
-def one_line(text: str) -> str:
-    """``text`` with control characters, line breaks and undecodable bytes as escapes."""
-    return "".join(ascii(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") else c for c in text)
 
 
 _MARKDOWN = str.maketrans({**{c: f"\\{c}" for c in "\\`*_[]|~#$"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"})

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from mmrerank import writing
 from mmrerank.benchmark import Qrels
 from mmrerank.errors import InputError
 from mmrerank.evaluation.compare.charts import Picture
 from mmrerank.evaluation.compare.comparison import Comparison
 from mmrerank.evaluation.compare.failures import FailedQuery, lost_most, lowest
-from mmrerank.evaluation.compare.rendering import ARROWS, one_line
+from mmrerank.evaluation.compare.rendering import ARROWS
 from mmrerank.evaluation.compare.tables import (
     cost_table,
     differences_table,
@@ -28,6 +29,7 @@ from mmrerank.evaluation.compare.tables import (
 )
 from mmrerank.images import IMAGE_SUFFIXES, data_uri
 from mmrerank.result_page import environment, picture_uri
+from mmrerank.terminal import one_line
 from mmrerank.types import Image, Usage
 
 SHOWN = 8
@@ -114,13 +116,10 @@ def _worst(
 
 
 def save(html: str, path: Path) -> None:
-    """Writes a page, replacing ``path`` in one step. Raises `InputError` when that cannot be done."""
-    part = path.with_name(path.name + ".part")
+    """Writes a page in one step, for its owner alone. Raises `InputError` when that cannot be done."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         # a query may hold half a surrogate pair, which UTF-8 cannot
-        part.write_bytes(html.encode("utf-8", "replace"))
-        part.replace(path)
+        writing.write(path, html.encode("utf-8", "replace"), private=True)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -15,6 +15,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+from mmrerank import writing
 from mmrerank.errors import InputError, UsageError
 from mmrerank.index.manifest import sync_folder
 from mmrerank.locks import lock
@@ -87,7 +88,7 @@ def opened(path: Path, work: Mapping[str, Any], *, fresh: bool = False) -> Itera
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        path.touch(mode=writing.PRIVATE)
         file = path.open("r+b", buffering=0)
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mmrerank import writing
 from mmrerank.benchmark import Answer, Measured, Scores, Task
 from mmrerank.errors import InputError
 from mmrerank.evaluation.compare.rendering import Cell, Table
@@ -340,8 +341,7 @@ class Evaluation(Tabular):
             format="png" if target.suffix == ".png" else "svg",
         )
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(drawn)
+            writing.write(target, drawn)
         except OSError as error:
             raise InputError(f"{target} cannot be written: {error.strerror or error}") from error
 

@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mmrerank import writing
 from mmrerank.benchmark import Answer, Ranked, Run, Scored, Scores, Task
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation import tasks as benchmark
 from mmrerank.evaluation.experiment.first_stage import image_file, query_of
 from mmrerank.evaluation.experiment.reranking import Item
 from mmrerank.evaluation.measure.metrics import in_order
-from mmrerank.index.manifest import replace
 from mmrerank.types import Candidate, Image, Ranking
 
 Locate = Callable[[str], Image]
@@ -137,7 +137,6 @@ def score(task: Task, run: Run) -> Scores:
 def write(path: Path, text: str) -> None:
     """Writes a file in one step. Raises `InputError`."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace(path, text.encode())
+        writing.write(path, text.encode())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}") from error

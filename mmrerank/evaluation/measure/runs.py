@@ -16,12 +16,14 @@ import unicodedata
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import groupby, islice
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 import numpy as np
 
+from mmrerank import writing
 from mmrerank.benchmark import HIGHEST_GRADE, Qrels, Ranked, Run, Scored
 from mmrerank.errors import InputError
 from mmrerank.paths import expanded, reason
@@ -357,17 +359,13 @@ def _number(text: str, kind: type[int] | type[float], what: str, where: str) -> 
 def _write(path: Path, lines: Iterable[str]) -> None:
     """Writes lines as they come: a run of millions is never held as text."""
     rows, path = iter(lines), expanded(path)
-    part = path.with_name(path.name + ".part")
-    opener = gzip.open if path.suffix == ".gz" else open
+    packed = path.suffix == ".gz"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with opener(part, "wb") as file:
-                while some := list(islice(rows, _TOGETHER)):
-                    file.write("".join(some).encode())
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
+        with (
+            writing.replaced(path) as whole,
+            gzip.open(whole, "wb") if packed else nullcontext(whole) as file,
+        ):
+            while some := list(islice(rows, _TOGETHER)):
+                file.write("".join(some).encode())
     except OSError as error:
         raise InputError(f"{path} cannot be written: {reason(error)}") from error
