@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ class Record:
     ``path`` is below the source where possible, else absolute; ``offset`` and ``length`` (bytes) are a span
     of it; what begins with `mmrerank.index.kept.KEPT` is a copy in the index. ``size`` is the encoded
     image's, in bytes. ``row`` is its vector, None when ``error`` says why. ``ctime_ns`` tells a change
-    that left size and time.
+    that left size and time. ``away`` says why the last run could not look at an image whose vector stays.
     """
 
     id: str
@@ -50,6 +50,7 @@ class Record:
     row: int | None = None
     error: str | None = None
     ctime_ns: int | None = None
+    away: str | None = None
 
 
 _KEPT = f"substr(path, 1, {len(KEPT)}) = x'{KEPT.hex()}'"
@@ -82,8 +83,12 @@ def _second(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE records ADD COLUMN ctime_ns INTEGER")
 
 
+def _third(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE records ADD COLUMN away TEXT")
+
+
 _OLDEST_READ = 1
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second, _third)
 """Migration ``i`` takes schema version ``i`` to ``i + 1``. Never edited, only added to."""
 
 
@@ -258,6 +263,11 @@ class Records:
         good = int(self._one("SELECT count(*) FROM records WHERE row IS NOT NULL"))
         return good, int(self._one("SELECT count(*) FROM records WHERE row IS NULL"))
 
+    def away(self) -> int:
+        """How many images could not be looked at by the last run, and stay."""
+        known = "away" in self._columns
+        return int(self._one("SELECT count(*) FROM records WHERE away IS NOT NULL")) if known else 0
+
     def integrity(self) -> list[str]:
         """What SQLite itself finds wrong, and records whose vector is not announced."""
         lines = [r[0] for r in self._all("PRAGMA integrity_check") if r[0] != "ok"]
@@ -283,6 +293,13 @@ class Records:
         self._db.execute(
             f"INSERT INTO records ({names}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {changes}", values
         )
+
+    def mark(self, ids: Iterable[str], why: str) -> None:
+        """Notes why images whose vectors stay could not be looked at."""
+        for id_ in ids:
+            record = self.get(id_)
+            if record is not None and record.away != why:
+                self.put(replace(record, away=why))
 
     def delete(self, ids: Iterable[str]) -> None:
         """Removes records; their rows stay, for the bytes may turn up again under another name."""
