@@ -70,12 +70,15 @@ class ImageIndex:
         batch: int = 64,
         store: str | None = None,
         domain: str = "",
+        allow_removal: bool = False,
     ) -> BuildReport:
         """Indexes ``corpus`` into ``path`` (a bare name is ``./indexes/NAME``), or brings it up to date.
 
         Unchanged images (same size and time, or same bytes) are not embedded again, nor are those whose
-        bytes are in the index under another id; what the source no longer has is removed. Images that
-        cannot be used are in the report. At most ``batch`` new images are lost when the run is killed.
+        bytes are in the index under another id. What the source no longer has is removed: more than ten
+        images at once that are more than a tenth of the source's only with ``allow_removal``. What cannot be
+        looked at now stays as it was. Images that cannot be used are in the report. At most ``batch`` new
+        images are lost when the run is killed.
         ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of.
 
         Several corpora are several sources of the index, and so is one that it does not know yet. The ids of
@@ -97,6 +100,7 @@ class ImageIndex:
                 batch=batch,
                 store=store,
                 domain=domain,
+                allow_removal=allow_removal,
             )
 
     @classmethod
@@ -183,7 +187,9 @@ class ImageIndex:
         return self._records.ids()
 
     def info(self) -> dict[str, Any]:
-        """The facts, ready for JSON. ``bytes`` is the size on disk."""
+        """The facts, ready for JSON. ``bytes`` is the size on disk, ``kept`` how many images the
+        last run could not see.
+        """
         facts = self.manifest
         images, failed = self._records.counts()
         return {
@@ -191,6 +197,7 @@ class ImageIndex:
             "images": images,
             "vectors": self._records.vectors,
             "failed": failed,
+            "kept": self._records.away(),
             "embedder": facts.embedder,
             "fingerprint": facts.fingerprint,
             "dim": facts.dim,
@@ -209,6 +216,7 @@ class ImageIndex:
         return [
             *presence.source_warnings(self.manifest, self.path),
             *presence.embedder_warnings(self.manifest, self.path),
+            *presence.kept_warnings(self._records.away(), self.manifest, self.path),
         ]
 
     def update_command(self) -> str:

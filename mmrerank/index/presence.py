@@ -43,7 +43,9 @@ def problem(image: Image, record: Record) -> str:
             pass
         other = bool(record.sha256) and changed(image, record)
         # a file that was only touched, or copied back, is the old picture still
-        return CHANGED if other and sha256(image) != record.sha256 else ""
+        if not other or sha256(image) == record.sha256:
+            return ""
+        return f"its file cannot be used now: {record.away}" if record.away else CHANGED
     except (FileNotFoundError, NotADirectoryError):
         return GONE
     except OSError as error:
@@ -108,6 +110,16 @@ def source_warnings(facts: Manifest, index: str | Path) -> list[str]:
     away = [] if (Path(index) / KEPT_FILE).exists() else missing_sources(facts)
     which = "images" if facts.sources else "the images"
     return [f"{which} cannot be shown: {_away(place)}. {follow(facts, index)}" for place in away]
+
+
+def kept_warnings(count: int, facts: Manifest, index: str | Path) -> list[str]:
+    """That the last run could not see all the images, with the way on."""
+    if not count:
+        return []
+    return [
+        f"{count} of the images could not be seen when the index was last brought up to date; it has them as "
+        f"they were. Look again: {go_on(facts, index)}"
+    ]
 
 
 def embedder_warnings(facts: Manifest, index: str | Path, *, now: str = "") -> list[str]:

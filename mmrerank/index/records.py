@@ -22,6 +22,7 @@ from mmrerank.paths import database_reason, may_write, reason
 
 FILE = "records.sqlite"
 APPLICATION_ID = 0x6D6D7272  # "mmrr": tells our files from other SQLite databases
+_PAGE = 10_000
 _CHUNK = 500  # below SQLite's smallest limit on parameters
 
 
@@ -197,6 +198,14 @@ class Records:
     def all_ids(self) -> list[str]:
         """The ids of every record, failed ones too."""
         return [r[0] for r in self._all("SELECT id FROM records ORDER BY seq")]
+
+    def states(self) -> Iterator[tuple[str, bool]]:
+        """The id of every record and whether it has a vector, in the order of insertion."""
+        last = -1
+        sql = "SELECT seq, id, row IS NOT NULL FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
+        while page := self._all(sql, [last, _PAGE]):
+            for last, id_, has_row in page:  # noqa: B007 - the last one is where the next page starts
+                yield id_, bool(has_row)
 
     def by_row(self, rows: Iterable[int]) -> dict[int, list[Record]]:
         """The records of each row, in the order of insertion."""
