@@ -237,10 +237,10 @@ def _made_with(name: str, *, rebuild: bool) -> str:
     Raises `ImageIndexError` where the index does not name it, `UsageError` where ``rebuild`` is to mend that.
     """
     from mmrerank.index import manifest
-    from mmrerank.index.folders import is_index
+    from mmrerank.index.folders import is_index, standing
     from mmrerank.index.index import index_path
 
-    place = index_path(name)
+    place = standing(index_path(name))
     try:
         return manifest.read(place).embedder if is_index(place) else ""
     except ImageIndexError as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,16 +18,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrerank import registry
+from mmrerank import __version__, registry
 from mmrerank.errors import InputError, MismatchError, ModelError, UsageError
 from mmrerank.images import IMAGE_SUFFIXES
 from mmrerank.index import lock, manifest, sources
-from mmrerank.index.folders import VECTORS, check_free, clear, is_index, replacing
+from mmrerank.index.folders import VECTORS, check_free, clear, is_index, left_over, replacing
 from mmrerank.index.intake import Intake, Looked, ahead
 from mmrerank.index.kept import Kept
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Records
-from mmrerank.index.removal import Seen, finish, remarks
+from mmrerank.index.removal import Seen, check_loss, finish, remarks
 from mmrerank.index.report import FIRST, merged
 from mmrerank.index.report import BuildReport as BuildReport
 from mmrerank.index.report import Failure as Failure
@@ -76,19 +77,32 @@ def build(
         created=now(),
         updated=now(),
     )
-    with replacing(folder, rebuild=rebuild) as target, _claimed(target, fresh, corpora) as (found, parts):
-        # the same model may be at another place: what is remembered opens
-        kept = dataclasses.replace(found, embedder=fresh.embedder, store=store or found.store)
-        intake_options = {
-            "max_pixels": max_pixels,
-            "allow_truncated": allow_truncated,
-            "allow_removal": allow_removal,
-        }
-        counts = [corpus.count() for corpus in corpora]
-        total = None if None in counts else sum(c or 0 for c in counts)
-        with _Run(target, kept, embedder, batch) as run:
-            report = run.go(list(zip(parts, begun, strict=True)), progress, total, intake_options)
+    options = {"max_pixels": max_pixels, "allow_truncated": allow_truncated}
+    told: list[str] = []
+    plan = _plan(fresh, corpora, options)
+    with replacing(folder, rebuild=rebuild, plan=plan, told=told) as target:
+        aside = target != folder
+        with _claimed(target, fresh, corpora) as (found, parts):
+            if not aside:
+                told.extend(left_over(folder))
+            # the same model may be at another place: what is remembered opens
+            kept = dataclasses.replace(found, embedder=fresh.embedder, store=store or found.store)
+            counts = [corpus.count() for corpus in corpora]
+            total = None if None in counts else sum(c or 0 for c in counts)
+            options["allow_removal"] = allow_removal or aside
+            with _Run(target, kept, embedder, batch) as run:
+                report = run.go(list(zip(parts, begun, strict=True)), progress, total, options)
+        if aside and not allow_removal:
+            check_loss(folder, target)
+    report = dataclasses.replace(report, remarks=(*told, *report.remarks))
     return dataclasses.replace(report, index=folder)
+
+
+def _plan(fresh: Manifest, corpora: Sequence[Corpus], options: dict[str, int]) -> str:
+    """What a build is of, and how: two with the same plan embed the same things alike."""
+    sources = [{"location": c.location, "listed": c.listed, "partial": c.partial} for c in corpora]
+    facts = {"fingerprint": fresh.fingerprint, "dim": fresh.dim, "store": fresh.store, "sources": sources}
+    return json.dumps({"mmrerank": __version__, "format": fresh.format, **facts, **options}) + "\n"
 
 
 def _begun(corpus: Corpus) -> Iterator[Sample]:

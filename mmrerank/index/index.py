@@ -22,7 +22,7 @@ from mmrerank.images import DEFAULT_MAX_PIXELS
 from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
-from mmrerank.index.folders import VECTORS, writable
+from mmrerank.index.folders import VECTORS, standing, writable
 from mmrerank.index.importing import VectorCorpus
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
@@ -142,14 +142,21 @@ class ImageIndex:
         unfinished, damaged or of another version; damaged vectors are noticed by the first search.
         """
         place = index_path(path)
-        # a name that is too long, a folder that nobody is let into
-        with looked_at(place, "the index", ImageIndexError):
-            if not place.is_dir():
-                raise ImageIndexError(missing(place))
-        facts = manifest.read(place)
-        if facts.state != "ready":
-            raise ImageIndexError(f"{place} is unfinished; {_finish(facts, path)}")
-        return cls(place, facts, store=store)
+        for _ in range(_OPENINGS):
+            # a name that is too long, a folder that nobody is let into
+            with looked_at(place, "the index", ImageIndexError):
+                there = standing(place)
+                if not there.is_dir():
+                    raise ImageIndexError(missing(place))
+            at = _database(there)
+            facts = manifest.read(there)
+            if facts.state != "ready":
+                raise ImageIndexError(f"{place} is unfinished; {presence.finish(facts, path)}")
+            index = cls(there, facts, store=store)
+            if at == index._opened == _database(there):
+                return index
+            index.close()
+        raise ImageIndexError(f"{place} is being replaced by another process; try again")
 
     def close(self) -> None:
         """Closes the database; the object cannot be used any more."""
@@ -276,8 +283,11 @@ class ImageIndex:
         try:
             yield VectorFiles(self.path / VECTORS, self.dim)
         finally:
-            if _database(self.path) != self._opened:
-                raise ImageIndexError(f"{self.path} was replaced by another index; open it again")
+            self._check_in_place()
+
+    def _check_in_place(self) -> None:
+        if _database(self.path) != self._opened:
+            raise ImageIndexError(f"{self.path} was replaced by another index; open it again")
 
     def search(self, vectors: Vectors, k: int, *, embedder: Embedder | None = None) -> list[list[Scored]]:
         """The ``k`` nearest images of each query vector ``(q, dim)``, best first.
@@ -364,6 +374,8 @@ class ImageIndex:
         Without its hash and size where the file has changed since: they are the old picture's.
         """
         kept = is_kept(record.path)
+        if kept:
+            self._check_in_place()
         place = Path(self.manifest.source) / os.fsdecode(record.path or b"")
         image = Image(
             path=self.path / KEPT_FILE if kept else place, offset=record.offset, length=record.length
@@ -373,6 +385,10 @@ class ImageIndex:
         return replace(image, sha256=record.sha256, width=record.width, height=record.height)
 
 
+_OPENINGS = 5
+"""An index is replaced once in hours; one that is always replaced between two looks is no index."""
+
+
 def _database(folder: Path) -> tuple[int, int] | None:
     """Device and inode of the records, which tell one index in ``folder`` from the next."""
     try:
@@ -380,10 +396,3 @@ def _database(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _finish(facts: manifest.Manifest, path: str | Path) -> str:
-    """What finishes an index that was begun."""
-    if facts.imported:
-        return f"import again with: {presence.go_on(facts, path)}"
-    return presence.go_on(facts, path) if facts.listed else f"go on with: {presence.go_on(facts, path)}"

@@ -168,6 +168,13 @@ def go_on(facts: Manifest, index: str | Path, *, source: str = "") -> str:
     return f"mmrerank index {where} --index {name}"
 
 
+def finish(facts: Manifest, path: str | Path) -> str:
+    """What finishes an index that was begun."""
+    if facts.imported:
+        return f"import again with: {go_on(facts, path)}"
+    return go_on(facts, path) if facts.listed else f"go on with: {go_on(facts, path)}"
+
+
 def listed(names: Iterable[str]) -> tuple[str, int]:
     """The first names as one text, with how many there are besides, and the number of all.
 

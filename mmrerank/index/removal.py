@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from mmrerank.errors import ImageIndexError, InputError
+from mmrerank.index import manifest
 from mmrerank.index.intake import Looked
 from mmrerank.index.kept import KEPT, is_kept
 from mmrerank.index.records import Record, Records
@@ -236,3 +238,46 @@ def remarks(one: Seen) -> list[str]:
             f"go only with {ALLOW}"
         )
     return told
+
+
+def check_loss(old: Path, new: Path) -> None:
+    """Raises `InputError` when the index in ``new``, which is to replace the one in ``old``, has lost more
+    of a source than goes without leave. Sources that ``new`` does not have were left out on purpose.
+    """
+    try:
+        before, prefixes = _good(old), _prefixes(old)
+    except ImageIndexError:  # a damaged one is being replaced
+        return
+    after, now = _good(new), _prefixes(new)
+    for location in prefixes.keys() & now.keys():
+        mine = _of(before, prefixes, location)
+        theirs = set(_of(after, now, location))
+        lost = [i for i in mine if i not in theirs]
+        if needs_leave(len(lost), len(mine)):
+            raise InputError(
+                f"nothing was replaced: of the {len(mine)} images that {old} has of {location}, {len(lost)} "
+                f"would be lost, such as {', '.join(map(repr, lost[:_NAMES]))}. More than {FREELY} at once "
+                f"that are more than one in {SHARE} go only with {ALLOW}. What was built waits in {new}: the "
+                "same command goes on with it, also with that option added"
+            )
+
+
+def _good(folder: Path) -> list[str]:
+    records = Records(folder)
+    try:
+        return records.ids()
+    finally:
+        records.close()
+
+
+def _prefixes(folder: Path) -> dict[str, str]:
+    """How the ids of each source begin, by its location."""
+    facts = manifest.read(folder)
+    return {facts.source: "", **{s.location: f"{s.name}//" for s in facts.sources}}
+
+
+def _of(ids: list[str], prefixes: dict[str, str], location: str) -> list[str]:
+    """The ids of one source as it gives them."""
+    begin = prefixes[location]
+    others = tuple(p for p in prefixes.values() if p) if not begin else ()
+    return [i.removeprefix(begin) for i in ids if i.startswith(begin) and not i.startswith(others or ("\0",))]
