@@ -16,15 +16,19 @@ from mmrerank.types import Image, LeftOut
 class Sample:
     """One thing a corpus yields: an id, where its image is, and what is known about it.
 
-    ``error`` is set, and ``image`` is not, when the source itself is unreadable there. ``origin`` is the
-    file that an image in memory came from, if any.
+    ``error`` is set, and ``image`` is not, when the source itself is unreadable there. An image that the
+    index had then stays; with ``final`` it does not, for the source was read, and the image cannot be used.
+    ``origin`` is the file that an image in memory came from, if any. ``version`` is the time (ns) and size
+    (bytes) of the file that holds it when the source looked into it; by another one nothing is read.
     """
 
     id: str
     image: Image | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     error: str = ""
+    final: bool = False
     origin: Path | None = None
+    version: tuple[int, int] | None = None
 
 
 @runtime_checkable

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmrerank.cli._again import again
 from mmrerank.cli.console import Output, emit, one_line, progress, say, working
 from mmrerank.cli.options import DeviceFlag, OutputFlag
-from mmrerank.errors import ImageIndexError, UsageError
+from mmrerank.errors import DEGRADED_EXIT_CODE, ImageIndexError, UsageError
 
 if TYPE_CHECKING:
-    from mmrerank.index.build import BuildReport
+    from mmrerank.index.build import BuildReport, Failure
 
 EXAMPLE = """mmrerank index ~/Pictures --index pictures --embedder clip-b32
 mmrerank index ~/Pictures /mnt/scans --exclude-dir 'raw*' --index pictures --embedder clip-b32
@@ -89,12 +90,21 @@ TruncatedFlag = Annotated[
 RebuildFlag = Annotated[
     bool, typer.Option("--rebuild", help="Forget what the index holds and embed everything again.")
 ]
+AllowFlag = Annotated[
+    bool,
+    typer.Option(
+        "--allow-removal",
+        help="Take out of the index what SOURCE does not have any more, however many images these are. "
+        "Without it, more than ten at once that are more than a tenth stay.",
+    ),
+]
 StrictFlag = Annotated[
     bool, typer.Option("--strict", help="For --vectors: refuse them when an image file is not there.")
 ]
 
 
 def index(
+    context: typer.Context,
     sources: SourceArgument,
     name: NameFlag,
     embedder: EmbedderFlag = None,
@@ -106,6 +116,7 @@ def index(
     allow_truncated: TruncatedFlag = False,
     device: DeviceFlag = None,
     rebuild: RebuildFlag = False,
+    allow_removal: AllowFlag = False,
     strict: StrictFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
@@ -129,39 +140,54 @@ def index(
                 )
             report = _import(name, sources[0], vectors, ids, spec=embedder, strict=strict, **options)
         else:
-            options["allow_truncated"] = allow_truncated
+            options |= {"allow_truncated": allow_truncated, "allow_removal": allow_removal}
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
             report = _build(name, sources, exclude or (), embedder, device, options)
-    _show(report, output)
+    remedy = again(context, "--allow-removal") if report.withheld else ""
+    if remedy:
+        pipe = "pipe the same list again: " if sources == ["-"] else ""
+        remedy = f"to take these {report.withheld} images out of the index: {pipe}{remedy}"
+    _show(report, output, remedy)
+    if report.kept or report.withheld:
+        raise typer.Exit(DEGRADED_EXIT_CODE)
 
 
-def _show(report: BuildReport, output: Output) -> None:
+def _show(report: BuildReport, output: Output, remedy: str) -> None:
     counts = {
         "added": report.added, "changed": report.changed, "removed": report.removed,
         "unchanged": report.unchanged,
     }  # fmt: skip
-    failed = [{"source": f.source, "error": f.error} for f in report.failed]
-    unseen = [{"source": f.source, "error": f.error} for f in report.unseen]
+    stayed = {"kept": report.kept, "withheld": report.withheld}
+    failed, unseen = _listed(report.failed), _listed(report.unseen)
+    warnings = [*report.remarks, *([remedy] if remedy else [])]
     if output is Output.json:
         left_out = [
             {"reason": e.reason, "counts": dict(e.counts), "advice": e.advice} for e in report.left_out
         ]
-        body = {"index": str(report.index), "sources": list(report.sources), **counts, "failed": failed}
-        emit({**body, "unseen": unseen, "left_out": left_out, "warnings": list(report.remarks)})
+        body = {"index": str(report.index), "sources": list(report.sources), **counts, **stayed}
+        first = {"kept_first": _listed(report.kept_first), "withheld_first": _listed(report.withheld_first)}
+        emit(
+            {**body, **first, "failed": failed, "unseen": unseen, "left_out": left_out, "warnings": warnings}
+        )
     else:
+        counts |= {name: count for name, count in stayed.items() if count}
         typer.echo(one_line(str(report.index)) + ": " + ", ".join(f"{n} {k}" for k, n in counts.items()))
         if len(report.sources) > 1:
             say(f"the index has {len(report.sources)} sources: {', '.join(map(one_line, report.sources))}")
         for each in report.left_out:
             say(f"left out: {one_line(each.line)}")
-    for remark in report.remarks:
+    for remark in warnings:
         say(f"warning: {one_line(remark)}")
     for failure in failed[:_SHOWN]:
         say(f"failed: {one_line(failure['source'])}: {one_line(failure['error'])}")
     if failed:
         more = f", {len(failed) - _SHOWN} of them not shown here" if len(failed) > _SHOWN else ""
         say(f"{len(failed)} could not be indexed{more}; the others can be searched")
+
+
+def _listed(failures: Sequence[Failure]) -> list[dict[str, str]]:
+    return [{"source": f.source, "error": f.error} for f in failures]
 
 
 def _build(
@@ -211,10 +237,10 @@ def _made_with(name: str, *, rebuild: bool) -> str:
     Raises `ImageIndexError` where the index does not name it, `UsageError` where ``rebuild`` is to mend that.
     """
     from mmrerank.index import manifest
-    from mmrerank.index.folders import is_index
+    from mmrerank.index.folders import is_index, standing
     from mmrerank.index.index import index_path
 
-    place = index_path(name)
+    place = standing(index_path(name))
     try:
         return manifest.read(place).embedder if is_index(place) else ""
     except ImageIndexError as error:

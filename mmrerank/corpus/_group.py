@@ -76,6 +76,7 @@ def samples_of(
             image=None if member.error else picture(member),
             metadata=facts[extension],
             error=member.error,
+            final=bool(member.error),
         )
     for stem, extensions in alone.items():
         said = {}
@@ -83,7 +84,7 @@ def samples_of(
             if (kind := extension.rpartition(".")[2]) in _TEXTS:
                 said.update(_said(part[extension], kind, read))
         error = f"the sample holds no image, only: {', '.join(e or '(no suffix)' for e in extensions)}"
-        yield Sample(id=f"{id_}.{stem}" if stem else id_, error=error, metadata=said)
+        yield Sample(id=f"{id_}.{stem}" if stem else id_, error=error, final=True, metadata=said)
 
 
 def _owners(stem: str, images: list[str]) -> list[str]:

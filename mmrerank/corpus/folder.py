@@ -194,14 +194,14 @@ class FolderCorpus(Corpus):
         if suffix_of(name) in UNREAD:
             # many raw files begin like a TIFF, which is their thumbnail
             error = f"files of its kind ({suffix_of(name)}) are not read; convert it to JPEG, PNG or TIFF"
-            return Sample(id=id_, error=error)
+            return Sample(id=id_, error=error, final=True)
         try:
             mode = path.stat().st_mode
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             return Sample(id=id_, error=f"the file cannot be read: {why}")
         if not stat.S_ISREG(mode):
-            return Sample(id=id_, error="it is not a regular file")
+            return Sample(id=id_, error="it is not a regular file", final=True)
         if not os.access(path, os.R_OK):
             return Sample(id=id_, error="the file cannot be read: Permission denied")
         return Sample(id=id_, image=Image(path=path))

@@ -228,13 +228,16 @@ def _shard(place: str, name: str, passed: Counter[str]) -> Iterator[Sample]:
         else:
             path = Path(place)
             with path.open("rb") as file:
-                found = _without(listing(file, path.stat().st_size), passed)
-                yield from _samples(
+                status = os.fstat(file.fileno())
+                found = _without(listing(file, status.st_size), passed)
+                version = status.st_mtime_ns, status.st_size
+                for sample in _samples(
                     name,
                     found,
                     _reader(file),
                     lambda member: Image(path=path, offset=member.offset, length=member.size),
-                )
+                ):
+                    yield replace(sample, version=version)
         error = error or found.error
     except InputError as refused:
         error = str(refused)

@@ -9,27 +9,28 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import itertools
+import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from mmrerank import registry
+from mmrerank import __version__, registry
 from mmrerank.errors import InputError, MismatchError, ModelError, UsageError
 from mmrerank.images import IMAGE_SUFFIXES
 from mmrerank.index import lock, manifest, sources
-from mmrerank.index.folders import VECTORS, check_free, clear, is_index, replacing
+from mmrerank.index.folders import VECTORS, check_free, clear, is_index, left_over, replacing
 from mmrerank.index.intake import Intake, Looked, ahead
 from mmrerank.index.kept import Kept
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Records
+from mmrerank.index.removal import Seen, check_loss, finish, remarks
+from mmrerank.index.report import FIRST, merged
 from mmrerank.index.report import BuildReport as BuildReport
 from mmrerank.index.report import Failure as Failure
-from mmrerank.index.report import merged
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import default_store, save_view
 from mmrerank.ports import Corpus, Embedder, Sample, Vectors
@@ -56,6 +57,7 @@ def build(
     batch: int,
     store: str | None,
     domain: str,
+    allow_removal: bool = False,
 ) -> BuildReport:
     """Makes the index in ``folder``, or brings it up to date. `ImageIndex.build` documents it."""
     folder = Path(os.path.realpath(folder))
@@ -75,15 +77,32 @@ def build(
         created=now(),
         updated=now(),
     )
-    with replacing(folder, rebuild=rebuild) as target, _claimed(target, fresh, corpora) as (found, parts):
-        # the same model may be at another place: what is remembered opens
-        kept = dataclasses.replace(found, embedder=fresh.embedder, store=store or found.store)
-        intake_options = {"max_pixels": max_pixels, "allow_truncated": allow_truncated}
-        counts = [corpus.count() for corpus in corpora]
-        total = None if None in counts else sum(c or 0 for c in counts)
-        with _Run(target, kept, embedder, batch) as run:
-            report = run.go(list(zip(parts, begun, strict=True)), progress, total, intake_options)
+    options = {"max_pixels": max_pixels, "allow_truncated": allow_truncated}
+    told: list[str] = []
+    plan = _plan(fresh, corpora, options)
+    with replacing(folder, rebuild=rebuild, plan=plan, told=told) as target:
+        aside = target != folder
+        with _claimed(target, fresh, corpora) as (found, parts):
+            if not aside:
+                told.extend(left_over(folder))
+            # the same model may be at another place: what is remembered opens
+            kept = dataclasses.replace(found, embedder=fresh.embedder, store=store or found.store)
+            counts = [corpus.count() for corpus in corpora]
+            total = None if None in counts else sum(c or 0 for c in counts)
+            options["allow_removal"] = allow_removal or aside
+            with _Run(target, kept, embedder, batch) as run:
+                report = run.go(list(zip(parts, begun, strict=True)), progress, total, options)
+        if aside and not allow_removal:
+            check_loss(folder, target)
+    report = dataclasses.replace(report, remarks=(*told, *report.remarks))
     return dataclasses.replace(report, index=folder)
+
+
+def _plan(fresh: Manifest, corpora: Sequence[Corpus], options: dict[str, int]) -> str:
+    """What a build is of, and how: two with the same plan embed the same things alike."""
+    sources = [{"location": c.location, "listed": c.listed, "partial": c.partial} for c in corpora]
+    facts = {"fingerprint": fresh.fingerprint, "dim": fresh.dim, "store": fresh.store, "sources": sources}
+    return json.dumps({"mmrerank": __version__, "format": fresh.format, **facts, **options}) + "\n"
 
 
 def _begun(corpus: Corpus) -> Iterator[Sample]:
@@ -93,16 +112,6 @@ def _begun(corpus: Corpus) -> Iterator[Sample]:
     if first is None:
         raise InputError(no_images(corpus.location, corpus.left_out()))
     return itertools.chain([first], samples)
-
-
-@dataclass(kw_only=True)
-class _Seen:
-    """What a run has seen of one source."""
-
-    part: sources.Part
-    ids: set[str] = field(default_factory=set)
-    failed: list[Looked] = field(default_factory=list)
-    usable: int = 0
 
 
 class _Run:
@@ -143,7 +152,7 @@ class _Run:
             prepare=prepare,
         )
         depth = _AHEAD_PREPARED if prepare else _AHEAD_DECODED
-        seen = [_Seen(part=part) for part, _ in work]
+        seen = [Seen(part=part) for part, _ in work]
         tally = Counter(added=0, changed=0, unchanged=0)
         done = 0
         for one, (part, samples) in zip(seen, work, strict=True):
@@ -152,6 +161,9 @@ class _Run:
                 for look in looked:
                     if look.record.error is not None:
                         one.failed.append(look)
+                    elif look.record.away:
+                        one.kept.add(look.record.id, look.record.away)
+                        self._take(look)
                     else:
                         was_in = look.old is not None and look.old.row is not None
                         tally["unchanged" if look.same else "changed" if was_in else "added"] += 1
@@ -164,23 +176,28 @@ class _Run:
         failures = tuple(
             Failure(source=f.record.id, error=f.record.error or "") for s in seen for f in s.failed
         )
-        if not any(s.usable for s in seen):
+        if not any(s.usable or s.kept.count for s in seen):
             raise InputError(_all_failed(seen, failures))
-        removed = sum(self._finish(s) for s in seen)
+        for one in seen:
+            finish(one, self.records, Path(self.manifest.source), allow=bool(options["allow_removal"]))
         self._publish()
         return BuildReport(
             index=self.folder,
             added=tally["added"],
             changed=tally["changed"],
             unchanged=tally["unchanged"],
-            removed=removed,
+            removed=sum(s.removed for s in seen),
+            kept=sum(s.kept.count for s in seen),
+            kept_first=tuple(f for s in seen for f in s.kept.first)[:FIRST],
+            withheld=sum(s.withheld.count for s in seen),
+            withheld_first=tuple(f for s in seen for f in s.withheld.first)[:FIRST],
             failed=failures,
             left_out=merged(part.corpus.left_out() for part, _ in work),
             remarks=(*(r for part, _ in work for r in part.corpus.remarks()), *self._remarks(seen)),
             sources=(self.manifest.source, *(s.location for s in self.manifest.sources)),
         )
 
-    def _remarks(self, seen: Sequence[_Seen]) -> tuple[str, ...]:
+    def _remarks(self, seen: Sequence[Seen]) -> tuple[str, ...]:
         told = []
         if self.kept.images:
             told.append(
@@ -189,9 +206,8 @@ class _Run:
             )
         for one in seen:
             if not one.usable:
-                told.append(
-                    f"nothing in {one.part.corpus.location} can be used now; what the index holds of it stays"
-                )
+                told.append(f"nothing in {one.location} can be used now; what the index holds of it stays")
+            told.extend(remarks(one))
         return tuple(told)
 
     def _take(self, look: Looked) -> None:
@@ -239,25 +255,6 @@ class _Run:
             )
         return vectors
 
-    def _finish(self, one: _Seen) -> int:
-        """Records failures and removes what the source no longer has; the number removed."""
-        # What is in a folder or shard that could not be read is not gone, only out of sight.
-        prefix = one.part.prefix
-        hidden = tuple(_below(f.record.id, prefix) for f in one.failed if f.record.path is None)
-        gone = [] if one.part.partial or not one.usable else self.records.all_ids()
-        gone = [
-            i for i in gone if one.part.holds(i) and i not in one.ids and not i.startswith(hidden or ("\0",))
-        ]
-        counted = 0
-        with self.records.transaction():
-            for id_ in gone:
-                record = self.records.get(id_)
-                counted += record is not None and record.row is not None
-            self.records.delete(gone)
-            for look in one.failed:
-                self.records.put(look.record)
-        return counted
-
     def _publish(self) -> None:
         """Hashes the shards, makes the view and writes the manifest, in this order."""
         shards = self.files.shards(self.rows, known=self.manifest.shards)
@@ -274,13 +271,6 @@ class _Run:
             shards=shards,
         )
         ready.write(self.folder)
-
-
-def _below(id_: str, prefix: str) -> str:
-    """How the ids begin of what is in the folder (``sub/``) or the shard (``1.tar``) of this id."""
-    if id_ == f"{prefix}.":  # the source's own folder
-        return prefix
-    return id_ if id_.endswith("/") else id_.removesuffix(".tar") + "/"
 
 
 def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
@@ -358,7 +348,7 @@ def no_images(location: str, left_out: Iterable[LeftOut] = ()) -> str:
     return "; ".join([looked, *(item.line for item in left_out)])
 
 
-def _all_failed(seen: Sequence[_Seen], failures: tuple[Failure, ...]) -> str:
+def _all_failed(seen: Sequence[Seen], failures: tuple[Failure, ...]) -> str:
     where = " and ".join(s.part.corpus.location for s in seen)
     shown = "; ".join(f"{f.source}: {f.error}" for f in failures[:3])
     more = f"; and {len(failures) - 3} more" if len(failures) > 3 else ""

@@ -22,7 +22,7 @@ from mmrerank.images import DEFAULT_MAX_PIXELS
 from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
-from mmrerank.index.folders import VECTORS, writable
+from mmrerank.index.folders import VECTORS, standing, writable
 from mmrerank.index.importing import VectorCorpus
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
@@ -70,12 +70,15 @@ class ImageIndex:
         batch: int = 64,
         store: str | None = None,
         domain: str = "",
+        allow_removal: bool = False,
     ) -> BuildReport:
         """Indexes ``corpus`` into ``path`` (a bare name is ``./indexes/NAME``), or brings it up to date.
 
         Unchanged images (same size and time, or same bytes) are not embedded again, nor are those whose
-        bytes are in the index under another id; what the source no longer has is removed. Images that
-        cannot be used are in the report. At most ``batch`` new images are lost when the run is killed.
+        bytes are in the index under another id. What the source no longer has is removed: more than ten
+        images at once that are more than a tenth of the source's only with ``allow_removal``. What cannot be
+        looked at now stays as it was. Images that cannot be used are in the report. At most ``batch`` new
+        images are lost when the run is killed.
         ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of.
 
         Several corpora are several sources of the index, and so is one that it does not know yet. The ids of
@@ -97,6 +100,7 @@ class ImageIndex:
                 batch=batch,
                 store=store,
                 domain=domain,
+                allow_removal=allow_removal,
             )
 
     @classmethod
@@ -138,14 +142,21 @@ class ImageIndex:
         unfinished, damaged or of another version; damaged vectors are noticed by the first search.
         """
         place = index_path(path)
-        # a name that is too long, a folder that nobody is let into
-        with looked_at(place, "the index", ImageIndexError):
-            if not place.is_dir():
-                raise ImageIndexError(missing(place))
-        facts = manifest.read(place)
-        if facts.state != "ready":
-            raise ImageIndexError(f"{place} is unfinished; {_finish(facts, path)}")
-        return cls(place, facts, store=store)
+        for _ in range(_OPENINGS):
+            # a name that is too long, a folder that nobody is let into
+            with looked_at(place, "the index", ImageIndexError):
+                there = standing(place)
+                if not there.is_dir():
+                    raise ImageIndexError(missing(place))
+            at = _database(there)
+            facts = manifest.read(there)
+            if facts.state != "ready":
+                raise ImageIndexError(f"{place} is unfinished; {presence.finish(facts, path)}")
+            index = cls(there, facts, store=store)
+            if at == index._opened == _database(there):
+                return index
+            index.close()
+        raise ImageIndexError(f"{place} is being replaced by another process; try again")
 
     def close(self) -> None:
         """Closes the database; the object cannot be used any more."""
@@ -183,7 +194,9 @@ class ImageIndex:
         return self._records.ids()
 
     def info(self) -> dict[str, Any]:
-        """The facts, ready for JSON. ``bytes`` is the size on disk."""
+        """The facts, ready for JSON. ``bytes`` is the size on disk, ``kept`` how many images the
+        last run could not see.
+        """
         facts = self.manifest
         images, failed = self._records.counts()
         return {
@@ -191,6 +204,7 @@ class ImageIndex:
             "images": images,
             "vectors": self._records.vectors,
             "failed": failed,
+            "kept": self._records.away(),
             "embedder": facts.embedder,
             "fingerprint": facts.fingerprint,
             "dim": facts.dim,
@@ -209,6 +223,7 @@ class ImageIndex:
         return [
             *presence.source_warnings(self.manifest, self.path),
             *presence.embedder_warnings(self.manifest, self.path),
+            *presence.kept_warnings(self._records.away(), self.manifest, self.path),
         ]
 
     def update_command(self) -> str:
@@ -268,8 +283,11 @@ class ImageIndex:
         try:
             yield VectorFiles(self.path / VECTORS, self.dim)
         finally:
-            if _database(self.path) != self._opened:
-                raise ImageIndexError(f"{self.path} was replaced by another index; open it again")
+            self._check_in_place()
+
+    def _check_in_place(self) -> None:
+        if _database(self.path) != self._opened:
+            raise ImageIndexError(f"{self.path} was replaced by another index; open it again")
 
     def search(self, vectors: Vectors, k: int, *, embedder: Embedder | None = None) -> list[list[Scored]]:
         """The ``k`` nearest images of each query vector ``(q, dim)``, best first.
@@ -356,6 +374,8 @@ class ImageIndex:
         Without its hash and size where the file has changed since: they are the old picture's.
         """
         kept = is_kept(record.path)
+        if kept:
+            self._check_in_place()
         place = Path(self.manifest.source) / os.fsdecode(record.path or b"")
         image = Image(
             path=self.path / KEPT_FILE if kept else place, offset=record.offset, length=record.length
@@ -365,6 +385,10 @@ class ImageIndex:
         return replace(image, sha256=record.sha256, width=record.width, height=record.height)
 
 
+_OPENINGS = 5
+"""An index is replaced once in hours; one that is always replaced between two looks is no index."""
+
+
 def _database(folder: Path) -> tuple[int, int] | None:
     """Device and inode of the records, which tell one index in ``folder`` from the next."""
     try:
@@ -372,10 +396,3 @@ def _database(folder: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _finish(facts: manifest.Manifest, path: str | Path) -> str:
-    """What finishes an index that was begun."""
-    if facts.imported:
-        return f"import again with: {presence.go_on(facts, path)}"
-    return presence.go_on(facts, path) if facts.listed else f"go on with: {presence.go_on(facts, path)}"

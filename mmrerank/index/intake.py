@@ -5,6 +5,7 @@ Writes nothing. What is wrong with an image becomes its record's error.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -19,9 +20,11 @@ from mmrerank.errors import ImageError, TruncatedImageError
 from mmrerank.images import decode, probe
 from mmrerank.index.kept import KEPT, Kept, is_kept
 from mmrerank.index.records import Record, Records
+from mmrerank.paths import LFS_WAY, is_lfs_pointer
 from mmrerank.ports import Sample
 from mmrerank.types import Image
 
+EMPTY = "the file is empty (0 bytes)"
 THREADS = 2
 _READ_WHOLE = 1 << 26  # bytes; larger files are hashed in blocks and decoded from the file
 
@@ -34,7 +37,8 @@ class Looked:
     """A sample after a look at it. ``record.row`` is set where a vector exists already.
 
     ``pixels`` is the decoded image when one has yet to be made. ``old`` is the record of an earlier run;
-    ``same`` says that the image's bytes are still those of ``old``.
+    ``same`` says that the image's bytes are still those of ``old``. Where nothing could be learnt about an
+    image that ``old`` has a vector of, the record is ``old`` with `Record.away` set.
     """
 
     record: Record
@@ -59,7 +63,7 @@ class Intake:
         old = self.records.get(sample.id)
         record = Record(id=sample.id, metadata=sample.metadata)
         if sample.image is None:
-            return Looked(record=replace(record, error=sample.error or "there is no image"), old=old)
+            return _unread(sample.error or "there is no image", record, old, final=sample.final)
         try:
             if sample.image.path is None:
                 origin = KEPT + os.fsencode(sample.origin or "")
@@ -67,14 +71,23 @@ class Intake:
                 return self._read(sample.image, record, old)
             record = replace(record, **place(sample.image, self.root))
             record = replace(record, **status(sample.image, changed=True))
+            if sample.version is not None:
+                _check_version(sample.image, sample.version)
             if old and unchanged(old, record):
-                return Looked(record=replace(old, metadata=sample.metadata), old=old, same=True)
+                return Looked(record=replace(old, metadata=sample.metadata, away=None), old=old, same=True)
+            if record.size == 0:
+                return _unread(EMPTY, record, old, final=False)
             return self._read(sample.image, record, old)
         except Exception as error:  # one strange file must not end a run over millions; its record says why
-            return Looked(record=replace(record, error=reason(error)), old=old)
+            final = not _out_of_reach(error)
+            if final and record.size and sample.image.path and is_lfs_pointer(sample.image.path):
+                return _unread(f"the file {LFS_WAY}", record, old, final=False)
+            return _unread(reason(error), record, old, final=final)
 
     def _read(self, image: Image, record: Record, old: Record | None) -> Looked:
         whole = image.read() if (record.size or 0) <= _READ_WHOLE else None
+        if whole is not None and len(whole) != record.size:
+            raise OSError(errno.EAGAIN, "it changed while it was read")
         content = sha256(image) if whole is None else digest(whole)
         record = replace(record, sha256=content)
         source = image if whole is None else whole
@@ -109,6 +122,32 @@ class Intake:
         data = image.read()
         offset = self.kept.add(data) if there is None else there[0]
         return replace(record, offset=offset, length=len(data))
+
+
+def _unread(why: str, record: Record, old: Record | None, *, final: bool) -> Looked:
+    """What becomes of an image that cannot be read: with a vector it stays, unless its contents are bad."""
+    if final or old is None or old.row is None:
+        return Looked(record=replace(record, error=why), old=old)
+    return Looked(record=replace(old, away=why), old=old)
+
+
+def _out_of_reach(error: BaseException | None) -> bool:
+    """Whether the system is the reason, so that nothing is known about the image: Pillow's errors have no
+    number.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    while error is not None and not (isinstance(error, OSError) and error.errno is not None):
+        error = error.__cause__
+    return error is not None
+
+
+def _check_version(image: Image, version: tuple[int, int]) -> None:
+    """Raises `OSError` when the file that holds ``image`` is not the one that the source looked into."""
+    assert image.path is not None
+    now = image.path.stat()
+    if (now.st_mtime_ns, now.st_size) != version:
+        raise OSError(errno.EAGAIN, "another file took its place while it was read")
 
 
 def ahead(items: Iterable[T], work: Callable[[T], R], *, depth: int, threads: int = THREADS) -> Iterator[R]:

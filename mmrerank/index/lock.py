@@ -25,6 +25,16 @@ def writing(folder: Path) -> Iterator[None]:
             file.seek(1)  # the first byte cannot be read everywhere
             holder = file.read(32).decode("ascii", "replace").strip() or "(unknown)"
             raise ImageIndexError(f"{folder} is being written by process {holder}; wait until it has ended")
+        if not _names(folder / FILE, file.fileno()):
+            raise ImageIndexError(f"{folder} was replaced by another process just now; try again")
         file.truncate(0)
         file.write(f" {os.getpid()}\n".encode())
         yield
+
+
+def _names(path: Path, handle: int) -> bool:
+    """Whether ``path`` is still the open file: its folder may have been replaced before it was locked."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except OSError:
+        return False

@@ -43,7 +43,9 @@ def problem(image: Image, record: Record) -> str:
             pass
         other = bool(record.sha256) and changed(image, record)
         # a file that was only touched, or copied back, is the old picture still
-        return CHANGED if other and sha256(image) != record.sha256 else ""
+        if not other or sha256(image) == record.sha256:
+            return ""
+        return f"its file cannot be used now: {record.away}" if record.away else CHANGED
     except (FileNotFoundError, NotADirectoryError):
         return GONE
     except OSError as error:
@@ -110,6 +112,16 @@ def source_warnings(facts: Manifest, index: str | Path) -> list[str]:
     return [f"{which} cannot be shown: {_away(place)}. {follow(facts, index)}" for place in away]
 
 
+def kept_warnings(count: int, facts: Manifest, index: str | Path) -> list[str]:
+    """That the last run could not see all the images, with the way on."""
+    if not count:
+        return []
+    return [
+        f"{count} of the images could not be seen when the index was last brought up to date; it has them as "
+        f"they were. Look again: {go_on(facts, index)}"
+    ]
+
+
 def embedder_warnings(facts: Manifest, index: str | Path, *, now: str = "") -> list[str]:
     """That the model which made the index is away, with the way on. ``now`` is the spec used instead."""
     away = missing_model(facts.embedder)
@@ -154,6 +166,13 @@ def go_on(facts: Manifest, index: str | Path, *, source: str = "") -> str:
         folder = source or facts.source
         return f"pipe the same list again, in the folder {folder}: mmrerank index - --index {name}"
     return f"mmrerank index {where} --index {name}"
+
+
+def finish(facts: Manifest, path: str | Path) -> str:
+    """What finishes an index that was begun."""
+    if facts.imported:
+        return f"import again with: {go_on(facts, path)}"
+    return go_on(facts, path) if facts.listed else f"go on with: {go_on(facts, path)}"
 
 
 def listed(names: Iterable[str]) -> tuple[str, int]:

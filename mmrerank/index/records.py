@@ -12,7 +12,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mmrerank.paths import database_reason, may_write, reason
 
 FILE = "records.sqlite"
 APPLICATION_ID = 0x6D6D7272  # "mmrr": tells our files from other SQLite databases
+_PAGE = 10_000
 _CHUNK = 500  # below SQLite's smallest limit on parameters
 
 
@@ -32,7 +33,7 @@ class Record:
     ``path`` is below the source where possible, else absolute; ``offset`` and ``length`` (bytes) are a span
     of it; what begins with `mmrerank.index.kept.KEPT` is a copy in the index. ``size`` is the encoded
     image's, in bytes. ``row`` is its vector, None when ``error`` says why. ``ctime_ns`` tells a change
-    that left size and time.
+    that left size and time. ``away`` says why the last run could not look at an image whose vector stays.
     """
 
     id: str
@@ -50,6 +51,7 @@ class Record:
     row: int | None = None
     error: str | None = None
     ctime_ns: int | None = None
+    away: str | None = None
 
 
 _KEPT = f"substr(path, 1, {len(KEPT)}) = x'{KEPT.hex()}'"
@@ -82,8 +84,12 @@ def _second(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE records ADD COLUMN ctime_ns INTEGER")
 
 
+def _third(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE records ADD COLUMN away TEXT")
+
+
 _OLDEST_READ = 1
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second, _third)
 """Migration ``i`` takes schema version ``i`` to ``i + 1``. Never edited, only added to."""
 
 
@@ -193,6 +199,14 @@ class Records:
         """The ids of every record, failed ones too."""
         return [r[0] for r in self._all("SELECT id FROM records ORDER BY seq")]
 
+    def states(self) -> Iterator[tuple[str, bool]]:
+        """The id of every record and whether it has a vector, in the order of insertion."""
+        last = -1
+        sql = "SELECT seq, id, row IS NOT NULL FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
+        while page := self._all(sql, [last, _PAGE]):
+            for last, id_, has_row in page:  # noqa: B007 - the last one is where the next page starts
+                yield id_, bool(has_row)
+
     def by_row(self, rows: Iterable[int]) -> dict[int, list[Record]]:
         """The records of each row, in the order of insertion."""
         wanted = sorted(set(rows))
@@ -258,6 +272,11 @@ class Records:
         good = int(self._one("SELECT count(*) FROM records WHERE row IS NOT NULL"))
         return good, int(self._one("SELECT count(*) FROM records WHERE row IS NULL"))
 
+    def away(self) -> int:
+        """How many images could not be looked at by the last run, and stay."""
+        known = "away" in self._columns
+        return int(self._one("SELECT count(*) FROM records WHERE away IS NOT NULL")) if known else 0
+
     def integrity(self) -> list[str]:
         """What SQLite itself finds wrong, and records whose vector is not announced."""
         lines = [r[0] for r in self._all("PRAGMA integrity_check") if r[0] != "ok"]
@@ -283,6 +302,13 @@ class Records:
         self._db.execute(
             f"INSERT INTO records ({names}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {changes}", values
         )
+
+    def mark(self, ids: Iterable[str], why: str) -> None:
+        """Notes why images whose vectors stay could not be looked at."""
+        for id_ in ids:
+            record = self.get(id_)
+            if record is not None and record.away != why:
+                self.put(replace(record, away=why))
 
     def delete(self, ids: Iterable[str]) -> None:
         """Removes records; their rows stay, for the bytes may turn up again under another name."""

@@ -19,10 +19,16 @@ class Failure:
     error: str
 
 
+FIRST = 20
+"""So many of the images that stayed are named: of a drive that is away there may be millions."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildReport:
     """What a run did to the index in folder ``index``, in numbers of images.
 
+    ``kept`` could not be looked at, so that the index still has them as they were. ``withheld`` would have
+    been taken out, but are too many to go without leave. Of both, the first are named with the reason.
     ``unseen`` are images in the index whose files cannot be shown, with the reason: imported vectors need no
     files. ``remarks`` are sentences about what was assumed. ``left_out`` is what the sources passed over,
     ``sources`` the locations of all that the index has now.
@@ -33,6 +39,10 @@ class BuildReport:
     changed: int = 0
     removed: int = 0
     unchanged: int = 0
+    kept: int = 0
+    kept_first: tuple[Failure, ...] = ()
+    withheld: int = 0
+    withheld_first: tuple[Failure, ...] = ()
     failed: tuple[Failure, ...] = ()
     unseen: tuple[Failure, ...] = ()
     remarks: tuple[str, ...] = ()

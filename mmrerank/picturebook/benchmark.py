@@ -92,6 +92,7 @@ class PictureBook(Benchmark):
             open_folder(str(world.images)),
             open_embedder("bundled"),
             domain=DOMAIN,
+            allow_removal=True,
             progress=lambda done, of: progress("indexing", done, of or 0),
         )
         plain = self.load(world.folder, "all", options)

@@ -77,6 +77,7 @@ def prepare_demo(
         corpus,
         embedder,
         domain=DOMAIN,
+        allow_removal=True,
         rebuild=_outgrown(where, embedder.fingerprint),
         progress=_stage(progress, "indexing"),
     )

@@ -51,7 +51,8 @@ def test_a_turned_photograph_of_the_same_size_and_time(tmp_path: Path) -> None:
 def aged(index: Path) -> None:
     """Takes an index back to the schema and the manifest of before."""
     with sqlite3.connect(index / records.FILE) as db:
-        db.execute("ALTER TABLE records DROP COLUMN ctime_ns")
+        for column in ("ctime_ns", "away"):
+            db.execute(f"ALTER TABLE records DROP COLUMN {column}")
         db.execute("PRAGMA user_version = 1")
     db.close()
     manifest = (index / MANIFEST).read_text()

@@ -146,7 +146,9 @@ def test_a_source_that_comes_to_nothing_leaves_the_others(two: tuple[Path, Path]
         (b / name).write_bytes(b"junk")
     report = run(tmp_path / "x", a, b)
     assert tally(report) == (0, 0, 0, 3, 2)
-    assert report.remarks == (f"nothing in {b} can be used now; what the index holds of it stays",)
+    assert report.remarks[0] == f"nothing in {b} can be used now; what the index holds of it stays"
+    assert (report.kept, len(report.remarks)) == (2, 2)
+    assert len(ImageIndex.open(tmp_path / "x")) == 5
 
 
 class Stopped(Exception):
