@@ -96,12 +96,17 @@ class Records:
                     f"mmrerank/index/database.py): {error}"
                 ) from error
             except sqlite3.OperationalError as error:
+                if "sqlite_errorname" not in vars(error):  # Python's own: text that is no UTF-8
+                    raise self._damaged(error) from error
                 why = database_reason(self.path, error, write=self._write)
                 raise ImageIndexError(f"{self.path} cannot be used: {why}") from error
             except OSError as error:
                 raise ImageIndexError(f"{self.path} cannot be used: {reason(error)}") from error
-            except sqlite3.DatabaseError as error:
-                raise ImageIndexError(f"{self.path} is damaged ({error}); {_REBUILD}") from error
+            except (sqlite3.DatabaseError, UnicodeError) as error:
+                raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> ImageIndexError:
+        return ImageIndexError(f"{self.path} is damaged ({error}); {_REBUILD}")
 
     def _begin(self) -> None:
         """Inside a transaction: what stands in the database now."""
