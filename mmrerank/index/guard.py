@@ -13,7 +13,7 @@ from mmrerank.index.records import Records, crc
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.ports import Vectors
 
-_WAY = "index the source again with --rebuild"
+_REBUILD = "index the source again with --rebuild"
 _PORTION = 1 << 22  # bytes of vectors that are compared at a time
 
 
@@ -35,14 +35,14 @@ class Guard:
         """Raises `ImageIndexError` unless scores are finite and the vectors in ``rows`` are as written."""
         self._files.check()
         if not np.isfinite(scores).all():
-            raise ImageIndexError(f"{self._files.folder} is damaged: a score is not finite; {_WAY}")
+            raise ImageIndexError(f"{self._files.folder} is damaged: a score is not finite; {_REBUILD}")
         new = np.unique(rows)
         with self._lock:
             if len(new) and new[-1] >= len(self._seen):
                 self._seen = np.concatenate([self._seen, np.zeros(new[-1] + 1 - len(self._seen), dtype=bool)])
             new = new[~self._seen[new]]
         for problem in damaged(self._files, self._records, new.tolist()):
-            raise ImageIndexError(f"{problem}; {_WAY}")
+            raise ImageIndexError(problem)
         with self._lock:
             self._seen[new] = True
 
@@ -55,4 +55,4 @@ def damaged(files: VectorFiles, records: Records, rows: Sequence[int]) -> Iterat
         known = records.checksums(part)
         for row, vector in zip(part, files.take(part), strict=True):
             if crc(vector) != known.get(row):
-                yield f"{files.folder} is damaged: vector {row} (from 0) is not as it was written"
+                yield f"{files.folder} is damaged: vector {row} (from 0) is not as it was written; {_REBUILD}"

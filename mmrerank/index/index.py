@@ -264,7 +264,7 @@ class ImageIndex:
         # Records first: whatever row they name is on the disk already, even while somebody writes.
         rows = self._records.rows()
         with self._in_place() as files:
-            vectors = files.load(rows[-1] + 1 if rows else 0)
+            vectors = files.load(int(rows[-1]) + 1 if len(rows) else 0)
         name = self._store or usable(self.manifest.store)
         guard = Guard(files, self._records)
         return open_view(self.path, name, vectors, rows, self.manifest.shards, save=False, guard=guard)

@@ -7,6 +7,7 @@ what was changed, removed or put in by another hand is noticed.
 
 from __future__ import annotations
 
+import operator
 import sqlite3
 import threading
 import weakref
@@ -193,16 +194,17 @@ class Records:
             raise InputError(f"the index has no vector of {lacking[0]!r}")
         return [found[i] for i in ids]
 
-    def rows(self) -> list[int]:
-        """The rows in use, ascending."""
+    def rows(self) -> NDArray[np.int64]:
+        """The rows in use, ascending. Raises `ImageIndexError` for what is none."""
         sql = "SELECT DISTINCT row FROM records WHERE row IS NOT NULL ORDER BY row"
-        found = [r[0] for r in self._all(sql)]
-        # sorted: numbers come before texts and bytes
-        if found and not (isinstance(found[-1], int) and found[0] >= 0 and found[-1] < self.vectors):
-            raise ImageIndexError(
-                f"{self.path} is damaged: records name the vectors {found[0]!r} to {found[-1]!r}, and there "
-                f"are {self.vectors}; {_REBUILD}"
-            )
+        count = self.vectors
+        with self._guard():
+            try:
+                found = np.fromiter((operator.index(r[0]) for r in self._db.execute(sql)), dtype=np.int64)
+            except TypeError as error:
+                raise self._damaged(ValueError("a row is no whole number")) from error
+        if len(found) and not (found[0] >= 0 and found[-1] < count):
+            raise self._damaged(ValueError(f"the rows {found[0]} to {found[-1]} are named, of {count}"))
         return found
 
     def checksums(self, rows: Sequence[int]) -> dict[int, int]:

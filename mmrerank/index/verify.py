@@ -16,14 +16,14 @@ from mmrerank.index import guard, hashing, manifest, presence, view
 from mmrerank.index.folders import VECTORS
 from mmrerank.index.intake import sha256
 from mmrerank.index.kept import FILE as KEPT_FILE
-from mmrerank.index.manifest import Manifest
+from mmrerank.index.manifest import Manifest, Shard
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.paths import reason
 from mmrerank.types import Image
 
 _REBUILD = "index the source again with --rebuild"
-_NAMED = 3  # damaged vectors of a shard that are named
+_NAMED = 3  # damaged vectors that are named
 
 
 def problems(
@@ -79,14 +79,16 @@ def _own_files(folder: Path, facts: Manifest, records: Records) -> Iterator[str]
     except ImageIndexError as error:
         yield str(error)
         return
-    done = 0
     for number, shard in enumerate(facts.shards):
-        yield from _shard(files, number, shard, range(done, done + shard.rows), records)
-        done += shard.rows
+        yield from _shard(files, number, shard)
+    bad = []
     try:
-        yield from guard.damaged(files, records, range(done, count))  # of a run that was killed
+        bad = list(guard.damaged(files, records, range(count)))
     except ImageIndexError as error:
         yield str(error)
+    yield from bad[:_NAMED]
+    if len(bad) > _NAMED:
+        yield f"{files.folder}: {len(bad) - _NAMED} more vectors are not as they were written"
     at = 0
     for block in facts.kept:
         path = folder / KEPT_FILE
@@ -100,19 +102,12 @@ def _own_files(folder: Path, facts: Manifest, records: Records) -> Iterator[str]
         yield from view.problems(folder, facts.store, rows, facts.shards)
 
 
-def _shard(
-    files: VectorFiles, number: int, shard: manifest.Shard, rows: range, records: Records
-) -> Iterator[str]:
+def _shard(files: VectorFiles, number: int, shard: Shard) -> Iterator[str]:
     path = files.path(number)
     try:
         files.measure(number, shard.rows)
-        if files.sha256(number, shard.rows) == shard.sha256:
-            return
-        yield f"{path} does not have the hash in the manifest; {_REBUILD}"
-        bad = list(guard.damaged(files, records, rows))
-        yield from bad[:_NAMED]
-        if len(bad) > _NAMED:
-            yield f"{path}: {len(bad) - _NAMED} more vectors are not as they were written"
+        if files.sha256(number, shard.rows) != shard.sha256:
+            yield f"{path} does not have the hash in the manifest; {_REBUILD}"
     except OSError as error:
         yield f"{path} cannot be read: {reason(error)}"
     except ImageIndexError as error:

@@ -56,35 +56,34 @@ def open_view(
     folder: Path,
     name: str,
     vectors: Vectors,
-    rows: Sequence[int],
+    rows: NDArray[np.int64],
     shards: Sequence[Shard],
     *,
     save: bool,
     guard: Guard | None = None,
 ) -> View:
     """The view by store ``name`` of those ``rows`` of ``vectors``; with ``save`` it is left on disk."""
-    used = np.asarray(rows, dtype=np.int64)
     # In an index from which nothing was ever taken out, the memory-mapped file itself will do.
-    whole = len(used) == 0 or int(used[-1]) == len(used) - 1
-    chosen = vectors[: len(used)] if whole else vectors[used]
+    whole = len(rows) == 0 or int(rows[-1]) == len(rows) - 1
+    chosen = vectors[: len(rows)] if whole else vectors[rows]
     store = registry.load("store", name).open()
     place = folder / name
     # Read after it was hashed, for a library may fail badly on a damaged file; and the stamp is asked for
     # again, for a writer may have replaced the file in between.
     stamp = _stamp(place)
-    sound = stamp and stamp == _expected(place, used, shards)
+    sound = stamp and stamp == _expected(place, rows, shards)
     if not (sound and store.load(place, chosen) and _stamp(place) == stamp):
         store.build(chosen)
         if save:
             (place / _STAMP).unlink(missing_ok=True)
             store.save(place)
             if place.is_dir():
-                replace(place / _STAMP, _expected(place, used, shards))
-    return View(store=store, rows=used, guard=guard)
+                replace(place / _STAMP, _expected(place, rows, shards))
+    return View(store=store, rows=rows, guard=guard)
 
 
 def save_view(
-    folder: Path, name: str, vectors: Vectors, rows: Sequence[int], shards: Sequence[Shard]
+    folder: Path, name: str, vectors: Vectors, rows: NDArray[np.int64], shards: Sequence[Shard]
 ) -> None:
     """Leaves the view by store ``name`` on disk, and no other. An index is whole without it, so that it only
     warns.
@@ -100,14 +99,14 @@ def save_view(
         warnings.warn(f"{why}. Every search will make it anew", stacklevel=2)
 
 
-def problems(folder: Path, name: str, rows: Sequence[int], shards: Sequence[Shard]) -> Iterator[str]:
+def problems(folder: Path, name: str, rows: NDArray[np.int64], shards: Sequence[Shard]) -> Iterator[str]:
     """What is wrong with the saved view of store ``name`` of a finished index."""
     place = folder / name
     try:
         if place.is_dir():
             os.scandir(place).close()
         stamp = (place / _STAMP).read_bytes()
-        sound = stamp == _expected(place, np.asarray(rows, dtype=np.int64), shards)
+        sound = stamp == _expected(place, rows, shards)
     except FileNotFoundError:
         return  # there is none
     except OSError as error:

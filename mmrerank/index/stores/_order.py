@@ -37,17 +37,16 @@ def best(
 
 
 def longest(vectors: Vectors) -> float:
-    """The length of the longest row. Raises `ImageIndexError` for a row that is zero or not finite: to such a
-    row nothing is near or far, and it would spoil the answers about others.
+    """The length of the longest row. Raises `ImageIndexError` for a row that is not finite: it would spoil the
+    answers about others.
     """
     most = 0.0
     for start in range(0, len(vectors), _BLOCK_ROWS):
         lengths = np.linalg.norm(vectors[start : start + _BLOCK_ROWS], axis=1)
-        sound = np.isfinite(lengths) & (lengths > 0)
-        if not sound.all():
+        if not np.isfinite(lengths).all():
             raise ImageIndexError(
-                f"vector {start + int(sound.argmin())} (from 0, of those in use) is zero or not finite: the "
-                "index is damaged; index the source again with --rebuild"
+                f"vector {start + int(np.isfinite(lengths).argmin())} (from 0, of those in use) is not finite: "
+                "the index is damaged; index the source again with --rebuild"
             )
         most = max(most, float(lengths.max()))
     return most

@@ -43,7 +43,9 @@ def found(index: Path, *, deep: bool = False) -> list[str]:
 def test_no_flipped_bit_is_missed(whole: Path, flips: int) -> None:
     assert found(whole, deep=True) == []
     # what SQLite keeps beside a database for its readers is made anew by the next one
-    files = sorted(p for p in whole.rglob("*") if p.stat().st_size and p.is_file() and p.suffix != ".sqlite-shm")
+    files = sorted(
+        p for p in whole.rglob("*") if p.stat().st_size and p.is_file() and p.suffix != ".sqlite-shm"
+    )
     names = {p.relative_to(whole).as_posix() for p in files}
     assert {"manifest.json", "records.sqlite", "vectors/00000.npy", "kept.bin"} <= names
     chance = random.Random(flips)
