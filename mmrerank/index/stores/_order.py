@@ -37,16 +37,16 @@ def best(
 
 
 def longest(vectors: Vectors) -> float:
-    """The length of the longest row. Raises `ImageIndexError` for a row that is not finite: it would spoil the
-    answers about others.
+    """The length of the longest row. Raises `ImageIndexError` for a row that is not finite: it would spoil
+    the answers about others.
     """
     most = 0.0
     for start in range(0, len(vectors), _BLOCK_ROWS):
         lengths = np.linalg.norm(vectors[start : start + _BLOCK_ROWS], axis=1)
         if not np.isfinite(lengths).all():
             raise ImageIndexError(
-                f"vector {start + int(np.isfinite(lengths).argmin())} (from 0, of those in use) is not finite: "
-                "the index is damaged; index the source again with --rebuild"
+                f"vector {start + int(np.isfinite(lengths).argmin())} (from 0, of those in use) is not "
+                "finite: the index is damaged; index the source again with --rebuild"
             )
         most = max(most, float(lengths.max()))
     return most
