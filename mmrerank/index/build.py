@@ -26,13 +26,14 @@ from mmrerank.index.folders import VECTORS, check_free, clear, is_index, left_ov
 from mmrerank.index.intake import Intake, Looked, ahead
 from mmrerank.index.kept import Kept
 from mmrerank.index.manifest import Manifest
+from mmrerank.index.publish import kept_end, publish
 from mmrerank.index.records import Records
 from mmrerank.index.removal import Seen, check_loss, finish, remarks
 from mmrerank.index.report import FIRST, merged
 from mmrerank.index.report import BuildReport as BuildReport
 from mmrerank.index.report import Failure as Failure
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import default_store, save_view
+from mmrerank.index.view import default_store
 from mmrerank.ports import Corpus, Embedder, Sample, Vectors
 from mmrerank.types import LeftOut
 
@@ -121,7 +122,7 @@ class _Run:
         self.folder, self.manifest, self.embedder, self.batch = (folder, found, embedder, max(1, batch))
         self.records = Records(folder, write=True)
         self.files = VectorFiles(folder / VECTORS, found.dim)
-        self.kept = Kept(folder, self.records.end_of_kept())
+        self.kept = Kept(folder, kept_end(found, self.records))
         self.rows = self.records.vectors
         self.pending: list[Looked] = []
         self.new: dict[str, Looked] = {}  # by hash, in order: what the next batch embeds
@@ -234,7 +235,8 @@ class _Run:
             rows |= {h: self.rows + i for i, h in enumerate(hashes)}
         self.kept.sync()
         with self.records.transaction():
-            self.records.add_vectors(self.rows, hashes)
+            if hashes:
+                self.records.add_vectors(self.rows, hashes, vectors)
             for look in self.pending:
                 record = look.record
                 if record.row is None:
@@ -247,7 +249,10 @@ class _Run:
 
     def _embed(self, images: list[object]) -> Vectors:
         vectors = np.asarray(self.embedder.embed_images(images), dtype=np.float32)
-        if vectors.shape != (len(images), self.manifest.dim) or not np.isfinite(vectors).all():
+        # a row of zeros is no more a place than one that is not finite
+        lengths = np.linalg.norm(vectors, axis=-1)
+        sound = bool((np.isfinite(lengths) & (lengths > 0)).all())
+        if vectors.shape != (len(images), self.manifest.dim) or not sound:
             raise ModelError(
                 f"the embedder {self.embedder.spec} gave vectors of shape {vectors.shape} "
                 f"(finite: {bool(np.isfinite(vectors).all())}) for {len(images)} images of width "
@@ -257,20 +262,7 @@ class _Run:
 
     def _publish(self) -> None:
         """Hashes the shards, makes the view and writes the manifest, in this order."""
-        shards = self.files.shards(self.rows, known=self.manifest.shards)
-        vectors = self.files.load(self.rows)
-        save_view(self.folder, self.manifest.store, vectors, self.records.rows(), shards)
-        good, bad = self.records.counts()
-        ready = dataclasses.replace(
-            self.manifest,
-            state="ready",
-            updated=now(),
-            records=good,
-            vectors=self.rows,
-            failed=bad,
-            shards=shards,
-        )
-        ready.write(self.folder)
+        publish(self.folder, dataclasses.replace(self.manifest, updated=now()), self.records, self.files)
 
 
 def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -22,9 +21,10 @@ from mmrerank.index.intake import place, sha256, status
 from mmrerank.index.intake import reason as why_not
 from mmrerank.index.manifest import IMPORTED, Manifest
 from mmrerank.index.presence import listed
+from mmrerank.index.publish import publish
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import default_store, save_view
+from mmrerank.index.view import default_store
 from mmrerank.paths import absolute_spec
 from mmrerank.ports import Corpus, Sample, Vectors
 
@@ -167,10 +167,7 @@ def _write(
         if strict and unseen:
             said = ". ".join([*_summary(unseen, len(vectors)), *_remarks(corpus)])
             raise InputError(f"nothing was imported: {said}")
-        shards = VectorFiles(folder / VECTORS, fresh.dim).shards(len(vectors))
-        save_view(folder, fresh.store, vectors, records.rows(), shards)
-        count = len(vectors)
-        dataclasses.replace(fresh, state="ready", records=count, vectors=count, shards=shards).write(folder)
+        publish(folder, fresh, records, VectorFiles(folder / VECTORS, fresh.dim))
         return {id_: vectors[row] for row, id_ in enumerate(records.ids())}
     except BaseException:
         records.close()
@@ -194,7 +191,8 @@ def _fill(
         bad = ~(np.isfinite(length) & (length > 0))[:, 0]
         if bad.any():
             raise InputError(f"vector {start + int(bad.argmax())} (rows from 0) is zero or not finite")
-        files.append((wide / length).astype(np.float32), start)
+        vectors = (wide / length).astype(np.float32)
+        files.append(vectors, start)
         rows = []
         for row in range(start, start + len(wide)):
             sample = next(samples, None)
@@ -202,7 +200,7 @@ def _fill(
                 raise InputError(f"there are {total} vectors and only {row} images")
             rows.append(_record(sample, root, row, unseen))
         with records.transaction():
-            records.add_vectors(start, [r.sha256 for r in rows])
+            records.add_vectors(start, [r.sha256 for r in rows], vectors)
             for record in rows:
                 records.put(record)
         if progress:

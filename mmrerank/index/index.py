@@ -23,6 +23,7 @@ from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
 from mmrerank.index.folders import VECTORS, standing, writable
+from mmrerank.index.guard import Guard
 from mmrerank.index.importing import VectorCorpus
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
@@ -242,7 +243,7 @@ class ImageIndex:
         Checks vectors against their hashes, records against vectors, and that the image files are there
         with the size they had; ``deep`` hashes the images as well.
         """
-        return list(verify.problems(self.path, self.manifest, self._records, self.locate, deep=deep))
+        return list(verify.problems(self.path, self._records, self.locate, deep=deep))
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Raises `MismatchError` unless ``embedder`` makes vectors of the index's kind."""
@@ -270,9 +271,10 @@ class ImageIndex:
         # Records first: whatever row they name is on the disk already, even while somebody writes.
         rows = self._records.rows()
         with self._in_place() as files:
-            vectors = files.load(rows[-1] + 1 if rows else 0)
+            vectors = files.load(int(rows[-1]) + 1 if len(rows) else 0)
         name = self._store or usable(self.manifest.store)
-        return open_view(self.path, name, vectors, rows, self.manifest.shards, save=False)
+        guard = Guard(files, self._records)
+        return open_view(self.path, name, vectors, rows, self.manifest.shards, save=False, guard=guard)
 
     @contextmanager
     def _in_place(self) -> Iterator[VectorFiles]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmrerank.errors import ImageIndexError
+from mmrerank.index import plain
 from mmrerank.locks import lock
 
 FILE = "lock"
@@ -20,6 +21,7 @@ def writing(folder: Path) -> Iterator[None]:
     Raises `ImageIndexError` at once when somebody holds it. The system lets go of it when the process ends,
     however it ends; the file stays.
     """
+    plain.check_file(folder / FILE)
     with (folder / FILE).open("a+b", buffering=0) as file:
         if not lock(file):
             file.seek(1)  # the first byte cannot be read everywhere
@@ -29,7 +31,10 @@ def writing(folder: Path) -> Iterator[None]:
             raise ImageIndexError(f"{folder} was replaced by another process just now; try again")
         file.truncate(0)
         file.write(f" {os.getpid()}\n".encode())
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)  # a file that says nothing cannot be damaged
 
 
 def _names(path: Path, handle: int) -> bool:

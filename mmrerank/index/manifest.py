@@ -6,18 +6,26 @@ Holds nothing that a search needs row by row; that is in the records and the vec
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from mmrerank.errors import ImageIndexError
-from mmrerank.paths import reason, refused
+from mmrerank.index import plain
+from mmrerank.paths import reason, refused, shown
 
 FILE = "manifest.json"
 TEMPORARY = f".{FILE}.tmp"
-FORMAT = 1
+FORMAT = 2
+MAX_BYTES = 1 << 22
+"""Of the file. A shard takes 150 bytes and a source some hundred more, so that this is room for ten thousand;
+a file from elsewhere may have any size. Raise it here where yours is longer."""
+MAX_DIM = 1 << 16
+"""The widest vectors: eight times the widest of known embedders."""
 IMPORTED = "imported:"
 """Start of the fingerprint of vectors that were made elsewhere; the embedder's spec follows."""
 
@@ -28,6 +36,25 @@ class Shard:
 
     file: str
     rows: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seal:
+    """The hash over the database's bytes as generation ``generation`` of its writers left them; empty where
+    it was not taken.
+    """
+
+    generation: int = 0
+    bytes: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A stretch of `mmrerank.index.kept.FILE`, the next behind the one before."""
+
+    bytes: int
     sha256: str
 
 
@@ -49,7 +76,7 @@ class Manifest:
     ``source`` is the corpus's location; with ``listed`` a list named its images, not the folder.
     ``sources`` are further ones. ``domain``
     says what they are of, where that is known (a model with the same domain is at home here). Times are ISO
-    8601 in UTC.
+    8601 in UTC. The file ends with a checksum over everything before it.
     """
 
     embedder: str
@@ -67,6 +94,8 @@ class Manifest:
     shards: tuple[Shard, ...] = ()
     listed: bool = False
     sources: tuple[Source, ...] = ()
+    database: Seal = Seal()
+    kept: tuple[Block, ...] = ()
     format: int = FORMAT
 
     @property
@@ -76,14 +105,27 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Replaces the manifest in ``folder``; a reader sees the old one or the new one."""
-        body = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
-        replace(folder / FILE, body.encode())
+        try:
+            _check(self)
+        except ValueError as error:
+            raise ImageIndexError(f"{folder} cannot be an index: {error}") from error
+        data = self.render()
+        if len(data) > MAX_BYTES:
+            raise ImageIndexError(f"{folder / FILE} would have {len(data):,} bytes; {_too_long()}")
+        replace(folder / FILE, data)
+
+    def render(self) -> bytes:
+        """The file's bytes: there is one way only to write the same facts."""
+        body = dataclasses.asdict(self)
+        digest = hashlib.sha256(json.dumps(body).encode()).hexdigest()
+        return f"{json.dumps({**body, 'checksum': digest}, indent=2)}\n".encode()
 
 
 def replace(path: Path, data: bytes) -> None:
     """Writes ``path`` atomically and durably."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
+    temporary.unlink(missing_ok=True)
+    with temporary.open("xb") as file:  # never through a link that lies there
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -107,7 +149,8 @@ def read(folder: Path) -> Manifest:
     path = folder / FILE
     repair = "index the source again with --rebuild"
     try:
-        body: Any = json.loads(path.read_text(encoding="utf-8"))
+        data = _bytes(path)
+        body: Any = json.loads(data.decode())
     except FileNotFoundError as error:
         raise ImageIndexError(f"{folder} is not an index: it has no {FILE}") from error
     except (OSError, ValueError, RecursionError) as error:
@@ -118,34 +161,70 @@ def read(folder: Path) -> Manifest:
         raise ImageIndexError(f"{path} is not the manifest of an mmrerank index; {repair}")
     if body["format"] != FORMAT:
         raise ImageIndexError(
-            f"{folder} has index format {body['format']!r}, and this mmrerank reads format {FORMAT}; "
-            f"use the version that wrote it, or {repair}"
+            f"{folder} has index format {shown(repr(body['format']))}, and this mmrerank reads format "
+            f"{FORMAT}; use the version that wrote it, or {repair}"
         )
     try:
-        manifest = Manifest(
-            **{
-                **body,
-                "shards": tuple(Shard(**s) for s in body["shards"]),
-                "sources": tuple(Source(**s) for s in body.get("sources", ())),
-            }
-        )
+        manifest = _parse(body)
         _check(manifest)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ImageIndexError(f"{path} is damaged ({error}); {repair}") from error
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise ImageIndexError(f"{path} is damaged ({shown(str(error))}); {repair}") from error
+    if manifest.render() != data:
+        raise ImageIndexError(f"{path} is damaged (it is not as it was written); {repair}")
     return manifest
 
 
+def _bytes(path: Path) -> bytes:
+    plain.check_file(path)
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ImageIndexError(f"{path} has {os.path.getsize(path):,} bytes; {_too_long()}")  # noqa: PTH202
+    return data
+
+
+def _too_long() -> str:
+    return f"at most {MAX_BYTES:,} are read (MAX_BYTES in mmrerank/index/manifest.py)"
+
+
+def _parse(body: dict[str, Any]) -> Manifest:
+    """Raises `TypeError` or `KeyError` for other fields than a manifest's."""
+    fields = {k: v for k, v in body.items() if k != "checksum"}
+    fields |= {
+        "shards": tuple(Shard(**s) for s in body["shards"]),
+        "sources": tuple(Source(**s) for s in body["sources"]),
+        "kept": tuple(Block(**b) for b in body["kept"]),
+        "database": Seal(**body["database"]),
+    }
+    return Manifest(**fields)
+
+
 def _check(manifest: Manifest) -> None:
-    for field in dataclasses.fields(Manifest):
-        value = vars(manifest)[field.name]
-        kind = {"int": int, "str": str}.get(str(field.type))
-        if kind and (not isinstance(value, kind) or isinstance(value, bool)):
-            raise ValueError(f"{field.name} is {value!r}")
-    if manifest.dim < 1 or manifest.state not in ("building", "ready"):
-        raise ValueError(f"dim is {manifest.dim}, state is {manifest.state!r}")
-    for shard in manifest.shards:
-        if not isinstance(shard.file, str) or not isinstance(shard.rows, int):
-            raise ValueError(f"a shard is {shard!r}")
+    """Raises `ValueError` for what no index of ours says, whatever its checksum."""
+    parts: tuple[Manifest | Seal | Shard | Source | Block, ...] = (
+        manifest, manifest.database, *manifest.shards, *manifest.sources, *manifest.kept
+    )  # fmt: skip
+    for part in parts:
+        for field in dataclasses.fields(part):
+            value = vars(part)[field.name]
+            kind = {"int": int, "str": str, "bool": bool}.get(str(field.type))
+            if kind and type(value) is not kind:
+                raise ValueError(f"{field.name} is {value!r}")
+            if kind is int and not 0 <= value < 2**63:
+                raise ValueError(f"{field.name} is {shown(repr(value))}")
+            if kind is str and "\0" in value:
+                raise ValueError(f"{field.name} holds a NUL: {value!r}")
+    if not 1 <= manifest.dim <= MAX_DIM or manifest.state not in ("building", "ready"):
+        raise ValueError(f"dim is {manifest.dim} of at most {MAX_DIM}, state is {manifest.state!r}")
+    if not re.fullmatch(r"\w[\w-]*", manifest.store):
+        raise ValueError(f"store is {manifest.store!r}")
+    for number, shard in enumerate(manifest.shards):
+        if shard.file != f"{number:05d}.npy":
+            raise ValueError(f"it lists {shard.file!r} where {number:05d}.npy belongs")
+    if (rows := sum(s.rows for s in manifest.shards)) != manifest.vectors:
+        raise ValueError(f"its shards have {rows} rows, and it counts {manifest.vectors} vectors")
     for source in manifest.sources:
-        if not isinstance(source.location, str) or not isinstance(source.name, str) or not source.name:
-            raise ValueError(f"a source is {source!r}")
+        if not source.name:
+            raise ValueError(f"a source has no name: {source.location!r}")
+    for place in (manifest.source, *(s.location for s in manifest.sources)):
+        os.fsencode(place)  # a place that no file can have

@@ -1,96 +1,53 @@
 """``records.sqlite``: one record per image, and which vector row it has. The truth of an index.
 
-Many records may share one row (files with the same bytes). Knows nothing about the vectors' values.
-The schema is numbered by ``PRAGMA user_version``; each migration takes it one number up.
+Many records may share one row (files with the same bytes). Knows nothing about the vectors' values, but
+their checksums. Every record has a checksum, and ``state`` counts and adds them up, within each transaction:
+what was changed, removed or put in by another hand is noticed.
 """
 
 from __future__ import annotations
 
-import json
+import operator
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mmrerank.errors import ImageIndexError, InputError
-from mmrerank.index.kept import KEPT
-from mmrerank.paths import database_reason, may_write, reason
+import numpy as np
+from numpy.typing import NDArray
 
-FILE = "records.sqlite"
-APPLICATION_ID = 0x6D6D7272  # "mmrr": tells our files from other SQLite databases
+from mmrerank.errors import ImageIndexError, InputError
+from mmrerank.index import plain
+from mmrerank.index.database import FILE as FILE
+from mmrerank.index.database import LONGEST, Database
+from mmrerank.index.kept import KEPT
+from mmrerank.index.manifest import Seal
+from mmrerank.index.record import COLUMNS, checksum, parse, values
+from mmrerank.index.record import Record as Record
+from mmrerank.paths import database_reason, reason
+from mmrerank.ports import Vectors
+
 _PAGE = 10_000
 _CHUNK = 500  # below SQLite's smallest limit on parameters
+_KEPT = f"substr(path, 1, {len(KEPT)}) = x'{KEPT.hex()}'"
+_NAMES = ",".join(f'"{c}"' for c in COLUMNS)
+_REBUILD = "index the source again with --rebuild"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Record:
-    """What is known about one image.
-
-    ``path`` is below the source where possible, else absolute; ``offset`` and ``length`` (bytes) are a span
-    of it; what begins with `mmrerank.index.kept.KEPT` is a copy in the index. ``size`` is the encoded
-    image's, in bytes. ``row`` is its vector, None when ``error`` says why. ``ctime_ns`` tells a change
-    that left size and time. ``away`` says why the last run could not look at an image whose vector stays.
+@dataclass
+class State:
+    """What the database says about itself: ``generation`` counts the runs that have written, ``total`` adds
+    up the records' checksums.
     """
 
-    id: str
-    path: bytes | None = None
-    offset: int | None = None
-    length: int | None = None
-    sha256: str | None = None
-    size: int | None = None
-    mtime_ns: int | None = None
-    width: int | None = None
-    height: int | None = None
-    taken: str | None = None
-    camera: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    row: int | None = None
-    error: str | None = None
-    ctime_ns: int | None = None
-    away: str | None = None
-
-
-_KEPT = f"substr(path, 1, {len(KEPT)}) = x'{KEPT.hex()}'"
-_COLUMNS = tuple(Record.__dataclass_fields__)
-
-
-def _first(db: sqlite3.Connection) -> None:
-    db.execute("""
-        CREATE TABLE vectors (
-            row INTEGER PRIMARY KEY,   -- 0, 1, 2 ... without gaps: the position in vectors/
-            sha256 TEXT                -- of the bytes it was made from
-        )""")
-    db.execute("""
-        CREATE TABLE records (
-            seq INTEGER PRIMARY KEY,   -- the order of insertion
-            id TEXT NOT NULL UNIQUE,
-            path BLOB, "offset" INTEGER, length INTEGER,
-            sha256 TEXT, size INTEGER, mtime_ns INTEGER,
-            width INTEGER, height INTEGER, taken TEXT, camera TEXT,
-            metadata TEXT NOT NULL DEFAULT '{}',
-            row INTEGER REFERENCES vectors (row),
-            error TEXT,
-            CHECK ((row IS NULL) = (error IS NOT NULL))
-        )""")
-    db.execute("CREATE INDEX vectors_by_hash ON vectors (sha256)")
-    db.execute("CREATE INDEX records_by_row ON records (row)")
-
-
-def _second(db: sqlite3.Connection) -> None:
-    db.execute("ALTER TABLE records ADD COLUMN ctime_ns INTEGER")
-
-
-def _third(db: sqlite3.Connection) -> None:
-    db.execute("ALTER TABLE records ADD COLUMN away TEXT")
-
-
-_OLDEST_READ = 1
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_first, _second, _third)
-"""Migration ``i`` takes schema version ``i`` to ``i + 1``. Never edited, only added to."""
+    generation: int = 0
+    records: int = 0
+    total: int = 0
 
 
 class Records:
@@ -100,61 +57,18 @@ class Records:
         self.path = folder / FILE
         self._write = write
         self._lock = threading.RLock()
-        self._columns = _COLUMNS  # an index of an older version has fewer
+        self._counted = False  # whether this run is in the generation
+        self._state, self._last, self._touched = State(), 0, False
+        plain.check(folder)
         with self._guard():
-            self._db = self._connect(write)
-            try:
-                self._check(write)
-            except BaseException:
-                self._db.close()
-                raise
-        weakref.finalize(self, self._db.close)
-
-    def _connect(self, write: bool) -> sqlite3.Connection:
-        if write:
-            db = sqlite3.connect(self.path, check_same_thread=False, isolation_level=None)
-            db.execute("PRAGMA foreign_keys = ON")
-            return db
-        if not self.path.is_file():
-            raise ImageIndexError(f"{self.path} is missing; index the source again with --rebuild")
-        uri = self.path.absolute().as_uri()
-        # Reading a WAL database takes write access to its folder, or a log that is there already.
-        logged = self.path.with_name(f"{FILE}-wal").exists()
-        mode = "mode=ro" if logged or may_write(self.path.parent) else "immutable=1"
-        return sqlite3.connect(f"{uri}?{mode}", uri=True, check_same_thread=False, isolation_level=None)
-
-    def _check(self, write: bool) -> None:
-        version = int(self._one("PRAGMA user_version"))
-        application = int(self._one("PRAGMA application_id"))
-        if version == application == 0 and write and not self._one("SELECT count(*) FROM sqlite_schema"):
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        elif application != APPLICATION_ID:
-            raise ImageIndexError(
-                f"{self.path} is not a database of mmrerank; move it away, and index the source again"
-            )
-        if version > len(MIGRATIONS):
-            raise ImageIndexError(
-                f"{self.path} has schema {version}, and this mmrerank knows up to {len(MIGRATIONS)}; "
-                "update mmrerank"
-            )
-        if not write and _OLDEST_READ <= version < len(MIGRATIONS):
-            there = {r[1] for r in self._all("PRAGMA table_info(records)")}
-            self._columns = tuple(c for c in _COLUMNS if c in there)
-            return
-        if version < len(MIGRATIONS) and not write:
-            raise ImageIndexError(
-                f"{self.path} has the old schema {version}; run mmrerank index again to bring it up to date"
-            )
-        for number in range(version, len(MIGRATIONS)):
-            with self.transaction():
-                MIGRATIONS[number](self._db)
-                self._db.execute(f"PRAGMA user_version = {number + 1}")
+            self._database = Database(folder, write=write)
+            self._db = self._database.connection
+        weakref.finalize(self, self._database.close)
 
     def close(self) -> None:
         """Folds the log into the database, where this is the last user, and closes it."""
         with self._lock:
-            self._db.close()
+            self._database.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -162,27 +76,67 @@ class Records:
         with self._guard():
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._begin()
                 yield
+                self._end()
             except BaseException:
                 if self._db.in_transaction:  # some failures have ended it already
                     self._db.execute("ROLLBACK")
                 raise
             self._db.execute("COMMIT")
+            self._counted |= self._touched
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
         with self._lock:
             try:
                 yield
+            except sqlite3.DataError as error:
+                raise ImageIndexError(
+                    f"{self.path}: a record is longer than {LONGEST:,} bytes (LONGEST in "
+                    f"mmrerank/index/database.py): {error}"
+                ) from error
             except sqlite3.OperationalError as error:
+                if "sqlite_errorname" not in vars(error):  # Python's own: text that is no UTF-8
+                    raise self._damaged(error) from error
                 why = database_reason(self.path, error, write=self._write)
                 raise ImageIndexError(f"{self.path} cannot be used: {why}") from error
             except OSError as error:
                 raise ImageIndexError(f"{self.path} cannot be used: {reason(error)}") from error
-            except sqlite3.DatabaseError as error:
-                raise ImageIndexError(
-                    f"{self.path} is damaged ({error}); index the source again with --rebuild"
-                ) from error
+            except (sqlite3.DatabaseError, UnicodeError) as error:
+                raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> ImageIndexError:
+        return ImageIndexError(f"{self.path} is damaged ({error}); {_REBUILD}")
+
+    def _begin(self) -> None:
+        """Inside a transaction: what stands in the database now."""
+        self._state = self.state
+        self._last = int(self._one("SELECT coalesce(max(seq), 0) FROM records"))
+        self._touched = False
+
+    def _end(self) -> None:
+        """Before the transaction is committed: what it has changed, counted."""
+        if not self._touched:
+            return
+        if not self._counted:
+            self._state.generation += 1
+        now = vars(self._state).values()
+        self._db.execute("DELETE FROM state")
+        self._db.execute("INSERT INTO state VALUES (?, ?, ?, ?)", [*now, checksum(list(now))])
+
+    @property
+    def state(self) -> State:
+        """Raises `ImageIndexError` when it is not as it was written."""
+        found = self._all("SELECT generation, records, total, checksum FROM state LIMIT 2")
+        if not found:
+            return State()  # a new database
+        *now, sum_ = found[0]
+        if len(found) > 1 or not all(isinstance(n, int) for n in now) or checksum(now) != sum_:
+            raise ImageIndexError(
+                f"{self.path} is damaged: its count of records is not as written; {_REBUILD}"
+            )
+        return State(*now)
 
     # Reading
 
@@ -233,16 +187,34 @@ class Records:
         for start in range(0, len(wanted), _CHUNK):
             part = wanted[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
-            sql = f"SELECT id, row FROM records WHERE row IS NOT NULL AND id IN ({marks})"
-            found |= {r[0]: int(r[1]) for r in self._all(sql, part)}
+            for _, record in self._select(f"WHERE row IS NOT NULL AND id IN ({marks})", part):
+                assert record.row is not None
+                found[record.id] = record.row
         if lacking := [i for i in wanted if i not in found]:
             raise InputError(f"the index has no vector of {lacking[0]!r}")
         return [found[i] for i in ids]
 
-    def rows(self) -> list[int]:
-        """The rows in use, ascending."""
+    def rows(self) -> NDArray[np.int64]:
+        """The rows in use, ascending. Raises `ImageIndexError` for what is none."""
         sql = "SELECT DISTINCT row FROM records WHERE row IS NOT NULL ORDER BY row"
-        return [r[0] for r in self._all(sql)]
+        count = self.vectors
+        with self._guard():
+            try:
+                found = np.fromiter((operator.index(r[0]) for r in self._db.execute(sql)), dtype=np.int64)
+            except TypeError as error:
+                raise self._damaged(ValueError("a row is no whole number")) from error
+        if len(found) and not (found[0] >= 0 and found[-1] < count):
+            raise self._damaged(ValueError(f"the rows {found[0]} to {found[-1]} are named, of {count}"))
+        return found
+
+    def checksums(self, rows: Sequence[int]) -> dict[int, int]:
+        """The CRC-32 of the bytes of each of these vector rows."""
+        found: dict[int, int] = {}
+        for start in range(0, len(rows), _CHUNK):
+            part = rows[start : start + _CHUNK]
+            marks = ",".join("?" * len(part))
+            found |= dict(self._all(f"SELECT row, crc FROM vectors WHERE row IN ({marks})", part))
+        return found
 
     def row_of(self, sha256: str) -> int | None:
         """The lowest row made from these bytes."""
@@ -274,34 +246,92 @@ class Records:
 
     def away(self) -> int:
         """How many images could not be looked at by the last run, and stay."""
-        known = "away" in self._columns
-        return int(self._one("SELECT count(*) FROM records WHERE away IS NOT NULL")) if known else 0
+        return int(self._one("SELECT count(*) FROM records WHERE away IS NOT NULL"))
 
-    def integrity(self) -> list[str]:
-        """What SQLite itself finds wrong, and records whose vector is not announced."""
-        lines = [r[0] for r in self._all("PRAGMA integrity_check") if r[0] != "ok"]
-        orphans = self._all("PRAGMA foreign_key_check")
-        if orphans:
-            lines.append(f"{len(orphans)} records name a vector that there is not")
-        return [f"{self.path}: {line}" for line in lines]
+    def integrity(self) -> Iterator[Record | str]:
+        """Every record that is as it was written, and everything else that is wrong, in words."""
+        try:
+            before = self.state
+            yield from (f"{self.path}: {r[0]}" for r in self._all("PRAGMA integrity_check") if r[0] != "ok")
+            for what, sql in _LAWS.items():
+                if count := int(self._one(f"SELECT count(*) FROM {sql}")):
+                    yield f"{self.path} is damaged: {count} {what}; {_REBUILD}"
+            count, total, last = 0, 0, -1
+            while page := self._raw("WHERE seq > ?", [last], limit=_CHUNK):
+                for last, fields, sum_ in page:
+                    try:
+                        yield self._checked(last, fields, sum_)
+                        count, total = count + 1, _wrapped(total + sum_)
+                    except ImageIndexError as error:
+                        yield str(error)
+            # while somebody writes, pages are of different moments
+            if before == self.state and (before.records, before.total) != (count, total):
+                yield (
+                    f"{self.path} is damaged: {count} records are as they were written, of {before.records}; "
+                    f"{_REBUILD}"
+                )
+        except ImageIndexError as error:
+            yield str(error)
+
+    def seal(self, known: Seal) -> Seal:
+        """The hash over the whole file, for the manifest; ``known`` is that of the last run.
+
+        Where nothing was written since, it is ``known``: a hash of a damaged file would hide the damage.
+        Empty when readers are in the way of folding the log into the file.
+        """
+        generation = self.state.generation
+        if known.sha256 and known.generation == generation:
+            return known
+        busy = self._one("PRAGMA wal_checkpoint(TRUNCATE)")
+        with self._guard():
+            size, digest = (0, "") if busy else self._database.sha256()
+        return Seal(generation=generation, bytes=size, sha256=digest)
+
+    def is_sealed(self, seal: Seal) -> bool:
+        """Whether nobody has written since the file was sealed, so that its bytes must be the same."""
+        return bool(seal.sha256) and self.state.generation == seal.generation
+
+    def is_whole(self, seal: Seal) -> bool:
+        """Whether the file's bytes are those that were sealed."""
+        with self._guard():
+            return self._database.sha256() == (seal.bytes, seal.sha256)
 
     # Writing, inside a `transaction`
 
-    def add_vectors(self, first: int, hashes: Sequence[str | None]) -> None:
-        """Announces rows ``first``, ``first + 1`` ... and what they were made from."""
-        self._db.executemany("INSERT INTO vectors VALUES (?, ?)", enumerate(hashes, start=first))
+    def add_vectors(self, first: int, hashes: Sequence[str | None], vectors: Vectors) -> None:
+        """Announces ``vectors`` ``(n, d)`` as rows ``first``, ``first + 1`` ..., and what they are of."""
+        rows = [(first + i, h, crc(v)) for i, (h, v) in enumerate(zip(hashes, vectors, strict=True))]
+        self._touched |= bool(rows)
+        self._db.executemany("INSERT INTO vectors VALUES (?, ?, ?)", rows)
 
     def put(self, record: Record) -> None:
         """Adds a record, or replaces the one with its id, which keeps its place."""
-        values = [
-            json.dumps(record.metadata, default=str) if c == "metadata" else vars(record)[c] for c in _COLUMNS
-        ]
-        names = ",".join(f'"{c}"' for c in _COLUMNS)
-        changes = ",".join(f'"{c}" = excluded."{c}"' for c in _COLUMNS[1:])
-        marks = ",".join("?" * len(_COLUMNS))
+        seq = self._drop(record.id)
+        if seq is None:
+            seq = self._last = self._last + 1
+        fields = values(record)
+        sum_ = checksum([seq, *fields])
+        marks = ",".join("?" * (len(fields) + 2))
         self._db.execute(
-            f"INSERT INTO records ({names}) VALUES ({marks}) ON CONFLICT (id) DO UPDATE SET {changes}", values
+            f"INSERT INTO records (seq,{_NAMES},checksum) VALUES ({marks})", [seq, *fields, sum_]
         )
+        self._count(1, sum_)
+
+    def _drop(self, id_: str) -> int | None:
+        """Removes a record; its place, None when there was none."""
+        found = self._db.execute("SELECT seq, checksum FROM records WHERE id = ?", [id_]).fetchone()
+        if found is None:
+            return None
+        if not isinstance(found[1], int):
+            raise ImageIndexError(f"{self.path} is damaged in the record of {id_!r}; {_REBUILD}")
+        self._db.execute("DELETE FROM records WHERE seq = ?", [found[0]])
+        self._count(-1, -found[1])
+        return int(found[0])
+
+    def _count(self, more: int, sum_: int) -> None:
+        self._state.records += more
+        self._state.total = _wrapped(self._state.total + sum_)
+        self._touched = True
 
     def mark(self, ids: Iterable[str], why: str) -> None:
         """Notes why images whose vectors stay could not be looked at."""
@@ -312,7 +342,8 @@ class Records:
 
     def delete(self, ids: Iterable[str]) -> None:
         """Removes records; their rows stay, for the bytes may turn up again under another name."""
-        self._db.executemany("DELETE FROM records WHERE id = ?", ((i,) for i in ids))
+        for id_ in ids:
+            self._drop(id_)
 
     def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
         with self._guard():
@@ -321,17 +352,42 @@ class Records:
     def _one(self, sql: str) -> Any:
         return self._all(sql)[0][0]
 
-    def _select(self, where: str, values: Sequence[Any], limit: int = -1) -> list[tuple[int, Record]]:
-        names = ",".join(f'"{c}"' for c in self._columns)
-        sql = f"SELECT seq,{names} FROM records {where} ORDER BY seq LIMIT {limit}"
-        found = []
-        for seq, *rest in self._all(sql, values):
-            fields = dict(zip(self._columns, rest, strict=True))
-            try:
-                fields["metadata"] = json.loads(fields["metadata"])
-            except ValueError as error:
-                raise ImageIndexError(
-                    f"{self.path} is damaged: the metadata of {fields['id']!r} are no JSON"
-                ) from error
-            found.append((seq, Record(**fields)))
-        return found
+    def _select(self, where: str, with_: Sequence[Any], limit: int = -1) -> list[tuple[int, Record]]:
+        return [(seq, self._checked(seq, f, sum_)) for seq, f, sum_ in self._raw(where, with_, limit)]
+
+    def _raw(self, where: str, with_: Sequence[Any], limit: int = -1) -> list[tuple[int, list[Any], int]]:
+        sql = f"SELECT seq,checksum,{_NAMES} FROM records {where} ORDER BY seq LIMIT {limit}"
+        return [(seq, fields, sum_) for seq, sum_, *fields in self._all(sql, with_)]
+
+    def _checked(self, seq: int, fields: list[Any], sum_: int) -> Record:
+        try:
+            if checksum([seq, *fields]) != sum_:
+                raise ValueError("it is not as it was written")
+            return parse(fields)
+        except ValueError as error:
+            name = repr(fields[0])[:100]
+            raise ImageIndexError(
+                f"{self.path} is damaged in the record of {name}: {error}; {_REBUILD}"
+            ) from error
+
+
+_LAWS = {
+    "records name a vector that there is not": "records WHERE row NOT IN (SELECT row FROM vectors)",
+    "records name the vector of another image": (
+        "records JOIN vectors USING (row) WHERE records.sha256 IS NOT vectors.sha256"
+    ),
+    "vectors are not numbered one by one": (
+        "(SELECT min(row) AS low, max(row) AS high, count(*) AS n FROM vectors) "
+        "WHERE low <> 0 OR high <> n - 1"
+    ),
+}
+
+
+def crc(vector: NDArray[np.float32]) -> int:
+    """CRC-32 of a vector's bytes as they are on the disk."""
+    return zlib.crc32(np.ascontiguousarray(vector, dtype="<f4").tobytes())
+
+
+def _wrapped(total: int) -> int:
+    """``total`` in the 64 bits of an integer of SQLite."""
+    return (total + 2**63) % 2**64 - 2**63

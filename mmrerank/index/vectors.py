@@ -2,25 +2,31 @@
 
 Rows are only ever added. A row counts once the records know it; what a killed run left behind them is cut off
 by the next one. Which rows are in use, the records say.
+
+A file is measured before it is mapped: to touch mapped pages behind the end of a file ends the process.
 """
 
 from __future__ import annotations
 
-import hashlib
+import mmap
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from mmrerank.errors import ImageIndexError
+from mmrerank.index import hashing
 from mmrerank.index.manifest import Shard, sync_folder
-from mmrerank.paths import reason, refused
+from mmrerank.paths import reason
 from mmrerank.ports import Vectors
 
 SHARD_ROWS = 262_144
-_HASH_BLOCK = 1 << 22  # bytes
+_REBUILD = "index the source again with --rebuild"
 
 
 def _header(rows: int, dim: int) -> bytes:
@@ -39,6 +45,7 @@ class VectorFiles:
         self.folder = folder
         self.dim = dim
         self._shard_rows = shard_rows
+        self._mapped: list[tuple[Path, mmap.mmap]] = []
 
     def path(self, number: int) -> Path:
         """The file of a shard."""
@@ -51,9 +58,7 @@ class VectorFiles:
         for number in range(full + bool(rest)):
             wanted = rest if number == full else self._shard_rows
             if self._rows(number) < wanted:
-                raise ImageIndexError(
-                    f"{self.path(number)} has lost vectors; index the source again with --rebuild"
-                )
+                raise ImageIndexError(f"{self.path(number)} has lost vectors; {_REBUILD}")
             if number == full:
                 self._resize(number, rest)
         number = full + bool(rest)
@@ -92,30 +97,44 @@ class VectorFiles:
     def load(self, rows: int) -> Vectors:
         """The first ``rows`` rows ``(rows, dim)``: memory-mapped from one shard, copied from several.
 
-        Raises `ImageIndexError` when a shard is missing, cut off or foreign.
+        Raises `ImageIndexError` when a shard is missing, cut off or foreign. Call `check` before each use.
         """
         parts = []
         for number in range(-(-rows // self._shard_rows)):
             wanted = min(self._shard_rows, rows - number * self._shard_rows)
-            parts.append(self._map(number, wanted)[:wanted])
+            parts.append(self._map(number, wanted))
         if not parts:
             return np.zeros((0, self.dim), dtype=np.float32)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def check(self) -> None:
+        """Raises `ImageIndexError` when a file has become shorter than what `load` has mapped of it."""
+        for path, mapped in self._mapped:
+            if mapped.size() < len(mapped):
+                raise ImageIndexError(
+                    f"{path} has become shorter since it was opened: {mapped.size()} bytes of {len(mapped)}; "
+                    f"{_REBUILD}"
+                )
 
     def take(self, rows: Sequence[int]) -> Vectors:
         """Copies of these rows ``(n, dim)``; reads nothing else. Raises `ImageIndexError` as `load` does."""
         numbers, at = np.divmod(np.asarray(rows, dtype=np.int64), self._shard_rows)
         taken = np.empty((len(at), self.dim), dtype=np.float32)
         for number in np.unique(numbers):
-            here = numbers == number
-            taken[here] = self._map(int(number), int(at[here].max()) + 1)[at[here]]
+            here = np.flatnonzero(numbers == number)
+            with self._opened(int(number), int(at[here].max()) + 1) as file:
+                head = file.tell()
+                for place in here[np.argsort(at[here])]:
+                    file.seek(head + int(at[place]) * self.dim * 4)
+                    taken[place] = np.frombuffer(file.read(self.dim * 4), dtype="<f4")
         return taken
 
     def shards(self, rows: int, known: tuple[Shard, ...] = ()) -> tuple[Shard, ...]:
         """Every shard with its hash, as the manifest lists them.
 
         Shards that are as long as in ``known`` keep the hash they have there: rows never change, and a hash
-        of damaged ones would hide the damage.
+        of damaged ones would hide the damage. Raises `ImageIndexError` for a longer one whose old rows are
+        damaged.
         """
         lengths = {s.file: s for s in known}
         listed = []
@@ -123,44 +142,63 @@ class VectorFiles:
             count = min(self._shard_rows, rows - number * self._shard_rows)
             name = self.path(number).name
             old = lengths.get(name)
-            same = old is not None and old.rows == count
-            digest = old.sha256 if old and same else self.sha256(number, count)
-            listed.append(Shard(file=name, rows=count, sha256=digest))
+            if old is None or old.rows != count:
+                old = Shard(file=name, rows=count, sha256=self.sha256(number, count, old))
+            listed.append(old)
         return tuple(listed)
 
-    def sha256(self, number: int, rows: int) -> str:
-        """SHA-256 over the first ``rows`` rows of a shard."""
-        digest = hashlib.sha256()
-        with self.path(number).open("rb") as file:
-            file.seek(len(_header(rows, self.dim)))
-            left = rows * self.dim * 4
-            while left and (block := file.read(min(left, _HASH_BLOCK))):
-                digest.update(block)
-                left -= len(block)
-        return digest.hexdigest()
+    def sha256(self, number: int, rows: int, known: Shard | None = None) -> str:
+        """SHA-256 over the first ``rows`` rows of a shard; ``known`` is one with fewer, as in `hashing`."""
+        row, head = self.dim * 4, len(_header(0, self.dim))
+        shorter = (known.rows * row, known.sha256) if known and known.rows < rows else None
+        return hashing.sha256(self.path(number), head, rows * row, shorter)
 
     def _map(self, number: int, wanted: int) -> Vectors:
+        with self._opened(number, wanted) as file:
+            head = file.tell()
+            mapped = mmap.mmap(file.fileno(), head + wanted * self.dim * 4, access=mmap.ACCESS_READ)
+        self._mapped.append((self.path(number), mapped))
+        return np.frombuffer(mapped, dtype="<f4", offset=head).reshape(wanted, self.dim)
+
+    @contextmanager
+    def _opened(self, number: int, wanted: int) -> Iterator[IO[bytes]]:
+        """A shard, open at its first row and with at least ``wanted`` rows. Raises `ImageIndexError`."""
         path = self.path(number)
-        repair = "index the source again with --rebuild"
         try:
-            array: Vectors = np.load(path, mmap_mode="r", allow_pickle=False)
+            with path.open("rb") as file:
+                rows = self._announced(path, file)
+                if rows < wanted:
+                    raise ImageIndexError(f"{path} has {rows} rows of {wanted}; {_REBUILD}")
+                yield file
         except FileNotFoundError as error:
-            raise ImageIndexError(f"{path} is missing; {repair}") from error
-        except (OSError, ValueError, EOFError) as error:
-            if refused(error):
-                raise ImageIndexError(f"{path} cannot be read: {reason(error)}") from error
-            raise ImageIndexError(f"{path} is damaged ({error}); {repair}") from error
-        if array.ndim != 2 or array.dtype != np.float32 or array.shape[1] != self.dim:
+            raise ImageIndexError(f"{path} is missing; {_REBUILD}") from error
+        except OSError as error:
+            raise ImageIndexError(f"{path} cannot be read: {reason(error)}") from error
+
+    def _announced(self, path: Path, file: IO[bytes]) -> int:
+        """How many rows the header says there are, which is then read, and which the file has."""
+        head = file.read(len(_header(0, self.dim)))
+        found = re.search(rb"'shape': \((\d{1,18}), ", head)
+        rows = int(found[1]) if found else 0
+        if head != _header(rows, self.dim):
             raise ImageIndexError(
-                f"{path} holds {array.dtype} of shape {array.shape}, not float32 of width "
-                f"{self.dim}; {repair}"
+                f"{path} is damaged or foreign: its header is {head[10:80].decode('latin-1').strip()!r}, and "
+                f"float32 (<f4) of width {self.dim} is needed; {_REBUILD}"
             )
-        if len(array) < wanted:
-            raise ImageIndexError(f"{path} has {len(array)} rows of {wanted}; {repair}")
-        return array
+        size, needed = os.fstat(file.fileno()).st_size, len(head) + rows * self.dim * 4
+        if size < needed:
+            raise ImageIndexError(f"{path} is damaged: it has {size} bytes of {needed}; {_REBUILD}")
+        return rows
+
+    def measure(self, number: int, rows: int) -> None:
+        """Raises `ImageIndexError` as `load` does, and maps nothing."""
+        with self._opened(number, rows):
+            pass
 
     def _rows(self, number: int) -> int:
-        return len(self._map(number, 0))
+        with self._opened(number, 0) as file:
+            file.seek(0)
+            return self._announced(self.path(number), file)
 
     def _resize(self, number: int, rows: int) -> None:
         head = _header(rows, self.dim)

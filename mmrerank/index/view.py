@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from mmrerank import registry
 from mmrerank.errors import MissingExtraError
+from mmrerank.index.guard import Guard
 from mmrerank.index.manifest import Shard, replace
 from mmrerank.paths import reason
 from mmrerank.ports import Vectors
@@ -37,53 +39,76 @@ class View:
 
     store: Any
     rows: NDArray[np.int64]
+    guard: Guard | None = None
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Scores and vector rows ``(q, min(k, n))``, best first; equal scores by row."""
+        if self.guard:
+            self.guard.before()
         scores, at = self.store.search(queries, k)
-        return scores, self.rows[at]
+        rows = self.rows[at]
+        if self.guard:
+            self.guard.after(scores, rows)
+        return scores, rows
 
 
 def open_view(
-    folder: Path, name: str, vectors: Vectors, rows: Sequence[int], shards: Sequence[Shard], *, save: bool
+    folder: Path,
+    name: str,
+    vectors: Vectors,
+    rows: NDArray[np.int64],
+    shards: Sequence[Shard],
+    *,
+    save: bool,
+    guard: Guard | None = None,
 ) -> View:
     """The view by store ``name`` of those ``rows`` of ``vectors``; with ``save`` it is left on disk."""
-    used = np.asarray(rows, dtype=np.int64)
     # In an index from which nothing was ever taken out, the memory-mapped file itself will do.
-    whole = len(used) == 0 or int(used[-1]) == len(used) - 1
-    chosen = vectors[: len(used)] if whole else vectors[used]
+    whole = len(rows) == 0 or int(rows[-1]) == len(rows) - 1
+    chosen = vectors[: len(rows)] if whole else vectors[rows]
     store = registry.load("store", name).open()
     place = folder / name
-    stamp = hashlib.sha256(f"{[s.sha256 for s in shards]}".encode() + used.tobytes()).hexdigest()
-    # Asked again after loading: a writer may have replaced the file in between.
-    if not (_stamped(place, stamp) and store.load(place, chosen) and _stamped(place, stamp)):
+    # Read after it was hashed, for a library may fail badly on a damaged file; and the stamp is asked for
+    # again, for a writer may have replaced the file in between.
+    stamp = _stamp(place)
+    sound = stamp and stamp == _expected(place, rows, shards)
+    if not (sound and store.load(place, chosen) and _stamp(place) == stamp):
         store.build(chosen)
         if save:
             (place / _STAMP).unlink(missing_ok=True)
             store.save(place)
             if place.is_dir():
-                replace(place / _STAMP, f"{stamp}\n{_digest(place)}".encode())
-    return View(store=store, rows=used)
+                replace(place / _STAMP, _expected(place, rows, shards))
+    return View(store=store, rows=rows, guard=guard)
 
 
 def save_view(
-    folder: Path, name: str, vectors: Vectors, rows: Sequence[int], shards: Sequence[Shard]
+    folder: Path, name: str, vectors: Vectors, rows: NDArray[np.int64], shards: Sequence[Shard]
 ) -> None:
-    """Leaves the view by store ``name`` on disk. An index is whole without it, so that it only warns."""
+    """Leaves the view by store ``name`` on disk, and no other. An index is whole without it, so that it only
+    warns.
+    """
+    name = usable(name)
+    for other in registry.names("store"):
+        if other != name:
+            shutil.rmtree(folder / other, ignore_errors=True)
     try:
-        open_view(folder, usable(name), vectors, rows, shards, save=True)
+        open_view(folder, name, vectors, rows, shards, save=True)
     except OSError as error:
         why = f"{folder / name} cannot be written ({reason(error)})"
         warnings.warn(f"{why}. Every search will make it anew", stacklevel=2)
 
 
-def problems(folder: Path, name: str) -> Iterator[str]:
-    """What is wrong with the saved view of store ``name``: opening checks its stamp, not all its bytes."""
+def problems(folder: Path, name: str, rows: NDArray[np.int64], shards: Sequence[Shard]) -> Iterator[str]:
+    """What is wrong with the saved view of store ``name`` of a finished index."""
     place = folder / name
     try:
         if place.is_dir():
             os.scandir(place).close()
-        sound = not (stamp := _stamp(place)) or stamp[1:] == [_digest(place)]
+        stamp = (place / _STAMP).read_bytes()
+        sound = stamp == _expected(place, rows, shards)
+    except FileNotFoundError:
+        return  # there is none
     except OSError as error:
         yield f"{place} cannot be read: {reason(error)}"
         return
@@ -91,27 +116,25 @@ def problems(folder: Path, name: str) -> Iterator[str]:
         yield f"{place} is not as it was saved; delete that folder, and the next search makes it anew"
 
 
-def _stamped(place: Path, stamp: str) -> bool:
-    return _stamp(place)[:1] == [stamp]
-
-
-def _stamp(place: Path) -> list[str]:
+def _stamp(place: Path) -> bytes:
+    """What `_expected` was when the view was saved; empty where there is none."""
     try:
-        return (place / _STAMP).read_text(encoding="ascii").split("\n")
-    except (FileNotFoundError, ValueError):
-        return []
+        return (place / _STAMP).read_bytes()
+    except FileNotFoundError:
+        return b""
     except OSError as error:
         warnings.warn(f"{place} cannot be read ({reason(error)}). It is made anew each time", stacklevel=2)
-        return []
+        return b""
 
 
-def _digest(place: Path) -> str:
-    """SHA-256 over the saved files' names and contents."""
+def _expected(place: Path, rows: NDArray[np.int64], shards: Sequence[Shard]) -> bytes:
+    """Which rows of which vectors the view is of, and the names and bytes of its files, hashed."""
+    of = hashlib.sha256(f"{[s.sha256 for s in shards]}".encode() + rows.tobytes()).hexdigest()
     total = hashlib.sha256()
     for path in sorted(p for p in place.iterdir() if p.name != _STAMP):
         with path.open("rb") as file:
             total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return total.hexdigest()
+    return f"{of}\n{total.hexdigest()}".encode()
 
 
 def usable(name: str) -> str:

@@ -75,7 +75,7 @@ def contents(path: Path) -> dict[str, tuple[Any, ...]]:
         assert index.verify(deep=True) == []
         rows = index._records.rows()
         files = VectorFiles(path / "vectors", index.dim).load(index._records.vectors)
-        assert not rows or rows[-1] < len(files)
+        assert not len(rows) or rows[-1] < len(files)
         return {
             r.id: (r.path, r.sha256, r.width, r.height, r.error, r.row is not None and files[r.row].tolist())
             for r in index._records.everything()

@@ -10,7 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrerank.errors import ImageIndexError
 from mmrerank.ports import Vectors
+
+_BLOCK_ROWS = 65_536
 
 
 def slack(query: Vectors, longest: float) -> float:
@@ -31,3 +34,19 @@ def best(
     scores = wide.sum(axis=1).astype(np.float32)
     order = np.argsort(-scores, kind="stable")[:k]
     return scores[order], rows[order]
+
+
+def longest(vectors: Vectors) -> float:
+    """The length of the longest row. Raises `ImageIndexError` for a row that is not finite: it would spoil
+    the answers about others.
+    """
+    most = 0.0
+    for start in range(0, len(vectors), _BLOCK_ROWS):
+        lengths = np.linalg.norm(vectors[start : start + _BLOCK_ROWS], axis=1)
+        if not np.isfinite(lengths).all():
+            raise ImageIndexError(
+                f"vector {start + int(np.isfinite(lengths).argmin())} (from 0, of those in use) is not "
+                "finite: the index is damaged; index the source again with --rebuild"
+            )
+        most = max(most, float(lengths.max()))
+    return most

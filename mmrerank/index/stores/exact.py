@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.index.stores._order import best, slack
+from mmrerank.index.stores._order import best, longest, slack
 from mmrerank.ports import Vectors, VectorStore
 
 _BLOCK_ROWS = 65_536
@@ -27,10 +27,7 @@ class ExactStore(VectorStore):
     def build(self, vectors: Vectors) -> None:
         """Replaces the contents by ``vectors`` ``(n, dim)``."""
         self._vectors = vectors
-        blocks = range(0, len(vectors), _BLOCK_ROWS)
-        self._longest = max(
-            (float(np.linalg.norm(vectors[b : b + _BLOCK_ROWS], axis=1).max()) for b in blocks), default=0.0
-        )
+        self._longest = longest(vectors)
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.errors import MissingExtraError
-from mmrerank.index.stores._order import best, slack
+from mmrerank.index.stores._order import best, longest, slack
 from mmrerank.ports import Vectors, VectorStore
 
 _FILE = "flat.index"
@@ -37,10 +37,7 @@ class FaissStore(VectorStore):
 
     def _adopt(self, index: Any, vectors: Vectors) -> None:
         self._index, self._vectors = index, vectors
-        blocks = range(0, len(vectors), _BLOCK_ROWS)
-        self._longest = max(
-            (float(np.linalg.norm(vectors[b : b + _BLOCK_ROWS], axis=1).max()) for b in blocks), default=0.0
-        )
+        self._longest = longest(vectors)
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from index_world import build, nearest, paint, tally
+from index_world import build, paint, tally
 
 from mmrerank.errors import ImageIndexError
 from mmrerank.images import probe
@@ -48,31 +49,18 @@ def test_a_turned_photograph_of_the_same_size_and_time(tmp_path: Path) -> None:
     assert tally(build(tmp_path / "x", photo.parent)) == (0, 0, 0, 2, 0)
 
 
-def aged(index: Path) -> None:
-    """Takes an index back to the schema and the manifest of before."""
-    with sqlite3.connect(index / records.FILE) as db:
-        for column in ("ctime_ns", "away"):
-            db.execute(f"ALTER TABLE records DROP COLUMN {column}")
-        db.execute("PRAGMA user_version = 1")
-    db.close()
-    manifest = (index / MANIFEST).read_text()
-    assert '"sources": [],' in manifest
-    (index / MANIFEST).write_text(manifest.replace('"sources": [],', ""))
-
-
-def test_an_index_of_an_older_schema_opens_and_goes_on(source: Path, tmp_path: Path) -> None:
+def test_an_index_of_an_older_format_asks_to_be_made_again(source: Path, tmp_path: Path) -> None:
     build(tmp_path / "x", source)
-    aged(tmp_path / "x")
-    with ImageIndex.open(tmp_path / "x") as index:
-        assert len(index) == 10
-        assert index.verify(deep=True) == []
-        assert nearest(index, source / "03.png", 1) == ["03.png"]
-        assert index.image("03.png").sha256
-    assert tally(build(tmp_path / "x", source)) == (0, 0, 0, 10, 0)
+    facts = json.loads((tmp_path / "x" / MANIFEST).read_text())
+    (tmp_path / "x" / MANIFEST).write_text(json.dumps({**facts, "format": 1}))
+    with pytest.raises(ImageIndexError, match="has index format 1, .* reads format 2; .* --rebuild"):
+        ImageIndex.open(tmp_path / "x")
+    assert tally(build(tmp_path / "x", source, rebuild=True)) == (10, 0, 0, 0, 0)
     with sqlite3.connect(tmp_path / "x" / records.FILE) as db:
-        assert db.execute("PRAGMA user_version").fetchone()[0] == len(records.MIGRATIONS)
-        assert db.execute("SELECT count(*) FROM records WHERE ctime_ns IS NULL").fetchone()[0] == 0
+        db.execute("PRAGMA user_version = 3")
     db.close()
+    with pytest.raises(ImageIndexError, match="has the old schema 3; .* --rebuild"):
+        ImageIndex.open(tmp_path / "x")
 
 
 def test_an_index_of_a_newer_schema_is_refused(source: Path, tmp_path: Path) -> None:

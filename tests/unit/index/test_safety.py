@@ -240,7 +240,7 @@ def corrupt(path: Path, change: Any) -> None:
         (lambda p: (p / "vectors/00000.npy").write_bytes(b""), "damaged"),
         (lambda p: cut(p / "vectors/00000.npy"), "damaged"),
         (lambda p: np.save(p / "vectors/00000.npy", np.ones((10, 9), np.float32)), "width"),
-        (lambda p: np.save(p / "vectors/00000.npy", np.ones((10, 12))), "float64"),
+        (lambda p: np.save(p / "vectors/00000.npy", np.ones((10, 12))), "<f8"),
         (lambda p: np.save(p / "vectors/00000.npy", np.ones((4, 12), np.float32)), "4 rows of 10"),
     ],
 )
