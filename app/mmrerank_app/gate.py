@@ -11,6 +11,7 @@ import asyncio
 import json
 import math
 import mimetypes
+import re
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -39,6 +40,8 @@ _READ_BELOW = ("/assets/", "/static/", "/svelte/", f"{_API}/heartbeat/")
 _WRITE = frozenset({f"{_API}/queue/join", f"{_API}/cancel", f"{_API}/reset"})
 _BODY_KEYS = ("data", "fn_index", "session_hash", "event_id", "event_data", "trigger_id")
 _UPLOAD, _PROGRESS, _FILE = f"{_API}/upload", f"{_API}/upload_progress", f"{_API}/file="
+_SESSION = re.compile(r"[A-Za-z0-9-]{1,64}", re.ASCII)
+"""Gradio takes task names apart at other signs, and one such session would end every cancelling."""
 _SESSIONS = 1024
 """Sessions whose owner is remembered: a few more than Gradio keeps."""
 _ENVELOPE = 16_384
@@ -125,7 +128,12 @@ class Gate:
             if path == _PROGRESS:
                 # uploads are short; the bar of the page is closed at once
                 return PlainTextResponse('data: {"msg": "done"}\n\n', media_type="text/event-stream")
-            if ".." in path or "\\" in path or not (path in _READ or path.startswith(_READ_BELOW)):
+            if (
+                ".." in path
+                or "\\" in path
+                or "\0" in path
+                or not (path in _READ or path.startswith(_READ_BELOW))
+            ):
                 raise _Refused(*_NOT_FOUND)
             if path == f"{_API}/queue/data":
                 self._check_owner(request.query_params.get("session_hash", ""), owner, fresh)
@@ -194,8 +202,8 @@ class Gate:
 
         A program without cookies has nothing but the session's own name, which nobody can guess.
         """
-        if not 0 < len(session) <= 64:
-            raise _Refused(400, "a session_hash has 1 to 64 characters")
+        if not _SESSION.fullmatch(session):
+            raise _Refused(400, "a session_hash has 1 to 64 letters, digits and hyphens")
         began = self._owners.setdefault(session, "" if fresh else owner)
         if began and began != owner:
             raise _Refused(*_NOT_FOUND)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from mmrerank.errors import MmrerankError
+from mmrerank.errors import MmrerankError, UsageError
 from mmrerank.results import SearchResult
 
 _LOG = logging.getLogger("mmrerank.page")
@@ -46,8 +46,9 @@ class Telling:
     def error(self, error: Exception) -> str:
         """What a visitor reads of ``error``; the log has all of it."""
         if isinstance(error, MmrerankError):
-            # as a literal: a visitor's text must not write lines of its own into the log
-            _LOG.warning("%s: %r", type(error).__name__, str(error))
+            # What was typed wrong concerns the visitor alone. As a literal: nobody writes lines into the log.
+            level = logging.INFO if isinstance(error, UsageError) else logging.WARNING
+            _LOG.log(level, "%s: %r", type(error).__name__, str(error))
             return self.clean(str(error))
         _LOG.error("a search failed", exc_info=error)
         return FAILED

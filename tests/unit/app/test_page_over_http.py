@@ -148,7 +148,7 @@ def test_only_the_routes_of_the_page_are_open(visitor: Visitor) -> None:
         f"{api}/stream/a/b/1/playlist-file", f"{api}/run-history/buckets", f"{api}/openapi.json", "/docs",
         f"{api}/custom_component/a/client/b/c", f"{api}/file/etc/passwd", f"{api}/mcp/", "/pwa_icon/9",
         "/logout",
-        "/static/..%2f..%2froutes.py", "/assets/../../routes.py",
+        "/static/..%2f..%2froutes.py", "/assets/../../routes.py", "/assets/%00",
     ):  # fmt: skip
         assert visitor.http.get(path).status_code == 404, path
     call = {"data": FORM, "session_hash": "x"}
@@ -171,7 +171,8 @@ def test_payloads_that_no_browser_sends(visitor: Visitor) -> None:
     ).is_error
     assert post(join, json={"data": FORM, "fn_index": 999, "session_hash": "x"}).status_code == 404
     assert post(join, json={"data": FORM, "fn_index": "0", "session_hash": "x"}).status_code == 400
-    assert post(join, json={"data": FORM, "fn_index": 0, "session_hash": "x" * 99}).status_code == 400
+    for session in ("x" * 99, "", "a<gradio-sep>b", "a_b", "\u0661"):
+        assert post(join, json={"data": FORM, "fn_index": 0, "session_hash": session}).status_code == 400
     told = post(join, json={"data": ["x" * 400_000], "fn_index": 0, "session_hash": "x"})
     assert told.status_code == 413
     assert "--limit body_kb=N" in told.text
@@ -223,6 +224,12 @@ def test_a_full_line_is_told_that_the_page_is_busy(visitor: Visitor) -> None:
     assert 503 in told
     assert told[0] == 200
     visitor.events("crowd", until=lambda e: True)  # leaves, with all that was in line
+
+
+def test_the_documentation_names_every_limit_with_its_default() -> None:
+    page = (Path(__file__).parents[3] / "docs/web-page.md").read_text("utf-8")
+    for name, value in vars(PageLimits()).items():
+        assert f"| `{name}` | {value:g} |" in page
 
 
 def test_errors_name_no_place_of_this_machine(
