@@ -67,8 +67,9 @@ _NOT_FOUND = (404, "there is no such page")
 class Gate:
     """An ASGI application before another one.
 
-    ``hosts`` says under which names it answers, ``knows`` which event numbers the page has. ``framed`` is for
-    a page that another site shows in a frame, over HTTPS (Hugging Face Spaces).
+    ``hosts`` says under which names it answers, ``knows`` which event numbers the page has;
+    ``at_end`` is called when the server ends. ``framed`` is for a page that another site shows in a frame,
+    over HTTPS (Hugging Face Spaces).
     """
 
     def __init__(
@@ -78,17 +79,24 @@ class Gate:
         hosts: Hosts,
         uploads: Uploads,
         knows: Callable[[int], bool] = lambda number: True,
+        at_end: Callable[[], None] = lambda: None,
         framed: bool = False,
     ) -> None:
         self.app = app
-        self.hosts, self.uploads, self.knows, self.framed = hosts, uploads, knows, framed
+        self.hosts, self.uploads, self.framed = hosts, uploads, framed
+        self.knows, self.at_end = knows, at_end
         self.limits: PageLimits = uploads.limits
         self._owners: OrderedDict[str, str] = OrderedDict()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers, refuses, or lets the request go on."""
         if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
+            try:
+                await self.app(scope, receive, send)
+            finally:
+                # here, because a signal may end the process before anything else is called
+                self.uploads.close()
+                self.at_end()
             return
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})

@@ -104,7 +104,14 @@ def application(page: gr.Blocks, hosts: Hosts, *, framed: bool = False) -> ASGIA
         ssr_mode=False,
         pwa=False,
     )
-    return Gate(mounted, hosts=hosts, uploads=searches.uploads, knows=page.fns.__contains__, framed=framed)
+    return Gate(
+        mounted,
+        hosts=hosts,
+        uploads=searches.uploads,
+        knows=page.fns.__contains__,
+        at_end=searches.work.close,
+        framed=framed,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,10 +182,7 @@ def serve(
     typer.echo(f"mmrerank is at {listening.address}; Ctrl-C ends it", err=True)
     if browser:
         webbrowser.open(listening.address)
-    try:
-        listening.run()
-    finally:
-        page.mmrerank_searches.work.close()
+    listening.run()
 
 
 def _places(search: ImageSearch) -> list[str]:

@@ -144,6 +144,14 @@ class Uploads:
         except OSError as error:
             raise InputError(REFUSED) from error
 
+    def close(self) -> None:
+        """Deletes all of them."""
+        with self._lock:
+            self._kept.clear()
+            if self._root is not None:
+                shutil.rmtree(self._root, ignore_errors=True)
+                self._root = None
+
     def _folder(self) -> Path:
         with self._lock:
             if self._root is None:

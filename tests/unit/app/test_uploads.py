@@ -54,5 +54,8 @@ def test_the_oldest_give_way_and_time_ends_all(monkeypatch: pytest.MonkeyPatch) 
     now = time.monotonic()
     monkeypatch.setattr("time.monotonic", lambda: now + 61)
     uploads.expire()
-    assert uploads._root is not None
-    assert not list(uploads._root.iterdir())
+    root = uploads._root
+    assert root is not None
+    assert not list(root.iterdir())
+    uploads.close()
+    assert not root.exists()
