@@ -2,6 +2,8 @@
 
 Shows the index that ``MMRERANK_INDEX`` names, with the model of ``MMRERANK_CHAT``. Without an index it draws
 the picture book, which needs no download. Whoever has an index of their own may use ``mmrerank app`` instead.
+A Space shows the page in a frame of another site, under the name in ``SPACE_HOST``; elsewhere
+``MMRERANK_ALLOW_HOST`` is a further name under which it answers.
 """
 
 from __future__ import annotations
@@ -38,9 +40,13 @@ def make() -> gr.Blocks:
 demo = make()
 
 if __name__ == "__main__":
+    space = os.environ.get("SPACE_HOST", "")
+    named = [space, os.environ.get("MMRERANK_ALLOW_HOST", "")]
     serve(
         demo,
         host=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"),
         port=int(os.environ.get("GRADIO_SERVER_PORT", "7860")),
         browser=False,
+        allow_hosts=[name for name in named if name],
+        framed=bool(space),
     )

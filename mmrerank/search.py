@@ -142,8 +142,12 @@ class ImageSearch:
         candidates: int = 20,
         options: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
+        budget: Budget | None = None,
     ) -> list[SearchResult]:
-        """`search` for many queries, whose questions share the model's batches."""
+        """`search` for many queries, whose questions share the model's batches.
+
+        ``budget`` bounds each ranking here, where the search was opened without one.
+        """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
         if candidates < 1:
@@ -156,7 +160,7 @@ class ImageSearch:
             retriever=self,
             cache=self._cache,
             record=self._record,
-            budget=self._budget,
+            budget=self._budget or budget,
             total=self._total,
             options=options,
         )

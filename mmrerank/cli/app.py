@@ -14,7 +14,8 @@ from mmrerank.cli.options import CacheFlag, ChatFlag, DeviceFlag, EmbedderFlag, 
 from mmrerank.errors import ModelError, UsageError
 
 EXAMPLE = """mmrerank app --index pictures
-mmrerank app --index pictures --chat transformers:Qwen/Qwen2.5-VL-7B-Instruct --port 8080"""
+mmrerank app --index pictures --chat transformers:Qwen/Qwen2.5-VL-7B-Instruct --port 8080
+mmrerank app --index pictures --host 0.0.0.0 --allow-host photos.example.org --limit candidates=200"""
 
 
 def app(
@@ -38,17 +39,37 @@ def app(
         int, typer.Option("--port", metavar="N", min=0, max=65535, help="Port to listen at.")
     ] = 7860,
     no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser window.")] = False,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            metavar="NAME",
+            help="A further name under which the page answers, as of a proxy before it; may be repeated. "
+            "Others are refused, so that no web site can reach the page through a visitor's browser.",
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="NAME=VALUE",
+            help="What a visitor may ask for, such as candidates=200, calls=2000, seconds=600 or "
+            "upload_mb=50; may be repeated. A wrong name lists all of them.",
+        ),
+    ] = None,
 ) -> None:
     """Open the web page: search, see before and after, and why."""
     from mmrerank import ImageIndex, ImageSearch, catalog, config, registry
     from mmrerank.query_embedder import check_remembered
     from mmrerank_app.launch import build, serve
+    from mmrerank_app.limits import PageLimits
 
     settings = config.load(
         flags={"index": index, "chat": chat, "embedder": embedder, "device": device, "cache": cache}
     )
     method = settings.rerank if settings.rerank != "none" else "cotrr"
     with working():
+        limits = PageLimits.parse(limit or [])
         if method not in registry.names("strategy"):
             raise UsageError(
                 f"MMRERANK_RERANK: {method!r} is no method that the page can begin with; "
@@ -66,8 +87,8 @@ def app(
         else:
             backend = opened(spec, device=settings.device, given={}, cache=settings.cache)
         search = ImageSearch(opened_index, chat=backend, embedder=settings.embedder, device=settings.device)
-        page = build(search, method=method)
-    serve(page, host=host, port=port, browser=not no_browser)
+        page = build(search, method=method, limits=limits)
+    serve(page, host=host, port=port, browser=not no_browser, allow_hosts=allow_host or ())
 
 
 COMMAND = app
