@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # importing `typing` would cost more than all of this
+from mmrerank.version import __version__ as __version__
 
-__version__ = "0.1.0"
+TYPE_CHECKING = False  # importing `typing` would cost more than all of this
 
 _HOME = {
     "Budget": "budget",

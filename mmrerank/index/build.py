@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrerank import __version__, registry
+from mmrerank import registry
 from mmrerank.errors import InputError, MismatchError, ModelError, UsageError
 from mmrerank.images import IMAGE_SUFFIXES
 from mmrerank.index import lock, manifest, sources
@@ -36,6 +36,7 @@ from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import default_store
 from mmrerank.ports import Corpus, Embedder, Sample, Vectors
 from mmrerank.types import LeftOut
+from mmrerank.version import __version__
 
 Progress = Callable[[int, int | None], None]
 """Called with (samples done, samples there are or None where the source does not say)."""
