@@ -14,9 +14,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from mmrerank.errors import InputError, UsageError
+from mmrerank.limits import ANY, Bounds, shown
 from mmrerank.paths import expanded, reason
 
 T = TypeVar("T")
@@ -131,6 +132,7 @@ def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     Raises `UsageError` for an unknown name, a value of the wrong type, or one the class refuses.
     """
     hints = get_type_hints(kind)
+    bounds = bounds_of(kind)
     known = [f.name for f in dataclasses.fields(kind)]  # type: ignore[arg-type]
     converted: dict[str, Any] = {}
     for name, value in values.items():
@@ -141,9 +143,25 @@ def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
             raise UsageError(f"{where}: unknown option {name!r}; {allowed}.{hint}")
         converted[name] = _convert(value, hints[name], f"{where}: {name}")
     try:
-        return kind(**converted)
+        built = kind(**converted)
     except ValueError as error:
         raise UsageError(f"{where}: {error}") from error
+    for name, value in converted.items():
+        if isinstance(value, int | float) and name in bounds:
+            bounds[name].check(value, f"{where}: {name}")
+    return built
+
+
+def bounds_of(kind: type[Any]) -> dict[str, Bounds]:
+    """The bounds that an options dataclass declares for its numbers, as ``Annotated[int, Bounds(1, 9)]``."""
+    hints = get_type_hints(kind, include_extras=True)
+    return {
+        name: found
+        for name, hint in hints.items()
+        if get_origin(hint) is Annotated
+        for found in get_args(hint)[1:]
+        if isinstance(found, Bounds)
+    }
 
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True,
@@ -167,7 +185,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             number = None
         # `int` would make 1 of true and 10 of 10.7
         if number is None or isinstance(value, bool) or (isinstance(value, float) and number != value):
-            raise UsageError(f"{where} must be a number ({hint.__name__}), not {value!r}")
+            raise UsageError(f"{where} must be a number ({hint.__name__}), not {shown(value)}")
+        ANY.check(number, where)
         return number
     if get_origin(hint) in (Mapping, dict) and not isinstance(value, Mapping):
         raise UsageError(f"{where} must be a mapping of names to values, not {value!r}")

@@ -2,6 +2,7 @@
 
     MmrerankError            1  something of ours went wrong
     ├── UsageError           2  an argument, option, name or recipe key is wrong
+    │   └── QueryError       2  a query is too large, or no text
     ├── InputError           3  a source, image, request or file cannot be used
     │   └── ImageError       3  one image cannot be decoded, or is refused
     │       └── TruncatedImageError  3  its file ends before its last pixel
@@ -12,6 +13,7 @@
     ├── ChatError            6  a language-model call failed (``retryable`` says whether again makes sense)
     │   ├── ReplyError       6  the model answered, but not in a form that says anything
     │   └── BudgetError      6  a question was not asked: what may be spent is spent
+    ├── CancelledError     130  a ranking was stopped by who wanted it
     └── MissingExtraError    5  an optional package is not installed
 
 Exit code 7 is not an error: the answer was printed, but some judgements failed and the first-stage order
@@ -42,6 +44,16 @@ class UsageError(MmrerankError):
     """An argument, option, plug-in name or configuration key is wrong."""
 
     exit_code = 2
+
+
+class QueryError(UsageError, ValueError):
+    """A query is larger than is allowed (`mmrerank.limits`), or holds what is no text."""
+
+
+class CancelledError(MmrerankError):
+    """A ranking was stopped by who wanted it; no further question was sent."""
+
+    exit_code = 130
 
 
 class InputError(MmrerankError):

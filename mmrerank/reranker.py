@@ -7,6 +7,7 @@ one query or many together, and returns rankings with their explanation. First-s
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
@@ -20,6 +21,7 @@ from mmrerank.chat.around import around
 from mmrerank.chat.open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
+from mmrerank.limits import check_count, in_force, way
 from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.rerank.methods import parse_method
@@ -87,28 +89,39 @@ class Reranker:
         check(self.chat, needs, self.name)
 
     def rank(
-        self, query: str | Query, images: Sequence[Any] | Ranking, *, progress: Progress | None = None
+        self,
+        query: str | Query,
+        images: Sequence[Any] | Ranking,
+        *,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
     ) -> SearchResult:
         """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``."""
-        return self.rank_batch([(query, images)], progress=progress)[0]
+        return self.rank_batch([(query, images)], progress=progress, cancel=cancel)[0]
 
     def rank_batch(
         self,
         requests: Sequence[tuple[str | Query, Sequence[Any] | Ranking]],
         *,
         progress: Progress | None = None,
+        cancel: threading.Event | None = None,
     ) -> list[SearchResult]:
         """Ranks many requests, driven together so that they share the model's batches.
 
         A picture that cannot be shown costs its candidate's place and nothing else. Raises `UsageError` for a
         query or candidates that say nothing, `InputError` for a reference image that cannot be shown, and
         `Stopped` (a `ChatError`, with the results that were complete) when all that is left would fail too.
+        `CancelledError` soon after ``cancel`` is set, by whatever thread: no further question is sent.
         """
         try:
             queries = [q if isinstance(q, Query) else Query(text=q) for q, _ in requests]
+        except UsageError:
+            raise
         except ValueError as error:
             raise UsageError(str(error)) from error
         rankings = [to_ranking(c) for _, c in requests]
+        for ranking in rankings:
+            self._check_work(len(ranking))
         try:
             driven = drive(
                 [self._judging(q, r) for q, r in zip(queries, rankings, strict=True)],
@@ -118,12 +131,27 @@ class Reranker:
                 budget=self.budget,
                 total=self.total,
                 watch=self._watch,
+                cancel=cancel,
             )
         except Stopped as stopped:
             whole = stopped.finished.items()
             stopped.results = {n: self._result(queries[n], rankings[n], one) for n, one in whole}
             raise
         return [self._result(*row) for row in zip(queries, rankings, driven, strict=True)]
+
+    def _check_work(self, count: int) -> None:
+        """Raises `UsageError` where a model would have to look at more, or be asked more, than is allowed."""
+        asked = self.options.calls(count)
+        if self.chat is None or asked == 0:
+            return
+        check_count("candidates", max(count, 1), "the number of candidates")
+        most = in_force().questions
+        if asked is not None and asked > most and (self.budget is None or self.budget.calls is None):
+            raise UsageError(
+                f"{self.name} may ask {asked:,} questions about {count:,} candidates, and a ranking may ask "
+                f"{most:,}: take fewer candidates or another method, or give a budget of calls; "
+                f"{way('questions')}"
+            )
 
     def _judging(self, query: Query, ranking: Ranking) -> Judging:
         def rank(query: Query, ranking: Ranking) -> Judging:
@@ -145,7 +173,7 @@ class Reranker:
             explanation=outcome.explanation,
             usage=driven.usage,
             repairs=_marked(driven),
-            warnings=(*_warnings(driven), *driven.notes),
+            warnings=(*_warnings(driven), *driven.notes, *_cut(outcome.ranking, driven)),
             failures=_reasons(driven),
             trace=driven.trace,
         )
@@ -197,6 +225,20 @@ def _warnings(driven: Driven) -> tuple[str, ...]:
         # such as a first stage that could not be asked again: nothing stands on its head for that
         told += [f.text for f in failures[:_REASONS]]
     return tuple(told)
+
+
+def _cut(ranking: Ranking, driven: Driven) -> list[str]:
+    """Says which texts were too long to be read whole."""
+    most = in_force().caption_characters
+    long = [c.id for c in ranking if c.text is not None and len(c.text) > most]
+    if not long or not driven.trace.steps:
+        return []
+    more = f" and {len(long) - _NAMED} more" if len(long) > _NAMED else ""
+    names = ", ".join(long[:_NAMED]) + more
+    return [
+        f"of {len(long)} long text(s) the model was shown the first {most:,} characters ({names}); "
+        f"{way('caption_characters')}"
+    ]
 
 
 def _reasons(driven: Driven) -> tuple[Failure, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 from mmrerank.budget import Budget, Meter
 from mmrerank.embed.open import open_embedder
 from mmrerank.embed.overlong import overlong
-from mmrerank.errors import UsageError
 from mmrerank.index.index import ImageIndex
+from mmrerank.limits import check_count
 from mmrerank.messages import Retrieve
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.drive import Progress
@@ -93,8 +94,7 @@ class ImageSearch:
 
     def first_stage(self, queries: Sequence[Query], k: int) -> list[Ranking]:
         """The ``k`` nearest images of each query by inner product of unit vectors."""
-        if k < 1:
-            raise UsageError(f"k must be at least 1, not {k}")
+        check_count("results", k, "k")
         vectors = self.embedder.embed_queries(queries)
         return [Ranking(self.index.candidates(v, k)) for v in vectors]
 
@@ -119,17 +119,25 @@ class ImageSearch:
         candidates: int = 20,
         images: Sequence[Any] = (),
         progress: Progress | None = None,
+        cancel: threading.Event | None = None,
         **options: Any,
     ) -> SearchResult:
         """The ``k`` best images for ``query``.
 
         The first ``candidates`` of the first stage are reranked by method ``rerank`` (``options`` are the
         method's); what lies beyond keeps first-stage order. ``images`` are reference images for a text
-        query (paths, PIL images, bytes).
+        query (paths, PIL images, bytes). Setting ``cancel``, from another thread, ends the ranking with
+        `CancelledError`. Raises `UsageError` for more than `mmrerank.limits` allows.
         """
         asked = query if isinstance(query, Query) else Query(text=query, images=tuple(map(to_image, images)))
         return self.search_batch(
-            [asked], k=k, rerank=rerank, candidates=candidates, options=options, progress=progress
+            [asked],
+            k=k,
+            rerank=rerank,
+            candidates=candidates,
+            options=options,
+            progress=progress,
+            cancel=cancel,
         )[0]
 
     def search_batch(
@@ -142,15 +150,14 @@ class ImageSearch:
         options: Mapping[str, Any] | None = None,
         progress: Progress | None = None,
         budget: Budget | None = None,
+        cancel: threading.Event | None = None,
     ) -> list[SearchResult]:
         """`search` for many queries, whose questions share the model's batches.
 
         ``budget`` bounds each ranking here, where the search was opened without one.
         """
-        if k < 1:
-            raise UsageError(f"k must be at least 1, not {k}")
-        if candidates < 1:
-            raise UsageError(f"candidates must be at least 1, not {candidates}")
+        check_count("results", k, "k")
+        check_count("candidates", candidates, "candidates")
         # a wrong method, option or backend is reported before the embedder is loaded
         reranker = Reranker(
             rerank,
@@ -168,7 +175,8 @@ class ImageSearch:
         heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(queries, rankings, strict=True)]
         warnings = self._warnings(reranker.chat)
         results = []
-        for before, head in zip(rankings, reranker.rank_batch(heads, progress=progress), strict=True):
+        reranked = reranker.rank_batch(heads, progress=progress, cancel=cancel)
+        for before, head in zip(rankings, reranked, strict=True):
             cut = overlong(self.embedder, head.query)
             after = before.with_head(Ranking(tuple(h.candidate for h in head)))
             hits, told = self._looked_at(

@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from mmrerank.limits import check_words
+
 ComponentKind = Literal["subject", "activity", "detail", "environment", "ambience", "exclusion", "count"]
 COMPONENT_KINDS: tuple[ComponentKind, ...] = (
     "subject", "activity", "detail", "environment", "ambience", "exclusion", "count",
@@ -89,6 +91,8 @@ class LeftOut:
 class Query:
     """What is looked for: words, images, words that must not apply, and earlier turns of a dialogue.
 
+    Raises `QueryError` (a `ValueError`) for more than `mmrerank.limits` allows and for what is no text.
+
     >>> Query(text="and a ball", turns=("a dog",), exclude=("people",)).kind
     'dialogue'
     """
@@ -103,6 +107,8 @@ class Query:
     def __post_init__(self) -> None:
         if not (self.text.strip() or self.images or any(t.strip() for t in self.turns)):
             raise ValueError("a query needs a text, an image or a dialogue turn")
+        words = {"text": (self.text,), "exclude": self.exclude, "turns": self.turns, "id": (self.id,)}
+        check_words({**words, "instruction": (self.instruction,)}, len(self.images))
 
     @property
     def kind(self) -> Literal["text", "image", "composed", "dialogue"]:

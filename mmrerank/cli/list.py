@@ -12,6 +12,7 @@ import typer
 from mmrerank import discovery
 from mmrerank.cli.console import Output, emit, one_line, table_console
 from mmrerank.cli.options import OutputFlag
+from mmrerank.config import bounds_of
 from mmrerank.errors import MmrerankError
 
 if TYPE_CHECKING:
@@ -129,12 +130,14 @@ def benchmark(module_name: str) -> dict[str, Any]:
 
 def _options(options: type[Any]) -> list[dict[str, Any]]:
     hints = get_type_hints(options)
+    bounds = bounds_of(options)
     return [
         {
             "name": f.name,
             "type": "choice" if (choices := _choices(hints[f.name])) else _type_name(hints[f.name]),
             "default": f.default if f.default is not dataclasses.MISSING else None,
             **({"choices": choices} if choices else {}),
+            **({"from": bounds[f.name].low, "to": bounds[f.name].high} if f.name in bounds else {}),
         }
         for f in dataclasses.fields(options)
     ]
@@ -181,7 +184,8 @@ def _option(option: dict[str, Any]) -> str:
     default = option["default"]
     shown = str(default).lower() if isinstance(default, bool) else str(default)
     choices = f" ({'|'.join(map(str, option['choices']))})" if "choices" in option else ""
-    return f"{option['name']}={shown}{choices}"
+    ends = f" ({option['from']:g} to {option['to']})" if "from" in option else ""
+    return f"{option['name']}={shown}{choices}{ends}"
 
 
 COMMAND = list_

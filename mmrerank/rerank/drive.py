@@ -15,16 +15,19 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from mmrerank import cancel as cancelling
 from mmrerank.budget import Budget, Meter, bound
 from mmrerank.errors import (
     LASTING,
     BudgetError,
+    CancelledError,
     CapabilityError,
     ChatError,
     ImageIndexError,
     InputError,
     ModelError,
 )
+from mmrerank.limits import in_force, way
 from mmrerank.messages import Ask, Message, Part, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.rerank import prompting
@@ -63,6 +66,17 @@ class _Job:
     failures: dict[str, Failure] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
     outcome: Outcome | None = None
+    most: int = 0
+    """Questions that may be sent, whatever the method asks."""
+    sent: int = 0
+
+    def refused(self) -> list[Reply] | None:
+        """Replies to a round that would pass the limit on questions; None where it may be sent."""
+        self.sent += len(self.asks)
+        if self.sent <= self.most:
+            return None
+        why = f"not asked: a ranking may ask {self.most:,} questions; {way('questions')}"
+        return [Reply(error=BudgetError(why), finish="error") for _ in self.asks]
 
     def advance(self, replies: list[Reply] | None) -> None:
         try:
@@ -130,6 +144,7 @@ def drive(
     budget: Budget | None = None,
     total: Meter | None = None,
     watch: Watch | None = None,
+    cancel: threading.Event | None = None,
 ) -> list[Driven]:
     """Drives every generator to its end and returns the results in the same order.
 
@@ -141,15 +156,15 @@ def drive(
     An error that concerns one question becomes that question's failed reply. `ModelError` (no such
     model or capability) is raised: no answer of this backend would mean anything. `Stopped` is raised, with
     what is finished, when a few questions in a row, or all, fail for a reason outside of them; ``watch``
-    counts over several calls.
+    counts over several calls. `CancelledError` is raised soon after ``cancel`` is set, by whatever thread.
     """
     shared = () if total is None else (total,)
-    jobs = [
-        _Job(judging=j, meters=(*(() if budget is None else (Meter(budget),)), *shared)) for j in judgings
-    ]
+    own = [() if budget is None else (Meter(budget),) for _ in judgings]
+    most = in_force().questions
+    jobs = [_Job(judging=j, meters=(*m, *shared), most=most) for j, m in zip(judgings, own, strict=True)]
     watch = watch or Watch()
     watch.works = lambda: chat is not None and _answers(chat)
-    desk = _Desk(chat=chat, retriever=retriever, progress=progress, watch=watch)
+    desk = _Desk(chat=chat, retriever=retriever, progress=progress, watch=watch, cancel=cancel)
     for job in jobs:
         desk.advance(job, None)
     crew = min(1 if chat is None else chat.concurrency, len(jobs))
@@ -175,10 +190,11 @@ def _each_alone(desk: _Desk, jobs: Sequence[_Job], crew: int) -> None:
         for future in running:
             if future.done():
                 future.result()
-    except BaseException:
+    except BaseException as error:
         desk.closed = True
         pool.shutdown(wait=False, cancel_futures=True)
-        if desk.chat is not None:
+        # who cancels one ranking leaves alone what others ask of the same model
+        if desk.chat is not None and not isinstance(error, CancelledError):
             desk.chat.cancel()
         raise
     finally:
@@ -193,6 +209,7 @@ class _Desk:
     retriever: Retriever | None
     progress: Progress | None
     watch: Watch
+    cancel: threading.Event | None = None
     reached: bool = False
     lost: ChatError | None = None
     asked: int = 0
@@ -206,19 +223,26 @@ class _Desk:
             job.advance(replies)
 
     def serve(self, jobs: Sequence[_Job]) -> None:
-        """Brings ``jobs`` to their end, round by round."""
+        """Brings ``jobs`` to their end, round by round. Raises `CancelledError`."""
+        with cancelling.heeding(self.cancel):
+            self._rounds(jobs)
+
+    def _rounds(self, jobs: Sequence[_Job]) -> None:
         while open_jobs := [job for job in jobs if job.outcome is None]:
             if self.closed:
                 return
+            cancelling.check()
             # one call for the open questions of all jobs: a tournament of twenty rounds over fifty queries
             # is twenty full batches, not a thousand single questions
-            asks = [(ask, job.meters) for job in open_jobs for ask in job.asks]
+            refused = {id(job): job.refused() for job in open_jobs}
+            asks = [(a, job.meters) for job in open_jobs if refused[id(job)] is None for a in job.asks]
             self._tell(asked=len(asks))
             replies = iter(self._replies(asks))
             if self.closed:
                 return  # what was given up is no answer
+            cancelling.check()
             for job in open_jobs:
-                mine = [next(replies) for _ in job.asks]
+                mine = refused[id(job)] or [next(replies) for _ in job.asks]
                 for ask, reply in zip(job.asks, mine, strict=True):
                     job.note(ask, reply)
                     self._watch(job, ask, reply)

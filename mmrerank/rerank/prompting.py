@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrerank.errors import UsageError
+from mmrerank.limits import in_force
 from mmrerank.messages import Message, Part, Role
 from mmrerank.types import Candidate, Image
 
@@ -175,7 +176,7 @@ def render(name: str, **values: Any) -> tuple[Message, ...]:
         if image is not None:
             images.append(image)
             shown = f"{_OPEN}{len(images) - 1}{_CLOSE}"
-        return _Marker(shown + (f' "{defuse(text)}"' if text else ""))
+        return _Marker(shown + (f' "{defuse(_shortened(text))}"' if text else ""))
 
     messages: list[Message] = []
     pieces = _SECTION.split(prompt.body)[1:]
@@ -183,6 +184,12 @@ def render(name: str, **values: Any) -> tuple[Message, ...]:
         text = _template(body, prompt.folder).render(**values, show=show)
         messages.append(Message(role=_role(role), parts=_parts(_tidy(text), images)))
     return tuple(messages)
+
+
+def _shortened(text: str) -> str:
+    """A candidate's text as far as it is read; the result says what was cut."""
+    most = in_force().caption_characters
+    return text if len(text) <= most else f"{text[:most]} ..."
 
 
 @cache

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from mmrerank import cancel
 from mmrerank.budget import PER_MESSAGE, bound
 from mmrerank.chat.openai.address import address
 from mmrerank.chat.openai.amounts import most_images
@@ -42,6 +43,7 @@ IN_VAIN = 3
 """Replies off their schema after which the schema always stands in the prompt."""
 _ODD_ANSWERS = ("reply", "no_room", "refusal", "content_filter")
 """Kinds of failures of one question that say nothing about what the server can do."""
+_LOOKS = 0.1  # seconds between looks whether an answer is still wanted
 _T = TypeVar("_T")
 
 
@@ -199,6 +201,13 @@ class OpenAIChat(Chat):
             raise UsageError(f"{self.spec} was closed; open it again")
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
+            while cancel.heeded():
+                try:
+                    return future.result(timeout=_LOOKS)
+                except TimeoutError:
+                    if future.done():
+                        break  # the work's own
+                    cancel.check()
             return future.result()
         except concurrent.futures.CancelledError:
             raise ChatError(f"{self._place} was given up while it was asked") from None

@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mmrerank import cancel
 from mmrerank.chat.text import valid_json, without_thinking
 from mmrerank.chat.thinking import with_thoughts
 from mmrerank.chat.transformers import read as _read
 from mmrerank.chat.transformers.generate import Row, generate
 from mmrerank.chat.transformers.grammar import Grammars
-from mmrerank.errors import ChatError, InputError, UsageError
+from mmrerank.errors import CancelledError, ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Chat
 from mmrerank.types import Image, Usage
@@ -166,6 +167,7 @@ class TransformersChat(Chat):
                 groups = self._prefixes.groups([j.prompt for j in own], [j.reusable for j in own])
             for group in groups:
                 for batch in self._batches([own[n] for n in group.places]):
+                    cancel.check()
                     answers = self._answer(batch, group)
                     replies |= {j.place: r for j, r in zip(batch, answers, strict=True)}
         return replies
@@ -196,7 +198,7 @@ class TransformersChat(Chat):
                 if group.shared:
                     start = self._prefixes.compute(jobs[0].prompt, group.shared)
                 replies = run(jobs, start)
-        except UsageError:
+        except (UsageError, CancelledError):
             raise
         except Exception as error:  # out of memory above all, but nothing may take down the other asks
             why = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

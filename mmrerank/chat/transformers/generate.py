@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from mmrerank import cancel
 from mmrerank.chat.transformers.grammar import Grammars, Writing
 from mmrerank.vl.prefix import Prefixes, Start
 from mmrerank.vl.prompts import Encoded
@@ -64,6 +65,7 @@ def _generate(
     logits = qwen.forward(batch, cache)
     prefixes.keep([r.prompt for r in rows], start, cache)
     while True:
+        cancel.check()
         tokens = _choose_allowed(
             logits,
             grammars,

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mmrerank import registry
+from mmrerank.limits import Count
 from mmrerank.ports import Capability, Judging, Outcome, Strategy, StrategyOptions
 from mmrerank.types import Explanation, Query, Ranking
 
@@ -23,7 +24,7 @@ class Options(StrategyOptions):
 
     first: str = "pointwise"
     then: str = "listwise"
-    keep: int = 10
+    keep: Count = 10
 
     def __post_init__(self) -> None:
         if self.keep < 1:

@@ -12,6 +12,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from mmrerank.limits import Count, ImageTokens, Share, UpTo
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import judgements
@@ -43,12 +44,12 @@ class Options(StrategyOptions):
     order: Literal["model", "sum"] = "model"
     deconstruct: bool = True
     evaluate: bool = True
-    group_size: int = 1
+    group_size: Count = 1
     order_images: bool = False
-    alpha: float = 1.0
-    beta: int = 0
-    top: int = 10
-    image_tokens: int = 256
+    alpha: Share = 1.0
+    beta: UpTo = 0
+    top: Count = 10
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if self.group_size < 1:

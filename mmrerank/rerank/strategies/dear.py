@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmrerank.limits import Count
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank.strategies import cascade
 from mmrerank.types import Query, Ranking
@@ -21,7 +22,7 @@ PAPER = "DeAR (arXiv 2508.16998)"
 class Options(StrategyOptions):
     """``keep``: how many of the best are ordered together."""
 
-    keep: int = 20
+    keep: Count = 20
 
     def __post_init__(self) -> None:
         if self.keep < 1:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from mmrerank.limits import Count, Factor, ImageTokens
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.states import Matrix, embed_candidate, embed_query, read_vector
@@ -32,11 +33,11 @@ class Options(StrategyOptions):
     """
 
     mode: Literal["listwise", "rocchio"] = "listwise"
-    window: int = 20
-    keep: float = 1.0
-    move: float = 0.5
-    temperature: float = 0.05
-    image_tokens: int = 256
+    window: Count = 20
+    keep: Factor = 1.0
+    move: Factor = 0.5
+    temperature: Factor = 0.05
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if self.window < 1:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mmrerank.limits import ImageTokens
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
@@ -30,7 +31,7 @@ class Options(StrategyOptions):
 
     think: bool = True
     read: Literal["expected", "top"] = "expected"
-    image_tokens: int = 256
+    image_tokens: ImageTokens = 256
 
     def needs(self) -> tuple[Capability, ...]:
         """Without thoughts nothing is written."""

@@ -13,6 +13,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mmrerank.limits import Count, Factor, ImageTokens, Rounds, UpTo
 from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
@@ -36,13 +37,13 @@ class Options(StrategyOptions):
     bounds the visual tokens per image.
     """
 
-    found: int = 20
-    rounds: int = 1
+    found: UpTo = 20
+    rounds: Rounds = 1
     judge: Literal["model", "verdicts", "first"] = "model"
-    move: float = 1.0
-    away: float = 0.25
-    believed: int = 3
-    image_tokens: int = 256
+    move: Factor = 1.0
+    away: Factor = 0.25
+    believed: Count = 3
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if self.found < 0 or self.rounds < 0 or self.move < 0 or self.away < 0:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mmrerank.limits import Count, ImageTokens, Repeats
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
@@ -32,11 +33,11 @@ class Options(StrategyOptions):
     ``image_tokens`` bounds the visual tokens per image.
     """
 
-    window: int = 20
-    step: int = 10
+    window: Count = 20
+    step: Count = 10
     calibrate: bool = False
-    shifts: int = 1
-    image_tokens: int = 256
+    shifts: Repeats = 1
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if not 2 <= self.window <= 26:

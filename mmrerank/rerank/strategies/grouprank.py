@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
+from mmrerank.limits import Count, ImageTokens, Repeats, Seed, Share, UpTo
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value, first_scores, fused, mean_known
@@ -28,12 +29,12 @@ class Options(StrategyOptions):
     beside the first stage's score (0.6 in the paper). ``image_tokens`` bounds the visual tokens per image.
     """
 
-    group_size: int = 10
-    repeats: int = 2
-    anchors: int = 0
-    weight: float = 1.0
-    seed: int = 0
-    image_tokens: int = 256
+    group_size: Count = 10
+    repeats: Repeats = 2
+    anchors: UpTo = 0
+    weight: Share = 1.0
+    seed: Seed = 0
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if self.group_size < 1 or self.repeats < 1:

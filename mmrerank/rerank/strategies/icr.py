@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from mmrerank.limits import ImageTokens
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.states import NOTHING, Matrix, attend, read_attention
@@ -33,7 +34,7 @@ class Options(StrategyOptions):
 
     calibrate: bool = True
     pool: Literal["mean", "sum"] = "mean"
-    image_tokens: int = 256
+    image_tokens: ImageTokens = 256
 
     def calls(self, k: int) -> int:
         """Passes for ``k`` candidates; the images are read once for all of them."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import exp
 
+from mmrerank.limits import ImageTokens, Share
 from mmrerank.messages import Reply
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
@@ -27,9 +28,9 @@ class Options(StrategyOptions):
     ``think`` lets the model reason first. ``image_tokens`` bounds the visual tokens per image.
     """
 
-    weight: float = 1.0
+    weight: Share = 1.0
     think: bool = False
-    image_tokens: int = 256
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if not 0 <= self.weight <= 1:

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 
 from mmrerank.errors import NoRoomError
+from mmrerank.limits import Count, ImageTokens, Thoughts
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import judgements
@@ -32,11 +33,11 @@ class Options(StrategyOptions):
     ``image_tokens`` bounds the visual tokens per image.
     """
 
-    window: int = 20
-    step: int = 10
+    window: Count = 20
+    step: Count = 10
     full: bool = False
-    think: int = 0
-    image_tokens: int = 256
+    think: Thoughts = 0
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if not 1 <= self.step <= self.window:

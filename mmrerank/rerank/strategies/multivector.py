@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mmrerank.limits import Count, ImageTokens, Share, UpTo
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
@@ -32,10 +33,10 @@ class Options(StrategyOptions):
     ``image_tokens`` bounds the visual tokens per image.
     """
 
-    alpha: float = 1.0
-    beta: int = 0
-    top: int = 10
-    image_tokens: int = 256
+    alpha: Share = 1.0
+    beta: UpTo = 0
+    top: Count = 10
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         Thrift(alpha=self.alpha, beta=self.beta, top=self.top)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrerank.limits import Factor, ImageTokens
 from mmrerank.messages import Ask
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
@@ -36,9 +37,9 @@ class Options(StrategyOptions):
     """
 
     deconstruct: bool = True
-    temperature: float = 0.02
-    move: float = 0.5
-    image_tokens: int = 256
+    temperature: Factor = 0.02
+    move: Factor = 0.5
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if self.temperature <= 0 or self.move < 0:

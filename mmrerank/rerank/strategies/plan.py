@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
+from mmrerank.limits import Count, ImageTokens, UpTo
 from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value, rrf
@@ -36,10 +37,10 @@ class Options(StrategyOptions):
     ``image_tokens`` bounds the visual tokens per image.
     """
 
-    plans: int = 4
-    found: int = 10
+    plans: Count = 4
+    found: UpTo = 10
     write: bool = False
-    image_tokens: int = 256
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if self.plans < 1 or self.found < 0:

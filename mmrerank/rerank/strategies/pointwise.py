@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from mmrerank.limits import Count, ImageTokens, Share, UpTo
 from mmrerank.messages import Ask
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
@@ -33,11 +34,11 @@ class Options(StrategyOptions):
 
     formula: Literal["margin", "yes"] = "margin"
     think: bool = False
-    alpha: float = 1.0
-    beta: int = 0
-    top: int = 10
-    weight: float = 1.0
-    image_tokens: int = 256
+    alpha: Share = 1.0
+    beta: UpTo = 0
+    top: Count = 10
+    weight: Share = 1.0
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         Thrift(alpha=self.alpha, beta=self.beta, top=self.top)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmrerank.limits import ImageTokens
 from mmrerank.messages import Reply
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
@@ -23,7 +24,7 @@ PAPER = "ProRank (arXiv 2506.03487)"
 class Options(StrategyOptions):
     """``image_tokens`` bounds the visual tokens per image."""
 
-    image_tokens: int = 256
+    image_tokens: ImageTokens = 256
 
     def calls(self, k: int) -> int:
         """The most questions for ``k`` candidates; an upper bound with pruning or early exit."""

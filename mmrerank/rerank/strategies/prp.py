@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
 
+from mmrerank.limits import Count, ImageTokens
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value, mean_preference
 from mmrerank.rerank.pairs import Pairs
@@ -30,9 +31,9 @@ class Options(StrategyOptions):
     """
 
     schedule: Literal["allpairs", "sliding", "heap"] = "sliding"
-    top: int = 10
+    top: Count = 10
     read: Literal["logprobs", "written"] = "logprobs"
-    image_tokens: int = 256
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if self.top < 1:

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
+from mmrerank.limits import Count, ImageTokens, Repeats, Seed
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
@@ -31,11 +32,11 @@ class Options(StrategyOptions):
     ``image_tokens`` bounds the visual tokens per image.
     """
 
-    children: int = 19
-    top: int = 10
-    votes: int = 1
-    seed: int = 0
-    image_tokens: int = 256
+    children: Count = 19
+    top: Count = 10
+    votes: Repeats = 1
+    seed: Seed = 0
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if self.children < 1 or self.top < 1 or self.votes < 1:

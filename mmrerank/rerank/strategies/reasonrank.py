@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mmrerank.limits import Count, ImageTokens, Thoughts
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import judgements
 from mmrerank.rerank.strategies import listwise
@@ -26,10 +27,10 @@ class Options(StrategyOptions):
     ``image_tokens`` bounds the visual tokens per image.
     """
 
-    window: int = 20
-    step: int = 10
-    think: int = judgements.THOUGHT
-    image_tokens: int = 256
+    window: Count = 20
+    step: Count = 10
+    think: Thoughts = judgements.THOUGHT
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         _listwise(self)

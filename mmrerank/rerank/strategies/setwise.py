@@ -11,6 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from mmrerank.limits import Count, ImageTokens
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
@@ -31,10 +32,10 @@ class Options(StrategyOptions):
     """
 
     schedule: Literal["heap", "insertion"] = "heap"
-    children: int = 3
-    top: int = 10
+    children: Count = 3
+    top: Count = 10
     read: Literal["logprobs", "written"] = "logprobs"
-    image_tokens: int = 256
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if not 1 <= self.children <= 25:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 
+from mmrerank.limits import ImageTokens
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import Preferences, bradley_terry, by_value, copeland, mean_preference
 from mmrerank.rerank.pairs import Pairs
@@ -32,7 +33,7 @@ class Options(StrategyOptions):
     """``aggregate``: how comparisons become an order. ``image_tokens`` bounds the visual tokens per image."""
 
     aggregate: Literal["path", "copeland", "borda", "bradley_terry"] = "path"
-    image_tokens: int = 256
+    image_tokens: ImageTokens = 256
 
     def calls(self, k: int) -> int:
         """Questions for ``k`` candidates: each pair in both orders."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from mmrerank.limits import Count, ImageTokens, Share
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank.aggregate import by_value, first_scores, fused
 from mmrerank.rerank.strategies import first, judge
@@ -29,9 +30,9 @@ class Options(StrategyOptions):
     """
 
     mode: Literal["pick", "score"] = "pick"
-    window: int = 20
-    weight: float = 1.0
-    image_tokens: int = 256
+    window: Count = 20
+    weight: Share = 1.0
+    image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
         if not 2 <= self.window <= 26:

@@ -12,6 +12,7 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 from mmrerank import registry
+from mmrerank.limits import Repeats, Seed
 from mmrerank.ports import Capability, Judging, Outcome, Strategy, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.together import together
@@ -27,8 +28,8 @@ class Options(StrategyOptions):
     """``method`` votes ``votes`` times over lists shuffled by ``seed``; it has its own defaults."""
 
     method: str = "listwise"
-    votes: int = 3
-    seed: int = 0
+    votes: Repeats = 3
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if self.votes < 1:
