@@ -121,13 +121,30 @@ class EmbedderPlugin(Protocol):
 # ---------------------------------------------------------------- vector stores
 
 
+class Rows(Protocol):
+    """Vectors ``(n, dim)``, float32, in several files: taken in pieces like an array, for whole they may not
+    fit into memory. ``numpy.asarray(rows)`` copies them all.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n, dim)``."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> Vectors:
+        """A run of rows, mapped where it can be, or a copy of single ones."""
+        ...
+
+
 @runtime_checkable
 class VectorStore(Protocol):
     """Nearest neighbours by inner product over rows ``0..n-1``; a view that can be rebuilt at any time."""
 
     name: ClassVar[str]
 
-    def build(self, vectors: Vectors) -> None:
+    def build(self, vectors: Vectors | Rows) -> None:
         """Replaces the contents by ``vectors`` ``(n, dim)``."""
         ...
 
@@ -139,7 +156,7 @@ class VectorStore(Protocol):
         """Leaves the view in ``folder`` (which may not exist yet); nothing by default. Raises `OSError`."""
         return
 
-    def load(self, folder: Path, vectors: Vectors) -> bool:
+    def load(self, folder: Path, vectors: Vectors | Rows) -> bool:
         """Takes the view from ``folder`` if it is one of these ``vectors``; False has it built instead."""
         return False
 

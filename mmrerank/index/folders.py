@@ -80,7 +80,7 @@ def left_over(folder: Path) -> Iterator[str]:
             continue
         if (place / PLAN).exists():
             yield (
-                f"{place} holds the {_images(place)} images of a --rebuild that was stopped. The same command "
+                f"{place} holds the {_images(place)} images of a stopped --rebuild. The same command "
                 "as then goes on with it; delete that folder if it is not wanted any more"
             )
         else:

@@ -28,7 +28,10 @@ from mmrerank.index.view import default_store
 from mmrerank.paths import absolute_spec
 from mmrerank.ports import Corpus, Sample, Vectors
 
-_BATCH_ROWS = 4096
+_BATCH_ROWS = 2048
+"""Rows that are written at a time: their records are held, about a kilobyte each."""
+_BATCH_BYTES = 1 << 22
+"""Of float64 vectors that are scaled at a time."""
 
 
 class VectorCorpus(Protocol):
@@ -75,38 +78,29 @@ def import_vectors(
         created=old.created if old else now(),
         updated=now(),
     )
-    before = _snapshot(folder, old)
     unseen: list[Failure] = []
     # Always made anew, beside an index that is there: importing is cheap, and half an import is nothing.
-    with replacing(folder, rebuild=True) as target:
+    with _Before(folder, old) as before, replacing(folder, rebuild=True) as target:
         made = not target.exists()
         target.mkdir(parents=True, exist_ok=True)
         try:
             with lock.writing(target):
                 if is_index(target):
                     raise ImageIndexError(f"{target} was made by another process just now; try again")
-                after = _write(target, corpus, fresh, progress, unseen, strict=strict)
+                _write(target, corpus, fresh, progress, unseen, before, strict=strict)
         except InputError:
             if made:
                 target.rmdir()
             raise
-    added = changed = unchanged = 0
-    for id_, vector in after.items():
-        if id_ not in before:
-            added += 1
-        elif np.array_equal(before[id_], vector):
-            unchanged += 1
-        else:
-            changed += 1
-    removed = len(before.keys() - after.keys())
+    total = len(corpus.vectors)
     return BuildReport(
         index=folder,
-        added=added,
-        changed=changed,
-        removed=removed,
-        unchanged=unchanged,
+        added=total - before.unchanged - before.changed,
+        changed=before.changed,
+        removed=before.images - before.unchanged - before.changed,
+        unchanged=before.unchanged,
         unseen=tuple(unseen),
-        remarks=(*_summary(unseen, len(after)), *_remarks(corpus)),
+        remarks=(*_summary(unseen, total), *_remarks(corpus)),
     )
 
 
@@ -139,16 +133,39 @@ def _old(folder: Path, spec: str, rebuild: bool) -> Manifest | None:
     return old if old.state == "ready" else None
 
 
-def _snapshot(folder: Path, old: Manifest | None) -> dict[str, Vectors]:
-    """The vectors of the old index by id."""
-    if old is None:
-        return {}
-    records = Records(folder)
-    try:
-        vectors = VectorFiles(folder / VECTORS, old.dim).load(records.vectors)
-        return {r.id: vectors[r.row] for r in records.everything() if r.row is not None}
-    finally:
-        records.close()
+class _Before:
+    """The index that is replaced, and how many of its images come again with the same vector.
+
+    It is asked batch by batch: a copy of its ids and vectors may not fit into memory.
+    """
+
+    def __init__(self, folder: Path, old: Manifest | None) -> None:
+        self.images = self.unchanged = self.changed = 0
+        self._records: Records | None = None
+        if old is not None:
+            self._records, self._dim = Records(folder), old.dim
+            self._files = VectorFiles(folder / VECTORS, old.dim).load(self._records.vectors)
+            self.images = self._records.counts()[0]
+
+    def __enter__(self) -> _Before:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._records is not None:
+            self._records.close()
+
+    def compare(self, ids: Sequence[str], vectors: Vectors) -> None:
+        """Counts new ``vectors`` ``(n, d)`` of images of these ids. An id comes once."""
+        if self._records is None:
+            return
+        rows = self._records.rows_among(ids)
+        same = 0
+        if vectors.shape[1] == self._dim:
+            here = [n for n, id_ in enumerate(ids) if id_ in rows]
+            old = self._files[np.array([rows[ids[n]] for n in here], dtype=np.int64)]
+            same = int((old == vectors[here]).all(axis=1).sum())
+        self.unchanged += same
+        self.changed += len(rows) - same
 
 
 def _write(
@@ -157,18 +174,18 @@ def _write(
     fresh: Manifest,
     progress: Progress | None,
     unseen: list[Failure],
+    before: _Before,
     *,
     strict: bool,
-) -> dict[str, Vectors]:
+) -> None:
     fresh.write(folder)
     records = Records(folder, write=True)
     try:
-        vectors = _fill(folder, records, corpus, progress, unseen)
+        _fill(folder, records, corpus, progress, unseen, before)
         if strict and unseen:
-            said = ". ".join([*_summary(unseen, len(vectors)), *_remarks(corpus)])
+            said = ". ".join([*_summary(unseen, len(corpus.vectors)), *_remarks(corpus)])
             raise InputError(f"nothing was imported: {said}")
         publish(folder, fresh, records, VectorFiles(folder / VECTORS, fresh.dim))
-        return {id_: vectors[row] for row, id_ in enumerate(records.ids())}
     except BaseException:
         records.close()
         clear(folder)
@@ -178,23 +195,23 @@ def _write(
 
 
 def _fill(
-    folder: Path, records: Records, corpus: VectorCorpus, progress: Progress | None, unseen: list[Failure]
-) -> Vectors:
+    folder: Path,
+    records: Records,
+    corpus: VectorCorpus,
+    progress: Progress | None,
+    unseen: list[Failure],
+    before: _Before,
+) -> None:
     total, dim = corpus.vectors.shape
     files = VectorFiles(folder / VECTORS, dim)
     files.truncate(0)
     samples = iter(corpus.samples())
     root = Path(corpus.location)
     for start in range(0, total, _BATCH_ROWS):
-        wide = np.asarray(corpus.vectors[start : start + _BATCH_ROWS], dtype=np.float64)
-        length = np.linalg.norm(wide, axis=1, keepdims=True)
-        bad = ~(np.isfinite(length) & (length > 0))[:, 0]
-        if bad.any():
-            raise InputError(f"vector {start + int(bad.argmax())} (rows from 0) is zero or not finite")
-        vectors = (wide / length).astype(np.float32)
+        vectors = _unit(corpus.vectors, start, min(total, start + _BATCH_ROWS))
         files.append(vectors, start)
         rows = []
-        for row in range(start, start + len(wide)):
+        for row in range(start, start + len(vectors)):
             sample = next(samples, None)
             if sample is None:
                 raise InputError(f"there are {total} vectors and only {row} images")
@@ -203,13 +220,28 @@ def _fill(
             records.add_vectors(start, [r.sha256 for r in rows], vectors)
             for record in rows:
                 records.put(record)
+        before.compare([r.id for r in rows], vectors)
         if progress:
-            progress(start + len(wide), total)
+            progress(start + len(vectors), total)
     if next(samples, None) is not None:
         raise InputError(f"there are more images than the {total} vectors")
     if records.counts()[0] != total:
         raise InputError("the source has an id twice")
-    return files.load(total)
+
+
+def _unit(vectors: NDArray[Any], start: int, stop: int) -> Vectors:
+    """Rows ``start`` to ``stop``, scaled to length 1. Raises `InputError` for one that cannot be."""
+    found = np.empty((stop - start, vectors.shape[1]), dtype=np.float32)
+    step = max(1, _BATCH_BYTES // (8 * vectors.shape[1]))
+    for at in range(start, stop, step):
+        wide = np.array(vectors[at : min(stop, at + step)], dtype=np.float64)
+        length = np.linalg.norm(wide, axis=1, keepdims=True)
+        bad = ~(np.isfinite(length) & (length > 0))[:, 0]
+        if bad.any():
+            raise InputError(f"vector {at + int(bad.argmax())} (rows from 0) is zero or not finite")
+        wide /= length
+        found[at - start : at - start + len(wide)] = wide
+    return found
 
 
 def _record(sample: Sample, root: Path, row: int, unseen: list[Failure]) -> Record:

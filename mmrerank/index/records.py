@@ -182,17 +182,21 @@ class Records:
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """The vector row of each id. Raises `InputError` for an id that has none."""
+        found = self.rows_among(list(dict.fromkeys(ids)))
+        if lacking := [i for i in ids if i not in found]:
+            raise InputError(f"the index has no vector of {lacking[0]!r}")
+        return [found[i] for i in ids]
+
+    def rows_among(self, ids: Sequence[str]) -> dict[str, int]:
+        """The vector row of each of these ids that has one."""
         found: dict[str, int] = {}
-        wanted = list(dict.fromkeys(ids))
-        for start in range(0, len(wanted), _CHUNK):
-            part = wanted[start : start + _CHUNK]
+        for start in range(0, len(ids), _CHUNK):
+            part = ids[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
             for _, record in self._select(f"WHERE row IS NOT NULL AND id IN ({marks})", part):
                 assert record.row is not None
                 found[record.id] = record.row
-        if lacking := [i for i in wanted if i not in found]:
-            raise InputError(f"the index has no vector of {lacking[0]!r}")
-        return [found[i] for i in ids]
+        return found
 
     def rows(self) -> NDArray[np.int64]:
         """The rows in use, ascending. Raises `ImageIndexError` for what is none."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from mmrerank.types import LeftOut
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
     """A source (its id) that is not in the index, and why."""
 

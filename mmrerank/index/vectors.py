@@ -15,9 +15,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
 from mmrerank.errors import ImageIndexError
 from mmrerank.index import hashing
@@ -36,6 +37,61 @@ def _header(rows: int, dim: int) -> bytes:
         buffer, {"shape": (rows, dim), "fortran_order": False, "descr": "<f4"}
     )
     return buffer.getvalue()
+
+
+class MappedRows:
+    """Rows of files that are mapped one by one: ``used`` of them (ascending), or all. See `ports.Rows`.
+
+    A slice that lies in one file without gaps is the file's own memory. Anything else is a copy.
+    """
+
+    def __init__(
+        self, parts: Sequence[Vectors], part_rows: int, dim: int, used: NDArray[np.int64] | None = None
+    ) -> None:
+        self._parts, self._part_rows, self._used = parts, part_rows, used
+        self.shape = (sum(map(len, parts)) if used is None else len(used), dim)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Vectors:
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            if step == 1 and (whole := self._run(start, stop)) is not None:
+                return whole
+            rows = np.arange(start, stop, step, dtype=np.int64)
+        numbers, at = np.divmod(rows if self._used is None else self._used[rows], self._part_rows)
+        taken = np.empty((len(at), self.shape[1]), dtype=np.float32)
+        for number in np.unique(numbers):
+            here = numbers == number
+            taken[here] = self._parts[number][at[here]]
+        return taken
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("rows of several files cannot be one array without a copy")
+        return np.array(self[np.arange(len(self), dtype=np.int64)], dtype=dtype)
+
+    def _run(self, start: int, stop: int) -> Vectors | None:
+        """These rows where they lie in one file without gaps."""
+        if start >= stop:
+            return np.zeros((0, self.shape[1]), dtype=np.float32)
+        if self._used is not None:
+            first, last = int(self._used[start]), int(self._used[stop - 1])
+            if last - first != stop - 1 - start:
+                return None
+            start, stop = first, last + 1
+        number, at = divmod(start, self._part_rows)
+        if stop > (number + 1) * self._part_rows:
+            return None
+        return self._parts[number][at : at + stop - start]
+
+    def only(self, used: NDArray[np.int64]) -> MappedRows:
+        """These rows (ascending) of all; nothing is copied."""
+        whole = len(used) == 0 or int(used[-1]) == len(used) - 1
+        if whole and len(used) == len(self):
+            return self
+        return MappedRows(self._parts, self._part_rows, self.shape[1], used)
 
 
 class VectorFiles:
@@ -82,7 +138,7 @@ class VectorFiles:
                 if new:
                     file.write(head)
                 file.seek(len(head) + start * self.dim * 4)
-                file.write(np.ascontiguousarray(part, dtype="<f4").tobytes())
+                file.write(np.ascontiguousarray(part, dtype="<f4").data)
                 file.flush()
                 os.fsync(file.fileno())
                 # The header last: until it is written, the file is the old, shorter one.
@@ -94,18 +150,16 @@ class VectorFiles:
                 sync_folder(self.folder)
             done += len(part)
 
-    def load(self, rows: int) -> Vectors:
-        """The first ``rows`` rows ``(rows, dim)``: memory-mapped from one shard, copied from several.
+    def load(self, rows: int) -> MappedRows:
+        """The first ``rows`` rows ``(rows, dim)``, each file memory-mapped.
 
         Raises `ImageIndexError` when a shard is missing, cut off or foreign. Call `check` before each use.
         """
-        parts = []
-        for number in range(-(-rows // self._shard_rows)):
-            wanted = min(self._shard_rows, rows - number * self._shard_rows)
-            parts.append(self._map(number, wanted))
-        if not parts:
-            return np.zeros((0, self.dim), dtype=np.float32)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        numbers = range(-(-rows // self._shard_rows))
+        wanted = [min(self._shard_rows, rows - n * self._shard_rows) for n in numbers]
+        return MappedRows(
+            [self._map(n, w) for n, w in zip(numbers, wanted, strict=True)], self._shard_rows, self.dim
+        )
 
     def check(self) -> None:
         """Raises `ImageIndexError` when a file has become shorter than what `load` has mapped of it."""

@@ -22,6 +22,7 @@ from mmrerank import registry
 from mmrerank.errors import MissingExtraError
 from mmrerank.index.guard import Guard
 from mmrerank.index.manifest import Shard, replace
+from mmrerank.index.vectors import MappedRows
 from mmrerank.paths import reason
 from mmrerank.ports import Vectors
 
@@ -55,7 +56,7 @@ class View:
 def open_view(
     folder: Path,
     name: str,
-    vectors: Vectors,
+    vectors: MappedRows,
     rows: NDArray[np.int64],
     shards: Sequence[Shard],
     *,
@@ -63,9 +64,7 @@ def open_view(
     guard: Guard | None = None,
 ) -> View:
     """The view by store ``name`` of those ``rows`` of ``vectors``; with ``save`` it is left on disk."""
-    # In an index from which nothing was ever taken out, the memory-mapped file itself will do.
-    whole = len(rows) == 0 or int(rows[-1]) == len(rows) - 1
-    chosen = vectors[: len(rows)] if whole else vectors[rows]
+    chosen = vectors.only(rows)
     store = registry.load("store", name).open()
     place = folder / name
     # Read after it was hashed, for a library may fail badly on a damaged file; and the stamp is asked for
@@ -75,7 +74,7 @@ def open_view(
     if not (sound and store.load(place, chosen) and _stamp(place) == stamp):
         store.build(chosen)
         if save:
-            (place / _STAMP).unlink(missing_ok=True)
+            shutil.rmtree(place, ignore_errors=True)
             store.save(place)
             if place.is_dir():
                 replace(place / _STAMP, _expected(place, rows, shards))
@@ -83,7 +82,7 @@ def open_view(
 
 
 def save_view(
-    folder: Path, name: str, vectors: Vectors, rows: NDArray[np.int64], shards: Sequence[Shard]
+    folder: Path, name: str, vectors: MappedRows, rows: NDArray[np.int64], shards: Sequence[Shard]
 ) -> None:
     """Leaves the view by store ``name`` on disk, and no other. An index is whole without it, so that it only
     warns.

@@ -163,7 +163,8 @@ def drive(
     most = in_force().questions
     jobs = [_Job(judging=j, meters=(*m, *shared), most=most) for j, m in zip(judgings, own, strict=True)]
     watch = watch or Watch()
-    watch.works = lambda: chat is not None and _answers(chat)
+    if chat is not None:
+        watch.plain = lambda: _plain_failure(chat)
     desk = _Desk(chat=chat, retriever=retriever, progress=progress, watch=watch, cancel=cancel)
     for job in jobs:
         desk.advance(job, None)
@@ -376,14 +377,15 @@ def _reply(chat: Chat | None, asks: list[Ask], seconds: float | None = None) -> 
     return [_sound(r) for r in replies]
 
 
-def _answers(chat: Chat) -> bool:
-    """Whether the backend lets a question through that nobody could forbid."""
+def _plain_failure(chat: Chat) -> ChatError | None:
+    """How a question fails that nobody could forbid; None where it does not."""
     plain = Message(role="user", parts=(Part(text="Answer yes or no: is fire hot?"),))
+    # never useful, so that no cache keeps or gives the answer: it is about now
+    ask = Ask(messages=(plain,), max_tokens=16, useful=lambda _: False)
     try:
-        error = chat.reply([Ask(messages=(plain,), max_tokens=16)])[0].error
-    except ChatError:
-        return False
-    return error is None or not (error.systemic or error.kind in LASTING)
+        return chat.reply([ask])[0].error
+    except ChatError as error:
+        return error
 
 
 def _sound(reply: Reply) -> Reply:

@@ -2,6 +2,8 @@
 
 A spent quota, a wrong key or a server that is gone would fail every question that is left. A few failures of
 one kind in a row, or nothing but such failures, end the run; an answer in between shows that it goes on.
+Where there were answers before, plain questions have the last word: a gateway that now and then sends a
+question to the wrong place does so several times in a row too, in a run of hours.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ AMBIGUOUS = frozenset({"forbidden"})
 """Kinds that may be one picture's own fault. They, and those of `LASTING`, end a run when several queries
 have them and a plain question fails as well, or `MANY` stand in a row."""
 MANY = 16
+"""Failures of one kind in a row that end a run, whatever a plain question says."""
+PLAIN = 3
+"""Plain questions that must all fail before a run with answers ends: one may have bad luck of its own. Of
+failures that a backend has tried again already, one is enough."""
 IN_A_ROW_OF_LASTING = 8
 """As `IN_A_ROW`, of failures that pass as a rule, each of which was tried several times: over several
 queries."""
@@ -54,8 +60,8 @@ class Watch:
 
     answered: bool = False
     """Whether any question was ever answered."""
-    works: Callable[[], bool] = lambda: False
-    """Whether a plain question is answered now."""
+    plain: Callable[[], ChatError | None] = lambda: ChatError("nobody is there", kind="unreachable")
+    """How a plain question fails now, None where it is answered."""
     _tested: bool = False
     _count: int = 0
     _kind: str = ""
@@ -83,8 +89,9 @@ class Watch:
             own = (lasting or error.kind in AMBIGUOUS) and len(self._of) < 2
             if own or self._count < (IN_A_ROW_OF_LASTING if lasting else IN_A_ROW):
                 return
-            if (lasting or error.kind in AMBIGUOUS) and self._count < MANY:
-                self._tested = self._tested or self.works()
+            doubtful = lasting or error.kind in AMBIGUOUS or self.answered
+            if doubtful and self._count < MANY:
+                self._tested = self._tested or self._works(lasting)
                 if self._tested:
                     return
             raise Stopped(error, f"stopped after {self._count} failures of this kind in a row")
@@ -92,5 +99,15 @@ class Watch:
     def nothing(self, error: ChatError) -> None:
         """Called where a whole round of rankings got no answer but ``error``. Raises `Stopped`."""
         own = error.kind in AMBIGUOUS or not error.systemic
-        if not own or not (self.answered or self.works()):
+        if not own or not (self.answered or self._works(not error.systemic)):
             raise Stopped(error, "no question was answered")
+
+    def _works(self, lasting: bool) -> bool:
+        """Whether a plain question gets through, or fails for what passes; that counts if ``lasting``."""
+        for _ in range(PLAIN):
+            error = self.plain()
+            if error is None or not (error.systemic or (lasting and _counts(error))):
+                return True
+            if error.retryable:
+                break
+        return False

@@ -74,7 +74,7 @@ def contents(path: Path) -> dict[str, tuple[Any, ...]]:
     with ImageIndex.open(path) as index:
         assert index.verify(deep=True) == []
         rows = index._records.rows()
-        files = VectorFiles(path / "vectors", index.dim).load(index._records.vectors)
+        files = np.asarray(VectorFiles(path / "vectors", index.dim).load(index._records.vectors))
         assert not len(rows) or rows[-1] < len(files)
         return {
             r.id: (r.path, r.sha256, r.width, r.height, r.error, r.row is not None and files[r.row].tolist())
@@ -83,6 +83,24 @@ def contents(path: Path) -> dict[str, tuple[Any, ...]]:
 
 
 # Building
+
+
+def save_flat(store: Any, folder: Path) -> None:
+    """What a store does that leaves a view on the disk; of ours none does."""
+    folder.mkdir(exist_ok=True)
+    np.save(folder / "flat.npy", np.asarray(store._blocks.vectors))
+
+
+def load_flat(store: Any, folder: Path, vectors: Any) -> bool:
+    """Takes over what `save_flat` left."""
+    try:
+        saved = np.load(folder / "flat.npy")
+    except (OSError, ValueError):
+        return False
+    if saved.shape != vectors.shape:
+        return False
+    store.build(saved)
+    return True
 
 
 def main(index: str, source: str, where: str, after: str) -> None:

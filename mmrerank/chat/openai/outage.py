@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 
 from mmrerank.errors import LASTING, ChatError
 
-IN_A_ROW = 3
-IN_A_ROW_OF = {"forbidden": 16, **dict.fromkeys(LASTING, 8)}
+IN_A_ROW = 8
+"""More than a gateway deals by chance that sends one question in fifty to the wrong place."""
+IN_A_ROW_OF = {"forbidden": 16}
 """Of failures that may be the questions' own after all, such as pictures that a policy forbids."""
+TRIED_AGAIN = 3
+"""Of failures that were tried again in vain before, or that ask to wait longer than anybody waits here."""
 
 
 @dataclass(kw_only=True)
@@ -33,7 +36,7 @@ class Outage:
             return
         self._counts = Counter({error.kind: self._counts[error.kind] + 1})
         most = IN_A_ROW_OF.get(error.kind, IN_A_ROW)
-        if self._counts[error.kind] >= (IN_A_ROW if error.systemic and error.kind in LASTING else most):
+        if self._counts[error.kind] >= (TRIED_AGAIN if error.systemic and error.retryable else most):
             self.error, self._noticed = error, time.monotonic()
 
     def since(self, asked: float) -> ChatError | None:

@@ -8,11 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.index.stores._order import best, longest, slack
-from mmrerank.ports import Vectors, VectorStore
-
-_BLOCK_ROWS = 65_536
-_SCORES = 16_000_000  # scores held at once: 64 MB
+from mmrerank.index.stores._order import QUERIES, Blocks, Proposals
+from mmrerank.ports import Rows, Vectors, VectorStore
 
 
 class ExactStore(VectorStore):
@@ -21,37 +18,34 @@ class ExactStore(VectorStore):
     name: ClassVar[str] = "exact"
 
     def __init__(self) -> None:
-        self._vectors: Vectors = np.zeros((0, 0), dtype=np.float32)
-        self._longest = 0.0
+        self._blocks = Blocks(np.zeros((0, 0), dtype=np.float32))
 
-    def build(self, vectors: Vectors) -> None:
+    def build(self, vectors: Vectors | Rows) -> None:
         """Replaces the contents by ``vectors`` ``(n, dim)``."""
-        self._vectors = vectors
-        self._longest = longest(vectors)
+        self._blocks = Blocks(vectors)
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""
-        n = len(self._vectors)
-        k = min(k, n)
+        k = min(k, len(self._blocks))
         scores = np.zeros((len(queries), k), dtype=np.float32)
         rows = np.zeros((len(queries), k), dtype=np.int64)
-        step = max(1, _SCORES // max(n, 1))
-        for start in range(0, len(queries) if k else 0, step):
-            part = queries[start : start + step]
-            rough = np.empty((len(part), n), dtype=np.float32)
-            for block in range(0, n, _BLOCK_ROWS):
-                end = block + _BLOCK_ROWS
-                rough[:, block:end] = part @ self._vectors[block:end].T
-            for i, query in enumerate(part):
-                kth = np.partition(rough[i], n - k)[n - k]
-                near = np.flatnonzero(rough[i] >= kth - slack(query, self._longest))
-                scores[start + i], rows[start + i] = best(query, self._vectors, near, k)
+        for start in range(0, len(queries) if k else 0, QUERIES):
+            part = np.asarray(queries[start : start + QUERIES], dtype=np.float32)
+            found = [Proposals(query, self._blocks.vectors, k) for query in part]
+            for first, block, longest in self._blocks:
+                rough = part @ block.T
+                near = rough >= np.array([f.least(longest) for f in found], dtype=np.float32)[:, None]
+                for i in np.flatnonzero(near.any(axis=1)):
+                    at = np.flatnonzero(near[i])
+                    found[i].add(at + first, rough[i, at], longest)
+            for number, one in enumerate(found, start):
+                scores[number], rows[number] = one.nearest()
         return scores, rows
 
     def save(self, folder: Path) -> None:
         """Nothing: the vectors themselves are all there is."""
 
-    def load(self, folder: Path, vectors: Vectors) -> bool:
+    def load(self, folder: Path, vectors: Vectors | Rows) -> bool:
         """False: `build` costs nothing."""
         return False
 

@@ -1,4 +1,8 @@
-"""Exact search in FAISS (``IndexFlatIP``): the same answers as ``exact``, faster on many vectors."""
+"""Exact search in FAISS: the same answers as ``exact``. Searches the vectors where they are.
+
+An ``IndexFlatIP`` would hold a second copy of every vector in memory, and another on the disk. FAISS compares
+as fast with blocks of the files that are mapped.
+"""
 
 from __future__ import annotations
 
@@ -9,77 +13,65 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.errors import MissingExtraError
-from mmrerank.index.stores._order import best, longest, slack
-from mmrerank.ports import Vectors, VectorStore
+from mmrerank.index.stores._order import QUERIES, Blocks, Proposals, below
+from mmrerank.ports import Rows, Vectors, VectorStore
 
-_FILE = "flat.index"
-_BLOCK_ROWS = 65_536
-_SPARE = 32  # rows asked for beyond k, so that ties at the edge rarely take a second search
+_SPARE = 32  # rows asked for beyond k, so that ties at the edge rarely take a second look
 
 
 class FaissStore(VectorStore):
-    """A flat FAISS index over the rows."""
+    """Compares a query with every row in FAISS. ``vectors`` are kept as given."""
 
     name: ClassVar[str] = "faiss"
 
     def __init__(self, faiss: Any) -> None:
         self._faiss = faiss
-        self._index: Any = None
-        self._vectors: Vectors = np.zeros((0, 0), dtype=np.float32)
-        self._longest = 0.0
+        self._blocks = Blocks(np.zeros((0, 0), dtype=np.float32))
 
-    def build(self, vectors: Vectors) -> None:
+    def build(self, vectors: Vectors | Rows) -> None:
         """Replaces the contents by ``vectors`` ``(n, dim)``."""
-        index = self._faiss.IndexFlatIP(vectors.shape[1])
-        for start in range(0, len(vectors), _BLOCK_ROWS):
-            index.add(np.ascontiguousarray(vectors[start : start + _BLOCK_ROWS], dtype=np.float32))
-        self._adopt(index, vectors)
-
-    def _adopt(self, index: Any, vectors: Vectors) -> None:
-        self._index, self._vectors = index, vectors
-        self._longest = longest(vectors)
+        self._blocks = Blocks(vectors)
 
     def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
         """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""
-        n = len(self._vectors)
-        k = min(k, n)
+        k = min(k, len(self._blocks))
         scores = np.zeros((len(queries), k), dtype=np.float32)
         rows = np.zeros((len(queries), k), dtype=np.int64)
-        if not k or not len(queries):
-            return scores, rows
-        queries = np.ascontiguousarray(queries, dtype=np.float32)
-        rough, found = self._index.search(queries, min(n, k + _SPARE))
-        for i, query in enumerate(queries):
-            edge = rough[i, k - 1] - slack(query, self._longest)
-            near = found[i][rough[i] >= edge]
-            if len(near) == found.shape[1] < n:
-                # FAISS keeps those strictly above the radius.
-                radius = float(np.nextafter(np.float32(edge), np.float32(-np.inf)))
-                _, _, near = self._index.range_search(query[None], radius)
-            scores[i], rows[i] = best(query, self._vectors, near, k)
+        for start in range(0, len(queries) if k else 0, QUERIES):
+            part = np.ascontiguousarray(queries[start : start + QUERIES], dtype=np.float32)
+            found = [Proposals(query, self._blocks.vectors, k) for query in part]
+            for first, block, longest in self._blocks:
+                self._propose(found, part, first, block, longest)
+            for i, one in enumerate(found, start):
+                scores[i], rows[i] = one.nearest()
         return scores, rows
 
-    def save(self, folder: Path) -> None:
-        """Writes the index into ``folder``. Raises `OSError`, and leaves nothing, where it cannot."""
-        folder.mkdir(exist_ok=True)
-        temporary = folder / f".{_FILE}.tmp"
-        try:
-            self._faiss.write_index(self._index, str(temporary))
-        except RuntimeError as error:  # FAISS's answer to a full disk, and to every other refusal
-            temporary.unlink(missing_ok=True)
-            raise OSError(" ".join(str(error).split())) from error
-        temporary.replace(folder / _FILE)
+    def _propose(
+        self, found: list[Proposals], part: Vectors, first: int, block: Vectors, longest: float
+    ) -> None:
+        wanted = found[0].k
+        count = min(len(block), wanted + _SPARE)
+        rough, places = self._faiss.knn(part, block, count, metric=self._faiss.METRIC_INNER_PRODUCT)
+        for i, one in enumerate(found):
+            least = one.least(longest)
+            if wanted <= len(block):
+                edge = float(rough[i, wanted - 1]) - 2 * one.margin(longest)
+                least = max(least, below(edge))
+            near = rough[i] >= least
+            at, near_scores = places[i][near], rough[i][near]
+            if len(at) == count < len(block):  # equal scores may go on behind the last that FAISS gave
+                every = block @ part[i]
+                at = np.flatnonzero(every >= least)
+                near_scores = every[at]
+            if len(at):
+                one.add(at + first, near_scores, longest)
 
-    def load(self, folder: Path, vectors: Vectors) -> bool:
-        """Takes over what `save` wrote for the same ``vectors``; False when it is not usable."""
-        try:
-            index = self._faiss.read_index(str(folder / _FILE))
-        except RuntimeError:
-            return False
-        if (index.ntotal, index.d) != vectors.shape:
-            return False
-        self._adopt(index, vectors)
-        return True
+    def save(self, folder: Path) -> None:
+        """Nothing: the vectors themselves are all there is."""
+
+    def load(self, folder: Path, vectors: Vectors | Rows) -> bool:
+        """False: `build` costs nothing."""
+        return False
 
 
 def open() -> FaissStore:

@@ -106,7 +106,7 @@ def test_a_server_that_starts_again_within_the_tries_is_waited_for(stub: StubSer
 
 def test_an_outage_is_noticed_after_some_failures_of_one_kind() -> None:
     outage, start = Outage(), time.monotonic()
-    for kind, most in (("quota", 3), ("server", 8), ("forbidden", 16)):
+    for kind, most in (("quota", 8), ("server", 8), ("forbidden", 16)):
         for n in range(1, most + 1):
             outage.note(ChatError("gone", kind=kind))  # type: ignore[arg-type]
             assert (outage.since(start) is not None) == (n == most)

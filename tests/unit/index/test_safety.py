@@ -17,11 +17,12 @@ import index_world
 import numpy as np
 import pytest
 from denied import denied
-from index_world import ColourEmbedder, build, contents, nearest, paint, tally
+from index_world import ColourEmbedder, build, contents, load_flat, nearest, paint, save_flat, tally
 
 from mmrerank.errors import ImageIndexError, MismatchError, ModelError
 from mmrerank.index import lock
 from mmrerank.index.index import ImageIndex
+from mmrerank.index.stores import faiss as faiss_store
 from mmrerank.index.vectors import VectorFiles
 
 
@@ -292,11 +293,20 @@ def test_verify_says_what_is_wrong(source: Path, tmp_path: Path) -> None:
     assert any("missing" in p for p in index.verify())
 
 
+@pytest.fixture
+def saving(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that leaves its view on the disk."""
+    pytest.importorskip("faiss")
+    monkeypatch.setattr(faiss_store.FaissStore, "save", save_flat)
+    monkeypatch.setattr(faiss_store.FaissStore, "load", load_flat)
+
+
+@pytest.mark.usefixtures("saving")
 def test_a_damaged_view_is_made_again(source: Path, tmp_path: Path) -> None:
     build(tmp_path / "x", source)
     expected = nearest(ImageIndex.open(tmp_path / "x"), source / "00.png", 5)
     for damage in (lambda f: f.write_bytes(b"?"), lambda f: f.unlink()):
-        damage(tmp_path / "x/faiss/flat.index")
+        damage(tmp_path / "x/faiss/flat.npy")
         assert nearest(ImageIndex.open(tmp_path / "x"), source / "00.png", 5) == expected
     (tmp_path / "x/faiss/stamp").write_text("of other vectors")
     assert nearest(ImageIndex.open(tmp_path / "x"), source / "00.png", 5) == expected
@@ -331,13 +341,13 @@ def test_a_place_that_cannot_be_written_is_named(source: Path, tmp_path: Path) -
             build(place, source)
 
 
+@pytest.mark.usefixtures("saving")
 def test_verify_sees_a_damaged_view(source: Path, tmp_path: Path) -> None:
-    pytest.importorskip("faiss")
     index = tmp_path / "x"
     build(index, source, store="faiss")
     nearest_before = nearest(ImageIndex.open(index), source / "00.png")
     assert ImageIndex.open(index).verify() == []
-    file = index / "faiss" / "flat.index"
+    file = index / "faiss" / "flat.npy"
     body = bytearray(file.read_bytes())
     body[-100:] = bytes(100)
     file.write_bytes(body)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import resource
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,27 +16,30 @@ from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image
 
 
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """As on a full disk, no file can grow beyond ``size`` bytes."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_faiss_index_that_does_not_fit_leaves_nothing(tmp_path: Path) -> None:
+def test_what_an_older_version_left_is_removed(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("faiss")
+    build(tmp_path / "x", source, store="faiss")
+    assert not (tmp_path / "x/faiss").exists()  # the vectors have no second copy
+    (tmp_path / "x/faiss").mkdir()
+    (tmp_path / "x/faiss/flat.index").write_bytes(b"a copy of every vector")
+    assert nearest(ImageIndex.open(tmp_path / "x"), source / "03.png")[0] == "03.png"
+    paint(source, ["late.png"], start=70)
+    build(tmp_path / "x", source)
+    assert not (tmp_path / "x/faiss").exists()
+
+
+def test_a_faiss_file_of_another_kind_is_not_read(tmp_path: Path) -> None:
+    """FAISS opens any of its kinds; some of them name further files to map, and others order otherwise."""
+    faiss = pytest.importorskip("faiss")
     store = faiss_store.open()
-    vectors = np.random.default_rng(0).normal(size=(2000, 64)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
     store.build(vectors)
-    with files_up_to(100_000), pytest.raises(OSError, match="write"):
-        store.save(tmp_path / "faiss")
-    assert list((tmp_path / "faiss").iterdir()) == []
     store.save(tmp_path / "faiss")
-    assert store.load(tmp_path / "faiss", vectors)
+    other = faiss.IndexFlatL2(8)
+    other.add(vectors)
+    faiss.write_index(other, str(tmp_path / "faiss/flat.index"))
+    assert not store.load(tmp_path / "faiss", vectors)
+    assert not store.load(tmp_path / "none", vectors)
 
 
 def test_an_index_is_finished_without_its_view(

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command import run, write_lines
@@ -92,6 +93,32 @@ def test_a_server_that_comes_back_goes_on() -> None:
     results = Reranker("listwise", gone).rank_batch(requests(20))
     assert [r.degraded for r in results] == [n in (4, 5) for n in range(20)]
     assert [r.unreached for r in results] == [n in (4, 5) for n in range(20)]
+
+
+def test_bad_luck_in_a_row_ends_no_run_that_had_answers() -> None:
+    """A gateway that deals one question in fifty to the wrong place does so three times running as well."""
+    dealt: list[FailureKind] = ["address", "web_page", "auth", "unreachable", "not_found"]
+    for kind in dealt:
+        # the plain questions that decide have bad luck twice, or meet a server that is only busy
+        for plain, asked_more in ((kind, 3), ("server", 1)):
+            fails = dict.fromkeys(range(5, 8), kind) | dict.fromkeys(range(21, 20 + asked_more), plain)
+            gateway = Server(_dealing(fails))
+            results = Reranker("listwise", gateway).rank_batch(requests(20))
+            assert [r.degraded for r in results] == [n in (4, 5, 6) for n in range(20)]
+            assert gateway.asked == 20 + asked_more
+
+
+def _dealing(kinds: Mapping[int, Any]) -> Fails:
+    return lambda n, _: ChatError("astray", kind=kinds[n]) if n in kinds else None
+
+
+def test_a_plain_question_is_about_now_whatever_a_cache_keeps(tmp_path: Path) -> None:
+    first = Server(lambda n, _: ChatError("astray", kind="address") if 5 <= n <= 7 else None)
+    cache = tmp_path / "replies.sqlite"
+    Reranker("listwise", first, cache=cache).rank_batch(requests(10))
+    gone = Server(after(0, "unreachable"))
+    with pytest.raises(Stopped, match="stopped after 3 failures"):
+        Reranker("listwise", gone, cache=cache).rank_batch(requests(30))
 
 
 def test_what_a_question_may_have_of_its_own_ends_nothing() -> None:
