@@ -40,7 +40,13 @@ class Noted:
         self.fails: Exception | None = None
 
     def search_batch(
-        self, queries: Sequence[Query], *, rerank: str = "none", progress: Any = None, cancel: Any = None, **given: Any
+        self,
+        queries: Sequence[Query],
+        *,
+        rerank: str = "none",
+        progress: Any = None,
+        cancel: Any = None,
+        **given: Any,
     ) -> list[SearchResult]:
         """One result for each query, or the error that was set."""
         self.queries += queries
