@@ -113,6 +113,7 @@ class Searches:
                 options=None if method == "none" else form.options,
                 progress=watched.progress,
                 budget=Budget(calls=limits.calls, seconds=limits.seconds),
+                cancel=watched.left,
             )[0]
 
         running = self.work.run(task)

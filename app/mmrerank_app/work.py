@@ -12,10 +12,6 @@ LOOK_EVERY = 0.5
 """Seconds between two looks whether the visitor is still there: Gradio can tell only between two values."""
 
 
-class Left(Exception):
-    """Ends work whose visitor is gone."""
-
-
 class Watched:
     """One piece of work: how far it is, and whether its result is still wanted."""
 
@@ -24,9 +20,7 @@ class Watched:
         self.left = threading.Event()
 
     def progress(self, answered: int, asked: int) -> None:
-        """Notes how far the work is. Raises `Left` when nobody waits for it any more."""
-        if self.left.is_set():
-            raise Left
+        """Notes how far the work is."""
         self.answered, self.asked = answered, asked
 
     @property
@@ -46,7 +40,7 @@ class Work:
         """Yields how far ``task`` is until it is done, and returns its result or raises its error.
 
         When the generator is closed, as Gradio does when the visitor leaves, a task that has not begun never
-        begins, and one that runs is told by ``left``.
+        begins, and one that runs sees ``left`` set (``cancel`` of `mmrerank.ImageSearch.search`).
         """
         watched = Watched()
         future = self._pool.submit(task, watched)

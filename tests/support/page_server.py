@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from mmrerank.errors import CancelledError
 from mmrerank.reranker import Reranker
 from mmrerank.results import SearchResult
 from mmrerank.types import Query
@@ -39,7 +40,13 @@ class Noted:
         self.fails: Exception | None = None
 
     def search_batch(
-        self, queries: Sequence[Query], *, rerank: str = "none", progress: Any = None, **given: Any
+        self,
+        queries: Sequence[Query],
+        *,
+        rerank: str = "none",
+        progress: Any = None,
+        cancel: Any = None,
+        **given: Any,
     ) -> list[SearchResult]:
         """One result for each query, or the error that was set."""
         self.queries += queries
@@ -47,6 +54,8 @@ class Noted:
         if self.fails is not None:
             raise self.fails
         for number in range(self.questions if rerank != "none" else 0):
+            if cancel.is_set():
+                raise CancelledError("the ranking was cancelled")
             self.asked += 1
             time.sleep(self.pause)
             progress(number + 1, self.questions)

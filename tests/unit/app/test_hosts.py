@@ -26,7 +26,7 @@ def test_the_given_address_is_a_name_and_every_name_is_a_choice() -> None:
         Hosts(allow=["https://photos.example.org/x"])
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(st.text(max_size=12))
 def test_whatever_follows_a_loopback_name_is_another_name(more: str) -> None:
     authority = f"localhost{more}"
