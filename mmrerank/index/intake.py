@@ -98,7 +98,7 @@ class Intake:
             elif image.path is None:
                 record = self._keep(record, image)
             return Looked(record=replace(record, **known), old=old, same=True)
-        info = probe(source)
+        info = probe(source, max_pixels=self.max_pixels)
         record = replace(record, width=info.width, height=info.height, taken=info.taken, camera=info.camera)
         row = self.records.row_of(content)
         if row is not None:
@@ -107,10 +107,6 @@ class Intake:
             pixels = decode(source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated)
         except TruncatedImageError as error:
             raise ImageError(f"{error}; --allow-truncated takes what there is of it") from error
-        except ImageError as error:
-            if info.width * info.height > self.max_pixels:
-                raise ImageError(f"{error}; raise it with --max-pixels") from error
-            raise
         prepared = self.prepare(pixels) if self.prepare else pixels
         return Looked(record=self._keep(record, image), old=old, pixels=prepared)
 
