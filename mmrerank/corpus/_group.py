@@ -7,6 +7,7 @@ only where both are of the same plain name.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +17,12 @@ from mmrerank.ports import Sample
 from mmrerank.types import Image
 
 _MAX_TEXT_BYTES = 1 << 20
+MOST_PARTS = 1_000
+"""Files of one sample: each text is looked at for each image."""
+MOST_METADATA = 1 << 20
+"""Bytes of texts about one image: they stand in the index, and in memory with each result."""
+MOST_SHARED = 1 << 24
+"""Bytes of texts of one sample, counted for each image that shares them."""
 _CAPTIONS = ("txt", "text", "caption")
 _CLASSES = ("cls", "class")
 _TEXTS = (*_CAPTIONS, *_CLASSES, "json", "jsn")
@@ -29,13 +36,15 @@ def grouped(members: Iterable[Member]) -> dict[str, list[Part]]:
     itself.
     """
     found: dict[str, list[Part]] = {}
+    before: Counter[tuple[str, str]] = Counter()
     for member in members:
         key, extension = split(member.name)
         parts = found.setdefault(key, [])
-        part = next((p for p in parts if extension not in p), None)
-        if part is None:
-            parts.append(part := {})
-        part[extension] = member
+        number = before[key, extension]
+        before[key, extension] += 1
+        if number == len(parts):
+            parts.append({})
+        parts[number][extension] = member
     return found
 
 
@@ -54,9 +63,15 @@ def samples_of(
     id_: str, part: Mapping[str, Member], read: Callable[[Member], bytes], picture: Callable[[Member], Image]
 ) -> Iterator[Sample]:
     """A sample for each image of ``part``, with what its texts say; an error for texts without an image."""
+    if len(part) > MOST_PARTS:
+        why = f"the sample has {len(part):,} files; at most {MOST_PARTS:,} make one"
+        yield Sample(id=id_, error=why)
+        return
     images = [e for e in part if f".{e.rpartition('.')[2]}" in IMAGE_SUFFIXES]
     facts: dict[str, dict[str, Any]] = {e: {} for e in images}
     alone: dict[str, list[str]] = {}
+    room = dict.fromkeys(images, MOST_METADATA)
+    left = MOST_SHARED
     # what is said about one image of several comes last, and stands
     for extension, member in sorted(part.items(), key=lambda item: item[0].count(".")):
         stem, _, kind = extension.rpartition(".")
@@ -66,7 +81,13 @@ def samples_of(
         if not owners:
             alone.setdefault(stem if images else "", []).append(extension)
         elif kind in _TEXTS:
-            said = _said(member, kind, read)
+            left -= member.size * len(owners)
+            for owner in owners:
+                room[owner] -= member.size
+            if left < 0 or min(room[o] for o in owners) < 0:
+                said = {"note": f"{member.name} is left out: its images have too much metadata"}
+            else:
+                said = _said(member, kind, read)
             for owner in owners:
                 facts[owner].update(said)
     for number, extension in enumerate(images):

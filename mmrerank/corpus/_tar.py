@@ -6,15 +6,26 @@ them, are read on. A damaged archive gives what stands before the damage.
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
+from mmrerank.corpus._tar_headers import MOST_NAME, Header, next_of
+
 _BLOCK = 512
 _ZEROS = 1 << 16  # bytes looked through at once between two archives
 _HOPS = 40  # a chain of links that is longer is a loop
+_STEPS = 1_000_000
+"""Steps along links in one shard; each costs a look at every folder of a path."""
+_DEEPEST = 100
+"""Folders on the way to a member; each is looked at, and no file system goes deeper by far."""
+_MEMBER_BYTES = 500
+"""What a member takes in memory beside its names."""
+MOST_LISTED = 512_000_000
+"""Bytes that the list of one shard may take: about a million files. It is made before anything is read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,7 +57,7 @@ def listing(file: IO[bytes], size: int) -> Listing:
             entry = _entry(info)
             if entry is not None:
                 entries.append(entry)
-    except (tarfile.TarError, OSError, ValueError, ArithmeticError, LookupError) as error:
+    except Exception as error:  # a hostile archive makes the reader raise almost anything
         detail = error.strerror if isinstance(error, OSError) and error.strerror else error
         found.error = f"the shard cannot be read{' on' if entries else ''}: {detail}"
     found.members = list(_resolved(entries))
@@ -55,15 +66,29 @@ def listing(file: IO[bytes], size: int) -> Listing:
 
 def _headers(file: IO[bytes], size: int) -> Iterator[tarfile.TarInfo]:
     at: int | None = 0
+    taken = 0
     while at is not None:
         file.seek(at)
-        with tarfile.open(fileobj=file, mode="r:") as tar:
-            while (member := tar.next()) is not None:
+        last = -1
+        with tarfile.open(fileobj=file, mode="r:", tarinfo=Header) as tar:
+            while (member := next_of(tar)) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # it would keep every header
+                if member.size < 0 or tar.offset <= last:
+                    raise tarfile.ReadError(f"the size of {_short(member.name)!r} is no size")
+                last = tar.offset
                 if member.isreg() and member.offset_data + member.size > size:
-                    raise tarfile.ReadError(f"it is cut off within {member.name!r}")
+                    raise tarfile.ReadError(f"it is cut off within {_short(member.name)!r}")
+                taken += _MEMBER_BYTES + len(member.name) + len(member.linkname)
+                if taken > MOST_LISTED:
+                    raise tarfile.ReadError(
+                        f"the names of its files take more than {MOST_LISTED // 10**6} MB; split it"
+                    )
                 yield member
             at = _next_archive(file, tar.offset)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 200 else f"{name[:200]}..."
 
 
 def _next_archive(file: IO[bytes], end: int) -> int | None:
@@ -95,6 +120,10 @@ def _next_archive(file: IO[bytes], end: int) -> int | None:
 def _entry(info: tarfile.TarInfo) -> tuple[Member, str] | None:
     """The member, and the name that it links to, if it does; None for what is no file."""
     name = _clean(info.name)
+    if name.count("/") > _DEEPEST or _clean(info.linkname).count("/") > _DEEPEST:
+        return Member(name=_short(name), error=f"it lies more than {_DEEPEST} folders deep"), ""
+    if "\0" in name or "\0" in info.linkname:
+        return None
     if name.rpartition("/")[2].startswith((".", "__")):
         return None
     if info.issparse():
@@ -120,11 +149,12 @@ def _resolved(entries: list[tuple[Member, str]]) -> Iterator[Member]:
     """Every member in order; a link with the span of its target, or why it has none."""
     files = {member.name: member for member, target in entries if not target}
     links = {member.name: target for member, target in entries if target}
+    steps = itertools.count()
     for member, target in entries:
         if not target:
             yield member
             continue
-        span = files.get(_followed(target, files, links))
+        span = files.get(_followed(target, files, links, steps))
         if span is not None:
             yield Member(name=member.name, offset=span.offset, size=span.size, error=span.error)
         elif "." in member.name.rpartition("/")[2]:  # else a link to a folder
@@ -132,10 +162,12 @@ def _resolved(entries: list[tuple[Member, str]]) -> Iterator[Member]:
             yield Member(name=member.name, error=why)
 
 
-def _followed(path: str, files: dict[str, Member], links: dict[str, str]) -> str:
+def _followed(
+    path: str, files: dict[str, Member], links: dict[str, str], steps: Iterator[int]
+) -> str:
     """Where ``path`` leads: it, or a folder on the way to it, may be a link."""
     for _ in range(_HOPS):
-        if path in files:
+        if path in files or next(steps) > _STEPS or len(path) > MOST_NAME:
             break
         parts = path.split("/")
         above = ("/".join(parts[:n]) for n in range(len(parts), 0, -1))

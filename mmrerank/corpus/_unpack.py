@@ -38,6 +38,10 @@ _UNREAD = {
     b"<html": "a web page, not a shard; download it again",
 }
 _HEAD = 32
+MOST_RATIO = 100
+"""How many times larger a shard may become as it is unpacked: pictures hardly shrink, and texts tenfold."""
+ALWAYS = 64 * 1024 * 1024
+"""Bytes that any shard may unpack to, however small it is packed."""
 _BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
 
@@ -72,7 +76,7 @@ def unpacked(place: str) -> Iterator[tuple[IO[bytes], int, str]]:
         whole.seek(0)
         if place.startswith(PIPE) and is_packed(head):
             with tempfile.TemporaryFile() as inner:
-                why = _spool(inner, _opened(whole, head)) or why
+                why = _spool(inner, _opened(whole, head), packed=size) or why
                 yield inner, inner.tell(), why
             return
         if why and not size:
@@ -84,7 +88,7 @@ def _fill(whole: IO[bytes], place: str) -> str:
     if not place.startswith(PIPE):
         path = Path(place)
         with path.open("rb") as file:
-            return _spool(whole, _opened(file, head_of(path)))
+            return _spool(whole, _opened(file, head_of(path)), packed=path.stat().st_size)
     # the shell command of the person's own command line; an index is never asked for one
     gopen: Any = importlib.import_module("webdataset.gopen")
     try:
@@ -99,11 +103,16 @@ def _fill(whole: IO[bytes], place: str) -> str:
     return why or (f"the command ended with exit code {code}" if code else "")
 
 
-def _spool(whole: IO[bytes], stream: Any) -> str:
-    """Copies ``stream`` and says why it ended, if not at its end."""
+def _spool(whole: IO[bytes], stream: Any, packed: int | None = None) -> str:
+    """Copies ``stream`` and says why it ended, if not at its end. ``packed``: its bytes before."""
     try:
         while block := stream.read1(1 << 20):  # `read` would lose what stands before an error
             whole.write(block)
+            if packed is not None and whole.tell() > ALWAYS + MOST_RATIO * packed:
+                return (
+                    f"the shard cannot be unpacked on: it becomes more than {MOST_RATIO} times its size; "
+                    "if that is meant, unpack it yourself and index the plain tar"
+                )
     except _BROKEN as error:
         detail = error.strerror if isinstance(error, OSError) and error.strerror else error
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC

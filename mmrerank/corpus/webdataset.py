@@ -31,6 +31,8 @@ from mmrerank.types import Image, LeftOut
 
 FORM = "SHARDS.tar, such as shards/{000..012}.tar, compressed ones, or pipe:COMMAND"
 _MOST = 1_000_000
+MOST_MEMBER = 256 * 1024 * 1024
+"""Bytes of an image in a packed shard: it is held in memory. Of a plain tar it is read in place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,6 +225,7 @@ def _shard(place: str, name: str, passed: Counter[str]) -> Iterator[Sample]:
                 found = _without(listing(file, size), passed)
                 read = _reader(file)
                 origin = None if place.startswith(_unpack.PIPE) else Path(place)
+                found.members = [_of_memory(m) for m in found.members]
                 for sample in _samples(name, found, read, lambda member: Image(data=read(member))):
                     yield replace(sample, origin=origin)
         else:
@@ -243,6 +246,8 @@ def _shard(place: str, name: str, passed: Counter[str]) -> Iterator[Sample]:
         error = str(refused)
     except OSError as refused:
         error = f"the shard cannot be read: {refused.strerror or refused}"
+    except Exception as refused:  # a hostile shard makes readers raise almost anything, and others follow it
+        error = f"the shard cannot be read: {' '.join(f'{type(refused).__name__}: {refused}'.split())[:200]}"
     if error:
         yield Sample(id=f"{name}.tar", error=error)
 
@@ -266,6 +271,14 @@ def _without(found: Listing, passed: Counter[str]) -> Listing:
     for name in [n for n, count in passed.items() if not count]:
         del passed[name]
     return found
+
+
+def _of_memory(member: Member) -> Member:
+    """``member``, with an error where it is too large to be read as a whole."""
+    if member.size <= MOST_MEMBER:
+        return member
+    why = f"it has {member.size:,} bytes; of a packed shard at most {MOST_MEMBER:,} are read at once"
+    return replace(member, error=f"{why}; unpack the shard, and index the plain tar")
 
 
 def _reader(file: IO[bytes]) -> Callable[[Member], bytes]:

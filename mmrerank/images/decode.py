@@ -17,15 +17,17 @@ from PIL.ImageFile import ImageFile
 
 from mmrerank.errors import ImageError, TruncatedImageError
 from mmrerank.images import jpeg, png, profiles
+from mmrerank.images.costs import expected
 from mmrerank.images.formats import open_header
+from mmrerank.images.limits import DEFAULT_MAX_PIXELS as DEFAULT_MAX_PIXELS
+from mmrerank.images.limits import allowed_pixels, check_bytes, check_scans, check_size
 from mmrerank.images.metadata import camera, exif_of, in_adobe_rgb, orientation_of, taken
 from mmrerank.images.pixels import to_rgb, upright
 from mmrerank.images.quiet import pillow_quiet
+from mmrerank.images.spans import size_of, spans
 from mmrerank.images.tiff import Tiff
 from mmrerank.images.tiff_pixels import make_room
 from mmrerank.types import Image
-
-DEFAULT_MAX_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class ImageInfo:
 
 
 def decode(
-    source: Image | bytes, *, max_pixels: int = DEFAULT_MAX_PIXELS, allow_truncated: bool = False
+    source: Image | bytes, *, max_pixels: int | None = None, allow_truncated: bool = False
 ) -> PIL.Image.Image:
     """The picture as a person would see it: upright, sRGB, transparency over white, first frame.
 
@@ -53,34 +55,40 @@ def decode(
     (`mmrerank.images.ranges`). Metadata that is broken counts as absent. With ``allow_truncated`` the
     readable part of a damaged file is returned and the rest stays black (or grey). Raises `ImageError`, and
     nothing else, when the file is unreadable, empty, foreign, of a kind that is not read, damaged, cut off
-    (`TruncatedImageError`) or larger than ``max_pixels``. An `Image` with both hash and size was let in
-    before (by an index, under limits of its own): it may be of that size, and damaged. Safe to call from
-    threads.
+    (`TruncatedImageError`) or beyond a limit of `mmrerank.images.limits`. ``max_pixels`` is the limit that
+    the others follow; by default 50 million, or what the environment says. An `Image` with both hash and
+    size was let in before (by an index): it may be damaged, but its size raises no limit. Safe to call
+    from threads.
     """
+    max_pixels = allowed_pixels(max_pixels)
     if isinstance(source, Image) and source.sha256 and source.width and source.height:
-        max_pixels, allow_truncated = max(max_pixels, source.width * source.height), True
+        allow_truncated = True
     with _reading(source) as file, pillow_quiet():
-        image = open_header(file)
-        _check_size(image, max_pixels)
+        image = open_header(file, max_pixels)
+        check_size(*image.size, max_pixels)
+        check_bytes(expected(image), max_pixels)
+        if image.format == "JPEG":
+            check_scans(jpeg.scans(file), image.width * image.height, max_pixels)
         exif = exif_of(image)
         if "icc_profile" not in image.info and in_adobe_rgb(exif):
             image.info["icc_profile"] = profiles.adobe_rgb()
         by_reader = _reader_turns(image)
         image = _loaded(image, file, allow_truncated=allow_truncated)
         # A frame may turn out larger than the header said; nothing larger may leave this function.
-        _check_size(image, max_pixels)
+        check_size(*image.size, max_pixels)
         # Turn after conversion: the fewer kinds of pixels are turned, the fewer can go wrong.
         rgb = to_rgb(image)
         return rgb if by_reader else upright(rgb, orientation_of(exif))
 
 
-def probe(source: Image | bytes) -> ImageInfo:
+def probe(source: Image | bytes, *, max_pixels: int | None = None) -> ImageInfo:
     """Size, format, orientation, time and camera, from the header alone; no pixel is decoded.
 
-    Raises `ImageError` as `decode` does, except that size is no reason to refuse.
+    Raises `ImageError` as `decode` does. Size is a reason to refuse only where opening costs as much as
+    decoding (WebP and AVIF).
     """
     with _reading(source) as file, pillow_quiet():
-        image = open_header(file)
+        image = open_header(file, allowed_pixels(max_pixels))
         exif = exif_of(image)
         orientation = orientation_of(exif)
         width, height = image.size
@@ -104,15 +112,13 @@ def _reading(source: Image | bytes) -> Iterator[IO[bytes]]:
             yield io.BytesIO(source)
         elif source.data is not None:
             yield io.BytesIO(source.data)
-        elif source.path is not None and source.offset is None and source.length is None:
+        elif source.path is not None:
             if source.path.exists() and not source.path.is_file():
                 # A pipe or device would block for ever.
                 raise ImageError("it is not a regular file")
             # Read through the file: a refused giant then costs its header only.
             with source.path.open("rb") as file:
-                yield file
-        else:
-            yield io.BytesIO(source.read())
+                yield file if source.offset is None and source.length is None else _span(source, file)
     except ImageError:
         raise
     except PIL.Image.DecompressionBombError as error:
@@ -128,25 +134,18 @@ def _reading(source: Image | bytes) -> Iterator[IO[bytes]]:
         raise _damaged(error) from error
 
 
+def _span(source: Image, file: IO[bytes]) -> IO[bytes]:
+    """The part of ``file`` that ``source`` names, no longer than there is."""
+    start = min(max(source.offset or 0, 0), end := size_of(file))
+    length = end - start if source.length is None else min(max(source.length, 0), end - start)
+    return spans(file, [(start, length)])
+
+
 def _damaged(error: Exception) -> ImageError:
     detail = " ".join(str(error).split())[:200] or type(error).__name__
     if "truncated" in detail.lower():
         return TruncatedImageError(f"the image is cut off ({detail.removeprefix('truncated: ')})")
     return ImageError(f"the image is damaged ({detail})")
-
-
-def _check_size(image: ImageFile, max_pixels: int) -> None:
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise ImageError(f"the image is {width}x{height} and shows nothing")
-    if width * height > max_pixels:
-        raise ImageError(
-            f"{width}x{height} = {_mega(width * height)} megapixels is over the budget of {_mega(max_pixels)}"
-        )
-
-
-def _mega(pixels: int) -> str:
-    return f"{pixels / 1e6:.6f}".rstrip("0").rstrip(".")
 
 
 def _reader_turns(image: ImageFile) -> bool:

@@ -14,6 +14,8 @@ from PIL.ImageFile import ImageFile
 
 from mmrerank.errors import ImageError
 from mmrerank.images.jpeg import open_jpeg
+from mmrerank.images.jpeg2000 import check_jpeg2000
+from mmrerank.images.limits import check_file
 from mmrerank.images.png import open_png
 from mmrerank.images.spans import size_of, spans
 from mmrerank.images.tiff import Tiff
@@ -30,6 +32,7 @@ IMAGE_SUFFIXES = frozenset({
 
 # How the formats begin that are opened here, around Pillow's readers.
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+_JPEG2000 = (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \x0d\x0a\x87\x0a")
 _TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")
 _BIG_ENDIAN_BIGTIFF = b"MM\0+"
 # What scripts print before the image they send.
@@ -47,17 +50,20 @@ _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 _JXL_MAGIC = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 
 
-def open_header(file: IO[bytes]) -> ImageFile:
+def open_header(file: IO[bytes], max_pixels: int) -> ImageFile:
     """The lazily opened image: size, mode and tags are known, no pixel is decoded.
 
     Calls Pillow's readers directly rather than through `PIL.Image.open`, whose own size limit is a global
     of the process that other users of Pillow may rely on. Raises `ImageError` for an empty or foreign
-    file; whatever a reader raises on a damaged header passes through.
+    file; whatever a reader raises on a damaged header passes through. ``max_pixels`` bounds what opening
+    alone may cost: files that are read as a whole, canvases, tables of tiles.
     """
     prefix = file.read(32)
     if not prefix:
         raise ImageError("the file is empty (0 bytes)")
     file.seek(0)
+    if prefix.startswith((_JPEG, *_JPEG2000)) or prefix[4:8] == b"ftyp" or prefix[:4] == b"RIFF":
+        check_file(size_of(file), max_pixels)
     if prefix.startswith(_JPEG):
         return open_jpeg(file)
     if prefix.startswith(_PNG):
@@ -67,7 +73,9 @@ def open_header(file: IO[bytes]) -> ImageFile:
     if prefix.startswith(_TIFF):
         return Tiff(file, "")
     if prefix[:4] == b"RIFF" and prefix[8:12] == b"WEBP":
-        return open_webp(file)
+        return open_webp(file, max_pixels)
+    if prefix.startswith(_JPEG2000):
+        check_jpeg2000(file, max_pixels)
     problem: Exception | None = None
     for name, module in _READERS.items():
         importlib.import_module(module)
@@ -88,7 +96,7 @@ def open_header(file: IO[bytes]) -> ImageFile:
     rest = prefix.lstrip(_BLANK)
     if rest != prefix and rest.startswith((_JPEG, _PNG, b"GIF8", b"RIFF")):
         start = len(prefix) - len(rest)
-        return open_header(spans(file, [(start, size_of(file) - start)]))
+        return open_header(spans(file, [(start, size_of(file) - start)]), max_pixels)
     if problem is not None:
         raise problem
     raise ImageError("the content is of no image format known here, whatever its name says")

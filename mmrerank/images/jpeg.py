@@ -19,6 +19,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from mmrerank.errors import ImageError
 from mmrerank.images.spans import Piece, size_of, spans
+from mmrerank.images.strips import cut, strips
 
 _EXIF, _XMP, _ICC = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0"
 _MOST = 16 * 1024 * 1024
@@ -77,6 +78,7 @@ def ended(image: ImageFile, file: IO[bytes]) -> ImageFile | None:
     Two things are asked. Do the scans cover every coefficient of every component? And does what stands
     behind the last of them make no difference? A decoder that still waits for pixels takes it for some.
     """
+    vars(image)["_im"] = None  # what was decoded so far makes room for the trials
     file.seek(0)
     data = spans(file, _walk(file).pieces).read()
     # what follows may be the next picture of the same file
@@ -103,13 +105,36 @@ def _whole(data: bytes, image: ImageFile) -> ImageFile | None:
             trial.load()
         except Exception:  # as any decoder's: then something is missing
             return None
-        looks.add(hashlib.sha256(trial.tobytes()).digest())
+        looks.add(_look(trial))
         if len(looks) > 1:
             return None
         whole = whole or trial
     if whole is not None:
         whole.info = image.info
     return whole
+
+
+def _look(image: ImageFile) -> bytes:
+    """What tells pictures from each other, without a copy of the whole."""
+    look = hashlib.sha256()
+    for part in strips(image.size):
+        look.update(cut(image, part).tobytes())
+    return look.digest()
+
+
+def scans(file: IO[bytes]) -> int:
+    """How many scans the first picture of ``file`` has: how often a decoder passes over the whole of it."""
+    file.seek(0)
+    data = spans(file, _walk(file).pieces).read()
+    found, at = 0, 2
+    while following := _MARKER.search(data, at):
+        marker, at = data[following.start() + 1], following.end()
+        if marker == 0xD9:
+            break
+        found += marker == 0xDA
+        if marker not in _BARE and (length := int.from_bytes(data[at : at + 2])) >= 2:
+            at += length
+    return found
 
 
 def prepared(file: IO[bytes]) -> bool:

@@ -12,9 +12,14 @@ import PIL.Image
 from PIL.ExifTags import IFD, Base
 from PIL.ImageFile import ImageFile
 
+from mmrerank.images.tags import modest
+
 
 def exif_of(image: ImageFile) -> PIL.Image.Exif:
-    """The image's EXIF tags; empty where there are none or they are beyond reading. Decodes no pixel."""
+    """The image's EXIF tags; empty where there are none or they are beyond reading (`mmrerank.images.tags`). Decodes no pixel."""
+    packed = image.info.get("exif")
+    if isinstance(packed, bytes) and not modest(packed):
+        return PIL.Image.Exif()
     try:
         if image.format == "PNG":
             # Pillow's own reader would decode the whole picture in search of a late chunk.

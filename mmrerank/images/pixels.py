@@ -6,13 +6,15 @@ no file.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import PIL.Image
-from numpy.typing import NDArray
 from PIL.Image import Transpose
 
 from mmrerank.images.colour import to_srgb
-from mmrerank.images.ranges import Samples, eight_bits
+from mmrerank.images.ranges import Samples, eight_bits, limits
+from mmrerank.images.strips import by_strips
 
 # What EXIF orientation says was done to the picture, undone.
 _TURNS = {
@@ -36,19 +38,46 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     """A plain sRGB copy of a loaded image in mode RGB, without tags; its colour profile is applied."""
     icc = image.info.get("icc_profile")
     if image.mode.startswith(("I", "F")):
-        grey = PIL.Image.fromarray(_eight_bits(image))
-        rgb = to_srgb(grey, icc) or grey.convert("RGB")
+        rgb = _of_deep(image, icc)
     elif image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        if image.format == "BMP" and rgba.getchannel("A").getextrema() == (0, 0):
-            rgba.putalpha(255)  # as everywhere: most writers leave these bytes unused
-        rgb = PIL.Image.new("RGB", rgba.size, "white")
-        rgb.paste((icc and to_srgb(_without_cover(image, rgba), icc)) or rgba, mask=rgba.getchannel("A"))
+        # as everywhere: most writers of BMP leave these bytes unused
+        unused = image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0)
+        rgb = by_strips(image, "RGB", lambda part: _over_white(part, icc, unused=unused))
     else:
-        plain = image.convert("RGB") if image.mode in ("P", "YCbCr", "HSV") else image
-        rgb = to_srgb(plain, icc) or plain.convert("RGB")
+        rgb = by_strips(image, "RGB", lambda part: _plain(part, icc))
     rgb.info = {}
     return rgb
+
+
+def _plain(part: PIL.Image.Image, icc: Any) -> PIL.Image.Image:
+    plain = part.convert("RGB") if part.mode in ("P", "YCbCr", "HSV") else part
+    return to_srgb(plain, icc) or plain.convert("RGB")
+
+
+def _over_white(part: PIL.Image.Image, icc: Any, *, unused: bool) -> PIL.Image.Image:
+    rgba = part.convert("RGBA")
+    if unused:
+        rgba.putalpha(255)
+    rgb = PIL.Image.new("RGB", rgba.size, "white")
+    rgb.paste((icc and to_srgb(_without_cover(part, rgba), icc)) or rgba, mask=rgba.getchannel("A"))
+    return rgb
+
+
+def _of_deep(image: PIL.Image.Image, icc: Any) -> PIL.Image.Image:
+    """Grey of 16 bits, 32 bits and floats; PNG names one value as transparent, which over white is white."""
+    samples = _samples(image)
+    between = limits(np.asarray(image), samples)
+    clear = image.info.get("transparency")
+
+    def shown(part: PIL.Image.Image) -> PIL.Image.Image:
+        values = np.asarray(part)
+        found = eight_bits(values, samples, between)
+        if isinstance(clear, int):
+            found[values == clear] = 255
+        grey = PIL.Image.fromarray(found)
+        return to_srgb(grey, icc) or grey.convert("RGB")
+
+    return by_strips(image, "RGB", shown)
 
 
 def _without_cover(image: PIL.Image.Image, rgba: PIL.Image.Image) -> PIL.Image.Image:
@@ -56,17 +85,6 @@ def _without_cover(image: PIL.Image.Image, rgba: PIL.Image.Image) -> PIL.Image.I
     if image.mode == "LA":
         return image.getchannel("L")
     return image if image.mode == "L" else rgba.convert("RGB")
-
-
-def _eight_bits(image: PIL.Image.Image) -> NDArray[np.uint8]:
-    """Grey values of 16-bit, 32-bit and float images as 8 bits, ``(height, width)``."""
-    values = np.asarray(image)
-    result = eight_bits(values, _samples(image))
-    clear = image.info.get("transparency")
-    if isinstance(clear, int):
-        # PNG names one grey value as transparent; over white, that is white.
-        result[values == clear] = 255
-    return result
 
 
 def _samples(image: PIL.Image.Image) -> Samples:

@@ -11,17 +11,19 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import PIL.Image
+from numpy.typing import NDArray
 from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from mmrerank.errors import ImageError
 from mmrerank.images.profiles import from_code_points, from_gamma
-from mmrerank.images.ranges import Samples, eight_bits
+from mmrerank.images.ranges import Samples, eight_bits, limits
 from mmrerank.images.spans import Piece, size_of, spans
+from mmrerank.images.strips import cut, strips
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _BYTES = ("LA;16B", "RGB;16B", "RGBA;16B")
@@ -84,21 +86,33 @@ def deepen(image: ImageFile, file: IO[bytes]) -> None:
     if rawmode not in _BYTES:
         return
     bits = image.info.get("significant_bits", 16)
-    upper = np.asarray(image)
-    if not 0 < upper[..., :3].max() < max(16, 2 ** (bits - 8) if bits < 16 else 0):
-        return
-    if rawmode == "LA;16B":
-        whole = np.asarray(_unpacked_as(file, "RGBA")).view(">u2")
-    else:
-        whole = (upper.astype(np.uint16) << 8) | np.asarray(_unpacked_as(file, rawmode[:-1] + "L"))
-    white = 2.0**bits - 1 if bits < 16 else None
     colours = 1 if rawmode == "LA;16B" else 3
-    parts = [eight_bits(whole[..., :colours], Samples(kind="u", bits=16, white=white))]
-    if whole.shape[-1] > colours:
-        parts.append(eight_bits(whole[..., colours:], Samples(kind="u", bits=16)))
-    shown = np.concatenate(parts, axis=-1)
-    mode = {2: "LA", 3: "RGB", 4: "RGBA"}[shown.shape[-1]]
-    image._mode, image.im = mode, PIL.Image.frombytes(mode, image.size, shown.tobytes()).im
+    bands: Any = image.getextrema()
+    if not 0 < max(high for _, high in bands[:colours]) < max(16, 2 ** (bits - 8) if bits < 16 else 0):
+        return
+    grey = rawmode == "LA;16B"
+    lower = _unpacked_as(file, "RGBA" if grey else rawmode[:-1] + "L")
+
+    def whole(box: tuple[int, int, int, int]) -> NDArray[Any]:
+        low = np.asarray(cut(lower, box))
+        if grey:
+            return low.view(">u2")
+        return (np.asarray(cut(image, box)).astype(np.uint16) << 8) | low
+
+    samples = Samples(kind="u", bits=16, white=2.0**bits - 1 if bits < 16 else None)
+    cover = Samples(kind="u", bits=16)
+    highest = [whole(box).reshape(-1, len(bands)).max(axis=0) for box in strips(image.size)]
+    most = np.max(highest, axis=0)
+    between = limits(most[:colours], samples)
+    mode = {"LA;16B": "LA", "RGB;16B": "RGB", "RGBA;16B": "RGBA"}[rawmode]
+    shown = PIL.Image.new(mode, image.size)
+    for box in strips(image.size):
+        values = whole(box)
+        parts = [eight_bits(values[..., :colours], samples, between)]
+        if values.shape[-1] > colours:
+            parts.append(eight_bits(values[..., colours:], cover, limits(most[colours:], cover)))
+        shown.paste(PIL.Image.fromarray(np.concatenate(parts, axis=-1)), box)
+    image._mode, image.im = mode, shown.im
 
 
 def _unpacked_as(file: IO[bytes], rawmode: str) -> PIL.Image.Image:

@@ -37,15 +37,17 @@ class Samples:
     exact: bool = False
 
 
-def eight_bits(values: NDArray[Any], samples: Samples) -> NDArray[np.uint8]:
+def eight_bits(
+    values: NDArray[Any], samples: Samples, between: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
     """``values`` as 8 bits of the same shape, black 0 and white 255.
 
     Integers are measured by their depth, by 8, 10 or 12 bits where no value needs more, and between their
     extremes where they fill neither. Floats within 0..1 are fractions, whose overshoot is cut, within -1..1
     the same about zero, within 0..255 levels; anything else is stretched between its extremes. What is no
-    number is black.
+    number is black. ``between`` are the `limits` of the whole, where ``values`` are a part of it.
     """
-    low, high = limits(values, samples)
+    low, high = between or limits(values, samples)
     flat = np.ascontiguousarray(values).reshape(-1)
     found = np.empty(flat.shape, np.uint8)
     for start in range(0, flat.size, _PARTS):

@@ -9,6 +9,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from mmrerank.errors import ImageError
 from mmrerank.images.pixels import upright
+from mmrerank.images.tags import modest
 from mmrerank.images.tiff_layout import Layout, described, layout, misread, needed
 from mmrerank.images.tiff_pixels import picture
 
@@ -28,6 +29,12 @@ class Tiff(TiffImageFile):
 
     lenient: bool = False
     """Whether zeros may stand for bytes that are missing, where it is read here."""
+
+    def _open(self) -> None:
+        # Pillow copies the bytes of every tag as it opens a file
+        if not modest(self.fp):
+            raise ImageError("the image is damaged (its tags name more bytes than the file has)")
+        super()._open()
 
     def _setup(self) -> None:
         self.spare = layout(self.tag_v2)

@@ -67,6 +67,23 @@ class Layout:
     counts: tuple[int, ...]
     palette: tuple[int, ...] = ()
 
+    @property
+    def memory(self) -> int:
+        """Bytes that showing it takes at its peak: the numbers, an unpacked strip or tile, the picture."""
+        pixels, per = self.width * self.height, 1 if self.planar else self.count
+        numbers = pixels * self.count * self.size
+        # the unpacked bytes, and Pillow's picture of them where it unpacks
+        chunk = 2 * self.chunk[0] * ((self.chunk[1] * per * self.samples.bits + 7) // 8)
+        # colours beside a cover are copied to stand together
+        together = pixels * self.colours * self.size if self.count > self.colours else 0
+        return max(numbers + chunk, numbers + together + pixels * self.colours, pixels * 16)
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number in memory."""
+        bits = self.samples.bits
+        return bits // 8 if bits in (8, 16, 32, 64) else 1 if bits < 8 else 2
+
 
 def layout(tags: Any) -> Layout | None:
     """The layout where it is one that is read here, None for others. ``tags`` are Pillow's ``tag_v2``."""

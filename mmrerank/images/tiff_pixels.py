@@ -11,6 +11,7 @@ import io
 import math
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import IO, Any
 
 import numpy as np
@@ -20,9 +21,14 @@ from PIL.ImageFile import ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from mmrerank.images.ranges import eight_bits
+from mmrerank.images.strips import strips
 from mmrerank.images.tiff_layout import BYTEWISE, Layout
 
 _REVERSED = bytes(int(f"{n:08b}"[::-1], 2) for n in range(256))
+_PART = 1 << 20
+"""Numbers that are unpacked at once: odd depths take many bytes for each."""
+MOST_CHUNKS = 200_000
+"""Strips and tiles of a picture; each costs work of its own, whatever it holds."""
 _NUMBERS = {name: number for number, name in BYTEWISE.items()}
 
 
@@ -37,23 +43,28 @@ def picture(file: IO[bytes], found: Layout, *, lenient: bool = False) -> PIL.Ima
         # some writers put 8-bit entries into the 16-bit table
         levels = (colours if colours.max() < 256 else (colours + 128) // 257).astype(np.uint8)
         return _image(levels[:, values[..., 0]].transpose(1, 2, 0), "RGB")
+    # the numbers are let go before the picture is made of what is shown of them
     shown = eight_bits(values[..., : found.colours], found.samples)
+    cover = _cover(values, found) if found.alpha and found.colours < 4 else None
+    del values
     if found.photometric == 0:
         shown = 255 - shown
     if found.photometric == 6:
         return _image(shown, "YCbCr").convert("RGB")
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[found.colours]
-    if not found.alpha or mode == "CMYK":
+    if cover is None:
         return _image(shown, mode)
-    cover = eight_bits(
-        values[..., found.colours :][..., :1], dataclasses.replace(found.samples, black=None, white=None)
-    )
     if found.alpha == "multiplied":
         whole = np.concatenate([np.broadcast_to(shown, (*shown.shape[:2], 3)), cover], axis=-1)
         # a colour above its own cover is out of range, and Pillow would let it overflow
         whole[..., :3] = np.minimum(whole[..., :3], cover)
         return PIL.Image.frombytes("RGBa", (found.width, found.height), whole.tobytes()).convert("RGBA")
     return _image(np.concatenate([shown, cover], axis=-1), {"L": "LA", "RGB": "RGBA"}[mode])
+
+
+def _cover(values: NDArray[Any], found: Layout) -> NDArray[np.uint8]:
+    samples = dataclasses.replace(found.samples, black=None, white=None)
+    return eight_bits(values[..., found.colours :][..., :1], samples)
 
 
 def make_room(image: ImageFile) -> None:
@@ -68,7 +79,11 @@ def make_room(image: ImageFile) -> None:
 
 def _image(values: NDArray[np.uint8], mode: str) -> PIL.Image.Image:
     height, width = values.shape[:2]
-    return PIL.Image.frombytes(mode, (width, height), np.ascontiguousarray(values).tobytes())
+    whole = PIL.Image.new(mode, (width, height))
+    for box in strips(whole.size):
+        part = np.ascontiguousarray(values[box[1] : box[3]])
+        whole.paste(PIL.Image.frombytes(mode, (width, len(part)), part.tobytes()), box)
+    return whole
 
 
 def _values(file: IO[bytes], found: Layout, *, lenient: bool) -> NDArray[Any]:
@@ -77,21 +92,26 @@ def _values(file: IO[bytes], found: Layout, *, lenient: bool) -> NDArray[Any]:
     across, down = math.ceil(found.width / columns), math.ceil(found.height / rows)
     per = 1 if found.planar else found.count
     everything = np.zeros((found.height, found.width, found.count), _dtype(found))
+    if across * down * (found.count if found.planar else 1) > MOST_CHUNKS:
+        raise OSError(f"more than {MOST_CHUNKS:,} strips or tiles")
     number = 0
     for plane in range(found.count if found.planar else 1):
         for y in range(0, down * rows, rows):
             for x in range(0, across * columns, columns):
                 tall = rows if found.tiled else min(rows, found.height - y)
-                part = _chunk(file, found, number, tall, per, lenient)
                 place = slice(plane, plane + 1) if found.planar else slice(None)
-                part = part[: found.height - y, : found.width - x]
-                everything[y : y + rows, x : x + columns, place] = part
+                for above, part in _chunk(file, found, number, tall, per, lenient):
+                    top = y + above
+                    part = part[: max(0, found.height - top), : found.width - x]
+                    everything[top : top + len(part), x : x + columns, place] = part
                 number += 1
     return everything
 
 
-def _chunk(file: IO[bytes], found: Layout, number: int, rows: int, per: int, lenient: bool) -> NDArray[Any]:
-    """The numbers ``(rows, columns, per)`` of a strip or tile."""
+def _chunk(
+    file: IO[bytes], found: Layout, number: int, rows: int, per: int, lenient: bool
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """The numbers ``(rows, columns, per)`` of a strip or tile, some rows at a time, with the first's number."""
     columns = found.chunk[1]
     wide = (columns * per * found.samples.bits + 7) // 8
     try:
@@ -102,8 +122,11 @@ def _chunk(file: IO[bytes], found: Layout, number: int, rows: int, per: int, len
         if not lenient:
             raise
         data = b""
-    data = data.ljust(rows * wide, b"\0")
-    return _numbers(np.frombuffer(data[: rows * wide], np.uint8).reshape(rows, wide), found, columns, per)
+    some = max(1, _PART // (columns * per))
+    for row in range(0, rows, some):
+        tall = min(some, rows - row)
+        part = data[row * wide : (row + tall) * wide].ljust(tall * wide, b"\0")
+        yield row, _numbers(np.frombuffer(part, np.uint8).reshape(tall, wide), found, columns, per)
 
 
 def _bytes(file: IO[bytes], found: Layout, number: int, wide: int, rows: int) -> bytes:
@@ -161,6 +184,4 @@ def _numbers(data: NDArray[np.uint8], found: Layout, columns: int, per: int) -> 
 
 
 def _dtype(found: Layout) -> np.dtype[Any]:
-    bits = found.samples.bits
-    size = bits // 8 if bits in (8, 16, 32, 64) else 1 if bits < 8 else 2
-    return np.dtype(f"{found.samples.kind}{size}")
+    return np.dtype(f"{found.samples.kind}{found.size}")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mmrerank import catalog, registry
 from mmrerank.errors import ImageError, ImageIndexError, InputError, MismatchError, UsageError
-from mmrerank.images import DEFAULT_MAX_PIXELS, probe
+from mmrerank.images import probe
 from mmrerank.index import lock, manifest
 from mmrerank.index.build import BuildReport, Failure, Progress, no_images, now
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, replacing
@@ -262,6 +262,4 @@ def _record(sample: Sample, root: Path, row: int, unseen: list[Failure]) -> Reco
     except (OSError, ImageError) as error:
         unseen.append(Failure(source=sample.id, error=why_not(error)))
         return record
-    if info.width * info.height > DEFAULT_MAX_PIXELS:
-        return record  # with its size told it would be decoded, and nobody has asked for that
     return replace(record, width=info.width, height=info.height, taken=info.taken, camera=info.camera)

@@ -18,7 +18,7 @@ import numpy as np
 from mmrerank import catalog
 from mmrerank.benchmark import Scored
 from mmrerank.errors import ImageIndexError, InputError, MismatchError, UsageError
-from mmrerank.images import DEFAULT_MAX_PIXELS
+from mmrerank.images import allowed_pixels
 from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
@@ -65,7 +65,7 @@ class ImageIndex:
         embedder: Embedder,
         *,
         progress: Progress | None = None,
-        max_pixels: int = DEFAULT_MAX_PIXELS,
+        max_pixels: int | None = None,
         allow_truncated: bool = False,
         rebuild: bool = False,
         batch: int = 64,
@@ -95,7 +95,7 @@ class ImageIndex:
                 corpus if isinstance(corpus, Sequence) else [corpus],
                 embedder,
                 progress=progress,
-                max_pixels=max_pixels,
+                max_pixels=allowed_pixels(max_pixels),
                 allow_truncated=allow_truncated,
                 rebuild=rebuild,
                 batch=batch,

@@ -26,6 +26,7 @@ from mmrerank.types import Image
 
 EMPTY = "the file is empty (0 bytes)"
 THREADS = 2
+_BLOCK = 1 << 20
 _READ_WHOLE = 1 << 26  # bytes; larger files are hashed in blocks and decoded from the file
 
 T = TypeVar("T")
@@ -98,7 +99,7 @@ class Intake:
             elif image.path is None:
                 record = self._keep(record, image)
             return Looked(record=replace(record, **known), old=old, same=True)
-        info = probe(source)
+        info = probe(source, max_pixels=self.max_pixels)
         record = replace(record, width=info.width, height=info.height, taken=info.taken, camera=info.camera)
         row = self.records.row_of(content)
         if row is not None:
@@ -107,10 +108,6 @@ class Intake:
             pixels = decode(source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated)
         except TruncatedImageError as error:
             raise ImageError(f"{error}; --allow-truncated takes what there is of it") from error
-        except ImageError as error:
-            if info.width * info.height > self.max_pixels:
-                raise ImageError(f"{error}; raise it with --max-pixels") from error
-            raise
         prepared = self.prepare(pixels) if self.prepare else pixels
         return Looked(record=self._keep(record, image), old=old, pixels=prepared)
 
@@ -204,11 +201,17 @@ def digest(data: bytes) -> str:
 
 
 def sha256(image: Image) -> str:
-    """SHA-256 of the encoded bytes, read in blocks where the image is a whole file."""
-    if image.path is None or image.offset is not None or image.length is not None:
+    """SHA-256 of the encoded bytes, read in blocks where they are in a file."""
+    if image.path is None:
         return digest(image.read())
+    found = hashlib.sha256()
     with image.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        file.seek(image.offset or 0)
+        left = image.length
+        while block := file.read(_BLOCK if left is None else min(left, _BLOCK)):
+            found.update(block)
+            left = None if left is None else left - len(block)
+    return found.hexdigest()
 
 
 def reason(error: Exception) -> str:

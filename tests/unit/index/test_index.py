@@ -86,16 +86,15 @@ def test_what_an_index_let_in_can_be_shown(source: Path, tmp_path: Path) -> None
     (source / "cut.jpg").write_bytes(data[: len(data) // 2])
     report = build(tmp_path / "x", source, max_pixels=50_000)
     told = {f.source: f.error for f in report.failed}
-    assert told["whole.jpg"].endswith("the budget of 0.05; raise it with --max-pixels")
+    assert "is over the limit of 0.05; raise it with --max-pixels" in told["whole.jpg"]
     build(tmp_path / "x", source, allow_truncated=True)
     index = ImageIndex.open(tmp_path / "x")
     with pytest.raises(ImageError, match="cut off|damaged"):
         decode(Image(path=source / "cut.jpg"))
     assert decode(index.image("cut.jpg")).size == (300, 200)
-    assert decode(index.image("whole.jpg"), max_pixels=50_000).size == (300, 200)
-    # what has come in its place since was let in by nobody
-    noise.resize((301, 200)).save(source / "whole.jpg")
-    with pytest.raises(ImageError, match=r"over the budget of 0\.05$"):
+    # the size that a record tells raises no limit
+    assert (index.image("whole.jpg").width, index.image("whole.jpg").height) == (300, 200)
+    with pytest.raises(ImageError, match=r"over the limit of 0\.05;"):
         decode(index.image("whole.jpg"), max_pixels=50_000)
 
 
