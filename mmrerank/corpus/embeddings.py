@@ -7,7 +7,6 @@ which model made them is for the user to say.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,38 +16,36 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.corpus._match import UNICODE, Finder, explained, outside, relative
-from mmrerank.corpus._names import id_of
+from mmrerank.corpus._ids import IdFile
 from mmrerank.errors import InputError, UsageError
 from mmrerank.paths import LFS_WAY, expanded, is_lfs_pointer, looked_at, reason, refused
 from mmrerank.ports import Corpus, Sample
-from mmrerank.types import Image
 
-_CHUNK_ROWS = 16_384
-
-_FORM = 'a line for each row of the vectors is needed, such as {"image": "a/b.jpg"}'
+_CHUNK_ROWS = 2048  # compared at a time, a byte a number
 FORM = "DIR with --vectors V.npy and --ids IDS.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EmbeddingsCorpus(Corpus):
-    """Row ``i`` of ``vectors`` ``(n, d)`` (float16, 32 or 64; memory-mapped) belongs to ``rows[i]``.
+    """Row ``i`` of ``vectors`` ``(n, d)`` (float16, 32 or 64; memory-mapped) is of line ``i`` of ``ids``.
 
     Made by `open`, which checks it. ``location`` is the folder of the images.
     """
 
     location: str
     vectors: NDArray[Any] = field(repr=False)
-    rows: tuple[Sample, ...] = field(repr=False)
-    said: tuple[str, ...] = ()
+    ids: IdFile = field(repr=False)
 
     def remarks(self) -> Sequence[str]:
         """Which differences between ids and file names were passed over, and why files are not found."""
-        return self.said
+        return self.ids.remarks
 
     def samples(self) -> Iterator[Sample]:
-        """One sample a row, in row order; its metadata are the row's other JSON keys."""
-        return iter(self.rows)
+        """One sample a row, in row order; its metadata are the row's other JSON keys.
+
+        Reads the file of ids again. Raises `InputError` where it has changed.
+        """
+        return self.ids.samples()
 
 
 def accepts(location: str) -> bool:
@@ -70,13 +67,13 @@ def open(location: str, *, vectors: Path | str = "", ids: Path | str = "") -> Em
     with looked_at(location, "the folder"):
         if not root.is_dir():
             raise InputError(f"there is no folder {location!r}")
-    matrix, (rows, said) = _vectors(expanded(vectors)), _rows(expanded(ids), root)
+    matrix, rows = _vectors(expanded(vectors)), IdFile(expanded(ids), root)
     if len(matrix) != len(rows):
         raise InputError(
             f"{vectors} has {len(matrix)} rows and {ids} has {len(rows)} lines; each row needs its line"
         )
     _check_rows(matrix, str(vectors))
-    return EmbeddingsCorpus(location=str(root), vectors=matrix, rows=rows, said=said)
+    return EmbeddingsCorpus(location=str(root), vectors=matrix, ids=rows)
 
 
 def _vectors(path: Path) -> NDArray[Any]:
@@ -118,97 +115,3 @@ def _check_rows(matrix: NDArray[Any], name: str) -> None:
         filled = chunk.any(axis=1)
         if not filled.all():
             raise InputError(f"{name}: row {start + int(filled.argmin())} is all zero (rows from 0)")
-
-
-def _rows(path: Path, root: Path) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-    """A sample for each line, and remarks about them."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {reason(error)}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: {error}; {_FORM}") from error
-    lines = _Lines(path, root)
-    for number, line in enumerate(text.rstrip().split("\n") if text.strip() else [], start=1):
-        lines.add(line, number)
-    return lines.finish()
-
-
-class _Lines:
-    """The lines of a file of ids, turned into samples."""
-
-    def __init__(self, path: Path, root: Path) -> None:
-        self._path, self._root, self._finder = path, root, Finder(root)
-        self._lines: dict[str, tuple[int, str, dict[str, Any]]] = {}  # by id: number, path, other keys
-        self._rewritten: list[str] = []  # names that are not their ids
-
-    def add(self, line: str, number: int) -> None:
-        """Takes the next line. Raises `InputError` naming it."""
-        where = f"{self._path}, line {number}"
-        name, metadata = _read(line, where)
-        inside = relative(name, self._root)
-        if not inside:
-            raise InputError(f"{where}: image {name!r} {outside(name, self._root, self._finder)}")
-        id_ = id_of(self._root, inside)
-        if id_ in self._lines:
-            raise InputError(f"{where}: image {id_!r} was named in line {self._lines[id_][0]} already")
-        self._lines[id_] = number, inside, metadata
-        if inside != name:
-            self._rewritten.append(f"{name!r} is {inside!r}")
-
-    def finish(self) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
-        """A sample for each line, and what a person should know of the lines as a whole."""
-        # whoever has a file's very name has the file; a difference is passed over for what is left only
-        places = ((inside, number) for number, inside, _ in self._lines.values())
-        lines = {inside: number for inside, number in places if os.path.lexists(self._root / inside)}
-        taken = set(lines)
-        passed: dict[str, list[str]] = {}
-        gone: list[str] = []
-        samples = []
-        for id_, (number, inside, metadata) in self._lines.items():
-            file = inside
-            if inside not in taken:
-                found = self._finder.find(inside)
-                if found is not None and found[0] not in taken:
-                    file, differs = found
-                    taken.add(file)
-                    passed.setdefault(differs, []).append(inside)
-                elif found is not None and found[1] == UNICODE and found[0] in lines:
-                    raise InputError(
-                        f"{self._path}, line {number}: image {inside!r} is the file of line "
-                        f"{lines[found[0]]}, in {UNICODE}"
-                    )
-                else:
-                    gone.append(inside)
-            lines[file] = number
-            samples.append(Sample(id=id_, image=Image(path=self._root / file), metadata=metadata))
-        said = [
-            f"{len(names)} of {len(samples)} ids and the names of their files differ ({differs}), such as "
-            f"{names[0]!r}; the files were taken, and the ids stay as they are"
-            for differs, names in passed.items()
-        ]
-        if self._rewritten:
-            said.insert(
-                0,
-                f"{len(self._rewritten)} of {len(samples)} ids are in the index as paths from SOURCE: "
-                f"{self._rewritten[0]}",
-            )
-        why = explained(gone, self._finder) if gone else ""
-        return tuple(samples), (*said, why) if why else tuple(said)
-
-
-def _read(line: str, where: str) -> tuple[str, dict[str, Any]]:
-    """The name of the image in a line, and the other keys."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not a JSON object: {error}; {_FORM}") from error
-    name = row.get("image") if isinstance(row, dict) else None
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
-        keys = (
-            f"; the line has {', '.join(map(repr, row))}"
-            if isinstance(row, dict) and "image" not in row
-            else ""
-        )
-        raise InputError(f'{where}: a JSON object with the key "image" (a path) is needed{keys}')
-    return name, {key: value for key, value in row.items() if key != "image"}
