@@ -22,9 +22,29 @@ stands there. Each message names what was wrong, what is allowed, and where it h
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 DEGRADED_EXIT_CODE = 7
+
+
+DATA_ERRORS = (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError)
+"""What odd data of others raises in code that takes it apart. Where one question's answer is read, they fail
+that question and no other."""
+LONGEST_MESSAGE = 1_000
+"""Characters of the message of a failed call: it may quote what a server said, and servers say anything."""
+_UNPRINTED = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff]+")
+
+
+def in_short(error: BaseException, most: int = 200) -> str:
+    """The kind and the words of an error that is not ours."""
+    return one_line(f"{type(error).__name__}: {error}", most)
+
+
+def one_line(text: str, most: int) -> str:
+    """``text`` without control characters, direction marks and lone surrogates; ``most`` characters of it."""
+    clean = _UNPRINTED.sub(" ", text[: most + 1])
+    return clean if len(clean) <= most else f"{clean[: most - 3]}..."
 
 
 class MmrerankError(Exception):
@@ -132,7 +152,7 @@ class ChatError(MmrerankError):
         retry_after: float | None = None,
         limit: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message, LONGEST_MESSAGE))
         self.retryable = retryable
         if kind is not None:
             self.kind = kind

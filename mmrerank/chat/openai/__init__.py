@@ -33,7 +33,7 @@ from mmrerank.chat.openai.sdk import connected, stop
 from mmrerank.chat.openai.sending import Sender
 from mmrerank.chat.openai.wire import body, fields, images_of, in_words
 from mmrerank.chat.thinking import with_thoughts
-from mmrerank.errors import BudgetError, ChatError, InputError, UsageError
+from mmrerank.errors import DATA_ERRORS, BudgetError, ChatError, InputError, ReplyError, UsageError, in_short
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.ports import Capability, Chat, ChatFacts
 from mmrerank.types import Usage
@@ -44,6 +44,8 @@ IN_VAIN = 3
 _ODD_ANSWERS = ("reply", "no_room", "refusal", "content_filter")
 """Kinds of failures of one question that say nothing about what the server can do."""
 _LOOKS = 0.1  # seconds between looks whether an answer is still wanted
+_MOST_LISTED, _LONGEST_NAME = 10_000, 500
+"""Models of a server that are listed, and characters of a name; hosted gateways list some hundreds."""
 _T = TypeVar("_T")
 
 
@@ -183,11 +185,12 @@ class OpenAIChat(Chat):
             try:
                 async with asyncio.timeout(self.limits.timeout):
                     page = await self._client.models.list()
+                # whatever a server that only resembles the protocol sends
+                rows = vars(page).get("data")
+                found = [vars(m).get("id") for m in rows] if isinstance(rows, list) else []
             except Exception as error:  # as in `Sender`: whatever the SDK raises is put in words
                 raise self._sender.classified(error).error from None
-            # whatever a server that only resembles the protocol sends
-            rows = vars(page).get("data") or []
-            return [m.id for m in rows if isinstance(m.id, str)]
+            return [name[:_LONGEST_NAME] for name in found if isinstance(name, str)][:_MOST_LISTED]
 
         return self._wait(listed())
 
@@ -254,6 +257,9 @@ class OpenAIChat(Chat):
                 if isinstance(error, Refused) and not self._sender.answered:
                     raise
                 reply = Reply(error=error, finish="error")
+            except DATA_ERRORS as error:  # of one answer, whatever is wrong with it; the others have theirs
+                odd = ReplyError(f"{self._place} gave an answer that cannot be read: {in_short(error)}")
+                reply = Reply(error=odd, finish="error")
         self._outage.note(reply.error)
         if reply.error is None:
             self._sender.answered = True

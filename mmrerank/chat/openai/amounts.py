@@ -6,6 +6,8 @@ import math
 import re
 from dataclasses import dataclass
 
+LONGEST_NAMED = 1e9
+"""Seconds of waiting that are taken from words; more is no time that anybody waits."""
 _WAIT = re.compile(
     r"(?:(?:try again|retry|wait|reset\w*|available)(?: \w+){0,3}?\s(?:in|after|for)|wait)\s+"
     r"((?:\d+(?:\.\d+)?\s*"
@@ -27,7 +29,8 @@ def wait_in_words(text: str) -> float | None:
     found = _WAIT.search(text)
     if found is None:
         return None
-    return sum(float(number) * _UNIT[unit.casefold()] for number, unit in _SPAN.findall(found[1] or found[2]))
+    spans = _SPAN.findall(found[1] or found[2])
+    return min(sum(float(number) * _UNIT[unit.casefold()] for number, unit in spans), LONGEST_NAMED)
 
 
 _LIMITING = re.compile(
@@ -36,7 +39,9 @@ _LIMITING = re.compile(
     re.I,
 )
 _NUMBER = re.compile(r"(?<![\w.,#/-])(\d{1,9})(?![\w/-]|[.,]\d)")
-_LESS = re.compile(r"\b(?:less|fewer|smaller|lower) than (?!or )(\d+)|[\[(]\s*\d+\s*,\s*(\d+)\s*\)", re.I)
+_LESS = re.compile(
+    r"\b(?:less|fewer|smaller|lower) than (?!or )(\d{1,9})|[\[(]\s*\d{1,9}\s*,\s*(\d{1,9})\s*\)", re.I
+)
 
 
 def number_below(text: str, sent: int) -> int | None:
@@ -123,7 +128,7 @@ def most_images(text: str, sent: int) -> int | None:
 
 _UNITS = {"b": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 _BYTES = re.compile(
-    r"(?<![\w.])(\d+(?:\.\d+)?)\s*([KMG])?i?(?:B|bytes|megabytes)\b|bytes\D{1,40}?(\d{4,})", re.I
+    r"(?<![\w.])(\d{1,15}(?:\.\d{1,9})?)\s*([KMG])?i?(?:B|bytes|megabytes)\b|bytes\D{1,40}?(\d{4,15})", re.I
 )
 _WHOLE = re.compile(
     r"payload|request (body|entity|size|too|exceed)|request_too_large|entity|total size|body", re.I
@@ -140,13 +145,13 @@ class SizeLimits:
 
 
 _LEAST_SIDE = re.compile(
-    r"larger than (?:factor\W{0,2})?(\d+)"
-    r"|(?:at least|minimum(?: \w+){0,3}?(?: is| of|:)?|smaller than|less than|below|>=?) (\d+)"
+    r"larger than (?:factor\W{0,2})?(\d{1,9})"
+    r"|(?:at least|minimum(?: \w+){0,3}?(?: is| of|:)?|smaller than|less than|below|>=?) (\d{1,9})"
     r" ?(?:x ?\d+|px|pixel)"
-    r"|(?:too small|minimum).{0,60}?(\d+) ?(?:x ?\d+|px|pixel)",
+    r"|(?:too small|minimum).{0,60}?(\d{1,9}) ?(?:x ?\d+|px|pixel)",
     re.I | re.S,
 )
-_SIDES = re.compile(r"(?<![\w.])(\d{2,9}) ?(?:[x\u00d7] ?(\d+)|px|pixel)", re.I)
+_SIDES = re.compile(r"(?<![\w.])(\d{2,9}) ?(?:[x\u00d7] ?(\d{1,9})|px|pixel)", re.I)
 _BARE_SIDE = re.compile(
     r"(?:dimension|width|height|side|resolution)\w*.{0,60}?(?:max\w*|at most|exceed\w*|limit|<=?|>)"
     r"\D{0,30}(\d{3,5})\b",

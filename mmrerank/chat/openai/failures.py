@@ -51,8 +51,10 @@ def classified(error: Exception, said: ErrorText, *, place: Place, timeout: floa
 
     # by name: depending on its version, the SDK's HTTP library is httpx or httpx2
     kinds = {c.__name__ for c in type(error).__mro__}
-    if isinstance(error, ChatError):
-        return ServerFailure(error=error, wait=error.retry_after)
+    # what our own hooks raise is the cause of what the SDK raises then
+    own = next((c for c in _causes(error) if isinstance(c, ChatError)), None)
+    if own is not None:
+        return ServerFailure(error=own, wait=own.retry_after)
     if isinstance(error, openai.APIStatusError):
         code, headers = error.status_code, error.response.headers
         if code < 400:

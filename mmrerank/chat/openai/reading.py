@@ -27,6 +27,10 @@ _REFUSAL = re.compile(
     re.I,
 )
 _LONGEST_REFUSAL = 600
+_MOST_LOG = 1e4
+"""A log-probability farther from 0 than this is cut to it: some servers write -inf as -9999."""
+_SEARCHED = 2**17
+"""Characters at the end of a text that are searched for an object."""
 
 
 def reading(ask: Ask, payload: bytes, *, top: int = 0) -> Reply:
@@ -142,6 +146,7 @@ def _elsewhere(ask: Ask, message: Mapping[str, Any]) -> tuple[str, str]:
 
 def last_object(text: str) -> str:
     """The last JSON object of ``text`` that stands on its own; empty without any."""
+    text = text[-_SEARCHED:]
     decoder, found, start = json.JSONDecoder(), "", text.find("{")
     for _ in range(200):  # braces that are tried
         if start < 0:
@@ -227,7 +232,7 @@ def trouble(payload: bytes) -> tuple[Any, int] | None:
 def _code(error: Any) -> int:
     for name in ("code", "status", "status_code"):
         found = _at(error, name)
-        if isinstance(found, str) and found.isdecimal():
+        if isinstance(found, str) and len(found) == 3 and found.isdecimal():
             found = int(found)
         if isinstance(found, int) and 400 <= found < 600:
             return found
@@ -270,8 +275,10 @@ def _chosen(choices: Sequence[str], choice: Any, asked: int) -> Reply:
     listed = _listed(_at(choice, "logprobs"))
     found: dict[str, float] = {}
     for token, value in listed:
-        if isinstance(token, str) and isinstance(value, int | float) and not math.isnan(value):
-            found.setdefault(token, max(float(value), -1e4))  # some servers write -inf as -9999
+        number = isinstance(value, int | float) and not isinstance(value, bool) and value == value  # no NaN
+        if isinstance(token, str) and number:
+            # cut before any arithmetic: an integer may have 400 digits
+            found.setdefault(token, float(max(min(value, _MOST_LOG), -_MOST_LOG)))
     if not found:
         raise NoLogprobsError("the server returned no log-probabilities")
     if not found.keys() & set(choices):

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from mmrerank.chat.openai.amounts import LONGEST_NAMED
+
 PAGE = "a web page"
 """How the words for a page begin, whatever it says."""
 _CODES = ("code", "type", "status", "reason", "quotaId", "raw")
@@ -84,7 +86,7 @@ def retry_after(headers: Any) -> float | None:
             wait = float(headers.get(name, "")) * unit
         except ValueError:
             continue
-        return max(wait, 0.0) if wait < float("inf") else None
+        return min(max(wait, 0.0), LONGEST_NAMED) if wait < float("inf") else None
     try:
         until = parsedate_to_datetime(headers.get("retry-after", "")).timestamp()
     except (TypeError, ValueError, OverflowError):

@@ -10,11 +10,13 @@ import asyncio
 import ssl
 import sys
 import threading
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from mmrerank.chat.openai.place import LOCAL
+from mmrerank.errors import ReplyError
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -23,6 +25,9 @@ LARGEST = 8 * 2**20
 """Bytes of a response that are read; a chat completion is a few thousand."""
 LARGEST_ERROR = 2**16
 """Bytes that are read of a response that says what went wrong."""
+_PLAIN = ("", "identity")
+_UNPACKED = ("gzip", "x-gzip", "deflate")
+"""Encodings that some gateways use although none is asked for; unpacked no further than is read."""
 
 _KNOWN = {
     *("model", "messages", "max_tokens", "max_completion_tokens", "temperature", "seed", "top_p", "stop"),
@@ -53,6 +58,8 @@ async def connected(base_url: str, api_key: str, timeout: float) -> AsyncOpenAI:
     web = openai.DefaultAsyncHttpxClient(
         timeout=timeout,
         follow_redirects=False,
+        # a body of 1.6 KB may unpack to gigabytes: no encoding is asked for
+        headers={"accept-encoding": "identity"},
         event_hooks={"response": [_shorten]},
         # without https no certificate is read, which takes longer than all the rest
         verify=True if split.scheme == "https" else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
@@ -74,14 +81,21 @@ async def _shorten(response: Any) -> None:
     # by name: depending on its version, the SDK's HTTP library is httpx or httpx2
     web: Any = sys.modules[type(response).__module__.partition(".")[0]]
     whole = response.stream
+    encoding = ", ".join(response.headers.get_list("content-encoding")).strip().casefold()
+    if encoding not in (*_PLAIN, *_UNPACKED):
+        # the SDK would keep this exception as the cause of its own
+        raise ReplyError(f"the server packed its answer ({encoding[:40]}) although none was to be packed")
+    response.headers.pop("content-encoding", None)  # or it would be unpacked again, without a bound
 
     class Beginning(web.AsyncByteStream):  # type: ignore[misc] # a class of a module found at run time
         async def __aiter__(self) -> AsyncIterator[bytes]:
             # one byte more than may be, so that who reads it knows
             left = LARGEST_ERROR if response.status_code >= 300 else LARGEST + 1
+            unpacker = None if encoding in _PLAIN else zlib.decompressobj(wbits=47)
             async for piece in whole:
-                yield piece[:left]
-                left -= len(piece)
+                read = piece[:left] if unpacker is None else unpacker.decompress(piece, left)
+                yield read
+                left -= len(read)
                 if left <= 0:
                     break
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+_CALL = "tool_calls"
+
 
 def assembled(received: bytes) -> bytes | None:
     """The response that a stream tells piece by piece; None when the stream broke off before its end.
@@ -14,7 +16,7 @@ def assembled(received: bytes) -> bytes | None:
     received = received.removeprefix(b"\xef\xbb\xbf")
     if not received.lstrip().startswith((b"data:", b"event:", b"id:", b"retry:", b":")):
         return received
-    message: dict[str, Any] = {"role": "assistant", "content": ""}
+    pieces: dict[str, list[str]] = {"content": []}
     whole: dict[str, Any] = {}
     finish: str | None = None
     ended, name = False, b""
@@ -46,16 +48,22 @@ def assembled(received: bytes) -> bytes | None:
         if choice.get("error"):
             return json.dumps({"error": choice["error"]}).encode()
         # some send the message whole
-        _add(message, choice.get("delta") or choice.get("message"))
+        _add(pieces, choice.get("delta") or choice.get("message"))
         finish = choice.get("finish_reason") or finish
     if not ended and finish is None:
         return None
+    message: dict[str, Any] = {
+        "role": "assistant",
+        **{n: "".join(p) for n, p in pieces.items() if n != _CALL},
+    }
+    if _CALL in pieces:
+        message["tool_calls"] = [{"function": {"arguments": "".join(pieces[_CALL])}}]
     whole["choices"] = [{"index": 0, "message": message, "finish_reason": finish or "stop"}]
     return json.dumps(whole).encode()
 
 
-def _add(message: dict[str, Any], delta: Any) -> None:
-    """Adds a piece's texts to ``message``, those of a tool's arguments included."""
+def _add(pieces: dict[str, list[str]], delta: Any) -> None:
+    """Adds a piece's texts to ``pieces``, those of a tool's arguments included."""
     if not isinstance(delta, dict):
         return
     for name in ("content", "reasoning_content", "reasoning", "refusal"):
@@ -64,11 +72,10 @@ def _add(message: dict[str, Any], delta: Any) -> None:
         for part in parts:
             text = part.get("text") if isinstance(part, dict) else None
             if isinstance(text, str):
-                message[name] = message.get(name, "") + text
+                pieces.setdefault(name, []).append(text)
     calls = delta.get("tool_calls")
     for call in calls if isinstance(calls, list) else []:
         function = call.get("function") if isinstance(call, dict) else None
         text = function.get("arguments") if isinstance(function, dict) else None
         if isinstance(text, str):
-            made = message.setdefault("tool_calls", [{"function": {"arguments": ""}}])
-            made[0]["function"]["arguments"] += text
+            pieces.setdefault(_CALL, []).append(text)
