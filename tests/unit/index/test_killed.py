@@ -45,6 +45,7 @@ def alone(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["pictures", "x"]
 
 
+@pytest.mark.slow
 def test_a_killed_rebuild_goes_on_where_it_stopped(source: Path, tmp_path: Path) -> None:
     index = tmp_path / "x"
     build(index, source, ColourEmbedder("old"))
