@@ -17,7 +17,8 @@
     └── MissingExtraError    5  an optional package is not installed
 
 Exit code 7 is not an error: the answer was printed, but some judgements failed and the first-stage order
-stands there. Each message names what was wrong, what is allowed, and where it helps the next command.
+stands there; or the index was brought up to date, but for images that could not be seen, or are too many to
+be taken out. Each message names what was wrong, what is allowed, and where it helps the next command.
 """
 
 from __future__ import annotations

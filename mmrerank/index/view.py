@@ -27,6 +27,7 @@ from mmrerank.paths import reason
 from mmrerank.ports import Vectors
 
 _STAMP = "stamp"
+_OURS = (_STAMP, f".{_STAMP}.tmp")  # the second is left by a run that is killed
 
 
 def default_store() -> str:
@@ -130,7 +131,7 @@ def _expected(place: Path, rows: NDArray[np.int64], shards: Sequence[Shard]) -> 
     """Which rows of which vectors the view is of, and the names and bytes of its files, hashed."""
     of = hashlib.sha256(f"{[s.sha256 for s in shards]}".encode() + rows.tobytes()).hexdigest()
     total = hashlib.sha256()
-    for path in sorted(p for p in place.iterdir() if p.name != _STAMP):
+    for path in sorted(p for p in place.iterdir() if p.name not in _OURS):
         with path.open("rb") as file:
             total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
     return f"{of}\n{total.hexdigest()}".encode()
