@@ -23,7 +23,7 @@ from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
 from mmrerank.index.folders import VECTORS, standing, writable
-from mmrerank.index.guard import Guard
+from mmrerank.index.guard import Guard, take
 from mmrerank.index.importing import VectorCorpus
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
@@ -307,10 +307,12 @@ class ImageIndex:
         ]
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
-        """The vectors ``(n, dim)`` of these images, of length 1. Raises `InputError` for an unknown id."""
+        """The vectors ``(n, dim)`` of these images, of length 1. Raises `InputError` for an unknown id,
+        `ImageIndexError` for a vector that is not as it was written.
+        """
         rows = self._records.rows_of(ids)
         with self._in_place() as files:
-            return files.take(rows)
+            return take(files, self._records, rows)
 
     def candidates(self, vector: Vectors, k: int) -> tuple[Candidate, ...]:
         """The ``k`` nearest images of one query vector ``(dim,)``, with all that is known about them."""
