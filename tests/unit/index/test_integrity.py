@@ -10,7 +10,6 @@ import random
 import re
 import shutil
 import sqlite3
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,14 +18,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command import data
 from index_world import ColourEmbedder, build, nearest, paint
 from shards import packed, png
 
 from mmrerank.corpus import open_corpora
 from mmrerank.errors import ImageIndexError
-from mmrerank.index import manifest, view
+from mmrerank.index import manifest
 from mmrerank.index.index import ImageIndex
 from mmrerank.index.record import COLUMNS, checksum
+from mmrerank.index.records import Record, Records
 from mmrerank.ports import Corpus, Sample
 
 
@@ -230,25 +231,6 @@ def test_damage_is_not_hidden_by_an_update(source: Path, tmp_path: Path) -> None
     assert found(tmp_path / "x")
 
 
-def test_a_saved_view_of_other_vectors_is_not_used(source: Path, tmp_path: Path) -> None:
-    faiss = pytest.importorskip("faiss")
-    build(tmp_path / "x", source, store="faiss")
-    expected = nearest(ImageIndex.open(tmp_path / "x"), source / "03.png")
-    with ImageIndex.open(tmp_path / "x") as index:
-        rows, shards = index._records.rows(), index.manifest.shards
-        vectors = index.vectors(index.ids)
-    turned, other = faiss.IndexFlatIP(12), faiss.IndexHNSWFlat(12, 4, faiss.METRIC_INNER_PRODUCT)
-    turned.add(np.ascontiguousarray(vectors[::-1]))
-    other.add(vectors)
-    place = tmp_path / "x/faiss"
-    flat = (place / "flat.index").read_bytes()
-    huge = flat[:8] + struct.pack("<q", 2**40) + flat[16:]
-    for data in (*(faiss.serialize_index(i).tobytes() for i in (turned, other)), huge, flat[:-40], b""):
-        (place / "flat.index").write_bytes(data)
-        (place / "stamp").write_bytes(view._expected(place, rows, shards))
-        assert nearest(ImageIndex.open(tmp_path / "x"), source / "03.png") == expected
-
-
 def test_a_file_that_is_cut_while_it_is_open_is_an_error(source: Path, tmp_path: Path) -> None:
     """Without a look at its length before each search, this process would end with SIGBUS."""
     build(tmp_path / "x", source, store="exact")
@@ -289,3 +271,37 @@ def test_pages_behind_the_end_of_a_file_do_not_end_the_process(tmp_path: Path) -
     run = subprocess.run([sys.executable, "-c", CUT, tmp_path / "x"], capture_output=True, text=True)
     assert run.returncode == 0, run
     assert "has become shorter since it was opened: 4096 bytes" in run.stdout
+
+
+def test_verify_says_that_an_update_is_not_finished(source: Path, tmp_path: Path) -> None:
+    build(tmp_path / "x", source)
+    with ImageIndex.open(tmp_path / "x") as index:
+        assert index.unfinished() == ""
+    records = Records(tmp_path / "x", write=True)
+    with records.transaction():
+        records.put(Record(id="new", error="it is not done yet"))
+    records.close()
+    told = data("verify", tmp_path / "x")
+    assert (told["ok"], told["problems"]) == (True, [])
+    assert "To finish it, go on with: mmrerank index" in told["warnings"][0]
+    build(tmp_path / "x", source)
+    with ImageIndex.open(tmp_path / "x") as index:
+        assert index.unfinished() == ""
+
+
+@pytest.mark.slow  # SQLite waits five seconds for the reader
+def test_a_reader_in_the_way_of_sealing_makes_no_false_alarm(source: Path, tmp_path: Path) -> None:
+    build(tmp_path / "x", source)
+    reader = sqlite3.connect(tmp_path / "x/records.sqlite", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM records").fetchall()
+    paint(source, ["late.png"], start=70)
+    build(tmp_path / "x", source)
+    assert found(tmp_path / "x") == []
+    reader.close()
+    assert found(tmp_path / "x") == []
+    with ImageIndex.open(tmp_path / "x") as index:
+        assert index.unfinished()
+    build(tmp_path / "x", source)  # nothing is new, and now nobody is in the way
+    with ImageIndex.open(tmp_path / "x") as index:
+        assert (index.unfinished(), index.verify()) == ("", [])
