@@ -19,9 +19,7 @@ mmrerank verify pictures --deep"""
 
 def verify(
     index: Annotated[str, typer.Argument(metavar="INDEX", help="Index folder, or a name below ./indexes.")],
-    deep: Annotated[
-        bool, typer.Option("--deep", help="Also read every vector and every image file.")
-    ] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Also read every image file.")] = False,
     output: OutputFlag = Output.text,
 ) -> None:
     """Check that an index is whole; ends with code 4 when something is wrong."""
@@ -29,17 +27,17 @@ def verify(
 
     with working(), ImageIndex.open(index) as opened:
         problems, command = opened.verify(deep=deep), opened.update_command()
-        model = _model(opened)
+        model, unfinished = _model(opened), opened.unfinished()
+    told = [line for line in (model, unfinished) if line]
     if output is Output.json:
-        body = {"index": index, "ok": not problems, "problems": problems}
-        emit({**body, "warnings": [model] if model else []})
+        emit({"index": index, "ok": not problems, "problems": problems, "warnings": told})
     else:
         for problem in problems:
             typer.echo(one_line(str(problem)))
         whole = "its files are whole; its model was not looked at" if model else "the index is whole"
         typer.echo(f"{len(problems)} problem(s)" if problems else whole)
-        if model:
-            say(f"warning: {one_line(model)}")
+        for line in told:
+            say(f"warning: {one_line(line)}")
     if problems:
         say(f"where pictures have changed, bring the index up to date: {command}")
         raise typer.Exit(ImageIndexError.exit_code)

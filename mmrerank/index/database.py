@@ -191,3 +191,11 @@ class _Bytes:
 
 def _key(found: os.stat_result) -> tuple[int, int]:
     return found.st_dev, found.st_ino
+
+
+def identity(folder: Path) -> tuple[int, int] | None:
+    """Device and inode of the file, which tell one index in ``folder`` from the next."""
+    try:
+        return _key((folder / FILE).stat())
+    except OSError:
+        return None

@@ -47,12 +47,25 @@ class Guard:
             self._seen[new] = True
 
 
+def take(files: VectorFiles, records: Records, rows: Sequence[int]) -> Vectors:
+    """Copies of these rows ``(n, dim)``. Raises `ImageIndexError` for one that is not as it was written."""
+    taken = files.take(rows)
+    for problem in _compared(files, records, rows, taken):
+        raise ImageIndexError(problem)
+    return taken
+
+
 def damaged(files: VectorFiles, records: Records, rows: Sequence[int]) -> Iterator[str]:
     """Which of these rows are not as they were written, in words. Raises `ImageIndexError` as `take` does."""
     step = max(1, _PORTION // (files.dim * 4))
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
-        known = records.checksums(part)
-        for row, vector in zip(part, files.take(part), strict=True):
-            if crc(vector) != known.get(row):
-                yield f"{files.folder} is damaged: vector {row} (from 0) is not as it was written; {_REBUILD}"
+        yield from _compared(files, records, part, files.take(part))
+
+
+def _compared(files: VectorFiles, records: Records, rows: Sequence[int], taken: Vectors) -> Iterator[str]:
+    known = records.checksums(rows)
+    for row, vector in zip(rows, taken, strict=True):
+        length = float(np.linalg.norm(vector))
+        if crc(vector) != known.get(row) or not np.isfinite(length) or not length:
+            yield f"{files.folder} is damaged: vector {row} (from 0) is not as it was written; {_REBUILD}"

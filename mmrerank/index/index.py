@@ -22,15 +22,15 @@ from mmrerank.images import allowed_pixels
 from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
+from mmrerank.index.database import identity
 from mmrerank.index.folders import VECTORS, standing, writable
-from mmrerank.index.guard import Guard
+from mmrerank.index.guard import Guard, take
 from mmrerank.index.importing import VectorCorpus
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
 from mmrerank.index.manifest import IMPORTED
 from mmrerank.index.places import index_path as index_path
 from mmrerank.index.places import missing
-from mmrerank.index.records import FILE as DATABASE
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import View, open_view, usable
@@ -52,7 +52,7 @@ class ImageIndex:
         self.path = path
         self.manifest = facts
         self._store = store
-        self._opened = _database(path)
+        self._opened = identity(path)
         self._records = Records(path)
 
     # Making
@@ -149,12 +149,12 @@ class ImageIndex:
                 there = standing(place)
                 if not there.is_dir():
                     raise ImageIndexError(missing(place))
-            at = _database(there)
+            at = identity(there)
             facts = manifest.read(there)
             if facts.state != "ready":
                 raise ImageIndexError(f"{place} is unfinished; {presence.finish(facts, path)}")
             index = cls(there, facts, store=store)
-            if at == index._opened == _database(there):
+            if at == index._opened == identity(there):
                 return index
             index.close()
         raise ImageIndexError(f"{place} is being replaced by another process; try again")
@@ -240,10 +240,15 @@ class ImageIndex:
     def verify(self, *, deep: bool = False) -> list[str]:
         """Everything that is wrong with it, in words; empty when all is well.
 
-        Checks vectors against their hashes, records against vectors, and that the image files are there
-        with the size they had; ``deep`` hashes the images as well.
+        Reads every byte of its own files and compares it with what was written, and looks whether the image
+        files are there with the size they had; ``deep`` hashes the images as well.
         """
         return list(verify.problems(self.path, self._records, self.locate, deep=deep))
+
+    def unfinished(self) -> str:
+        """That an update was stopped or is running, so that `verify` sees less; empty as a rule."""
+        sealed = self._records.is_sealed(self.manifest.database)
+        return "" if sealed else presence.unfinished(self.manifest, self.path)
 
     def check_embedder(self, embedder: Embedder) -> None:
         """Raises `MismatchError` unless ``embedder`` makes vectors of the index's kind."""
@@ -288,7 +293,7 @@ class ImageIndex:
             self._check_in_place()
 
     def _check_in_place(self) -> None:
-        if _database(self.path) != self._opened:
+        if identity(self.path) != self._opened:
             raise ImageIndexError(f"{self.path} was replaced by another index; open it again")
 
     def search(self, vectors: Vectors, k: int, *, embedder: Embedder | None = None) -> list[list[Scored]]:
@@ -307,10 +312,12 @@ class ImageIndex:
         ]
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
-        """The vectors ``(n, dim)`` of these images, of length 1. Raises `InputError` for an unknown id."""
+        """The vectors ``(n, dim)`` of these images, of length 1. Raises `InputError` for an unknown id,
+        `ImageIndexError` for a vector that is not as it was written.
+        """
         rows = self._records.rows_of(ids)
         with self._in_place() as files:
-            return files.take(rows)
+            return take(files, self._records, rows)
 
     def candidates(self, vector: Vectors, k: int) -> tuple[Candidate, ...]:
         """The ``k`` nearest images of one query vector ``(dim,)``, with all that is known about them."""
@@ -389,12 +396,3 @@ class ImageIndex:
 
 _OPENINGS = 5
 """An index is replaced once in hours; one that is always replaced between two looks is no index."""
-
-
-def _database(folder: Path) -> tuple[int, int] | None:
-    """Device and inode of the records, which tell one index in ``folder`` from the next."""
-    try:
-        found = (folder / DATABASE).stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino

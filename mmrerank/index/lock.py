@@ -21,7 +21,8 @@ def writing(folder: Path) -> Iterator[None]:
     Raises `ImageIndexError` at once when somebody holds it. The system lets go of it when the process ends,
     however it ends; the file stays.
     """
-    plain.check_file(folder / FILE)
+    if what := plain.oddity(folder / FILE):
+        raise ImageIndexError(f"{folder / FILE} is {what}, and was not made by mmrerank; delete it")
     with (folder / FILE).open("a+b", buffering=0) as file:
         if not lock(file):
             file.seek(1)  # the first byte cannot be read everywhere

@@ -34,10 +34,16 @@ def check(folder: Path) -> None:
 
 def check_file(path: Path) -> None:
     """Raises `ImageIndexError` when ``path`` is there, and is neither a plain file nor a folder."""
+    if what := oddity(path):
+        raise ImageIndexError(f"{path} is {what}; {_WAY}")
+
+
+def oddity(path: Path) -> str:
+    """What ``path`` is, where it is neither a plain file nor a folder; else empty."""
     try:
         mode = path.lstat().st_mode
     except OSError:
-        return  # not there, or gone again; whoever opens it says why
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-        kind = "a link" if stat.S_ISLNK(mode) else "a pipe or a device"
-        raise ImageIndexError(f"{path} is {kind}; {_WAY}")
+        return ""  # not there, or gone again; whoever opens it says why
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    return "a link" if stat.S_ISLNK(mode) else "a pipe or a device"

@@ -155,6 +155,14 @@ def follow(facts: Manifest, index: str | Path) -> str:
     return f"If it was moved, name its new place: {moved}. If it is on a drive, mount the drive"
 
 
+def unfinished(facts: Manifest, index: str | Path) -> str:
+    """What `mmrerank.index.verify` cannot see while an update is not finished, and what ends it."""
+    return (
+        "an update was stopped or is still running. Each record and each vector was compared with its "
+        f"checksum; bytes of the database that hold none were not. To finish it, {finish(facts, index)}"
+    )
+
+
 def go_on(facts: Manifest, index: str | Path, *, source: str = "") -> str:
     """The command that brings an index up to date; what a list or an import was of, only the user knows."""
     # of further sources a list is left out: only the user knows it

@@ -171,6 +171,11 @@ class Records:
             for _, record in self._select(f"WHERE row IN ({marks})", part):
                 assert record.row is not None
                 found.setdefault(record.row, []).append(record)
+            sql = f"SELECT row, sha256 FROM vectors WHERE row IN ({marks})"
+            for row, made_from in self._all(sql, part):
+                for record in found.get(row, ()):
+                    if record.sha256 != made_from:
+                        raise self._damaged(ValueError(f"{record.id!r} has the vector of another image"))
         return found
 
     def everything(self) -> Iterator[Record]:

@@ -98,6 +98,10 @@ def _own_files(folder: Path, facts: Manifest, records: Records) -> Iterator[str]
         except OSError as error:
             yield f"{path} cannot be read: {reason(error)}"
         at += block.bytes
+    try:
+        view.usable(facts.store)
+    except ImageIndexError as error:
+        yield str(error)
     if records.is_sealed(facts.database):
         yield from view.problems(folder, facts.store, rows, facts.shards)
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank import registry
-from mmrerank.errors import MissingExtraError
+from mmrerank.errors import ImageIndexError, MissingExtraError, UsageError
 from mmrerank.index.guard import Guard
 from mmrerank.index.manifest import Shard, replace
 from mmrerank.index.vectors import MappedRows
@@ -138,9 +138,14 @@ def _expected(place: Path, rows: NDArray[np.int64], shards: Sequence[Shard]) -> 
 
 
 def usable(name: str) -> str:
-    """``name``, or ``exact`` when what that store needs is not installed here: the answers are the same."""
+    """``name``, or ``exact`` when what that store needs is not installed here: the answers are the same.
+
+    Raises `ImageIndexError` for the name of none.
+    """
     try:
         registry.load("store", name).open()
     except MissingExtraError:
         return "exact"
+    except UsageError as error:
+        raise ImageIndexError(f"the index was made for another store: {error}") from error
     return name
