@@ -161,8 +161,12 @@ LFS_WAY = "is a git-LFS pointer, not the file itself; fetch it with: git lfs pul
 
 
 def check_readable(path: Path) -> None:
-    """Raises `ModelError` for a model's file that nobody lets us read, or that git has not fetched."""
+    """Raises `ModelError` for a model's file that nobody lets us read, that git has not fetched, or that is
+    none: a pipe would never end.
+    """
     try:
+        if path.exists() and not path.is_file():
+            raise ModelError(f"{path} is no plain file")
         with path.open("rb"):
             pass
     except OSError as error:

@@ -13,22 +13,31 @@ import logging
 import os
 import pickle
 import re
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmrerank.embed import _open_clip_part as _open_clip
 from mmrerank.embed._model_files import is_folder, place, repository
+from mmrerank.embed._open_clip_config import checked
+from mmrerank.embed._open_clip_identity import compare, fingerprint_of, sha256
 from mmrerank.errors import ModelError
-from mmrerank.paths import check_readable, is_windows_path, looked_at, looks_like_path, reason
+from mmrerank.paths import check_readable, is_windows_path, looked_at, looks_like_path
+from mmrerank.vl.model_folder import (
+    check_folder,
+    check_pickled,
+    json_file,
+    needs_code,
+    there,
+    without_questions,
+)
 
 RANDOM_SEED = 0
-DECODE_VERSION = 2
-"""Raised when `mmrerank.images.decode` or the resizing starts to give other pixels for the same file."""
 
 WEIGHTS = (  # the order of preference is open_clip's own
     "open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
@@ -58,16 +67,21 @@ class Loaded:
     random: bool = False
 
 
-def load(rest: str) -> Loaded:
-    """Loads what ``rest`` names, in one of the forms of ``FORM``. Raises `ModelError`."""
+def load(rest: str, *, expect: str = "", trust_remote_code: bool = False) -> Loaded:
+    """Loads what ``rest`` names, in one of the forms of ``FORM``.
+
+    ``expect`` is the fingerprint that it must have: where the files alone say that it has another, no weights
+    are loaded. ``trust_remote_code`` lets Python files of a folder run, with a warning. Raises `ModelError`,
+    and `MismatchError` for another fingerprint.
+    """
     rest = rest.strip()
     if rest.startswith(_HUB):
-        return _load_repository(rest.removeprefix(_HUB))
+        return _load_repository(rest.removeprefix(_HUB), expect, trust_remote_code)
     folder = rest.removeprefix(_LOCAL)
     if folder != rest or (looks_like_path(rest) and is_folder(rest)):
         if not folder.strip():
             raise ModelError(f"no model folder was named; write open_clip:{_LOCAL}PATH")
-        return _load_folder(place(folder))
+        return _load_folder(place(folder), expect, trust_remote_code)
     arch, _, tag = rest.partition(":")
     # a drive is no architecture
     if is_windows_path(rest) or not arch or not tag:
@@ -86,7 +100,7 @@ def load(rest: str) -> Loaded:
         if tag in tags:
             return _load_hub(arch, tag)
         if looks_like_path(tag) or Path(tag).suffix in _SUFFIXES:
-            return _load_file(arch, place(tag))
+            return _load_file(arch, place(tag), expect)
         raise ModelError(
             f"open_clip has no weights {tag!r} for {arch}; there are: {', '.join([*tags, 'random'])}. "
             f"A file of weights is open_clip:{arch}:/PATH/FILE, a folder open_clip:{_LOCAL}PATH"
@@ -115,16 +129,16 @@ def _unclear(rest: str) -> str:
     )
 
 
-def _load_repository(name: str) -> Loaded:
+def _load_repository(name: str, expect: str, trust: bool) -> Loaded:
     """A model of the hub, ``ORG/NAME`` or ``ORG/NAME@REVISION``: a folder in the hub's cache."""
     try:
-        folder = repository(name, _CONFIG, WEIGHTS, _TOKENIZERS)
+        folder = repository(name, _CONFIG, WEIGHTS, [*_TOKENIZERS, "*.py"] if trust else _TOKENIZERS)
     except Exception as error:  # the hub's client has many kinds of errors, and its network's beside
         raise ModelError(_unreachable(f"the model {_HUB}{name}", error)) from error
-    return _load_folder(folder, name=f"{_HUB}{name}")
+    return _load_folder(folder, expect, trust, name=f"{_HUB}{name}")
 
 
-def _load_file(arch: str, file: Path) -> Loaded:
+def _load_file(arch: str, file: Path, expect: str) -> Loaded:
     """Weights in a file of their own, of an architecture that open_clip knows."""
     what = f"the weights {file}"
     with looked_at(file, "the weights", ModelError):
@@ -136,7 +150,10 @@ def _load_file(arch: str, file: Path) -> Loaded:
     config = _open_clip.part().get_model_config(arch)
     config["quick_gelu"] = bool(config.get("quick_gelu"))
     open_clip = _suited(config)
+    digest = sha256(file)
+    compare(open_clip, config, {}, digest, expect)
     try:
+        _check_weights(file)
         model = _create(open_clip, what, arch, pretrained=str(file), require_pretrained=True)
     except ModelError as error:
         raise ModelError(
@@ -144,58 +161,68 @@ def _load_file(arch: str, file: Path) -> Loaded:
             f"open_clip_config.json: open_clip:{_LOCAL}PATH"
         ) from error
     tokenizer = _hub_tokenizer(open_clip, arch)
-    return _loaded(open_clip, f"{arch}:{file}", model, tokenizer, config, _sha256(file))
+    return _loaded(open_clip, f"{arch}:{file}", model, tokenizer, config, digest)
 
 
-def _load_folder(folder: Path, *, name: str = "") -> Loaded:
+def _check_weights(file: Path) -> None:
+    check_readable(file)
+    if file.suffix != ".safetensors":
+        check_pickled(file)
+
+
+def _load_folder(folder: Path, expect: str, trust: bool, *, name: str = "") -> Loaded:
     local, name = f"{_LOCAL}{folder}", name or f"{_LOCAL}{folder}"
     with looked_at(folder, "the model folder", ModelError):
         if folder.is_file():
             raise ModelError(f"{folder} is a file; give the model's folder, or open_clip:ARCH:{folder}")
         if not folder.is_dir():
             raise ModelError(f"there is no model folder {folder}")
-    config = _config(folder / _CONFIG)
+    config, preprocess = _config(folder / _CONFIG, trust=trust)
+    check_folder(folder, trust=trust)
     weights = next((folder / n for n in WEIGHTS if (folder / n).is_file()), None)
     if weights is None:
         raise ModelError(
             f"{folder} holds no weights; one of {', '.join(WEIGHTS[:3])} must stand beside its {_CONFIG}"
         )
-    check_readable(weights)
+    _check_weights(weights)
     extra = ""
-    if config["text_cfg"].get("hf_tokenizer_name"):
+    if foreign := bool(config["text_cfg"].get("hf_tokenizer_name")):
         tokenizer_files = sorted(folder.glob("tokenizer*.json")) + sorted(folder.glob("vocab*"))
-        extra = "".join(_sha256(f) for f in tokenizer_files if f.is_file())
+        extra = "".join(sha256(f) for f in tokenizer_files if f.is_file())
+    digest = sha256(weights) + extra
     with _quiet():
         open_clip = _suited(config)
+        compare(open_clip, config, preprocess, digest, expect)
         model = _create(open_clip, f"the weights in {weights}", local, require_pretrained=True)
         try:
-            tokenizer = open_clip.get_tokenizer(local)
+            if foreign:
+                with without_questions():
+                    tokenizer = open_clip.get_tokenizer(local, trust_remote_code=trust)
+            else:
+                tokenizer = open_clip.get_tokenizer(local)
         except Exception as error:  # whatever a tokenizer raises that is not whole
             raise ModelError(
-                f"{folder} names the tokenizer {config['text_cfg'].get('hf_tokenizer_name')!r}, but its "
+                needs_code(folder, error)
+                or f"{folder} names the tokenizer {config['text_cfg'].get('hf_tokenizer_name')!r}, but its "
                 f"files are not in the folder or unreadable: {_line(error)}"
             ) from error
-        return _loaded(open_clip, name, model, tokenizer, config, _sha256(weights) + extra)
+        return _loaded(open_clip, name, model, tokenizer, config, digest)
 
 
-def _config(path: Path) -> dict[str, Any]:
-    """The ``model_cfg`` in an ``open_clip_config.json``."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))["model_cfg"]
-        if {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
-            return dict(config)
-        raise ModelError(f"{path}: model_cfg needs embed_dim, vision_cfg and text_cfg")
-    except FileNotFoundError as error:
+def _config(path: Path, *, trust: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The ``model_cfg`` and the ``preprocess_cfg`` in an ``open_clip_config.json``."""
+    if not there(path):
         other = (
             f"; its config.json is of {kind}, which open_clip does not read" if (kind := _kind(path)) else ""
         )
-        raise ModelError(
-            f"{path.parent} is no open_clip model: there is no {path.name} in it{other}"
-        ) from error
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {reason(error)}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{path} cannot be used as a model's configuration: {error!r}") from error
+        raise ModelError(f"{path.parent} is no open_clip model: there is no {path.name} in it{other}")
+    body = json_file(path)
+    config, preprocess = body.get("model_cfg"), body.get("preprocess_cfg") or {}
+    if not isinstance(config, dict) or not {"embed_dim", "vision_cfg", "text_cfg"} <= config.keys():
+        raise ModelError(f"{path}: model_cfg needs embed_dim, vision_cfg and text_cfg")
+    if not isinstance(preprocess, dict):
+        raise ModelError(f"{path}: preprocess_cfg must be an object, not {preprocess!r}")
+    return checked(config, path, trust=trust), preprocess
 
 
 def _kind(path: Path) -> str:
@@ -218,7 +245,7 @@ def _load_random(arch: str) -> Loaded:
     open_clip = _suited(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
-        model = _create(open_clip, f"the architecture {arch}", arch, pretrained_text=False)
+        model = _create(open_clip, f"the architecture {arch}", arch)
     # Another torch may draw other numbers from the same seed; a few parameters show that.
     few = [p for p in model.parameters() if p.numel() <= 100_000]
     drawn = hashlib.sha256(b"".join(p.detach().numpy().tobytes() for p in few)).hexdigest()
@@ -247,7 +274,7 @@ def _load_hub(arch: str, tag: str) -> Loaded:
     # The hub's cache names files by their SHA-256.
     digest = weights.resolve().name
     if not re.fullmatch(r"[0-9a-f]{64}", digest):
-        digest = _sha256(weights)
+        digest = sha256(weights)
     tokenizer = _hub_tokenizer(open_clip, arch)
     return _loaded(open_clip, f"{arch}:{tag}", model, tokenizer, config, digest)
 
@@ -255,7 +282,11 @@ def _load_hub(arch: str, tag: str) -> Loaded:
 def _create(open_clip: Any, what: str, name: str, **options: Any) -> Any:
     """``open_clip.create_model`` on the CPU in float32, with its failures made readable."""
     try:
-        return open_clip.create_model(name, precision="fp32", device="cpu", **options)
+        # weights of a tower alone are never fetched
+        with without_questions() if "transformers" in sys.modules else nullcontext():
+            return open_clip.create_model(
+                name, precision="fp32", device="cpu", weights_only=True, pretrained_text=False, **options
+            )
     except pickle.UnpicklingError as error:  # torch says how to run what is in the file, which nobody should
         raise ModelError(
             f"{what} cannot be loaded: they are no tensors alone, and code in such a file is never run. Save "
@@ -266,8 +297,10 @@ def _create(open_clip: Any, what: str, name: str, **options: Any) -> Any:
 
 
 def _hub_tokenizer(open_clip: Any, arch: str) -> Any:
+    text = open_clip.get_model_config(arch)["text_cfg"]
     try:
-        return open_clip.get_tokenizer(arch)
+        with without_questions() if text.get("hf_tokenizer_name") else nullcontext():
+            return open_clip.get_tokenizer(arch)
     except Exception as error:  # the hub, its network, and its cache each raise their own
         raise ModelError(_unreachable(f"the tokenizer of {arch}", error)) from error
 
@@ -276,28 +309,14 @@ def _loaded(
     open_clip: Any, name: str, model: Any, tokenizer: Any, config: Any, weights: str, *, random: bool = False
 ) -> Loaded:
     preprocess = open_clip.PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
-    dim = int(config["embed_dim"])
-    identity = {
-        "weights": weights,
-        "config": config,
-        "size": preprocess.size,
-        "mean": preprocess.mean,
-        "std": preprocess.std,
-        "interpolation": preprocess.interpolation,
-        "resize_mode": preprocess.resize_mode,
-        "fill_color": preprocess.fill_color,
-        "dim": dim,
-        "decode": DECODE_VERSION,
-    }
-    body = json.dumps(identity, sort_keys=True, default=str).encode()
     return Loaded(
         name=name,
         model=model,
         transform=_Transform(preprocess),
         crops=preprocess.resize_mode == "shortest",
         tokenizer=tokenizer,
-        dim=dim,
-        fingerprint=f"sha256:{hashlib.sha256(body).hexdigest()}",
+        dim=int(config["embed_dim"]),
+        fingerprint=fingerprint_of(preprocess, config, weights),
         random=random,
     )
 
@@ -315,11 +334,6 @@ class _Transform:
             if self._made is None:
                 self._made = _open_clip.image_transform(self._preprocess)
         return self._made(image)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _unreachable(what: str, error: Exception) -> str:

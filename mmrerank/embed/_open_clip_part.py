@@ -26,7 +26,7 @@ _NAMES = {
     "factory": ("create_model", "get_tokenizer", "list_models", "get_model_config"),
     "model": ("get_model_preprocess_cfg",),
     "pretrained": ("list_pretrained_tags_by_model", "get_pretrained_cfg", "download_pretrained"),
-    "transform": ("PreprocessCfg",),
+    "transform": ("PreprocessCfg", "merge_preprocess_dict"),
 }
 
 

@@ -119,15 +119,19 @@ def open(
     precision: str | None = None,
     batch_size: int = 32,
     text_weight: float = 0.5,
+    expect: str = "",
+    trust_remote_code: bool = False,
 ) -> OpenClipEmbedder:
     """The embedder that ``rest`` names, in one of the forms of ``FORM``.
 
     ``device`` is ``cpu``, ``cuda`` or ``cuda:N`` (default: CUDA where there is one); ``precision`` is
     ``float32``, ``bfloat16`` or ``float16`` (default: the fastest that the device has);
-    ``text_weight`` (0 to 1) is the share of the words in a query of words and images.
+    ``text_weight`` (0 to 1) is the share of the words in a query of words and images. ``expect`` is the
+    fingerprint that the model must have, compared before its weights are loaded where the files say it.
+    ``trust_remote_code`` lets Python files of a model's folder run, with a warning.
 
-    Raises `ModelError` when the model, its weights or the device is not there, `UsageError` for an option
-    out of range.
+    Raises `ModelError` when the model, its weights or the device is not there, `MismatchError` for another
+    fingerprint, `UsageError` for an option out of range.
     """
     if batch_size < 1:
         raise UsageError(f"batch_size must be at least 1, not {batch_size}")
@@ -138,7 +142,7 @@ def open(
     from mmrerank.embed._open_clip_load import load
 
     device = _device(device)
-    loaded = load(rest)
+    loaded = load(rest, expect=expect, trust_remote_code=trust_remote_code)
     parameters = sum(p.numel() for p in loaded.model.parameters())
     dtype = precision or ("float32" if parameters < TINY_PARAMETERS else _fastest(device))
     return OpenClipEmbedder(

@@ -1,22 +1,23 @@
 """Loads a vision-language checkpoint (Qwen2-VL, Qwen2.5-VL, Qwen3-VL, ...) from a folder or a hub name.
 
 Says what is wrong with a checkpoint before anything slow happens, and afterwards refuses one whose weights
-are incomplete. It does not run the model (`mmrerank.vl.qwen`) and reads safetensors only, never pickles.
+are incomplete. It does not run the model (`mmrerank.vl.qwen`), reads safetensors only, never pickles, and
+runs no Python file of a checkpoint unless ``trust_remote_code`` is set.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmrerank.errors import ModelError
-from mmrerank.paths import check_readable, expanded, looked_at, reason, refused
+from mmrerank.errors import MmrerankError, ModelError
+from mmrerank.paths import check_readable, expanded, looked_at
+from mmrerank.vl.model_folder import check_folder, json_file, needs_code, plain, there, without_questions
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +32,8 @@ SMALL = 50_000_000
 """Parameters below which a CPU computes in float32: such a model gains nothing from bfloat16."""
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+_FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
+"""What is fetched of a repository: no Python file, no pickle."""
 HEADLESS = frozenset({"lm_head.weight"})
 """Tensors that an embedding model may lack: it never says a word."""
 
@@ -52,13 +55,17 @@ def load(
     dtype: str | None = None,
     types: Mapping[str, str] = MODEL_TYPES,
     spare: frozenset[str] = frozenset(),
+    trust_remote_code: bool = False,
+    before: Callable[[Any, Any], None] | None = None,
 ) -> Checkpoint:
     """Loads ``name`` for inference.
 
     ``device`` is a torch device, ``auto`` (spread over what there is) or None (CUDA if present, else CPU).
     ``dtype`` is a torch dtype's name; by default float32 for a small model on a CPU, else bfloat16 where
     the device computes in it. ``types`` are the model types allowed, with their names; ``spare`` are tensors
-    that may be missing. Raises `ModelError` naming what was wrong, what is allowed and what to do.
+    that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
+    ``before`` is called with the configuration and the processor before any weights are read; what it
+    raises ends the loading. Raises `ModelError` naming what was wrong, what is allowed and what to do.
     """
     wanted = f"a folder or a hub name of a {_either(types.values())} model"
     if not name.strip():
@@ -66,14 +73,28 @@ def load(
     folder = expanded(name.strip())
     with looked_at(folder, "the model folder", ModelError):
         there = folder.exists()
-    if there:
-        _check_folder(folder, types, wanted)
-        source = str(folder)
-    elif _HUB_NAME.fullmatch(name):
-        source = name
-    else:
-        raise ModelError(f"there is no folder {name!r}; give {wanted}")
-    return _load(name, source, device, dtype, types, spare, wanted)
+    if not there:
+        if not _HUB_NAME.fullmatch(name):
+            raise ModelError(f"there is no folder {name!r}; give {wanted}")
+        folder = _fetched(name, trust_remote_code)
+    _check_folder(folder, types, wanted)
+    check_folder(folder, trust=trust_remote_code)
+    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before)
+
+
+def _fetched(name: str, trust: bool) -> Path:
+    """The folder in the hub's cache of a repository, fetched where it is not there."""
+    from huggingface_hub import snapshot_download
+
+    files = [*_FILES, "*.py"] if trust else _FILES
+    try:
+        return Path(snapshot_download(name, allow_patterns=files, ignore_patterns=["*/*"]))
+    except Exception as error:  # the hub's client has many kinds of errors, and its network's beside
+        text = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"{name!r} is no folder here, and the hub did not give it: {text}. Check the name and the "
+            "network, or give a folder that holds the checkpoint"
+        ) from error
 
 
 def _either(names: Iterable[str]) -> str:
@@ -86,14 +107,9 @@ def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
     if not folder.is_dir():
         raise ModelError(f"{folder} is a file; give the checkpoint's folder")
     config = folder / "config.json"
-    try:
-        model_type = json.loads(config.read_text("utf-8")).get("model_type")
-    except FileNotFoundError:
-        raise ModelError(f"{folder} holds no config.json, so it is no checkpoint; give {allowed}") from None
-    except (OSError, ValueError, AttributeError) as error:
-        if refused(error):
-            raise ModelError(f"{config} cannot be read: {reason(error)}") from None
-        raise ModelError(f"{config} cannot be read ({error}); copy the checkpoint again") from None
+    if not there(config):
+        raise ModelError(f"{folder} holds no config.json, so it is no checkpoint; give {allowed}")
+    model_type = json_file(config).get("model_type")
     _check_type(str(folder), model_type, types, allowed)
     wanted = {
         "weights (*.safetensors; pickled weights are not read)": ("*.safetensors",),
@@ -118,34 +134,43 @@ def _check_type(name: str, model_type: object, types: Mapping[str, str], allowed
 
 def _load(
     name: str,
-    source: str,
+    folder: Path,
     device: str | None,
     dtype: str | None,
-    types: Mapping[str, str],
     spare: frozenset[str],
     allowed: str,
+    trust: bool,
+    before: Callable[[Any, Any], None] | None,
 ) -> Checkpoint:
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText, AutoProcessor
 
     if dtype is not None and not isinstance(vars(torch).get(dtype), torch.dtype):
         raise ModelError(f"there is no dtype {dtype!r}; allowed are float32, bfloat16 and float16")
     target = None if device == "auto" else _device(device)
     try:
-        config = AutoConfig.from_pretrained(source)
-        _check_type(name, config.model_type, types, allowed)
-        processor = AutoProcessor.from_pretrained(source)
-        with _no_progress_bar():
+        with without_questions(), _no_progress_bar():
+            config = _configuration(folder, trust)
+            processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=trust)
+            if before is not None:
+                before(config, processor)
             model, info = AutoModelForImageTextToText.from_pretrained(
-                source,
+                str(folder),
+                config=config,
+                trust_remote_code=trust,
                 dtype="auto",
                 use_safetensors=True,
                 device_map="auto" if target is None else None,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        raise ModelError(_why(name, source, error, allowed)) from error
+    except MmrerankError:
+        raise
+    except Exception as error:  # a configuration can make the libraries raise anything
+        text = " ".join(str(error).split())[:300]
+        why = needs_code(folder, error) or (
+            f"{name} cannot be loaded: {text}. Copy the whole checkpoint, or give {allowed}"
+        )
+        raise ModelError(why) from error
     lacking = {*info["missing_keys"], *(str(k[0]) for k in info["mismatched_keys"])}
     absent = sorted(lacking - spare)
     if absent:
@@ -210,14 +235,14 @@ def weights_digest(name: str) -> str:
     return total.hexdigest()
 
 
-def _why(name: str, source: str, error: Exception, allowed: str) -> str:
-    text = " ".join(str(error).split())[:300]
-    if Path(source).is_dir():
-        return f"{name} cannot be loaded: {text}. Copy the whole checkpoint, or give {allowed}"
-    return (
-        f"{name!r} is no folder here, and the hub did not give it: {text}. "
-        "Check the name and the network, or give a folder that holds the checkpoint"
-    )
+def _configuration(folder: Path, trust: bool) -> Any:
+    """The model's configuration, without what chooses code in it unless that is trusted."""
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    if trust:
+        return AutoConfig.from_pretrained(str(folder), trust_remote_code=True)
+    body = plain(json_file(folder / "config.json"))
+    return CONFIG_MAPPING[body["model_type"]].from_dict(body, name_or_path=str(folder))
 
 
 @contextmanager

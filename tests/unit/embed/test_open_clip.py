@@ -206,9 +206,9 @@ def test_loading_prints_nothing_and_leaves_logging_alone(
     ("damage", "says"),
     [
         (lambda f: (f / "open_clip_config.json").unlink(), "no open_clip_config.json"),
-        (lambda f: (f / "open_clip_config.json").write_text("{"), "cannot be used"),
+        (lambda f: (f / "open_clip_config.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "open_clip_config.json").write_text('{"model_cfg": {}}'), "embed_dim"),
-        (lambda f: (f / "open_clip_config.json").write_text("[]"), "cannot be used"),
+        (lambda f: (f / "open_clip_config.json").write_text("[]"), "cannot be read"),
         (lambda f: (f / "open_clip_model.safetensors").unlink(), "holds no weights"),
         (lambda f: (f / "open_clip_model.safetensors").write_bytes(b"12345678x"), "cannot be loaded"),
     ],
