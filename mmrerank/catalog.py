@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mmrerank.errors import ModelError
-from mmrerank.paths import expanded
+from mmrerank.paths import expanded, is_windows_path
 
 _log = logging.getLogger(__name__)
 GROUP = "mmrerank.models"
@@ -153,6 +153,28 @@ def resolve(kind: str, spec: str) -> Card:
         if card.kind == kind and spec in (card.name, card.spec):
             return card
     return Card(name=spec, kind=kind, spec=_served(spec) if kind == "chat" else spec)
+
+
+def is_local(kind: str, spec: str) -> bool:
+    """Whether ``spec`` names a model by a file or folder of this machine.
+
+    A short name and the spec of a row do not: the installed package answers for those. Nor does a name that
+    means the same everywhere, unless something here has that name too.
+    """
+    spec = spec.strip()
+    if any(c.kind == kind and spec in (c.name, c.spec) for c in cards()):
+        return False
+    rest = spec.partition(":")[2]
+    tails = [rest]
+    while ":" in tails[-1]:
+        tails.append(tails[-1].partition(":")[2])
+    texts = {t.strip() for tail in tails for t in (tail, re.sub(r"@[^@]*$", "", tail))} - {""}
+    return "local-dir:" in spec or any(
+        text.startswith(("~", ".", "/", "\\"))
+        or is_windows_path(text)
+        or os.path.lexists(expanded(text))  # a plug-in may take any text for a path
+        for text in texts
+    )
 
 
 def _served(spec: str) -> str:

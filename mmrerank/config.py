@@ -21,6 +21,8 @@ from mmrerank.paths import expanded, reason
 
 T = TypeVar("T")
 PREFIX = "MMRERANK_"
+TRUST = "trust_remote_code"
+"""The option of models that lets their Python files run. No file may set it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +59,7 @@ def load(
     """Settings of a run; flags that are None are left out. Raises `UsageError` or `InputError`."""
     values: dict[str, Any] = {}
     if recipe is not None:
-        values.update(filled(read_yaml(recipe), Settings))
+        values.update(without_code(filled(read_yaml(recipe), Settings), recipe))
     env = os.environ if environment is None else environment
     named: dict[str, Any] = {}
     for name, hint in get_type_hints(Settings).items():
@@ -117,6 +119,20 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise InputError(f"{path} must hold a mapping of names to values")
     return body
+
+
+def without_code(values: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """``values`` of the recipe at ``path``. Raises `UsageError` where they allow a model's own code to run.
+
+    A recipe is a file, and may be somebody else's: only a person allows that, on the command line.
+    """
+    options = _mapping(values.get("chat_options"))
+    if isinstance(options, Mapping) and any(str(k).strip() == TRUST for k in options):
+        raise UsageError(
+            f"{path}: {TRUST} cannot be set in a file, which may come from anybody. Give it on the command "
+            f"line: --chat-option {TRUST}=true"
+        )
+    return values
 
 
 def filled(values: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from mmrerank.ports import Capability
 
 __all__ = [
     "KINDS", "about", "check", "chosen", "every", "first_sentence", "form", "forms", "load", "names",
-    "needs_of", "opened", "place", "warn",
+    "needs_of", "opened", "place", "takes", "warn",
 ]  # fmt: skip
 
 
@@ -72,6 +72,11 @@ def chosen(
         its = f"its options are {', '.join(sorted(allowed))}" if allowed else "it has no options"
         raise UsageError(f"{kind} {name!r} takes no {wrong[0]!r}; {its}")
     return card, opener, given
+
+
+def takes(kind: str, spec: str, option: str) -> bool:
+    """Whether what opens ``spec`` has such an option. Raises `UsageError` for an unknown form."""
+    return option in inspect.signature(chosen(kind, spec, {})[1]).parameters
 
 
 def forms(kind: str) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from mmrerank.budget import Budget, Meter
-from mmrerank.embed.open import open_embedder
 from mmrerank.embed.overlong import overlong
 from mmrerank.errors import UsageError
 from mmrerank.index.index import ImageIndex
 from mmrerank.messages import Retrieve
 from mmrerank.ports import Chat, Embedder
+from mmrerank.query_embedder import embedder_for
 from mmrerank.rerank.drive import Progress
 from mmrerank.reranker import Method, Reranker, to_image
 from mmrerank.results import SearchResult, build_hits, in_first_order
@@ -66,8 +66,9 @@ class ImageSearch:
 
         ``chat`` is a backend or its spec (``transformers:PATH``, ``openai:MODEL@URL``; default: the
         catalogue's model that is meant for such images, if there is one); ``embedder`` defaults to the one
-        that made the index, and runs on ``device`` (default: a GPU where there is one). ``cache``,
-        ``record``, ``budget`` and ``total`` are those of `Reranker`. Raises `ImageIndexError`.
+        that made the index, unless that is a folder or file of this machine, which has to be named. It runs
+        on ``device`` (default: a GPU where there is one). ``cache``, ``record``, ``budget`` and ``total`` are
+        those of `Reranker`. Raises `ImageIndexError`.
         """
         return cls(
             ImageIndex.open(path),
@@ -82,12 +83,12 @@ class ImageSearch:
 
     @property
     def embedder(self) -> Embedder:
-        """The embedder, opened on first use. Raises `MismatchError` when the index was made with another."""
+        """The embedder, opened on first use. Raises `MismatchError` when the index was made with another,
+        `ModelError` where only the index names a model of this machine.
+        """
         if isinstance(self._embedder, str):
-            where = {"device": self._device} if self._device else {}
-            own = "" if self._embedder else self.index.path
-            spec = self._embedder or self.index.embedder_spec
-            self._embedder = open_embedder(spec, remembered_by=own, **where)
+            where: dict[str, Any] = {"device": self._device} if self._device else {}
+            self._embedder = embedder_for(self.index.manifest, self.index.path, self._embedder, **where)
         self.index.check_embedder(self._embedder)
         return self._embedder
 

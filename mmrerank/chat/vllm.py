@@ -23,8 +23,10 @@ from mmrerank.chat.thinking import with_thoughts
 from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
 from mmrerank.messages import Ask, Reply
+from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import Capability, Chat
 from mmrerank.types import Usage
+from mmrerank.vl.model_folder import check_folder, warn_of_code
 
 FORM = "vllm:PATH_OR_NAME"
 IMAGES = 20
@@ -196,12 +198,14 @@ def open(
     gpu_memory: float = 0.9,
     tensor_parallel: int = 1,
     images: int = IMAGES,
+    trust_remote_code: bool = False,
 ) -> VllmChat:
     """Starts an engine for ``PATH_OR_NAME``.
 
     ``max_model_len`` is the longest prompt with its reply in tokens (0: the model's own), ``gpu_memory``
     the share of each GPU's memory that vLLM takes, ``tensor_parallel`` the number of GPUs, ``images`` how
-    many a question may hold. Raises `MissingExtraError` without vLLM, `ModelError` when it does not start.
+    many a question may hold. ``trust_remote_code`` lets Python files of the model run, with a
+    warning. Raises `MissingExtraError` without vLLM, `ModelError` when it does not start.
     """
     if not rest:
         raise UsageError(f"{FORM} needs a folder or a name; a server is vllm:MODEL@HOST")
@@ -212,10 +216,19 @@ def open(
             f"vLLM is not installed: pip install 'mmrerank[vllm]'; or start `vllm serve {rest}` elsewhere "
             f"and name it as vllm:{rest}@HOST, or run it here as transformers:{rest}"
         ) from error
+    folder = expanded(rest)
+    with looked_at(folder, "the model folder", ModelError):
+        if folder.is_dir():
+            check_folder(folder, trust=trust_remote_code)
+            if not any(folder.glob("*.safetensors")):
+                raise ModelError(f"{folder} holds no weights as .safetensors; pickled ones are not read")
+        elif trust_remote_code:
+            warn_of_code(rest)
     settings = {"max_model_len": max_model_len} if max_model_len else {}
     try:
         engine = LLM(
             model=rest,
+            trust_remote_code=trust_remote_code,
             dtype=dtype,
             gpu_memory_utilization=gpu_memory,
             tensor_parallel_size=tensor_parallel,

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mmrerank.cli.console import say, working
-from mmrerank.cli.options import CacheFlag, ChatFlag, DeviceFlag, opened
+from mmrerank.cli.options import CacheFlag, ChatFlag, DeviceFlag, EmbedderFlag, opened
 from mmrerank.errors import ModelError, UsageError
 
 EXAMPLE = """mmrerank app --index pictures
@@ -29,6 +29,7 @@ def app(
     ] = None,
     chat: ChatFlag = None,
     cache: CacheFlag = None,
+    embedder: EmbedderFlag = None,
     device: DeviceFlag = None,
     host: Annotated[
         str, typer.Option("--host", metavar="ADDRESS", help="Address to listen at; 0.0.0.0 lets others in.")
@@ -40,9 +41,12 @@ def app(
 ) -> None:
     """Open the web page: search, see before and after, and why."""
     from mmrerank import ImageIndex, ImageSearch, catalog, config, registry
+    from mmrerank.query_embedder import check_remembered
     from mmrerank_app.launch import build, serve
 
-    settings = config.load(flags={"index": index, "chat": chat, "device": device, "cache": cache})
+    settings = config.load(
+        flags={"index": index, "chat": chat, "embedder": embedder, "device": device, "cache": cache}
+    )
     method = settings.rerank if settings.rerank != "none" else "cotrr"
     with working():
         if method not in registry.names("strategy"):
@@ -51,6 +55,8 @@ def app(
                 f"it has {', '.join(registry.names('strategy'))}, and options have a field there"
             )
         opened_index = ImageIndex.open(settings.index)
+        if not settings.embedder:  # before the page opens, not at its first search
+            check_remembered(opened_index.manifest, opened_index.path)
         backend = None
         try:
             spec = catalog.chosen("chat", settings.chat, opened_index.domain)

@@ -25,8 +25,10 @@ from mmrerank.cli.options import (
     PriceFlag,
     RecordFlag,
     TotalFlag,
+    TrustFlag,
     pairs,
     surroundings,
+    trusting,
 )
 from mmrerank.errors import DEGRADED_EXIT_CODE, MissingExtraError, UsageError
 
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from mmrerank.evaluation.experiment.carry_out import Experiment
     from mmrerank.evaluation.experiment.outcome import Evaluation
     from mmrerank.evaluation.experiment.recipe import Recipe
+    from mmrerank.ports import Embedder
 
 EXAMPLE = """mmrerank eval cirr --data DATA/cirr --run cirr.trec --output json
 mmrerank eval circo --data DATA/circo --index circo --methods none,cotrr,pointwise --chat SPEC"""
@@ -69,6 +72,7 @@ class Flags:
         "--embedder", metavar="SPEC", show_default=False,
         help="What embeds queries (default: the index's own); without --index their candidates too.",
     )] = None  # fmt: skip
+    trust_remote_code: TrustFlag = False
     images: Annotated[Path | None, typer.Option(
         "--images", metavar="DIR", show_default=False,
         help="Where the pictures are, to be asked with or to be reranked.",
@@ -213,6 +217,7 @@ def _experiment(
 ) -> Experiment:
     from mmrerank.budget import Price
     from mmrerank.cli.options import _values
+    from mmrerank.embed.open import open_embedder
     from mmrerank.evaluation.experiment.carry_out import Experiment
     from mmrerank.evaluation.tasks import benchmark_of
     from mmrerank.rerank.methods import MethodSpec, method_specs, parse_method, split_methods
@@ -227,11 +232,14 @@ def _experiment(
         given = {**options, **recipe.options}
         specs = [MethodSpec(name=method, given=given, plain_files=not options)]
     limits = ("cache", "record", "budget", "total_budget", "price")
+    embedder: str | Embedder = recipe.embedder
+    if more := trusting(recipe.embedder, flags["trust_remote_code"]):
+        embedder = open_embedder(recipe.embedder, **more)
     return Experiment(
         benchmark=name, data=Path(recipe.data) if recipe.data else None, split=recipe.split,
         options=recipe.set, run=flags["run"] or (), index=recipe.index, shards=recipe.shards,
         # a run that is given needs no first stage
-        embedder="" if flags["run"] else recipe.embedder,
+        embedder="" if flags["run"] else embedder,
         images=Path(recipe.images) if recipe.images else None, depth=recipe.depth,
         methods=specs, side_by_side=bool(wanted), candidates=recipe.candidates, chat=recipe.chat,
         chat_options=lambda spec: _values(spec, recipe.chat_options) if recipe.chat_options else {},

@@ -10,11 +10,12 @@ import typer
 
 from mmrerank.cli._again import again
 from mmrerank.cli.console import Output, emit, one_line, progress, say, working
-from mmrerank.cli.options import DeviceFlag, OutputFlag
+from mmrerank.cli.options import DeviceFlag, OutputFlag, TrustFlag, trusting
 from mmrerank.errors import DEGRADED_EXIT_CODE, ImageIndexError, UsageError
 
 if TYPE_CHECKING:
     from mmrerank.index.build import BuildReport, Failure
+    from mmrerank.index.manifest import Manifest
 
 EXAMPLE = """mmrerank index ~/Pictures --index pictures --embedder clip-b32
 mmrerank index ~/Pictures /mnt/scans --exclude-dir 'raw*' --index pictures --embedder clip-b32
@@ -52,7 +53,8 @@ EmbedderFlag = Annotated[
         "--embedder", metavar="SPEC", show_default=False,
         help="open_clip:ARCH:TAG, open_clip:local-dir:PATH, qwen3_vl:PATH_OR_NAME, "
         "unime:v2:PATH_OR_NAME, or a name of `mmrerank list models` (default: the one that made the "
-        "index, or the one that is meant for such images, if any).",
+        "index, unless that is a folder or file of this machine, or the one that is meant for such images, "
+        "if any).",
     ),
 ]  # fmt: skip
 VectorsFlag = Annotated[
@@ -108,6 +110,7 @@ def index(
     sources: SourceArgument,
     name: NameFlag,
     embedder: EmbedderFlag = None,
+    trust_remote_code: TrustFlag = False,
     vectors: VectorsFlag = None,
     ids: IdsFlag = None,
     exclude: ExcludeFlag = None,
@@ -143,7 +146,7 @@ def index(
             options |= {"allow_truncated": allow_truncated, "allow_removal": allow_removal}
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
-            report = _build(name, sources, exclude or (), embedder, device, options)
+            report = _build(name, sources, exclude or (), embedder, device, options, trust=trust_remote_code)
     remedy = again(context, "--allow-removal") if report.withheld else ""
     if remedy:
         pipe = "pipe the same list again: " if sources == ["-"] else ""
@@ -197,23 +200,27 @@ def _build(
     spec: str | None,
     device: str | None,
     options: dict[str, Any],
+    *,
+    trust: bool,
 ) -> BuildReport:
     from mmrerank import catalog, config
     from mmrerank.corpus import open_corpora
     from mmrerank.embed.open import open_embedder
-    from mmrerank.index.index import ImageIndex
+    from mmrerank.index.index import ImageIndex, index_path
+    from mmrerank.query_embedder import embedder_for
 
     # a wrong source is reported before a model is loaded for it
     corpora = open_corpora(places, exclude=exclude)
     domains = {c.domain for c in corpora}
     domain = domains.pop() if len(domains) == 1 else ""
     settings = config.load(flags={"embedder": spec, "device": device})
-    spec = settings.embedder or _made_with(name, rebuild=options["rebuild"])
-    embedder = open_embedder(
-        catalog.chosen("embedder", spec, domain),
-        remembered_by="" if settings.embedder or not spec else name,
-        device=settings.device or None,
-    )
+    where = {"device": settings.device or None, **trusting(settings.embedder, trust)}
+    made = _made_with(name, rebuild=options["rebuild"], named=settings.embedder)
+    if made is not None:
+        compare = not options["rebuild"]
+        embedder = embedder_for(made, index_path(name), settings.embedder, compare=compare, **where)
+    else:
+        embedder = open_embedder(catalog.chosen("embedder", settings.embedder, domain), **where)
     if embedder.domain and embedder.domain != domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
     return ImageIndex.build(name, corpora, embedder, **options)
@@ -231,18 +238,21 @@ def _import(
     return ImageIndex.import_vectors(name, corpus, embedder_spec=spec, **options)
 
 
-def _made_with(name: str, *, rebuild: bool) -> str:
-    """The embedder of the index that is there already, finished or not; empty where there is none.
+def _made_with(name: str, *, rebuild: bool, named: str) -> Manifest | None:
+    """The facts of the index that is there already, finished or not, where its embedder counts.
 
-    Raises `ImageIndexError` where the index does not name it, `UsageError` where ``rebuild`` is to mend that.
+    None where there is none, or where it is rebuilt with the embedder ``named``. Raises `ImageIndexError`
+    where the index does not name its embedder, `UsageError` where ``rebuild`` is to mend that.
     """
     from mmrerank.index import manifest
     from mmrerank.index.folders import is_index, standing
     from mmrerank.index.index import index_path
 
     place = standing(index_path(name))
+    if named and rebuild:
+        return None
     try:
-        return manifest.read(place).embedder if is_index(place) else ""
+        return manifest.read(place) if is_index(place) else None
     except ImageIndexError as error:
         if not rebuild:
             raise

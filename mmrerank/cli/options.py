@@ -103,6 +103,21 @@ PriceFlag = Annotated[
         help="Money per million tokens, for forecasts and budgets of money.",
     ),
 ]  # fmt: skip
+EmbedderFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--embedder", metavar="SPEC", show_default=False,
+        help="What embeds the query (default: what built the index, unless that is a folder or file of this "
+        "machine).",
+    ),
+]  # fmt: skip
+TrustFlag = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Let Python files of the model that --embedder names run as your own code.",
+    ),
+]
 DryRunFlag = Annotated[bool, typer.Option("--dry-run", help="Say what the model would be asked, and stop.")]
 
 
@@ -115,6 +130,17 @@ def pairs(texts: Sequence[str] | None, flag: str) -> dict[str, Any]:
             raise UsageError(f"{flag} takes NAME=VALUE, not {text!r}")
         found[name.strip()] = value
     return found
+
+
+def trusting(named: str, allowed: bool) -> dict[str, Any]:
+    """The option that lets an embedder's Python files run, where that was allowed. Raises `UsageError` where
+    nobody named the embedder.
+    """
+    if allowed and not named:
+        raise UsageError(
+            "--trust-remote-code goes with --embedder: name the model whose Python files may run"
+        )
+    return {"trust_remote_code": True} if allowed else {}
 
 
 def budget_of(text: str | None, price: str | None) -> Budget | None:

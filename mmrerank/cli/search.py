@@ -21,15 +21,18 @@ from mmrerank.cli.options import (
     ChatOptionsFlag,
     DeviceFlag,
     DryRunFlag,
+    EmbedderFlag,
     IndexFlag,
     OptionsFlag,
     OutputFlag,
     PriceFlag,
     RecordFlag,
+    TrustFlag,
     budget_of,
     chat_for,
     existing_image,
     pairs,
+    trusting,
     without_money,
 )
 from mmrerank.errors import DEGRADED_EXIT_CODE, InputError, UsageError
@@ -37,6 +40,8 @@ from mmrerank.errors import DEGRADED_EXIT_CODE, InputError, UsageError
 if TYPE_CHECKING:
     from mmrerank.budget import Budget
     from mmrerank.config import Settings
+    from mmrerank.index.index import ImageIndex
+    from mmrerank.ports import Embedder
     from mmrerank.results import SearchResult
     from mmrerank.types import Query
 
@@ -82,13 +87,6 @@ CandidatesFlag = Annotated[
     typer.Option(
         "--candidates", metavar="N", show_default=False,
         help="How many of the first are reranked (default: 20).",
-    ),
-]  # fmt: skip
-EmbedderFlag = Annotated[
-    str | None,
-    typer.Option(
-        "--embedder", metavar="SPEC", show_default=False,
-        help="What embeds the query (default: what built the index).",
     ),
 ]  # fmt: skip
 RecipeFlag = Annotated[
@@ -145,6 +143,7 @@ def search(
     price: PriceFlag = None,
     dry_run: DryRunFlag = False,
     embedder: EmbedderFlag = None,
+    trust_remote_code: TrustFlag = False,
     device: DeviceFlag = None,
     recipe: RecipeFlag = None,
     report: ReportFlag = None,
@@ -180,9 +179,9 @@ def search(
     query = _query(text, image or (), exclude or (), turn or ())
     if dry_run:
         without_money(price, budget)
-        return _forecast(settings, query, output)
+        return _forecast(settings, query, output, trust=trust_remote_code)
     limit = budget_of(budget, price)
-    result = _result(settings, query, limit=limit, record=record)
+    result = _result(settings, query, limit=limit, record=record, trust=trust_remote_code)
     # the answer first: a file that cannot be written must not cost it, nor a reader that has gone the files
     with unheard():
         if print0 or filepath_only:
@@ -221,7 +220,21 @@ def _query(text: str | None, images: Sequence[Path], exclude: Sequence[str], tur
         raise UsageError(f"{error}: give TEXT, --image or --turn") from error
 
 
-def _result(settings: Settings, query: Query, *, limit: Budget | None, record: Path | None) -> SearchResult:
+def _embedder(settings: Settings, index: ImageIndex, trust: bool) -> str | Embedder:
+    """What embeds the query; opened where its Python files may run."""
+    from mmrerank.query_embedder import embedder_for
+
+    more = trusting(settings.embedder, trust)
+    if not more:
+        return settings.embedder
+    if settings.device:
+        more["device"] = settings.device
+    return embedder_for(index.manifest, index.path, settings.embedder, **more)
+
+
+def _result(
+    settings: Settings, query: Query, *, limit: Budget | None, record: Path | None, trust: bool
+) -> SearchResult:
     from mmrerank import catalog
     from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
@@ -235,7 +248,11 @@ def _result(settings: Settings, query: Query, *, limit: Budget | None, record: P
             device=settings.device, options=settings.chat_options, cache=settings.cache, record=record,
         )  # fmt: skip
         searcher = ImageSearch(
-            index, chat=backend, embedder=settings.embedder, device=settings.device, budget=limit
+            index,
+            chat=backend,
+            embedder=_embedder(settings, index, trust),
+            device=settings.device,
+            budget=limit,
         )
         # the batch form, where no option of a method can be taken for an argument of the search
         (result,) = searcher.search_batch(
@@ -245,7 +262,7 @@ def _result(settings: Settings, query: Query, *, limit: Budget | None, record: P
     return result
 
 
-def _forecast(settings: Settings, query: Query, output: Output) -> None:
+def _forecast(settings: Settings, query: Query, output: Output, *, trust: bool) -> None:
     from mmrerank.cli._forecast import spec_of, tell
     from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
@@ -253,7 +270,7 @@ def _forecast(settings: Settings, query: Query, output: Output) -> None:
     _ = spec_of(settings.rerank, settings.options).options  # a wrong one is reported before a model is loaded
     with working():
         index = ImageIndex.open(settings.index)
-        searcher = ImageSearch(index, embedder=settings.embedder, device=settings.device)
+        searcher = ImageSearch(index, embedder=_embedder(settings, index, trust), device=settings.device)
         (ranking,) = searcher.first_stage([query], settings.candidates)
     tell(settings.rerank, settings.options, [(query, ranking)], output)
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mmrerank.embed._mix import decoded, unit, without
-from mmrerank.errors import ModelError, UsageError
+from mmrerank.errors import MismatchError, ModelError, UsageError
 from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import Embedder, Vectors
 from mmrerank.types import Query
@@ -52,7 +52,14 @@ class InstructedEmbedder(Embedder):
     """A vision-language model as an embedder (`mmrerank.ports.Embedder`). Made by the plug-ins' ``open``."""
 
     def __init__(
-        self, checkpoint: Checkpoint, form: Form, *, spec: str, dim: int | None = None, batch_size: int
+        self,
+        checkpoint: Checkpoint,
+        form: Form,
+        *,
+        spec: str,
+        fingerprint: str,
+        dim: int | None = None,
+        batch_size: int,
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
@@ -64,7 +71,7 @@ class InstructedEmbedder(Embedder):
         self.domain = ""
         self.dim = dim or width
         self._form, self._batch_size = form, batch_size
-        self.fingerprint = _fingerprint(checkpoint, form, self.dim)
+        self.fingerprint = fingerprint
 
     def embed_images(self, images: Sequence[Any]) -> Vectors:
         """Unit vectors ``(n, dim)`` of RGB ``PIL.Image``."""
@@ -154,23 +161,48 @@ def opened(
     batch_size: int,
     before: str = "",
     dim: int | None = None,
+    expect: str = "",
+    trust_remote_code: bool = False,
 ) -> InstructedEmbedder:
-    """The embedder ``plugin:[before]name[@dim]``, its path made absolute. Raises `ModelError`."""
+    """The embedder ``plugin:[before]name[@dim]``, its path made absolute.
+
+    Its fingerprint is known, and compared with ``expect``, before any weights are loaded. Raises `ModelError`
+    and `MismatchError`.
+    """
     folder = expanded(name)
     with looked_at(folder, "the model folder", ModelError):
         place = str(folder.resolve()) if name.strip() and folder.is_dir() else name
-    checkpoint = load(place, device=device, dtype=precision, types=types, spare=HEADLESS)
+    fingerprint = ""
+
+    def compare(config: Any, processor: Any) -> None:
+        nonlocal fingerprint
+        width = int(config.get_text_config().hidden_size)
+        fingerprint = _fingerprint(place, processor, form, dim or width)
+        if expect and fingerprint != expect:
+            raise MismatchError(f"the files have the fingerprint {fingerprint[:19]}, not {expect[:19]}")
+
+    checkpoint = load(
+        place,
+        device=device,
+        dtype=precision,
+        types=types,
+        spare=HEADLESS,
+        trust_remote_code=trust_remote_code,
+        before=compare,
+    )
     spec = f"{plugin}:{before}{place}" + (f"@{dim}" if dim else "")
-    return InstructedEmbedder(checkpoint, form, spec=spec, dim=dim, batch_size=batch_size)
+    return InstructedEmbedder(
+        checkpoint, form, spec=spec, fingerprint=fingerprint, dim=dim, batch_size=batch_size
+    )
 
 
-def _fingerprint(checkpoint: Checkpoint, form: Form, dim: int) -> str:
+def _fingerprint(place: str, processor: Any, form: Form, dim: int) -> str:
     identity = {
-        "weights": weights_digest(checkpoint.name),
+        "weights": weights_digest(place),
         "form": asdict(form),
         "dim": dim,
-        "chat template": checkpoint.processor.chat_template,
-        "images": checkpoint.processor.image_processor.to_dict(),
+        "chat template": vars(processor).get("chat_template"),
+        "images": processor.image_processor.to_dict(),
         "pixels": PIXELS_VERSION,
     }
     body = json.dumps(identity, sort_keys=True, default=str).encode()

@@ -31,11 +31,19 @@ ASKED = Form(
 
 
 def open(
-    rest: str, *, device: str | None = None, precision: str | None = None, batch_size: int = 8
+    rest: str,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    batch_size: int = 8,
+    expect: str = "",
+    trust_remote_code: bool = False,
 ) -> InstructedEmbedder:
     """The embedder ``PATH_OR_NAME[@DIM]``.
 
-    ``device`` and ``precision`` as ``device`` and ``dtype`` of `mmrerank.vl.load.load`. Raises `ModelError`
+    ``device`` and ``precision`` as ``device`` and ``dtype`` of `mmrerank.vl.load.load`, and so is
+    ``trust_remote_code``. ``expect`` is the fingerprint that it must have, compared before its weights are
+    loaded. Raises `MismatchError` for another, `ModelError`
     when there is no such model or it has no such dimension, `UsageError` for a dimension that is no number.
     """
     name, at, number = rest.rpartition("@")
@@ -49,5 +57,7 @@ def open(
         device=device,
         precision=precision,
         batch_size=batch_size,
+        expect=expect,
+        trust_remote_code=trust_remote_code,
         dim=int(number) if at else None,
     )

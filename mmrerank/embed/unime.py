@@ -40,11 +40,19 @@ ASKED = {
 
 
 def open(
-    rest: str, *, device: str | None = None, precision: str | None = None, batch_size: int = 8
+    rest: str,
+    *,
+    device: str | None = None,
+    precision: str | None = None,
+    batch_size: int = 8,
+    expect: str = "",
+    trust_remote_code: bool = False,
 ) -> InstructedEmbedder:
     """The embedder ``v1:PATH_OR_NAME`` or ``v2:PATH_OR_NAME``.
 
-    ``device`` and ``precision`` as ``device`` and ``dtype`` of `mmrerank.vl.load.load`. Raises `ModelError`
+    ``device`` and ``precision`` as ``device`` and ``dtype`` of `mmrerank.vl.load.load`, and so is
+    ``trust_remote_code``. ``expect`` is the fingerprint that it must have, compared before its weights are
+    loaded. Raises `MismatchError` for another, `ModelError`
     when there is no such model, `UsageError` where the version is missing.
     """
     version, _, name = rest.partition(":")
@@ -58,5 +66,7 @@ def open(
         device=device,
         precision=precision,
         batch_size=batch_size,
+        expect=expect,
+        trust_remote_code=trust_remote_code,
         before=f"{version}:",
     )

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from mmrerank import catalog
 from mmrerank.errors import ImageError
 from mmrerank.index.intake import sha256, status
 from mmrerank.index.kept import FILE as KEPT_FILE
@@ -128,7 +129,8 @@ def embedder_warnings(facts: Manifest, index: str | Path, *, now: str = "") -> l
     if not away:
         return []
     shown = go_on(replace(facts, embedder=now or "SPEC"), index)
-    shown += "" if facts.imported else f" --embedder {shlex.quote(now or 'SPEC')}"
+    if "--embedder" not in shown:
+        shown += f" --embedder {shlex.quote(now or 'SPEC')}"
     if now:
         return [f"{away}; {now} makes the same vectors. Let the index remember that: {shown}"]
     return [
@@ -162,10 +164,13 @@ def go_on(facts: Manifest, index: str | Path, *, source: str = "") -> str:
     if facts.imported:
         spec = shlex.quote(facts.embedder)
         return f"mmrerank index {where} --index {name} --vectors V.npy --ids IDS.jsonl --embedder {spec}"
+    # an index's own word is not enough for a model of this machine
+    local = catalog.is_local("embedder", facts.embedder)
+    model = f" --embedder {shlex.quote(facts.embedder)}" if local else ""
     if facts.listed:
         folder = source or facts.source
-        return f"pipe the same list again, in the folder {folder}: mmrerank index - --index {name}"
-    return f"mmrerank index {where} --index {name}"
+        return f"pipe the same list again, in the folder {folder}: mmrerank index - --index {name}{model}"
+    return f"mmrerank index {where} --index {name}{model}"
 
 
 def finish(facts: Manifest, path: str | Path) -> str:

@@ -78,17 +78,22 @@ def check_folder(folder: Path, *, trust: bool = False) -> None:
     for index in folder.glob("*.safetensors.index.json"):
         _check_index(folder, json_file(index), index)
     if trust:
-        warnings.warn(
-            f"trust_remote_code: Python files in {folder} may run as your own code, and may read, change and "
-            "send whatever you can",
-            stacklevel=2,
-        )
+        warn_of_code(folder)
     elif coded:
         warnings.warn(
             f"{folder} names Python files of its own ({', '.join(coded)}: auto_map), which are not run; if "
             f"you trust them, {ALLOW}",
             stacklevel=2,
         )
+
+
+def warn_of_code(model: str | Path) -> None:
+    """Says which model's Python files may run, and what that allows."""
+    warnings.warn(
+        f"trust_remote_code: Python files of {model} may run as your own code, and may read, change and send "
+        "whatever you can",
+        stacklevel=3,
+    )
 
 
 def there(path: Path) -> bool:

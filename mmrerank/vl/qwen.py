@@ -67,9 +67,11 @@ class QwenVL:
         device: str | None = None,
         dtype: str | None = None,
         features: FeatureStore | None = None,
+        trust_remote_code: bool = False,
     ) -> QwenVL:
         """Loads a folder or hub name; arguments and errors as in `mmrerank.vl.load.load`."""
-        return cls(load_checkpoint(name, device=device, dtype=dtype), features)
+        loaded = load_checkpoint(name, device=device, dtype=dtype, trust_remote_code=trust_remote_code)
+        return cls(loaded, features)
 
     @cached_property
     def eyes(self) -> str:

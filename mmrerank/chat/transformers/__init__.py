@@ -293,6 +293,7 @@ def open(
     feature_bytes: int = features.BYTES,
     feature_folder: Path | str | None = None,
     feature_folder_bytes: int = on_disk.BYTES,
+    trust_remote_code: bool = False,
 ) -> TransformersChat:
     """Loads ``PATH_OR_NAME``.
 
@@ -300,10 +301,11 @@ def open(
     padded prompt tokens bound a batch. ``prefix_bytes`` and ``feature_bytes`` bound what is kept of prompts'
     beginnings (on the device) and of images (in main memory); 0 keeps nothing. ``feature_folder`` keeps
     images' features on disk too, at most ``feature_folder_bytes``, the least recently used deleted first.
+    ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     Raises `ModelError` when there is no such model.
     """
     store = FeatureStore(feature_bytes)
-    qwen = QwenVL.load(rest, device=device, dtype=dtype, features=store)
+    qwen = QwenVL.load(rest, device=device, dtype=dtype, features=store, trust_remote_code=trust_remote_code)
     if feature_folder is not None:
         store.folder = FeatureFolder(
             Path(feature_folder).expanduser(),

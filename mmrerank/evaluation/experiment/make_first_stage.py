@@ -17,6 +17,7 @@ from mmrerank.evaluation.measure.runs import write_run
 from mmrerank.evaluation.tasks import read_answer
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Embedder
+from mmrerank.query_embedder import embedder_for
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,9 @@ def make_first_stage(
     path = folder / "first-stage.trec"
     if index:
         opened = ImageIndex.open(index)
-        model = _opened(embedder or opened.embedder_spec, index="" if embedder else opened.path)
+        model = (
+            embedder_for(opened.manifest, opened.path, embedder) if isinstance(embedder, str) else embedder
+        )
         made = stage.first_stage(task, opened, model, images=images, depth=depth, progress=progress)
         run, names = made.run, made.names
         found = MadeFirstStage(
@@ -74,7 +77,7 @@ def make_first_stage(
     elif not embedder:
         raise UsageError("--shards needs --embedder, the model that made their vectors")
     else:
-        model = _opened(embedder)
+        model = open_embedder(embedder) if isinstance(embedder, str) else embedder
         if shards:
             queries = [stage.query_of(task, q, images) for q in task.queries]
             lists = nearest_in_shards(Path(shards), model.embed_queries(queries), depth, progress=progress)
@@ -88,7 +91,3 @@ def make_first_stage(
     # the lists are read back from there, and held once
     write_run(path, run, raw=path.with_suffix(".raw.jsonl"))
     return found
-
-
-def _opened(embedder: str | Embedder, *, index: Path | str = "") -> Embedder:
-    return open_embedder(embedder, remembered_by=index) if isinstance(embedder, str) else embedder

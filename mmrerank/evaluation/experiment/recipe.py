@@ -54,6 +54,7 @@ def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:
     values: dict[str, Any] = {}
     if path is not None:
         values = config.filled(config.read_yaml(path), Recipe)
+        config.without_code(values, path)
         if (wanted := values.pop("benchmark", name)) != name:
             raise UsageError(f"{path} is for mmrerank eval {wanted}, not {name}")
         if isinstance(several := values.get("methods"), list):
