@@ -14,6 +14,7 @@ from typing import Any
 from mmrerank import catalog, registry
 from mmrerank.embed.open import open_embedder
 from mmrerank.errors import ImageIndexError, MismatchError, ModelError
+from mmrerank.index import presence
 from mmrerank.index.manifest import Manifest
 from mmrerank.ports import Embedder
 
@@ -58,6 +59,11 @@ def check_remembered(facts: Manifest, index: str | Path) -> None:
         raise ImageIndexError(
             f"{index} was made with the embedder {spec!r}, which is not installed here; "
             f"{registry.forms('embedder')}. Name the same model with --embedder (in Python: embedder=...)"
+        )
+    if away := presence.missing_model(spec):
+        raise ModelError(
+            f"{index}: {away}. If it was moved, name its new place with --embedder (in Python: "
+            "embedder=...); `mmrerank index` with it lets the index remember it"
         )
     if catalog.is_local("embedder", spec):
         raise ModelError(

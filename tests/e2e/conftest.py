@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -46,3 +47,9 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert told["added"] == 5
     assert [f["source"] for f in told["failed"]] == ["broken.jpg"]
     return source / "built"
+
+
+@pytest.fixture
+def named(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's word that the model folder of the index is theirs."""
+    monkeypatch.setenv("MMRERANK_EMBEDDER", json.loads((built / "manifest.json").read_text())["embedder"])

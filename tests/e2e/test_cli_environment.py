@@ -21,6 +21,7 @@ def test_the_model_is_the_environments_unless_a_flag_names_one(
     assert data("recommend", "--chat", "oracle")["chat"] == "oracle"
 
 
+@pytest.mark.usefixtures("named")
 def test_an_index_is_made_on_the_environments_device(
     built: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,7 +34,12 @@ def test_info_and_verify(imported: Path, source: Path, tmp_path: Path) -> None:
     told = data("info", imported)
     assert (told["images"], told["embedder"], told["dim"]) == (5, SPEC, 8)
     assert SPEC in run("info", imported).stdout
-    assert data("verify", imported, "--deep") == {"index": str(imported), "ok": True, "problems": []}
+    assert data("verify", imported, "--deep") == {
+        "index": str(imported),
+        "ok": True,
+        "problems": [],
+        "warnings": [],
+    }
     hurt = tmp_path / "hurt"
     shutil.copytree(imported, hurt)
     shard = next((hurt / "vectors").glob("*.npy"))
@@ -51,6 +56,7 @@ def search(built: Path, *arguments: Any, code: int = 0) -> Any:
     return data("search", *arguments, "--index", built, code=code)
 
 
+@pytest.mark.usefixtures("named")
 def test_search_without_reranking(built: Path) -> None:
     told = search(built, "red boat", "--k", 3)
     assert set(told) >= {"query", "no_match", "components", "hits", "usage", "repairs", "warnings"}
@@ -63,6 +69,7 @@ def test_search_without_reranking(built: Path) -> None:
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.usefixtures("named")
 def test_search_reranked_by_cotrr(built: Path) -> None:
     told = search(built, "red boat", "--k", 5, "--rerank", "cotrr", "--chat", "oracle", "--exclude", "night")
     assert told["hits"][0]["id"] == "red boat.jpg"
@@ -75,12 +82,14 @@ def test_search_reranked_by_cotrr(built: Path) -> None:
     assert "No image meets every part of the query" in text
 
 
+@pytest.mark.usefixtures("named")
 def test_hits_past_the_candidates_keep_their_order(built: Path) -> None:
     told = search(built, "red boat", "--candidates", 2, "--rerank", "cotrr", "--chat", "oracle")
     assert [h["first_rank"] for h in told["hits"]][2:] == [3, 4, 5]
     assert [h["grade"] for h in told["hits"]][2:] == [None, None, None]
 
 
+@pytest.mark.usefixtures("named")
 def test_images_and_turns_make_the_query(built: Path, source: Path) -> None:
     image = source / "images" / NAMES[0]
     told = search(built, "--image", image)
@@ -90,17 +99,20 @@ def test_images_and_turns_make_the_query(built: Path, source: Path) -> None:
     assert told["query"]["turns"] == ["a boat", "a red one"]
 
 
+@pytest.mark.usefixtures("named")
 def test_a_failed_search_judgement_ends_with_7(built: Path, tmp_path: Path) -> None:
     script = write_lines(tmp_path / "s.jsonl", [{"error": "down"}])
     told = search(built, "red boat", "--rerank", "cotrr", "--chat", f"scripted:{script}", code=7)
     assert [h["rank"] for h in told["hits"]] == [h["first_rank"] for h in told["hits"]]
 
 
+@pytest.mark.usefixtures("named")
 def test_paths_for_the_next_command(built: Path, source: Path) -> None:
     out = run("search", "boat", "--index", built, "--filepath-only", "--k", 5).stdout
     assert sorted(out.splitlines()) == sorted(str(source / "images" / n) for n in NAMES)
 
 
+@pytest.mark.usefixtures("named")
 def test_trace_run_and_recipe(built: Path, tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"index: {built}\nrerank: cotrr\nchat: oracle\nk: 2\noptions: {{mode: single}}\n")
@@ -138,6 +150,7 @@ def test_wrong_searches(built: Path, arguments: list[str], code: int, told: str)
     assert result.stdout == ""
 
 
+@pytest.mark.usefixtures("named")
 def test_a_file_that_cannot_be_written_does_not_cost_the_answer(built: Path, source: Path) -> None:
     # a file stands where its folder would have to be
     for flag in ("--trace", "--report", "--run"):
@@ -146,6 +159,7 @@ def test_a_file_that_cannot_be_written_does_not_cost_the_answer(built: Path, sou
         assert "cannot be written" in result.stderr
 
 
+@pytest.mark.usefixtures("named")
 def test_a_dry_run_is_told_on_stdout(built: Path) -> None:
     asked = ("red boat", "--rerank", "pointwise", "--dry-run")
     assert search(built, *asked)["forecast"]["calls"] == 5
@@ -186,8 +200,8 @@ def test_a_rebuild_of_what_says_nothing_any_more_needs_the_embedder(
     assert data(*again, "--rebuild", "--embedder", spec)["added"] == 5
 
 
+@pytest.mark.usefixtures("named")
 def test_indexing_again_and_from_a_list(built: Path, source: Path) -> None:
-    # the embedder is what the index was made with
     told = data("index", source / "images", "--index", built)
     assert (told["added"], told["unchanged"], len(told["failed"])) == (0, 5, 1)
     result = run("index", source / "images", "--index", built)

@@ -20,6 +20,7 @@ from mmrerank.index.index import ImageIndex
 @pytest.fixture(autouse=True)
 def embedder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("mmrerank.embed.open.open_embedder", lambda *_, **__: ColourEmbedder())
+    monkeypatch.setattr("mmrerank.query_embedder.open_embedder", lambda *_, **__: ColourEmbedder())
     monkeypatch.setenv("MMRERANK_EMBEDDER", "clip-b32")
     monkeypatch.chdir(tmp_path)
 
