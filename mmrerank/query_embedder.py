@@ -60,12 +60,13 @@ def check_remembered(facts: Manifest, index: str | Path) -> None:
             f"{index} was made with the embedder {spec!r}, which is not installed here; "
             f"{registry.forms('embedder')}. Name the same model with --embedder (in Python: embedder=...)"
         )
-    if away := presence.missing_model(spec):
+    local = catalog.is_local("embedder", spec)
+    if local and (away := presence.missing_model(spec)):
         raise ModelError(
             f"{index}: {away}. If it was moved, name its new place with --embedder (in Python: "
             "embedder=...); `mmrerank index` with it lets the index remember it"
         )
-    if catalog.is_local("embedder", spec):
+    if local:
         raise ModelError(
             f"{index} was made with {spec!r}, which names a model on this machine. Only the index says so, "
             f"and an index may come from anybody; nothing was opened. {way(spec)}"

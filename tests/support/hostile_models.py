@@ -46,6 +46,17 @@ def hostile_clip(folder: Path, marker: Path, **text: Any) -> Path:
     return folder
 
 
+def hostile_chat(folder: Path, marker: Path) -> Path:
+    """A folder like a Qwen3-VL checkpoint, whose processor and tokenizer are Python files."""
+    write_tokenizer(folder, marker)
+    auto = {"AutoProcessor": f"{MODULE}.EvilTokenizer"}
+    body = {"processor_class": "EvilProcessor", "auto_map": auto}
+    (folder / "processor_config.json").write_text(json.dumps(body))
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3_vl"}))
+    (folder / "model.safetensors").write_bytes(b"")
+    return folder
+
+
 def write_tokenizer(folder: Path, marker: Path) -> None:
     """A sound ``tokenizer.json``, and beside it one that is code."""
     from tokenizers import Tokenizer
