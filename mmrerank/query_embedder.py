@@ -69,22 +69,22 @@ def check_remembered(facts: Manifest, index: str | Path) -> None:
     if local:
         raise ModelError(
             f"{index} was made with {spec!r}, which names a model on this machine. Only the index says so, "
-            f"and an index may come from anybody; nothing was opened. {way(spec)}"
+            f"and an index may come from anybody; nothing was opened. {_way(facts)}"
         )
     if name := _unfetched(spec):
         raise ModelError(
             f"{index} was made with {spec!r}, and {name} is not in the hub's cache. Only the index names it, "
-            f"so it is not downloaded. {way(spec)}"
+            f"so it is not downloaded. {_way(facts)}"
         )
 
 
-def way(spec: str) -> str:
-    """How a user says that a model is meant: one sentence."""
-    shown = shlex.quote(spec) if spec.isprintable() else "SPEC"
+def _way(facts: Manifest) -> str:
+    """How a user says that the model is meant."""
+    shown = shlex.quote(facts.embedder) if facts.embedder.isprintable() else "SPEC"
+    compared = "" if facts.imported else ". Its files are compared with the index before they are used"
     return (
         f"If you trust that model, run the same command again with: --embedder {shown} (search, index "
-        "and app also read MMRERANK_EMBEDDER; in Python: embedder=...). Its files are compared with the "
-        "index before they are used"
+        f"and app also read MMRERANK_EMBEDDER; in Python: embedder=...){compared}"
     )
 
 

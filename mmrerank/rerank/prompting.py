@@ -147,10 +147,12 @@ def _load(name: str, folder: str) -> Prompt:
 @cache
 def _environment(folder: str) -> Environment:
     # autoescape is about HTML; what we guard against is forged markers, handled by finalize
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import StrictUndefined
     from jinja2.loaders import FunctionLoader
+    from jinja2.sandbox import SandboxedEnvironment
 
-    return Environment(
+    # a profile may be somebody else's: its files are text, and no way into Python
+    return SandboxedEnvironment(
         loader=FunctionLoader(lambda name: _source(name, folder)),
         undefined=StrictUndefined,
         finalize=_finalize,
@@ -160,7 +162,11 @@ def _environment(folder: str) -> Environment:
 
 
 def render(name: str, **values: Any) -> tuple[Message, ...]:
-    """The messages of a prompt. Raises `UsageError` when the values are not those its header declares."""
+    """The messages of a prompt. Raises `UsageError` when the values are not those its header declares, or its
+    text asks for more than text.
+    """
+    from jinja2 import TemplateError
+
     prompt = load(name)
     if set(values) != set(prompt.variables):
         raise UsageError(
@@ -180,7 +186,10 @@ def render(name: str, **values: Any) -> tuple[Message, ...]:
     messages: list[Message] = []
     pieces = _SECTION.split(prompt.body)[1:]
     for role, body in zip(pieces[::2], pieces[1::2], strict=True):
-        text = _template(body, prompt.folder).render(**values, show=show)
+        try:
+            text = _template(body, prompt.folder).render(**values, show=show)
+        except TemplateError as error:
+            raise UsageError(f"the prompt {name!r} cannot be filled in: {error}") from error
         messages.append(Message(role=_role(role), parts=_parts(_tidy(text), images)))
     return tuple(messages)
 

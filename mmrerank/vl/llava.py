@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from mmrerank.vl.load import Checkpoint
+from mmrerank.vl.model_folder import template_of
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +24,7 @@ class Llava:
     """A loaded checkpoint. ``lock`` must be held while `hidden` runs."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
+        self.name = checkpoint.name
         self.model, self.processor = checkpoint.model, checkpoint.processor
         self.lock = threading.RLock()
 
@@ -43,9 +45,10 @@ class Llava:
 
     def apply(self, turns: Sequence[dict[str, Any]]) -> str:
         """What the chat template makes of ``turns``, up to where the answer begins."""
-        text: str = self.processor.apply_chat_template(
-            list(turns), tokenize=False, add_generation_prompt=True
-        )
+        with template_of(self.name):
+            text: str = self.processor.apply_chat_template(
+                list(turns), tokenize=False, add_generation_prompt=True
+            )
         return text
 
     def hidden(self, texts: Sequence[str], images: Sequence[Any]) -> torch.Tensor:

@@ -169,6 +169,17 @@ def without_questions() -> Iterator[None]:
             names["TIME_OUT_REMOTE_CODE"] = before
 
 
+@contextmanager
+def template_of(model: str) -> Iterator[None]:
+    """Within it, what a chat template must not do is a `ModelError`: it runs in a sandbox of the library's."""
+    from jinja2 import TemplateError
+
+    try:
+        yield
+    except TemplateError as error:
+        raise ModelError(f"the chat template of {model} cannot be used: {error}") from error
+
+
 def needs_code(folder: str | Path, error: Exception) -> str:
     """The message for ``error`` where it says that a model takes code of its own; else empty."""
     text = str(error)

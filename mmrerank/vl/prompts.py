@@ -27,6 +27,7 @@ from mmrerank.messages import Message, Role
 from mmrerank.types import Image
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.load import Checkpoint
+from mmrerank.vl.model_folder import template_of
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -183,9 +184,10 @@ class Prompts:
     def apply(self, turns: Sequence[dict[str, Any]]) -> str:
         """What the chat template makes of ``turns``, up to where the answer begins."""
         options = {"enable_thinking": False} if self._thinks else {}
-        text: str = self._processor.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True, **options
-        )
+        with template_of(self._name):
+            text: str = self._processor.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=True, **options
+            )
         # templates of thinking models open the block whatever they are encoding
         opened = text.rstrip()
         return f"{opened}\n\n</think>\n\n" if opened.endswith("<think>") else text

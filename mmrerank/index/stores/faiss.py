@@ -13,6 +13,8 @@ from mmrerank.index.stores._order import best, longest, slack
 from mmrerank.ports import Vectors, VectorStore
 
 _FILE = "flat.index"
+_FLAT = b"IxFI"
+"""What a file of a flat index by inner product begins with."""
 _BLOCK_ROWS = 65_536
 _SPARE = 32  # rows asked for beyond k, so that ties at the edge rarely take a second search
 
@@ -72,9 +74,15 @@ class FaissStore(VectorStore):
 
     def load(self, folder: Path, vectors: Vectors) -> bool:
         """Takes over what `save` wrote for the same ``vectors``; False when it is not usable."""
+        file = folder / _FILE
         try:
-            index = self._faiss.read_index(str(folder / _FILE))
-        except RuntimeError:
+            # FAISS would read any of its kinds, some of which name further files
+            with file.open("rb") as opened:
+                flat = opened.read(len(_FLAT)) == _FLAT
+            index = self._faiss.read_index(str(file)) if flat else None
+        except (OSError, RuntimeError):
+            return False
+        if index is None:
             return False
         if (index.ntotal, index.d) != vectors.shape:
             return False

@@ -58,3 +58,14 @@ def test_a_file_that_is_wrong_is_an_error(profile: Path) -> None:
     (profile / "grade.md").write_text("no header")
     with prompting.profile(str(profile)), pytest.raises(UsageError, match="header"):
         prompting.load("grade")
+
+
+def test_a_file_is_text_and_no_way_into_python(profile: Path, tmp_path: Path) -> None:
+    marker = tmp_path / "marker"
+    text = "{{ cycler.__init__.__globals__.os.popen('touch " + str(marker) + "').read() }}"
+    (profile / "score.md").write_text(OWN.replace("[query, candidates]", VARIABLES) + text, "utf-8")
+    chat = Scripted([])
+    chat.prompts = str(profile)
+    with pytest.raises(UsageError, match=r"the prompt 'score' cannot be filled in: .*unsafe"):
+        asked(chat)
+    assert not marker.exists()

@@ -15,6 +15,7 @@ from hostile_models import MODULE, bomb_bytes, write_module
 from mmrerank.chat.open import open_chat
 from mmrerank.embed.open import open_embedder
 from mmrerank.errors import MismatchError, ModelError
+from mmrerank.types import Query
 from mmrerank.vl.model_folder import check_folder, plain
 
 EVIL = f"{MODULE}.EvilTokenizer"
@@ -80,6 +81,15 @@ def test_code_that_a_person_allows_runs_with_a_warning(
     with pytest.warns(UserWarning, match=f"trust_remote_code: Python files of {folder} may run"):
         open_chat(f"transformers:{folder}", device="cpu", trust_remote_code=True)
     assert marker.exists()
+
+
+def test_a_chat_template_is_no_way_into_python(folder: Path, marker: Path) -> None:
+    text = "{{ cycler.__init__.__globals__.os.popen('touch " + str(marker) + "').read() }}"
+    (folder / "chat_template.jinja").write_text(text)
+    embedder = open_embedder(f"qwen3_vl:{folder}", device="cpu")
+    with pytest.raises(ModelError, match=f"the chat template of {folder} cannot be used: .*unsafe"):
+        embedder.embed_queries([Query(text="a boat")])
+    assert not marker.exists()
 
 
 @pytest.mark.parametrize(
