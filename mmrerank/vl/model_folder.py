@@ -171,7 +171,7 @@ def without_questions() -> Iterator[None]:
 
 @contextmanager
 def template_of(model: str) -> Iterator[None]:
-    """Within it, what a chat template must not do is a `ModelError`: it runs in a sandbox of the library's."""
+    """Within it, what a chat template must not do is a `ModelError`: the library runs it in a sandbox."""
     from jinja2 import TemplateError
 
     try:
