@@ -113,7 +113,9 @@ class EmbedderPlugin(Protocol):
     def open(self, rest: str, /) -> Embedder:
         """The embedder for ``NAME:rest``; further keywords, each with a default, are its options.
 
-        Raises `ModelError` when the weights are missing or of another kind.
+        One of them may be ``expect``, the fingerprint that it must have: `MismatchError` is then raised for
+        another before any weights are loaded. An index's own word opens ``rest`` only where it names nothing
+        on this machine. Raises `ModelError` when the weights are missing or of another kind.
         """
         ...
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,25 @@ def test_a_repository_of_the_hub_is_a_folder_in_its_cache(
     assert open_embedder(f"open_clip:hf-hub:org/tiny@{commit}").fingerprint == found.fingerprint
     with pytest.raises(ModelError, match=r"hf-hub:org/other cannot be fetched .*local-dir:PATH"):
         open_embedder("open_clip:hf-hub:org/other")
+
+
+def test_a_vision_language_model_of_the_hub_is_a_folder_in_its_cache(
+    tiny_qwen: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit = "0" * 40
+    place = tmp_path / "models--org--tiny"
+    shutil.copytree(tiny_qwen("qwen3_vl"), place / "snapshots" / commit)
+    (place / "refs").mkdir()
+    (place / "refs/main").write_text(commit)
+    found = open_embedder("qwen3_vl:org/tiny", device="cpu")
+    assert found.spec == "qwen3_vl:org/tiny"
+    assert found.fingerprint == open_embedder(f"qwen3_vl:{tiny_qwen('qwen3_vl')}", device="cpu").fingerprint
+    with pytest.raises(ModelError, match="the hub did not give it"):
+        open_embedder("qwen3_vl:org/other", device="cpu")
 
 
 @pytest.mark.parametrize(
