@@ -43,7 +43,9 @@ class Limits:
     caption_characters: int = 2_000
     """Of a candidate's text in a prompt; what is beyond is cut, and the result says so."""
     line_bytes: int = 16_777_216
-    """Bytes of a line or file of requests that is read whole: 16 MB hold 100,000 candidates."""
+    """Bytes of one line, of a recipe, and of words on stdin: 16 MB hold a request of 100,000 candidates."""
+    file_bytes: int = 536_870_912
+    """Bytes of a file that is read whole, after unpacking: as objects it takes several times as much."""
     option_factor: int = 1
     """Upper bounds of a method's options are multiplied by this."""
 

@@ -74,7 +74,7 @@ class Replay(Chat):
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text("utf-8")
+        text = whole(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the record {str(path)!r} cannot be read: {error}") from error
     # what a kill cut short stands behind the last line break
