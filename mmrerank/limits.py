@@ -170,10 +170,14 @@ class Bounds:
     @property
     def told(self) -> str:
         """Both ends in words."""
-        return f"{self.low:g} to {int(self.high) if self.high == int(self.high) else self.high}"
+        return " to ".join(str(int(end)) if end == int(end) else str(end) for end in (self.low, self.high))
 
     def check(self, value: float, where: str) -> None:
         """Raises `UsageError` for a value outside; ``where`` names the option."""
+        if self is ANY:
+            if not self.low <= value <= self.high:
+                raise UsageError(f"{where} must be a finite number of at most 15 digits, not {shown(value)}")
+            return
         high = self.high * in_force().option_factor
         if not self.low <= value <= high:
             raise UsageError(

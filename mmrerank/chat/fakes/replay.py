@@ -20,6 +20,7 @@ from mmrerank.chat.around.replies import from_plain
 from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Chat
+from mmrerank.reading import whole
 
 FORM = "replay:FILE"
 
