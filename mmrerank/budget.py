@@ -17,6 +17,7 @@ import time
 from dataclasses import dataclass, fields
 
 from mmrerank.errors import UsageError
+from mmrerank.limits import ANY, shown
 from mmrerank.messages import Ask
 from mmrerank.types import Usage
 
@@ -72,8 +73,10 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("calls", "tokens", "seconds", "money"):
             value = vars(self)[name]
-            if value is not None and not (math.isfinite(value) and value >= 0):
-                raise UsageError(f"a budget's {name} must be 0 or more, not {value}")
+            if value is not None and not 0 <= value < math.inf:
+                raise UsageError(f"a budget's {name} must be 0 or more, not {shown(value)}")
+            if value is not None:
+                ANY.check(value, f"a budget's {name}")
         if self.money is not None and self.price is None:
             raise UsageError("a budget of money needs a price, IN,OUT per million tokens")
 

@@ -19,11 +19,14 @@ from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 from mmrerank.errors import InputError, UsageError
 from mmrerank.limits import ANY, Bounds, shown
 from mmrerank.paths import expanded, reason
+from mmrerank.reading import whole
 
 T = TypeVar("T")
 PREFIX = "MMRERANK_"
 TRUST = "trust_remote_code"
 """The option of models that lets their Python files run. No file may set it."""
+_NODES = 10_000
+"""Values of a recipe: hundreds of times what any needs, and few enough to be shown in an error."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +106,7 @@ def _mapping(value: Any) -> Any:
         return value
     try:
         return json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 
@@ -112,10 +115,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        body = yaml.safe_load(expanded(path).read_text("utf-8"))
+        text = whole(expanded(path), most="line_bytes").decode("utf-8")
+        if _expanded(yaml.compose(text, Loader=yaml.SafeLoader)) > _NODES:
+            raise InputError(f"{path} has more than {_NODES:,} values, its aliases written out; use fewer")
+        body = yaml.safe_load(text)
     except OSError as error:
         raise InputError(f"cannot read the recipe {path}: {reason(error)}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(body, dict):
         raise InputError(f"{path} must hold a mapping of names to values")
@@ -134,6 +140,21 @@ def without_code(values: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
             f"line: --chat-option {TRUST}=true"
         )
     return values
+
+
+def _expanded(node: Any) -> int:
+    """The nodes of a YAML document with every alias written out, counted as far as is allowed.
+
+    Aliases double what they name at each step, and merging maps writes them out.
+    """
+    count, waiting = 0, [node]
+    while waiting and count <= _NODES:
+        found = waiting.pop()
+        count += 1
+        inner = found.value if found is not None else ()
+        if isinstance(inner, list):
+            waiting += [n for item in inner for n in (item if isinstance(item, tuple) else (item,))]
+    return count
 
 
 def filled(values: Mapping[str, Any], kind: type[Any]) -> dict[str, Any]:
@@ -187,12 +208,12 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True,
 def _convert(value: Any, hint: Any, where: str) -> Any:
     if allowed := (get_args(hint) if str(get_origin(hint)) == "typing.Literal" else ()):
         if value not in allowed:
-            raise UsageError(f"{where} must be one of {', '.join(map(str, allowed))}, not {value!r}")
+            raise UsageError(f"{where} must be one of {', '.join(map(str, allowed))}, not {shown(value)}")
         return value
     if hint is bool:
         word = _WORDS.get(str(value).lower())
         if word is None:
-            raise UsageError(f"{where} must be true or false, not {value!r}")
+            raise UsageError(f"{where} must be true or false, not {shown(value)}")
         return word
     if hint in (int, float):
         try:
@@ -205,7 +226,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         ANY.check(number, where)
         return number
     if get_origin(hint) in (Mapping, dict) and not isinstance(value, Mapping):
-        raise UsageError(f"{where} must be a mapping of names to values, not {value!r}")
+        raise UsageError(f"{where} must be a mapping of names to values, not {shown(value)}")
     if hint is str:
         return str(value)
     return value

@@ -43,7 +43,9 @@ class Limits:
     caption_characters: int = 2_000
     """Of a candidate's text in a prompt; what is beyond is cut, and the result says so."""
     line_bytes: int = 16_777_216
-    """Bytes of a line or file of requests that is read whole: 16 MB hold 100,000 candidates."""
+    """Bytes of one line, of a recipe, and of words on stdin: 16 MB hold a request of 100,000 candidates."""
+    file_bytes: int = 536_870_912
+    """Bytes of a file that is read whole, after unpacking: as objects it takes several times as much."""
     option_factor: int = 1
     """Upper bounds of a method's options are multiplied by this."""
 
@@ -168,10 +170,14 @@ class Bounds:
     @property
     def told(self) -> str:
         """Both ends in words."""
-        return f"{self.low:g} to {int(self.high) if self.high == int(self.high) else self.high}"
+        return " to ".join(str(int(end)) if end == int(end) else str(end) for end in (self.low, self.high))
 
     def check(self, value: float, where: str) -> None:
         """Raises `UsageError` for a value outside; ``where`` names the option."""
+        if self is ANY:
+            if not self.low <= value <= self.high:
+                raise UsageError(f"{where} must be a finite number of at most 15 digits, not {shown(value)}")
+            return
         high = self.high * in_force().option_factor
         if not self.low <= value <= high:
             raise UsageError(

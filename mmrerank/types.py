@@ -105,10 +105,10 @@ class Query:
     id: str = ""
 
     def __post_init__(self) -> None:
-        if not (self.text.strip() or self.images or any(t.strip() for t in self.turns)):
-            raise ValueError("a query needs a text, an image or a dialogue turn")
         words = {"text": (self.text,), "exclude": self.exclude, "turns": self.turns, "id": (self.id,)}
         check_words({**words, "instruction": (self.instruction,)}, len(self.images))
+        if not (self.text.strip() or self.images or any(t.strip() for t in self.turns)):
+            raise ValueError("a query needs a text, an image or a dialogue turn")
 
     @property
     def kind(self) -> Literal["text", "image", "composed", "dialogue"]:

@@ -16,6 +16,7 @@ import typer
 
 from mmrerank.cli.console import say
 from mmrerank.errors import InputError, UsageError
+from mmrerank.reading import all_of
 
 STDIN = Path("-")
 """What ``-`` becomes; a file of that name is given as ``./-``."""
@@ -78,7 +79,7 @@ def no_file_name(text: str) -> str:
 def piped_text(what: str) -> str:
     """What stdin holds, as one line. Raises `InputError` for what is no text, `UsageError` for nothing."""
     try:
-        text = piped_bytes(what).decode("utf-8-sig")
+        text = piped_bytes(what, most="line_bytes").decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{what}: stdin is not UTF-8: {error}") from error
     if "\0" in text:
@@ -93,11 +94,11 @@ def visible(text: str) -> bool:
     return any(c.isprintable() and not c.isspace() for c in text)
 
 
-def piped_bytes(what: str) -> bytes:
+def piped_bytes(what: str, *, most: str = "file_bytes") -> bytes:
     """What stdin holds. Raises `UsageError` where that is nothing."""
     if sys.stdin.isatty():
         say(f"{what}: reading stdin; Ctrl-D ends it")
-    data = sys.stdin.buffer.read()
+    data = all_of(sys.stdin.buffer, "stdin", most=most)
     if not data:
         raise UsageError(f"{what}: stdin is empty")
     return data

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -12,6 +13,7 @@ from mmrerank.cli._files import STDIN, no_file_name
 from mmrerank.cli.options import existing_image, is_file
 from mmrerank.errors import InputError
 from mmrerank.paths import expanded
+from mmrerank.reading import blocks
 from mmrerank.types import Candidate, Image, Query, Ranking
 
 _QUERY = ("text", "images", "exclude", "turns", "instruction", "id")
@@ -21,22 +23,28 @@ _CANDIDATE = ("id", "image", "text", "score", "metadata")
 def read_requests(path: Path, stdin: BinaryIO) -> list[tuple[Query, Ranking]]:
     """Every request of the file (``-``: of ``stdin``). Raises `InputError` naming the line that is wrong."""
     piped = path == STDIN
+    folder, name = (Path(), "stdin") if piped else (path.parent, str(path))
     try:
-        body = stdin.read() if piped else path.read_bytes()
-        text = body.decode("utf-8-sig")
+        with nullcontext(stdin) if piped else path.open("rb") as file:
+            requests = [
+                _request(line, f"{name}, line {number}", folder)
+                for number, line in enumerate(_lines(file, name), start=1)
+                if line.strip()
+            ]
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{'stdin' if piped else path} is not UTF-8: {error}") from error
-    folder, name = (Path(), "stdin") if piped else (path.parent, str(path))
-    requests = [
-        _request(line, f"{name}, line {number}", folder)
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip()
-    ]
     if not requests:
         raise InputError(f"{name} holds no request")
     return requests
+
+
+def _lines(file: BinaryIO, name: str) -> Iterator[str]:
+    rows = (line for lines in blocks(file, name) for line in lines)
+    for number, line in enumerate(rows, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{name} is not UTF-8 (line {number}): {error}") from error
 
 
 def _request(line: str, where: str, folder: Path) -> tuple[Query, Ranking]:

@@ -184,7 +184,7 @@ def _option(option: dict[str, Any]) -> str:
     default = option["default"]
     shown = str(default).lower() if isinstance(default, bool) else str(default)
     choices = f" ({'|'.join(map(str, option['choices']))})" if "choices" in option else ""
-    ends = f" ({option['from']:g} to {option['to']})" if "from" in option else ""
+    ends = f" ({option['from']}..{option['to']})" if "from" in option else ""
     return f"{option['name']}={shown}{choices}{ends}"
 
 

@@ -31,8 +31,9 @@ Results go to stdout, progress and warnings to stderr; --output json prints JSON
 Environment: MMRERANK_{INDEX,EMBEDDER,CHAT,RERANK,K,CANDIDATES,DEVICE,CACHE} stand in
 for flags of index, search, rerank and app, CHAT and CACHE for those of eval and
 recommend too, MMRERANK_DEBUG=1 for --debug; MMRERANK_LEDGER=FILE or off says where
-`mmrerank usage` counts; HF_HUB_OFFLINE, OPENAI_BASE_URL, OPENAI_API_KEY, the keys of
-`mmrerank list servers` and NO_COLOR are respected.
+`mmrerank usage` counts; MMRERANK_LIMITS=NAME=N,... raises a limit that an error names;
+HF_HUB_OFFLINE, OPENAI_BASE_URL, OPENAI_API_KEY, the keys of `mmrerank list servers`
+and NO_COLOR are respected.
 """
 
 cli = typer.Typer(

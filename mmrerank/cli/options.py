@@ -14,6 +14,7 @@ import typer
 from mmrerank.cli._files import filled, kept_in, write_to
 from mmrerank.cli.console import Output
 from mmrerank.errors import InputError, UsageError
+from mmrerank.limits import ANY, shown
 from mmrerank.paths import looked_at
 
 if TYPE_CHECKING:
@@ -257,10 +258,12 @@ def _typed(text: str, default: Any, name: str) -> Any:
     if not isinstance(default, int | float):
         return text
     try:
-        return type(default)(text)
+        number = type(default)(text)
     except ValueError:
         kind = type(default).__name__
-        raise UsageError(f"--chat-option {name} must be a number ({kind}), not {text!r}") from None
+        raise UsageError(f"--chat-option {name} must be a number ({kind}), not {shown(text)}") from None
+    ANY.check(number, f"--chat-option {name}")
+    return number
 
 
 def existing_image(path: Path, where: str) -> Path:

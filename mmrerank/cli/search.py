@@ -156,6 +156,7 @@ def search(
 ) -> None:
     """Search an index; a language model may look at the first images and rank them."""
     from mmrerank import config
+    from mmrerank.limits import check_count
 
     settings = config.load(
         recipe,
@@ -163,8 +164,8 @@ def search(
                "embedder": embedder, "device": device, "cache": cache, "options": pairs(option, "-o"),
                "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
-    if settings.k < 1:
-        raise UsageError(f"--k must be at least 1, not {settings.k}")
+    check_count("results", settings.k, "--k")
+    check_count("candidates", settings.candidates, "--candidates")
     if output is Output.json and (print0 or filepath_only):
         raise UsageError("--output json prints everything; leave out --filepath-only and --print0")
     if query_vectors is not None:
@@ -216,6 +217,8 @@ def _query(text: str | None, images: Sequence[Path], exclude: Sequence[str], tur
             exclude=tuple(exclude),
             turns=tuple(turns),
         )
+    except UsageError:
+        raise
     except ValueError as error:
         raise UsageError(f"{error}: give TEXT, --image or --turn") from error
 

@@ -20,6 +20,7 @@ from mmrerank.chat.around.replies import from_plain
 from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Chat
+from mmrerank.reading import whole
 
 FORM = "replay:FILE"
 
@@ -74,7 +75,7 @@ class Replay(Chat):
 
 def _lines(path: Path) -> list[str]:
     try:
-        text = path.read_text("utf-8")
+        text = whole(path).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the record {str(path)!r} cannot be read: {error}") from error
     # what a kill cut short stands behind the last line break

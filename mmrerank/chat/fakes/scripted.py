@@ -17,6 +17,7 @@ from typing import Any
 from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Chat
+from mmrerank.reading import whole
 from mmrerank.types import Usage
 
 FORM = "scripted:FILE"
@@ -88,7 +89,7 @@ def as_reply(ask: Ask, answer: Answer) -> Reply:
 def lines(path: str, keys: set[str], what: str) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file. Raises `InputError` naming the line that is wrong."""
     try:
-        text = Path(path).expanduser().read_text("utf-8")
+        text = whole(Path(path).expanduser()).decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"the {what} {path!r} cannot be read: {error}") from error
     found = []
@@ -97,7 +98,7 @@ def lines(path: str, keys: set[str], what: str) -> list[dict[str, Any]]:
             continue
         try:
             item = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise InputError(f"{path}, line {number} is not JSON: {error}") from error
         if not isinstance(item, dict) or not item.keys() <= keys:
             raise InputError(f"{path}, line {number}: a line is an object with {', '.join(sorted(keys))}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import InputError
+from mmrerank.reading import whole
 from mmrerank.types import Usage
 
 _USAGE = tuple(f.name for f in fields(Usage))
@@ -221,7 +222,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Any]]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return whole(path).decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     except UnicodeDecodeError as error:

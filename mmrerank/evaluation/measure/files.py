@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import gzip
 import io
 import json
 import zlib
@@ -20,6 +19,7 @@ from typing import Any
 
 from mmrerank.errors import InputError, MissingExtraError
 from mmrerank.paths import reason
+from mmrerank.reading import whole
 
 
 class TableRow:
@@ -153,8 +153,7 @@ def read_bytes(path: Path) -> bytes:
     """A file, decompressed when its name ends in ``.gz``. Raises `InputError`."""
     note(path)
     try:
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
+        return whole(path, packed=path.suffix == ".gz")
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read: {reason(error)}") from error
 

@@ -27,6 +27,7 @@ from mmrerank import writing
 from mmrerank.benchmark import HIGHEST_GRADE, Qrels, Ranked, Run, Scored
 from mmrerank.errors import InputError
 from mmrerank.paths import expanded, reason
+from mmrerank.reading import blocks
 
 
 def encode_id(id_: str) -> str:
@@ -314,7 +315,7 @@ def _blocks(path: Path) -> Iterator[tuple[int, list[bytes]]]:
     number = 1
     try:
         with opener(expanded(path), "rb") as file:
-            while lines := file.readlines(_PORTION):
+            for lines in blocks(file, str(path), _PORTION):
                 if number == 1:
                     lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
                 yield number, lines

@@ -93,7 +93,8 @@ def test_plain_words_stay_as_they_are(plain: str) -> None:
 
 def asks(text: str) -> list[Ask]:
     """Every judgement with ``text`` wherever a user's or a model's words go."""
-    said = text if text.strip() else "x" + text
+    plain = text.encode("utf-8", "replace").decode().replace("\0", " ")  # a query is refused otherwise
+    said = plain if plain.strip() else "x" + plain
     query = Query(text=said, exclude=(said,), turns=(said,), instruction=said)
     part = Component(id="c1", kind="subject", text=said)
     told = {"b": Assessment(verdicts=(Verdict(component="c1", verdict="partly", note=said),))}
