@@ -88,7 +88,7 @@ def _headers(file: IO[bytes], size: int) -> Iterator[tarfile.TarInfo]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 200 else f"{name[:200]}..."
+    return name if len(name) <= 200 else f"{name[:100]}...{name[-100:]}"
 
 
 def _next_archive(file: IO[bytes], end: int) -> int | None:
@@ -162,9 +162,7 @@ def _resolved(entries: list[tuple[Member, str]]) -> Iterator[Member]:
             yield Member(name=member.name, error=why)
 
 
-def _followed(
-    path: str, files: dict[str, Member], links: dict[str, str], steps: Iterator[int]
-) -> str:
+def _followed(path: str, files: dict[str, Member], links: dict[str, str], steps: Iterator[int]) -> str:
     """Where ``path`` leads: it, or a folder on the way to it, may be a link."""
     for _ in range(_HOPS):
         if path in files or next(steps) > _STEPS or len(path) > MOST_NAME:

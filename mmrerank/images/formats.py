@@ -13,6 +13,7 @@ import PIL.Image
 from PIL.ImageFile import ImageFile
 
 from mmrerank.errors import ImageError
+from mmrerank.images.gif import open_gif
 from mmrerank.images.jpeg import open_jpeg
 from mmrerank.images.jpeg2000 import check_jpeg2000
 from mmrerank.images.limits import check_file
@@ -34,12 +35,12 @@ IMAGE_SUFFIXES = frozenset({
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _JPEG2000 = (b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  \x0d\x0a\x87\x0a")
 _TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")
+_GIF = (b"GIF87a", b"GIF89a")
 _BIG_ENDIAN_BIGTIFF = b"MM\0+"
 # What scripts print before the image they send.
 _BLANK = b"\r\n\t \xef\xbb\xbf"
 # Pillow modules of the others by format, in the order tried.
 _READERS = {
-    "GIF": "PIL.GifImagePlugin",
     "BMP": "PIL.BmpImagePlugin",
     "AVIF": "PIL.AvifImagePlugin",
     "JPEG2000": "PIL.Jpeg2KImagePlugin",
@@ -72,6 +73,8 @@ def open_header(file: IO[bytes], max_pixels: int) -> ImageFile:
         raise ImageError("a big-endian BigTIFF is a kind that is not read; convert it to a plain TIFF")
     if prefix.startswith(_TIFF):
         return Tiff(file, "")
+    if prefix.startswith(_GIF):
+        return open_gif(file)
     if prefix[:4] == b"RIFF" and prefix[8:12] == b"WEBP":
         return open_webp(file, max_pixels)
     if prefix.startswith(_JPEG2000):

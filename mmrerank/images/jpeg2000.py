@@ -30,7 +30,7 @@ def check_jpeg2000(file: IO[bytes], max_pixels: int) -> None:
     if start < 0:
         file.seek(0)
         return
-    end, tables, whole, left, tile_pixels = size_of(file), 0, 0, 0, 0
+    end, tables, whole, left, tile_pixels = size_of(file), 0, 0.0, 0, 0
     components = 1
     for marker, body in _segments(file, start + 2, end):
         if marker == _SIZ and len(body) >= 36:
@@ -42,7 +42,7 @@ def check_jpeg2000(file: IO[bytes], max_pixels: int) -> None:
                 raise ImageError("the image is damaged (a tile without pixels)")
             tiles = math.ceil((right - tile_x) / wide) * math.ceil((bottom - tile_y) / tall)
             tile_pixels = min(wide, right - x) * min(tall, bottom - y)
-            whole = (right - x) * (bottom - y) * (4 + 4 * components)
+            whole = (right - x) * (bottom - y) * (5 + 4.5 * components)
             tables = max(1, tiles) * _TILE_BYTES
             check_bytes(whole + tables, max_pixels)
         elif marker in (_COD, _COC):

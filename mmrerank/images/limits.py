@@ -59,8 +59,7 @@ def check_bytes(needed: float, max_pixels: int) -> None:
     budget = max_pixels * BYTES_A_PIXEL
     if needed > budget:
         raise ImageError(
-            f"decoding it takes about {_mega(int(needed))} MB, and {_mega(budget)} MB are allowed; "
-            f"{RAISED}"
+            f"decoding it takes about {_mega(int(needed))} MB, and {_mega(budget)} MB are allowed; {RAISED}"
         )
 
 
@@ -68,9 +67,7 @@ def check_file(size: int, max_pixels: int) -> None:
     """Raises `ImageError` where a file that must be read as a whole is too large."""
     most = max_pixels * FILE_BYTES_A_PIXEL
     if size > most:
-        raise ImageError(
-            f"the file has {_mega(size)} MB, and {_mega(most)} MB are allowed; {RAISED}"
-        )
+        raise ImageError(f"the file has {_mega(size)} MB, and {_mega(most)} MB are allowed; {RAISED}")
 
 
 def check_scans(scans: int, pixels: int, max_pixels: int) -> None:
