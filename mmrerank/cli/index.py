@@ -23,9 +23,9 @@ find . -name '*.jpg' | mmrerank index - --index found --embedder clip-b32
 mmrerank index photos --vectors v.npy --ids ids.jsonl --embedder open_clip:ViT-B-32:openai --index photos"""
 
 _SHOWN = 20
+"""Failures printed on stderr; all of them are in the JSON."""
 _UNSEEN = 1000
 """Images without a file in the JSON report: an import may have millions, and memory is for vectors."""
-"""Failures printed on stderr; all of them are in the JSON."""
 
 SourceArgument = Annotated[
     list[str],
@@ -168,7 +168,8 @@ def _show(report: BuildReport, output: Output, remedy: str) -> None:
     warnings = [*report.remarks, *([remedy] if remedy else [])]
     if len(report.unseen) > _UNSEEN and output is Output.json:
         warnings.append(
-            f"`unseen` lists the first {_UNSEEN:,} of {len(report.unseen):,} images; mmrerank verify lists all"
+            f"`unseen` lists the first {_UNSEEN:,} of {len(report.unseen):,} images; "
+            "mmrerank verify lists all"
         )
     if output is Output.json:
         left_out = [
