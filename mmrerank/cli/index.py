@@ -24,6 +24,8 @@ mmrerank index photos --vectors v.npy --ids ids.jsonl --embedder open_clip:ViT-B
 
 _SHOWN = 20
 """Failures printed on stderr; all of them are in the JSON."""
+_UNSEEN = 1000
+"""Images without a file in the JSON report: an import may have millions, and memory is for vectors."""
 
 SourceArgument = Annotated[
     list[str],
@@ -162,8 +164,13 @@ def _show(report: BuildReport, output: Output, remedy: str) -> None:
         "unchanged": report.unchanged,
     }  # fmt: skip
     stayed = {"kept": report.kept, "withheld": report.withheld}
-    failed, unseen = _listed(report.failed), _listed(report.unseen)
+    failed, unseen = _listed(report.failed), _listed(report.unseen[:_UNSEEN])
     warnings = [*report.remarks, *([remedy] if remedy else [])]
+    if len(report.unseen) > _UNSEEN and output is Output.json:
+        warnings.append(
+            f"`unseen` lists the first {_UNSEEN:,} of {len(report.unseen):,} images; "
+            "mmrerank verify lists all"
+        )
     if output is Output.json:
         left_out = [
             {"reason": e.reason, "counts": dict(e.counts), "advice": e.advice} for e in report.left_out

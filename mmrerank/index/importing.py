@@ -15,7 +15,7 @@ from mmrerank import catalog, registry
 from mmrerank.errors import ImageError, ImageIndexError, InputError, MismatchError, UsageError
 from mmrerank.images import probe
 from mmrerank.index import lock, manifest
-from mmrerank.index.build import BuildReport, Failure, Progress, no_images, now
+from mmrerank.index.build import BuildReport, Progress, no_images, now
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, replacing
 from mmrerank.index.intake import place, sha256, status
 from mmrerank.index.intake import reason as why_not
@@ -23,6 +23,7 @@ from mmrerank.index.manifest import IMPORTED, Manifest
 from mmrerank.index.presence import listed
 from mmrerank.index.publish import publish
 from mmrerank.index.records import Record, Records
+from mmrerank.index.report import Failures
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import default_store
 from mmrerank.paths import absolute_spec
@@ -78,7 +79,7 @@ def import_vectors(
         created=old.created if old else now(),
         updated=now(),
     )
-    unseen: list[Failure] = []
+    unseen = Failures()
     # Always made anew, beside an index that is there: importing is cheap, and half an import is nothing.
     with _Before(folder, old) as before, replacing(folder, rebuild=True) as target:
         made = not target.exists()
@@ -99,7 +100,7 @@ def import_vectors(
         changed=before.changed,
         removed=before.images - before.unchanged - before.changed,
         unchanged=before.unchanged,
-        unseen=tuple(unseen),
+        unseen=unseen or (),
         remarks=(*_summary(unseen, total), *_remarks(corpus)),
     )
 
@@ -108,10 +109,10 @@ def _remarks(corpus: VectorCorpus) -> tuple[str, ...]:
     return tuple(corpus.remarks()) if isinstance(corpus, Corpus) else ()
 
 
-def _summary(unseen: Sequence[Failure], of: int) -> list[str]:
+def _summary(unseen: Failures, of: int) -> list[str]:
     """A sentence for each reason, with the count and the first names."""
     sentences = []
-    for why in dict.fromkeys(f.error for f in unseen):
+    for why in unseen.counts():
         names, count = listed(f.source for f in unseen if f.error == why)
         sentences.append(
             f"{count} of {of} images can be found, but neither shown nor judged: {why}: {names}. "
@@ -173,7 +174,7 @@ def _write(
     corpus: VectorCorpus,
     fresh: Manifest,
     progress: Progress | None,
-    unseen: list[Failure],
+    unseen: Failures,
     before: _Before,
     *,
     strict: bool,
@@ -199,7 +200,7 @@ def _fill(
     records: Records,
     corpus: VectorCorpus,
     progress: Progress | None,
-    unseen: list[Failure],
+    unseen: Failures,
     before: _Before,
 ) -> None:
     total, dim = corpus.vectors.shape
@@ -244,7 +245,7 @@ def _unit(vectors: NDArray[Any], start: int, stop: int) -> Vectors:
     return found
 
 
-def _record(sample: Sample, root: Path, row: int, unseen: list[Failure]) -> Record:
+def _record(sample: Sample, root: Path, row: int, unseen: Failures) -> Record:
     """The record of a row; what the image itself says is left out where the image is not there.
 
     Images that are not there, or are none, are added to ``unseen``.
@@ -257,9 +258,9 @@ def _record(sample: Sample, root: Path, row: int, unseen: list[Failure]) -> Reco
         record = replace(record, **status(sample.image), sha256=sha256(sample.image))
         info = probe(sample.image)
     except (FileNotFoundError, NotADirectoryError):
-        unseen.append(Failure(source=sample.id, error="its file is not there"))
+        unseen.add(sample.id, "its file is not there")
         return record
     except (OSError, ImageError) as error:
-        unseen.append(Failure(source=sample.id, error=why_not(error)))
+        unseen.add(sample.id, why_not(error))
         return record
     return replace(record, width=info.width, height=info.height, taken=info.taken, camera=info.camera)

@@ -6,6 +6,7 @@ Looks at files and changes nothing: a search works without any of them, and its 
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shlex
 from collections.abc import Iterable, Mapping
@@ -194,10 +195,11 @@ def listed(names: Iterable[str]) -> tuple[str, int]:
     >>> listed("abcde")
     ("'a', 'b', 'c' and 2 more", 5)
     """
-    every = list(names)
-    more = len(every) - _NAMES
-    first = ", ".join(map(repr, every[:_NAMES]))
-    return (f"{first} and {more} more" if more > 0 else first), len(every)
+    every = iter(names)
+    known = list(itertools.islice(every, _NAMES))
+    more = sum(1 for _ in every)
+    first = ", ".join(map(repr, known))
+    return (f"{first} and {more} more" if more else first), len(known) + more
 
 
 def _count(count: int, of: int) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 from mmrerank.types import LeftOut
 
@@ -21,6 +23,42 @@ class Failure:
 
 FIRST = 20
 """So many of the images that stayed are named: of a drive that is away there may be millions."""
+
+
+class Failures(Sequence[Failure]):
+    """Many failures of a few reasons: some forty bytes each beside the name, for there may be millions."""
+
+    def __init__(self) -> None:
+        self._names, self._ends = bytearray(), array("q")
+        self._reasons: dict[str, int] = {}
+        self._reason = array("l")
+
+    def add(self, source: str, error: str) -> None:
+        """Takes another."""
+        self._names += source.encode("utf-8", "surrogatepass")
+        self._ends.append(len(self._names))
+        self._reason.append(self._reasons.setdefault(error, len(self._reasons)))
+
+    def counts(self) -> dict[str, int]:
+        """How many there are of each reason, in the order they first came."""
+        found = Counter(self._reason)
+        return {reason: found[number] for reason, number in self._reasons.items()}
+
+    def __len__(self) -> int:
+        return len(self._ends)
+
+    @overload
+    def __getitem__(self, at: int) -> Failure: ...
+    @overload
+    def __getitem__(self, at: slice) -> tuple[Failure, ...]: ...
+    def __getitem__(self, at: int | slice) -> Failure | tuple[Failure, ...]:
+        if isinstance(at, slice):
+            return tuple(self[n] for n in range(*at.indices(len(self))))
+        at = range(len(self))[at]
+        name = bytes(self._names[self._ends[at - 1] if at else 0 : self._ends[at]])
+        return Failure(
+            source=name.decode("utf-8", "surrogatepass"), error=list(self._reasons)[self._reason[at]]
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +82,7 @@ class BuildReport:
     withheld: int = 0
     withheld_first: tuple[Failure, ...] = ()
     failed: tuple[Failure, ...] = ()
-    unseen: tuple[Failure, ...] = ()
+    unseen: Sequence[Failure] = ()
     remarks: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     sources: tuple[str, ...] = ()
