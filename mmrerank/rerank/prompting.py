@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mmrerank.errors import UsageError
 from mmrerank.limits import in_force
 from mmrerank.messages import Message, Part, Role
+from mmrerank.rerank.defusing import defuse as defuse
 from mmrerank.types import Candidate, Image
 
 if TYPE_CHECKING:
@@ -33,34 +33,7 @@ if TYPE_CHECKING:
 
 _OPEN, _CLOSE = ("\ue000", "\ue001")  # private-use characters: `defuse` removes them from any user text
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
-# controls, line and direction marks, what is drawn as nothing, private use (markers of ours and of others)
-_UNSAFE = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
-    r"\u2028-\u202e\u2060-\u206f\u3164\ue000-\uf8ff\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    r"\U000e0000-\U0010ffff]+"
-)
-_COLONS = ":\uff1a\ufe55\ufe13\u2236\ua789\u02d0\u05c3"
-"""The colon and what looks like one."""
-_LABEL = re.compile(rf"(?i)\b(image\s+\w{{1,4}}|c\d+\s*(?:\([^)]*\))?)(?:\s*[{_COLONS}])+")
-_TAG = re.compile(r"<(?=[/!|\uff5c\w<])|\[(?=/?[A-Z]{3,}\])")
-"""What opens a tag of some chat template: ``<|im_end|>``, ``</think>``, ``<start_of_turn>``, ``[INST]``."""
-_QUOTE = re.compile('"')
 _SECTION = re.compile(r"^## (system|user|assistant)\s*$", re.M)
-
-
-def defuse(text: str) -> str:
-    """User text made harmless: one line, no control or marker characters, no role, tag or label syntax.
-
-    What opens a tag of a chat template is set apart by a space and bars go, a straight double quote becomes
-    a single one (it would close our quotation), and ``Image X:`` or ``c1 (kind):`` loses its colon. Text
-    that is harmful only once a tokenizer has folded its letters (NFKC) is folded first.
-    """
-    text = _UNSAFE.sub(" ", text.encode("utf-8", "replace").decode("utf-8"))
-    folded = _UNSAFE.sub(" ", unicodedata.normalize("NFKC", text))
-    if any(len(p.findall(folded)) > len(p.findall(text)) for p in (_TAG, _LABEL, _QUOTE)):
-        text = folded
-    text = _TAG.sub(lambda found: f"{found[0]} ", text).replace("|>", " >").replace("< |", "<  ")
-    return _LABEL.sub(r"\1", " ".join(_QUOTE.sub("'", text).split()))
 
 
 class _Marker(str):
