@@ -212,6 +212,21 @@ def test_a_rebuild_that_would_lose_many_images_needs_leave(tmp_path: Path) -> No
     assert (embedder.embedded, len(ImageIndex.open(index)), len(before)) == (0, 18, 30)
 
 
+def test_an_import_that_would_lose_many_images_needs_leave(tmp_path: Path) -> None:
+    source, index = tmp_path / "pictures", tmp_path / "x"
+    paint(source, [f"{n:02d}.png" for n in range(30)])
+    imported(index, source)
+    for n in range(12):
+        (source / f"{n:02d}.png").unlink()
+    with pytest.raises(InputError, match=r"12 of the 30 images .*--allow-removal"):
+        imported(index, source)
+    assert len(ImageIndex.open(index)) == 30
+    alone(tmp_path)
+    given = Given(source)
+    report = ImageIndex.import_vectors(index, given, embedder_spec="clip-b32", allow_removal=True)
+    assert (report.removed, len(ImageIndex.open(index))) == (12, 18)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("one_step", [True, False])
 @pytest.mark.parametrize("work", ["rebuild", "import"])
