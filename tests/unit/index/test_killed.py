@@ -60,7 +60,7 @@ def test_a_killed_rebuild_goes_on_where_it_stopped(source: Path, tmp_path: Path)
     # an ordinary run goes on with the old index, and says what waits
     report = build(index, source, ColourEmbedder("old"))
     assert tally(report) == (0, 0, 0, 10, 0)
-    assert f".x.rebuild holds the {there} images of a --rebuild that was stopped" in report.remarks[0]
+    assert f".x.rebuild holds the {there} images of a stopped --rebuild" in report.remarks[0]
     report = build(index, source, again, rebuild=True, batch=2)
     assert report.remarks == (
         f"went on with the {there} images that a --rebuild had embedded when it was stopped",
