@@ -143,7 +143,8 @@ def index(
                 raise UsageError(
                     "--vectors go with one SOURCE, the folder of their images, and no --exclude-dir"
                 )
-            report = _import(name, sources[0], vectors, ids, spec=embedder, strict=strict, **options)
+            options |= {"strict": strict, "allow_removal": allow_removal}
+            report = _import(name, sources[0], vectors, ids, spec=embedder, **options)
         else:
             options |= {"allow_truncated": allow_truncated, "allow_removal": allow_removal}
             if max_pixels is not None:

@@ -24,6 +24,7 @@ from mmrerank.index.presence import listed
 from mmrerank.index.publish import publish
 from mmrerank.index.records import Record, Records
 from mmrerank.index.report import Failures
+from mmrerank.index.removal import ALLOW, FREELY, SHARE, needs_leave
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import default_store
 from mmrerank.paths import absolute_spec
@@ -59,6 +60,7 @@ def import_vectors(
     store: str | None,
     progress: Progress | None,
     strict: bool = False,
+    allow_removal: bool = False,
 ) -> BuildReport:
     """Makes the index in ``folder``. `ImageIndex.import_vectors` documents it."""
     if not embedder_spec.strip():
@@ -81,7 +83,7 @@ def import_vectors(
     )
     unseen = Failures()
     # Always made anew, beside an index that is there: importing is cheap, and half an import is nothing.
-    with _Before(folder, old) as before, replacing(folder, rebuild=True) as target:
+    with _Before(folder, old, allow=allow_removal) as before, replacing(folder, rebuild=True) as target:
         made = not target.exists()
         target.mkdir(parents=True, exist_ok=True)
         try:
@@ -140,7 +142,8 @@ class _Before:
     It is asked batch by batch: a copy of its ids and vectors may not fit into memory.
     """
 
-    def __init__(self, folder: Path, old: Manifest | None) -> None:
+    def __init__(self, folder: Path, old: Manifest | None, *, allow: bool) -> None:
+        self._allow = allow
         self.images = self.unchanged = self.changed = 0
         self._records: Records | None = None
         if old is not None:
@@ -154,6 +157,15 @@ class _Before:
     def __exit__(self, *error: object) -> None:
         if self._records is not None:
             self._records.close()
+
+    def check_loss(self) -> None:
+        """Raises `InputError` when more of its images do not come again than go without leave."""
+        lost = self.images - self.unchanged - self.changed
+        if needs_leave(lost, self.images) and not self._allow:
+            raise InputError(
+                f"nothing was imported: {lost} of the {self.images} images of the index are not among the "
+                f"new ones. More than {FREELY} that are more than one in {SHARE} go only with {ALLOW}"
+            )
 
     def compare(self, ids: Sequence[str], vectors: Vectors) -> None:
         """Counts new ``vectors`` ``(n, d)`` of images of these ids. An id comes once."""
@@ -186,6 +198,7 @@ def _write(
         if strict and unseen:
             said = ". ".join([*_summary(unseen, len(corpus.vectors)), *_remarks(corpus)])
             raise InputError(f"nothing was imported: {said}")
+        before.check_loss()
         publish(folder, fresh, records, VectorFiles(folder / VECTORS, fresh.dim))
     except BaseException:
         records.close()

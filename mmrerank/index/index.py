@@ -115,13 +115,14 @@ class ImageIndex:
         store: str | None = None,
         progress: Progress | None = None,
         strict: bool = False,
+        allow_removal: bool = False,
     ) -> BuildReport:
         """Makes an index of the vectors that ``corpus`` brings, scaled to length 1. Loads no model.
 
         Each row stays a row of its own, so that equal scores are in row order. ``embedder_spec`` names
         what made the vectors and is taken at its word. An index that was imported for the same embedder is
         replaced; any other only with ``rebuild``, else `MismatchError`. Images that are not there are in the
-        report; with ``strict`` they are an `InputError`, and nothing is changed.
+        report; with ``strict`` they are an `InputError`, as is a mass removal without ``allow_removal``.
         """
         place = index_path(path)
         with writable(place):
@@ -133,6 +134,7 @@ class ImageIndex:
                 store=store,
                 progress=progress,
                 strict=strict,
+                allow_removal=allow_removal,
             )
 
     @classmethod
@@ -144,7 +146,6 @@ class ImageIndex:
         """
         place = index_path(path)
         for _ in range(_OPENINGS):
-            # a name that is too long, a folder that nobody is let into
             with looked_at(place, "the index", ImageIndexError):
                 there = standing(place)
                 if not there.is_dir():

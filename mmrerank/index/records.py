@@ -149,10 +149,6 @@ class Records:
         """The ids of every image that has a vector, in the order of insertion."""
         return [r[0] for r in self._all("SELECT id FROM records WHERE row IS NOT NULL ORDER BY seq")]
 
-    def all_ids(self) -> list[str]:
-        """The ids of every record, failed ones too."""
-        return [r[0] for r in self._all("SELECT id FROM records ORDER BY seq")]
-
     def states(self) -> Iterator[tuple[str, bool]]:
         """The id of every record and whether it has a vector, in the order of insertion."""
         last = -1

@@ -60,7 +60,7 @@ def test_a_killed_rebuild_goes_on_where_it_stopped(source: Path, tmp_path: Path)
     # an ordinary run goes on with the old index, and says what waits
     report = build(index, source, ColourEmbedder("old"))
     assert tally(report) == (0, 0, 0, 10, 0)
-    assert f".x.rebuild holds the {there} images of a --rebuild that was stopped" in report.remarks[0]
+    assert f".x.rebuild holds the {there} images of a stopped --rebuild" in report.remarks[0]
     report = build(index, source, again, rebuild=True, batch=2)
     assert report.remarks == (
         f"went on with the {there} images that a --rebuild had embedded when it was stopped",
@@ -210,6 +210,21 @@ def test_a_rebuild_that_would_lose_many_images_needs_leave(tmp_path: Path) -> No
     embedder = ColourEmbedder()
     assert build(index, source, embedder, rebuild=True, allow_removal=True).unchanged == 18
     assert (embedder.embedded, len(ImageIndex.open(index)), len(before)) == (0, 18, 30)
+
+
+def test_an_import_that_would_lose_many_images_needs_leave(tmp_path: Path) -> None:
+    source, index = tmp_path / "pictures", tmp_path / "x"
+    paint(source, [f"{n:02d}.png" for n in range(30)])
+    imported(index, source)
+    for n in range(12):
+        (source / f"{n:02d}.png").unlink()
+    with pytest.raises(InputError, match=r"12 of the 30 images .*--allow-removal"):
+        imported(index, source)
+    assert len(ImageIndex.open(index)) == 30
+    alone(tmp_path)
+    given = Given(source)
+    report = ImageIndex.import_vectors(index, given, embedder_spec="clip-b32", allow_removal=True)
+    assert (report.removed, len(ImageIndex.open(index))) == (12, 18)
 
 
 @pytest.mark.slow
