@@ -66,6 +66,5 @@ def damaged(files: VectorFiles, records: Records, rows: Sequence[int]) -> Iterat
 def _compared(files: VectorFiles, records: Records, rows: Sequence[int], taken: Vectors) -> Iterator[str]:
     known = records.checksums(rows)
     for row, vector in zip(rows, taken, strict=True):
-        length = float(np.linalg.norm(vector))
-        if crc(vector) != known.get(row) or not np.isfinite(length) or not length:
+        if crc(vector) != known.get(row) or not np.isfinite(vector).all() or not vector.any():
             yield f"{files.folder} is damaged: vector {row} (from 0) is not as it was written; {_REBUILD}"

@@ -61,6 +61,11 @@ def checksum(fields: Sequence[Any]) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
 
+def wrapped(total: int) -> int:
+    """A sum of checksums in the 64 bits of an integer of SQLite."""
+    return (total + 2**63) % 2**64 - 2**63
+
+
 def parse(fields: Sequence[Any]) -> Record:
     """The record that `values` made these of. Raises `ValueError` for what cannot be one."""
     named = dict(zip(COLUMNS, fields, strict=True))

@@ -27,7 +27,7 @@ from mmrerank.index.database import FILE as FILE
 from mmrerank.index.database import LONGEST, Database
 from mmrerank.index.kept import KEPT
 from mmrerank.index.manifest import Seal
-from mmrerank.index.record import COLUMNS, checksum, parse, values
+from mmrerank.index.record import COLUMNS, checksum, parse, values, wrapped
 from mmrerank.index.record import Record as Record
 from mmrerank.paths import database_reason, reason
 from mmrerank.ports import Vectors
@@ -266,7 +266,7 @@ class Records:
                 for last, fields, sum_ in page:
                     try:
                         yield self._checked(last, fields, sum_)
-                        count, total = count + 1, _wrapped(total + sum_)
+                        count, total = count + 1, wrapped(total + sum_)
                     except ImageIndexError as error:
                         yield str(error)
             # while somebody writes, pages are of different moments
@@ -335,7 +335,7 @@ class Records:
 
     def _count(self, more: int, sum_: int) -> None:
         self._state.records += more
-        self._state.total = _wrapped(self._state.total + sum_)
+        self._state.total = wrapped(self._state.total + sum_)
         self._touched = True
 
     def mark(self, ids: Iterable[str], why: str) -> None:
@@ -391,8 +391,3 @@ _LAWS = {
 def crc(vector: NDArray[np.float32]) -> int:
     """CRC-32 of a vector's bytes as they are on the disk."""
     return zlib.crc32(np.ascontiguousarray(vector, dtype="<f4").tobytes())
-
-
-def _wrapped(total: int) -> int:
-    """``total`` in the 64 bits of an integer of SQLite."""
-    return (total + 2**63) % 2**64 - 2**63
