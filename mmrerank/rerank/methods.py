@@ -14,7 +14,7 @@ from mmrerank import registry
 from mmrerank.config import build
 from mmrerank.errors import UsageError
 
-_FORM = re.compile(r"\s*([\w-]+)\s*(?:\((.*)\))?\s*")
+_FORM = re.compile(r"\s*([\w-]+)(?:\s*\((.*)\))?\s*")
 
 
 def parse_method(text: str) -> tuple[str, dict[str, str]]:
