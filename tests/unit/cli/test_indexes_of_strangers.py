@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -16,6 +17,7 @@ from index_world import ColourEmbedder, build, paint
 from mmrerank import ImageSearch, catalog
 from mmrerank.catalog import Card
 from mmrerank.errors import ImageIndexError, MismatchError, ModelError
+from mmrerank.index import manifest
 from mmrerank.index.index import ImageIndex
 from mmrerank.query_embedder import check_remembered
 
@@ -38,8 +40,9 @@ def index(tmp_path: Path) -> Path:
 
 
 def say(index: Path, **facts: Any) -> None:
-    file = index / "manifest.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **facts}))
+    """Its manifest with other facts, and a checksum that fits: whoever makes an index makes that too."""
+    made = dataclasses.replace(manifest.read(index), **facts)
+    (index / manifest.FILE).write_bytes(made.render())
 
 
 def commands(index: Path) -> list[list[str]]:
@@ -190,7 +193,9 @@ def test_a_manifest_chooses_among_installed_plug_ins_only(
         with pytest.raises(ImageIndexError, match="not installed here"):
             ImageSearch.open(index).search("x")
     embedder = ColourEmbedder()
+    sound = (index / manifest.FILE).read_bytes()
     for store in ("evil_plug_in", "../evil_plug_in", "evil_plug_in:open", ""):
+        (index / manifest.FILE).write_bytes(sound)
         say(index, embedder=embedder.spec, store=store)
         with pytest.raises(Exception, match="store"):
             ImageIndex.open(index).search(np.ones((1, embedder.dim), np.float32), 1)
