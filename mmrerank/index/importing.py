@@ -23,8 +23,8 @@ from mmrerank.index.manifest import IMPORTED, Manifest
 from mmrerank.index.presence import listed
 from mmrerank.index.publish import publish
 from mmrerank.index.records import Record, Records
-from mmrerank.index.report import Failures
 from mmrerank.index.removal import ALLOW, FREELY, SHARE, needs_leave
+from mmrerank.index.report import Failures
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.index.view import default_store
 from mmrerank.paths import absolute_spec
