@@ -145,6 +145,8 @@ class VectorStore(Protocol):
     """Nearest neighbours by inner product over rows ``0..n-1``; a view that can be rebuilt at any time."""
 
     name: ClassVar[str]
+    maps: ClassVar[bool] = False
+    """Whether it takes `Rows`, which stay on the disk; others get one array, in memory."""
 
     def build(self, vectors: Vectors | Rows) -> None:
         """Replaces the contents by ``vectors`` ``(n, dim)``."""

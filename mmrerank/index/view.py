@@ -24,7 +24,7 @@ from mmrerank.index.guard import Guard
 from mmrerank.index.manifest import Shard, replace
 from mmrerank.index.vectors import MappedRows
 from mmrerank.paths import reason
-from mmrerank.ports import Vectors
+from mmrerank.ports import Rows, Vectors, VectorStore
 
 _STAMP = "stamp"
 _OURS = (_STAMP, f".{_STAMP}.tmp")  # the second is left by a run that is killed
@@ -65,8 +65,9 @@ def open_view(
     guard: Guard | None = None,
 ) -> View:
     """The view by store ``name`` of those ``rows`` of ``vectors``; with ``save`` it is left on disk."""
-    chosen = vectors.only(rows)
-    store = registry.load("store", name).open()
+    store: VectorStore = registry.load("store", name).open()
+    mapped = vectors.only(rows)
+    chosen: Vectors | Rows = mapped if store.maps else np.array(mapped[:])
     place = folder / name
     # Read after it was hashed, for a library may fail badly on a damaged file; and the stamp is asked for
     # again, for a writer may have replaced the file in between.

@@ -16,6 +16,7 @@ class ExactStore(VectorStore):
     """Compares a query with every row. ``vectors`` are kept as given, memory-mapped ones unread."""
 
     name: ClassVar[str] = "exact"
+    maps = True
 
     def __init__(self) -> None:
         self._blocks = Blocks(np.zeros((0, 0), dtype=np.float32))

@@ -23,6 +23,7 @@ class FaissStore(VectorStore):
     """Compares a query with every row in FAISS. ``vectors`` are kept as given."""
 
     name: ClassVar[str] = "faiss"
+    maps = True
 
     def __init__(self, faiss: Any) -> None:
         self._faiss = faiss

@@ -96,7 +96,7 @@ def test_a_link_in_the_folder_of_uploads_leads_nowhere(
     from mmrerank_app.uploads import Uploads
 
     name = visitor.upload(picture().read())
-    kept = [u for u in gc.get_objects() if isinstance(u, Uploads) and u._root is not None]
+    kept = [u for u in gc.get_objects() if type(u) is Uploads and u._root is not None]
     (file,) = (f for u in kept for f in (u._root or Path()).rglob(name))
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.parent.stat().st_mode & 0o777 == 0o700
