@@ -84,7 +84,7 @@ PixelsFlag = Annotated[
     int | None,
     typer.Option(
         "--max-pixels", metavar="N", show_default=False,
-        help="Refuse images of more pixels than this.",
+        help="Refuse images of more pixels than this (default: 50 million).",
     ),
 ]  # fmt: skip
 TruncatedFlag = Annotated[

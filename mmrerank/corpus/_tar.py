@@ -88,7 +88,7 @@ def _headers(file: IO[bytes], size: int) -> Iterator[tarfile.TarInfo]:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 200 else f"{name[:100]}...{name[-100:]}"
+    return name if len(name) <= 200 else f"{name[:100]}[...]{name[-100:]}"
 
 
 def _next_archive(file: IO[bytes], end: int) -> int | None:

@@ -1,4 +1,4 @@
-"""Reads a GIF past the comments and application data before its picture, which its reader joins bit by bit."""
+"""Reads a GIF past the comments before its picture, which its own reader joins bit by bit."""
 
 from __future__ import annotations
 

@@ -47,8 +47,8 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(f"the image is {width}x{height} and shows nothing")
     if width * height > max_pixels:
         raise ImageError(
-            f"{width}x{height} = {_mega(width * height)} megapixels is over the limit of {_mega(max_pixels)}; "
-            f"{RAISED}"
+            f"{width}x{height} = {_mega(width * height)} megapixels is over the limit of "
+            f"{_mega(max_pixels)}; {RAISED}"
         )
     if max(width, height) > MOST_SIDE:
         raise ImageError(f"the image is {width}x{height}; a side has at most {MOST_SIDE:,} pixels")

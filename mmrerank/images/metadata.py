@@ -16,7 +16,7 @@ from mmrerank.images.tags import modest
 
 
 def exif_of(image: ImageFile) -> PIL.Image.Exif:
-    """The image's EXIF tags; empty where there are none or they are beyond reading (`mmrerank.images.tags`). Decodes no pixel."""
+    """The image's EXIF tags; empty where there are none, or too many to read (`modest`). Decodes no pixel."""
     packed = image.info.get("exif")
     if isinstance(packed, bytes) and not modest(packed):
         return PIL.Image.Exif()

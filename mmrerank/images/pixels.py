@@ -41,7 +41,7 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         rgb = _of_deep(image, icc)
     elif image.has_transparency_data:
         # as everywhere: most writers of BMP leave these bytes unused
-        unused = image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0)
+        unused = image.format == "BMP" and image.mode == "RGBA" and not image.im.getband(3).getbbox()
         rgb = by_strips(image, "RGB", lambda part: _over_white(part, icc, unused=unused))
     else:
         rgb = by_strips(image, "RGB", lambda part: _plain(part, icc))

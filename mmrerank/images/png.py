@@ -94,10 +94,12 @@ def deepen(image: ImageFile, file: IO[bytes]) -> None:
     lower = _unpacked_as(file, "RGBA" if grey else rawmode[:-1] + "L")
 
     def whole(box: tuple[int, int, int, int]) -> NDArray[Any]:
-        low = np.asarray(cut(lower, box))
+        low: NDArray[Any] = np.asarray(cut(lower, box))
         if grey:
             return low.view(">u2")
-        return (np.asarray(cut(image, box)).astype(np.uint16) << 8) | low
+        found: NDArray[Any] = np.asarray(cut(image, box)).astype(np.uint16) << 8
+        found |= low
+        return found
 
     samples = Samples(kind="u", bits=16, white=2.0**bits - 1 if bits < 16 else None)
     cover = Samples(kind="u", bits=16)

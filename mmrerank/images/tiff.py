@@ -32,7 +32,7 @@ class Tiff(TiffImageFile):
 
     def _open(self) -> None:
         # Pillow copies the bytes of every tag as it opens a file
-        if not modest(self.fp):
+        if self.fp is not None and not modest(self.fp):
             raise ImageError("the image is damaged (its tags name more bytes than the file has)")
         super()._open()
 

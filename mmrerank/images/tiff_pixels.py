@@ -111,7 +111,7 @@ def _values(file: IO[bytes], found: Layout, *, lenient: bool) -> NDArray[Any]:
 def _chunk(
     file: IO[bytes], found: Layout, number: int, rows: int, per: int, lenient: bool
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """The numbers ``(rows, columns, per)`` of a strip or tile, some rows at a time, with the first's number."""
+    """The numbers ``(rows, columns, per)`` of a strip or tile, some rows at a time, with the first's."""
     columns = found.chunk[1]
     wide = (columns * per * found.samples.bits + 7) // 8
     try:

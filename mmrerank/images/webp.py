@@ -25,7 +25,8 @@ def open_webp(file: IO[bytes], max_pixels: int) -> ImageFile:
     """The opened WebP at the start of ``file``, without those of its metadata that are damaged.
 
     Its reader takes memory for the whole canvas as it opens, so the size is looked at before. Raises
-    `ImageError` for more than ``max_pixels``, `ImageError` where bytes of the picture are missing, and what Pillow raises for a damaged one.
+    `ImageError` for more than ``max_pixels`` or where bytes of the picture are missing, and what Pillow
+    raises for a damaged one.
     """
     for width, height in _announced(file.read(_HEAD)):
         check_size(width, height, max_pixels)

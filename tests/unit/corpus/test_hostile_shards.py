@@ -131,7 +131,7 @@ def test_names_devices_and_loops(tmp_path: Path) -> None:
         + header("device.png", tarfile.CHRTYPE)
         + plain("../../etc/up.png", png(4))
         + plain("/abs.png", png(5))
-        + plain("n/" * 49 + "deep.png", png(6))
+        + plain("n/" * 40 + "deep.png", png(6))
         + pax(record("path", "q/" * 500 + "deepest.png"))
         + plain("short.png", png(7))
     )

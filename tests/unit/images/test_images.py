@@ -177,7 +177,10 @@ def test_a_span_of_a_file(tmp_path: Path) -> None:
 
 
 def test_bomb_is_refused_on_its_header() -> None:
-    expected = r"^20000x20000 = 400 megapixels is over the limit of 50; raise it with --max-pixels, or for every command with MMRERANK_MAX_PIXELS$"
+    expected = (
+        r"^20000x20000 = 400 megapixels is over the limit of 50; raise it with --max-pixels, "
+        r"or for every command with MMRERANK_MAX_PIXELS$"
+    )
     with pytest.raises(ImageError, match=expected):
         decode(png(20000, 20000, chunk(b"IDAT", b"")))
     compressor = zlib.compressobj(9)
