@@ -47,7 +47,7 @@ class IdFile:
         try:
             for inside, _, name in self._lines():
                 self._hashes.append(hash(inside))
-                self._places.append(_THERE if os.path.lexists(root / inside) else _AWAY)
+                self._places.append(_THERE if os.path.lexists(f"{root}/{inside}") else _AWAY)
                 if inside != name:
                     self._count += 1
                     self._rewritten = self._rewritten or [f"{name!r} is {inside!r}"]

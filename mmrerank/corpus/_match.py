@@ -56,7 +56,7 @@ class Finder:
 
         None where there is none, or more than one.
         """
-        if os.path.lexists(self.root / name):
+        if os.path.lexists(f"{self.root}/{name}"):
             return name, ""
         place = self.root
         found: list[str] = []
@@ -73,7 +73,7 @@ class Finder:
 
     def _step(self, folder: Path, part: str, *, last: bool) -> tuple[str, list[str]] | None:
         """The entry of ``folder`` that ``part`` means, and the differences that were passed over."""
-        if os.path.lexists(folder / part):
+        if os.path.lexists(f"{folder}/{part}"):
             return part, []
         for kind in _KEYS if last else ("", _CASE):
             for reading, read in _READINGS:

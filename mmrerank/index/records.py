@@ -194,9 +194,8 @@ class Records:
         for start in range(0, len(ids), _CHUNK):
             part = ids[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
-            for _, record in self._select(f"WHERE row IS NOT NULL AND id IN ({marks})", part):
-                assert record.row is not None
-                found[record.id] = record.row
+            records = self._select(f"WHERE id IN ({marks})", part)
+            found |= {record.id: record.row for _, record in records if record.row is not None}
         return found
 
     def rows(self) -> NDArray[np.int64]:

@@ -28,6 +28,22 @@ def test_what_an_older_version_left_is_removed(source: Path, tmp_path: Path) -> 
     assert not (tmp_path / "x/faiss").exists()
 
 
+def test_no_file_of_faiss_is_read(tmp_path: Path) -> None:
+    """FAISS opens any of its kinds; some of them name further files to map, and others order otherwise."""
+    faiss = pytest.importorskip("faiss")
+    store = faiss_store.open()
+    vectors = np.random.default_rng(0).normal(size=(20, 8)).astype(np.float32)
+    store.build(vectors)
+    store.save(tmp_path / "faiss")
+    assert not (tmp_path / "faiss").exists()
+    (tmp_path / "faiss").mkdir()
+    other = faiss.IndexFlatIP(8)
+    other.add(vectors)
+    faiss.write_index(other, str(tmp_path / "faiss/flat.index"))
+    assert not store.load(tmp_path / "faiss", vectors)
+    assert not store.load(tmp_path / "none", vectors)
+
+
 def test_an_index_is_finished_without_its_view(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
