@@ -16,7 +16,9 @@ _OTHER_TAGS = (
     ("<|channel|>analysis<|message|>", "<|end|>"),
 )
 """How other families of models write ``<think>`` and ``</think>`` (Magistral, Kimi-VL, gpt-oss, ...)."""
-_THINKING = re.compile(r"<think>.*?</think>\s*", re.S)
+_OPENED, _CLOSED = "<think>", "</think>"
+_BLANKS = re.compile(r"\s*")
+_BLOCKS = 50  # blocks of thoughts that are looked at one by one
 _TRIES = 20  # braces that are tried as the beginning of an answer
 
 
@@ -26,19 +28,38 @@ def without_thinking(text: str) -> str:
     Tags inside a JSON answer are words that it quotes (an image may show them) and stay.
     """
     text = _one_spelling(text)
-    rest = text.lstrip() if "think>" in text else text
-    while not rest.startswith(("{", "[")):
-        close = rest.find("</think>")
-        if rest.startswith("<think>"):
+    if "think>" not in text:
+        return text
+    at = _skipped(text, 0)
+    for _ in range(_BLOCKS):
+        if text.startswith(("{", "["), at):
+            return text[at:]
+        close = text.find(_CLOSED, at)
+        if text.startswith(_OPENED, at):
             if close < 0:
                 return ""
-        elif close < 0 or 0 <= rest.find("<think>") < close or _quoted(rest, close):
+        elif close < 0 or text.find(_OPENED, at, close) >= 0 or _quoted(text, close, at):
             break  # what a block may follow, or a tag that the answer quotes
-        rest = rest[close + len("</think>") :].lstrip()
-    tag = rest.find("<think>")
-    if tag < 0 or rest.startswith(("{", "[")) or _quoted(rest, tag):
-        return rest
-    return _THINKING.sub("", rest).partition("<think>")[0]
+        at = _skipped(text, close + len(_CLOSED))
+    else:  # no model thinks so often; the answer stands after the last of them
+        at = _skipped(text, max(at, text.rfind(_CLOSED) + len(_CLOSED)))
+    tag = text.find(_OPENED, at)
+    if tag < 0 or text.startswith(("{", "["), at) or _quoted(text, tag, at):
+        return text[at:]
+    kept: list[str] = []
+    while (tag := text.find(_OPENED, at)) >= 0:
+        kept.append(text[at:tag])
+        close = text.find(_CLOSED, tag)
+        if close < 0:
+            return "".join(kept)
+        at = _skipped(text, close + len(_CLOSED))
+    return "".join([*kept, text[at:]])
+
+
+def _skipped(text: str, at: int) -> int:
+    """The place of the first character from ``at`` on that is no blank."""
+    found = _BLANKS.match(text, at)
+    return found.end() if found else at
 
 
 def _one_spelling(text: str) -> str:
@@ -56,9 +77,9 @@ def thinks_on(text: str) -> bool:
     return "<think>" in text and not without_thinking(text).strip() and "</think>" not in text
 
 
-def _quoted(text: str, place: int) -> bool:
-    """Whether ``place`` lies inside a JSON object of ``text``."""
-    start = text.find("{")
+def _quoted(text: str, place: int, start: int) -> bool:
+    """Whether ``place`` lies inside a JSON object of ``text`` from ``start`` on."""
+    start = text.find("{", start, place)
     for _ in range(_TRIES):
         if not 0 <= start < place:
             return False
@@ -68,7 +89,7 @@ def _quoted(text: str, place: int) -> bool:
             end = start + 1
         if end > place:
             return True
-        start = text.find("{", end)
+        start = text.find("{", end, place)
     return False
 
 

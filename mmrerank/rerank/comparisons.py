@@ -14,7 +14,17 @@ from typing import Literal
 
 from mmrerank.messages import Ask, Part, Reply
 from mmrerank.rerank.orders import last_label
-from mmrerank.rerank.parse import GRADED, answer, as_mapping, as_text, entry_of, labelled, lines_object, named
+from mmrerank.rerank.parse import (
+    GRADED,
+    answer,
+    as_mapping,
+    as_text,
+    entry_of,
+    labelled,
+    lines_object,
+    named,
+    text_of,
+)
 from mmrerank.rerank.prompting import render
 from mmrerank.rerank.replies import ALPHABET, TEXT, Reading, labels_for, object_of, reading, shown
 from mmrerank.rerank.wording import known_labels, label_of, whole
@@ -192,7 +202,7 @@ def read_best(reply: Reply, ask: Ask) -> tuple[str | None, Reading]:
         value = next((v for k, v in value.items() if _BEST(k) == "best"), None)
     name = label_of(value, known_labels(ask.labels))
     if not body and reply.error is None:
-        name = last_label(reply.text, ask.labels)
+        name = last_label(text_of(reply), ask.labels)
     if name is None:
         return None, reading("failed")
     id_ = dict(zip(ask.labels, ask.shown, strict=True))[name]

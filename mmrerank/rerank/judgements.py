@@ -24,6 +24,7 @@ from mmrerank.rerank.parse import (
     labelled,
     lines_object,
     named,
+    text_of,
     top_rows,
 )
 from mmrerank.rerank.prompting import render
@@ -274,7 +275,7 @@ def read_order(reply: Reply, ask: Ask) -> Reading:
         bare, _ = answer(reply, _ENVELOPES)
         bare = bare.get("result", bare)
     # an object that was cut off before its order holds thoughts and reasons, whose labels are no order
-    text = re.sub(r"\\boxed\{([^{}]*)\}", r"\1", reply.text)
+    text = re.sub(r"\\boxed\{([^{}]*)\}", r"\1", text_of(reply))
     return _ordered(ask, bare or ("" if "{" in text else text), "", True)
 
 

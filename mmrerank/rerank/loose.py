@@ -12,11 +12,15 @@ import math
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
-MAX_CHARS = 200_000
+MAX_CHARS = 2**17
+_MAX_QUOTES = 2_000  # quotes that are tried as the end of one text
+_MAX_SCALAR = 400  # characters of a number or a word without quotes
 _MAX_DEPTH = 60
-_SKIP = r"\s*+(?:(?://[^\n]*+|/\*.{0,500}?\*/|\#[^\n]*+|\.\.\.|…)\s*+)*+"
+_SKIP = r"\s*+(?:(?://[^\n]{0,500}+|/\*.{0,500}?\*/|\#[^\n]{0,500}+|\.\.\.|…)\s*+){0,4}+"
+"""Blanks and comments, few and short: they are looked at again after every quote."""
 _OPEN = {"{": "}", "｛": "}", "[": "]", "［": "]", "【": "]", "(": ")", "（": ")"}
 _CLOSE = {"}": "}", "｝": "}", "]": "]", "］": "]", "】": "]", ")": ")", "）": ")"}
 _QUOTES = {
@@ -178,7 +182,7 @@ class _Reader:
                 raise _EndError
             self.at = stop + 3
             return self.text[start + 2 : stop]
-        for closing in _CLOSING[opening].finditer(self.text, start, self._end):
+        for closing in islice(_CLOSING[opening].finditer(self.text, start, self._end), _MAX_QUOTES):
             place = closing.start()
             before = place
             while before > start and self.text[before - 1] == "\\":
@@ -196,6 +200,8 @@ def _unescaped(found: re.Match[str]) -> str:
 
 def scalar(text: str) -> Any:
     """What a word without quotes stands for: a number, true, false, nothing, or itself."""
+    if len(text) > _MAX_SCALAR:
+        return text
     folded = unicodedata.normalize("NFKC", text)
     if folded.casefold() in _LITERALS:
         return _LITERALS[folded.casefold()]

@@ -8,14 +8,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any
 
 from mmrerank.rerank.loose import loose_value
 from mmrerank.rerank.parse import NAMES, named
-from mmrerank.rerank.wording import Number, field_name, folded, known_labels, label_of, label_text, number_of
+from mmrerank.rerank.wording import (
+    Number,
+    field_name,
+    folded,
+    known_labels,
+    label_of,
+    label_text,
+    number_of,
+    one_spaced,
+)
 from mmrerank.types import Repairs
 
+_MAX_TEXT = 2**14  # characters at the end of a text in which an order in words is looked for
+_MAX_LINE = 2**13
+_MAX_ENTRIES = 2_000  # entries of an order that are read; the others are of no candidate
 _LABEL = re.compile(r"[A-Z0-9]{1,4}")
 _BETWEEN = re.compile(r"[>,、;→≻»]|\s+then\s+")
 _INTRODUCED = re.compile(r"(?i)^.{0,60}\b(?:rank(?:ing|ed)?|order(?:ed)?)\b[^>,]{0,30}?\b(?:is|are|as)\b")
@@ -44,6 +56,8 @@ def labels_in_order(
     gives an empty list.
     """
     known = known_labels(labels)
+    if isinstance(answer, dict | list) and len(answer) > (most := max(_MAX_ENTRIES, 2 * len(labels))):
+        answer = dict(islice(answer.items(), most)) if isinstance(answer, dict) else answer[:most]
     if isinstance(answer, str):
         answer = _listed(answer, labels, known)
     if isinstance(answer, dict):
@@ -177,19 +191,23 @@ def _falling(order: Sequence[str], scores: Mapping[str, Any]) -> bool:
 
 def _listed(text: str, labels: Sequence[str], known: Mapping[str, str]) -> Any:
     """A list of labels, or scores by label, out of text; an empty list where it holds neither."""
-    text = folded(_TAG.sub(" ", text)).strip()
+    text = _tail(text).strip()
     if text[:1] == "[" and text[-1:] == "]" and "\n" in text:
         try:
             return loose_value(text, 0)[0]
         except ValueError:
             pass
-    lines = [n for n in text.splitlines() if n.strip()]
+    lines = [line for n in text.splitlines() if (line := one_spaced(n)) and len(line) <= _MAX_LINE]
     if len(lines) > 1 and all(label_text(n) in known for n in lines):
         return lines
     for line in reversed(lines):
         if pieces := _pieces(line, known):
             return pieces
     return _points(lines, labels, known)
+
+
+def _tail(text: str) -> str:
+    return folded(_TAG.sub(" ", text[-_MAX_TEXT:]))[-_MAX_TEXT:]
 
 
 def _pieces(line: str, known: Mapping[str, str]) -> Any:
@@ -226,14 +244,15 @@ def _scores(parts: Sequence[str], known: Mapping[str, str]) -> dict[str, str]:
 def _points(lines: Sequence[str], labels: Sequence[str], known: Mapping[str, str]) -> Any:
     """The last list that stands over several lines."""
     block: list[str] = []
-    for line in reversed([n for n in lines if n.strip()]):
+    for line in reversed(lines):
         point = _POINT.fullmatch(line) or _BULLET.fullmatch(line)
         if point or (_SCORED.fullmatch(line) and _scores([line], known)):
-            block.insert(0, line)
+            block.append(line)
         elif len(block) > 1:
             break
         else:
             block = []
+    block.reverse()
     if len(block) < 2:
         return []
     points = [_POINT.fullmatch(n) for n in block]
@@ -256,10 +275,12 @@ def _points(lines: Sequence[str], labels: Sequence[str], known: Mapping[str, str
 def last_label(text: str, labels: Sequence[str]) -> str | None:
     """The one label that a short text is, or that its last line gives as the answer; None for any other."""
     known = known_labels(labels)
-    text = folded(_TAG.sub(" ", text)).strip(" \n\t{}$")
+    text = _tail(text).strip(" \n\t{}$")
     if found := known.get(label_text(text)):
         return found
-    line = text.splitlines()[-1] if text else ""
+    line = one_spaced(text.splitlines()[-1]) if text else ""
+    if len(line) > _MAX_LINE:
+        return None
     if ">" in line and isinstance(pieces := _pieces(line, known), list) and pieces:
         return known.get(label_text(pieces[0]))
     if chosen := re.fullmatch(r"(?i)\W*(?:i|we)(?:'d| would)? (?:choose|pick|select|prefer)\s+(.*)", line):

@@ -16,16 +16,19 @@ from typing import Any
 from mmrerank.messages import Reply
 from mmrerank.rerank.loose import loose_value, pairs
 from mmrerank.rerank.tables import table_rows
-from mmrerank.rerank.wording import field_name, known_labels, label_text
+from mmrerank.rerank.wording import field_name, known_labels, label_text, one_spaced
 
-MAX_REPLY_CHARS = 1_000_000
+MAX_REPLY_CHARS = 2**17
+"""Characters of a reply that are read, its last ones: an answer about 200 pictures has 50,000. A model that
+is in a loop, or hostile, writes more; every reader takes time in proportion to what it reads."""
 _THINK = re.compile(r"<think>.*?(</think>|\Z)", re.S)
 _MAX_NOTE_CHARS = 2_000
 _MAX_TRIES = 20  # how many beginnings of an object are read loosely: each try may read all that follows
+_MAX_WORK = 2**18  # characters that all those tries together may read
 _MAX_BEGINS = 2_000
 _MAX_ENVELOPES = 8
 _BEGINS = re.compile(r"[{｛]|[\[［【]\s*(?=[{｛\[(]|[\"'][^\"'\n]{1,40}[\"']\s*,\s*-?\d)")
-_LINE = re.compile(r"\s*(?:[-*•]\s+)?([^:：=]{1,60})\s*[:：=](.*)")
+_LINE = re.compile(r"(?:[-*•] )?([^:：=]{1,60})[:：=](.*)")  # of a line of `one_spaced`
 
 Match = Callable[[str], str | None]
 """Which name of ours a key stands for, or None."""
@@ -114,8 +117,10 @@ def _unwrapped(
     inner: list[tuple[dict[str, Any], bool]] = []
     for part in parts:
         for one in _unwrapped(part, match, needed, rows=rows, depth=depth + 1):
-            if all(one[0] != other[0] for other in inner):
+            if not inner or one[0] != inner[0][0]:
                 inner.append(one)
+        if len(inner) > 1:  # two that differ say nothing, however many follow
+            break
     return inner
 
 
@@ -164,8 +169,8 @@ def _short(value: Any) -> bool:
 def lines_object(reply: Reply, match: Match) -> dict[str, Any]:
     """``c1: met`` in lines and nothing else, as an object under our names; empty for any other text."""
     found: list[tuple[str, Any]] = []
-    for line in reply.text[:MAX_REPLY_CHARS].splitlines() if reply.error is None else ():
-        if not line.strip() or line.strip().startswith("```"):
+    for line in map(one_spaced, text_of(reply).splitlines()):
+        if not line or line.startswith("```"):
             continue
         pair = _LINE.fullmatch(line)
         if pair is None:
@@ -177,7 +182,12 @@ def lines_object(reply: Reply, match: Match) -> dict[str, Any]:
 
 def words_of(reply: Reply) -> str:
     """The text of a reply without thoughts; empty for one that failed."""
-    return "" if reply.error is not None else _THINK.sub(" ", reply.text[:MAX_REPLY_CHARS]).strip()
+    return _THINK.sub(" ", text_of(reply)).strip()
+
+
+def text_of(reply: Reply) -> str:
+    """As much of a reply's text as is read; empty for one that failed."""
+    return "" if reply.error is not None else reply.text[-MAX_REPLY_CHARS:]
 
 
 def top_rows(reply: Reply) -> list[Any]:
@@ -188,7 +198,7 @@ def top_rows(reply: Reply) -> list[Any]:
 
 def _values(reply: Reply) -> tuple[list[Any], bool]:
     """Every object, and list of rows, of a reply, and whether it is nothing but one in strict JSON."""
-    return ([], True) if reply.error is not None else _found_in(reply.text[:MAX_REPLY_CHARS])
+    return ([], True) if reply.error is not None else _found_in(text_of(reply))
 
 
 @lru_cache(maxsize=8)  # a reply is looked at for several things, one after the other
@@ -202,11 +212,9 @@ def _found_in(text: str) -> tuple[list[Any], bool]:
     if isinstance(whole, str) and whole.lstrip()[:1] in ("{", "["):
         return _found_in(whole)[0], False  # JSON within JSON
     rest = text.lstrip("\ufeff")
-    # thoughts stand before the answer; a tag inside it is a word that it quotes, such as one an image shows
-    while 0 <= rest.find("<think>") < (rest.find("{") % (len(rest) + 1)):
-        rest = _THINK.sub(" ", rest, count=1)
+    rest = _after_thoughts(rest)
     found: list[Any] = []
-    begun = tries = 0
+    begun = tries = work = 0
     begin = _BEGINS.search(rest)
     while begin and begun < _MAX_BEGINS:
         begun += 1
@@ -217,8 +225,9 @@ def _found_in(text: str) -> tuple[list[Any], bool]:
             value, end = None, position
         except RecursionError:
             break
-        if value is None and tries < _MAX_TRIES:
+        if value is None and tries < _MAX_TRIES and work < _MAX_WORK:
             tries += 1
+            work += len(rest) - position
             try:
                 value, end, cut = loose_value(rest, position)
             except ValueError:
@@ -237,6 +246,24 @@ def _found_in(text: str) -> tuple[list[Any], bool]:
     return found, False
 
 
+def _after_thoughts(text: str) -> str:
+    """``text`` without thoughts that stand before its first brace.
+
+    A tag inside an answer is a word that it quotes, such as one an image shows.
+    """
+    kept: list[str] = []
+    at, brace = 0, text.find("{")
+    while (tag := text.find("<think>", at)) >= 0:
+        if brace >= 0 and brace < at:
+            brace = text.find("{", at)
+        if 0 <= brace < tag:
+            break
+        close = text.find("</think>", tag)
+        kept.append(text[at:tag])
+        at = close + len("</think>") if close >= 0 else len(text)
+    return " ".join([*kept, text[at:]]) if kept else text
+
+
 _DECODER = json.JSONDecoder(object_pairs_hook=pairs)
 
 
@@ -244,6 +271,7 @@ def named(**names: Sequence[str]) -> Match:
     """A `Match` for fields: each name of ours and what else it is called."""
     table = {field_name(n): ours for ours, others in names.items() for n in (ours, *others)}
 
+    @lru_cache(maxsize=2**14)  # a key is looked at several times
     def match(key: str) -> str | None:
         return key if key in names else table.get(field_name(key))
 
@@ -254,7 +282,12 @@ def labelled(labels: Sequence[str]) -> Match:
     """A `Match` for labels: ``"Image A"``, ``"image_a"``, ``"[A]"`` and ``"A)"`` are ``"A"``."""
     known = known_labels(labels)
     exact = frozenset(labels)
-    return lambda key: key if key in exact else known.get(label_text(key))
+
+    @lru_cache(maxsize=2**14)  # a key is looked at several times
+    def match(key: str) -> str | None:
+        return key if key in exact else known.get(label_text(key))
+
+    return match
 
 
 GRADED = named(

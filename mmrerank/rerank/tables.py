@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)+\|?\s*|\s*\|\s*:?-+:?\s*\|\s*")
+_RULE = re.compile(r"\|?:?-++:?(?:\|:?-++:?)++\|?|\|:?-++:?\|")  # of a line without its blanks
 _ITEM = re.compile(r"\s*(?:[-*•]|\d{1,3}[.)])\s+(?=\S)(.*)")
 _MOST_ROWS = 1_000
 
@@ -16,7 +16,9 @@ def table_rows(text: str) -> list[dict[str, str]]:
     [{'Rank': '1', 'Image': 'B'}, {'Rank': '2', 'Image': 'A'}]
     """
     lines = text.splitlines()
-    rules = [n for n, line in enumerate(lines) if n and "|" in line and _RULE.fullmatch(line)]
+    rules = [
+        n for n, line in enumerate(lines) if n and "|" in line and _RULE.fullmatch("".join(line.split()))
+    ]
     if not rules:
         return []
     names = _cells(lines[rules[-1] - 1])
@@ -42,5 +44,7 @@ def list_items(text: str) -> list[str]:
     lines = [n.strip() for n in text.splitlines() if n.strip()]
     if lines and (lines[0].strip("*").endswith(":") or lines[0].startswith("#")):
         lines = lines[1:]
+    if len(lines) > _MOST_ROWS:
+        return []
     items = [_ITEM.fullmatch(line) for line in lines]
     return [i[1].strip(" \t*`") for i in items if i] if all(items) else []

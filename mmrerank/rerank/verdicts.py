@@ -27,6 +27,7 @@ from mmrerank.rerank.wording import field_name, folded, verdict_of
 from mmrerank.types import COMPONENT_KINDS, VERDICTS, Component, ComponentKind, Verdict
 
 MAX_COMPONENTS = 8
+_MAX_KEY = 2_000  # characters of a key; a part's own words are never more
 
 
 def read_components(found: Any) -> tuple[tuple[Component, ...], bool]:
@@ -115,6 +116,7 @@ def component_match(components: Sequence[Component]) -> Match:
     def match(key: str) -> str | None:
         if key in ids:
             return key
+        key = key[:_MAX_KEY]
         if found := texts.get(" ".join(folded(key).casefold().split())):
             return found
         number = re.match(

@@ -24,11 +24,17 @@ _NOUN = re.compile(
 )
 _ORDINAL = re.compile(r"0*(\d+)(?:\.0+)?")
 _MAX_WORD = 60
+_MAX_SAID = 2_000  # characters of what is said of one label
 
 
 def folded(text: str) -> str:
     """``text`` with full-width letters, digits and signs as plain ones, and without marks nobody sees."""
     return _INVISIBLE.sub("", unicodedata.normalize("NFKC", text))
+
+
+def one_spaced(line: str) -> str:
+    """``line`` with one space for each run of blanks: patterns over it take time in proportion to it."""
+    return " ".join(line.split())
 
 
 def field_name(key: str) -> str:
@@ -65,7 +71,7 @@ def label_of(item: Any, known: Mapping[str, str]) -> str | None:
         return found
     if not isinstance(item, str):
         return None
-    text = folded(item).strip().lstrip(_MARKS)
+    text = folded(item[:_MAX_SAID]).strip().lstrip(_MARKS)
     noun = _NOUN.match(text)
     text = text[noun.end() :].lstrip(_MARKS) if noun else text
     word = re.match(r"\w{1,4}", text)
