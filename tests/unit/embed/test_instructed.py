@@ -248,7 +248,8 @@ def test_an_index_can_be_built_and_searched_but_not_with_another_form(
     command = ["index", str(pictures), "--index", str(tmp_path / "i"), "--device", "cpu"]
     done = CliRunner().invoke(cli, [*command, "--embedder", f"qwen3_vl:{folder}@32"])
     assert done.exit_code == 0, done.output
-    found = ImageSearch.open(tmp_path / "i", embedder=f"qwen3_vl:{folder}@32").search("", images=[pictures / "1.png"], k=2)
+    opened = ImageSearch.open(tmp_path / "i", embedder=f"qwen3_vl:{folder}@32")
+    found = opened.search("", images=[pictures / "1.png"], k=2)
     assert found.hits[0].id == "1.png"
     with pytest.raises(MismatchError):
         ImageSearch.open(tmp_path / "i", embedder=f"qwen3_vl:{folder}").search("a dog")
