@@ -17,7 +17,7 @@ import pytest
 from pictures import encode, flag
 
 from mmrerank.errors import ImageError, UsageError
-from mmrerank.images import decode, encoded, limits, png, probe, thumbnail
+from mmrerank.images import decode, encoded, jpeg, limits, png, probe, thumbnail
 from mmrerank.types import Image
 
 
@@ -85,9 +85,12 @@ def test_scans_are_counted_up_to_the_end_of_the_picture_and_past_hiding_places()
 
 
 def test_work_for_each_part_of_a_file_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg, "MOST_STEPS", 1000)
     segments = encode(flag(), "JPEG")
-    with pytest.raises(ImageError, match="more than 500,000 segments"):
-        decode(segments[:2] + b"\xff\xfe\0\2" * 500_001 + segments[2:])
+    for filling in (b"\xff\xfe\0\2", b"\0"):
+        assert decode(segments[:2] + b"\xff\xfe\0\2" + filling * 900 + segments[2:]).size == (48, 32)
+        with pytest.raises(ImageError, match="more than 1,000 segments"):
+            decode(segments[:2] + b"\xff\xfe\0\2" + filling * 1001 + segments[2:])
     monkeypatch.setattr(png, "MOST_PARTS", 100)
     data = encode(flag(), "PNG")
     empty = struct.pack(">I4sI", 0, b"IDAT", zlib.crc32(b"IDAT"))
