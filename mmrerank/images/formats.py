@@ -16,7 +16,7 @@ from mmrerank.errors import ImageError
 from mmrerank.images.gif import open_gif
 from mmrerank.images.jpeg import open_jpeg
 from mmrerank.images.jpeg2000 import check_jpeg2000
-from mmrerank.images.limits import check_file
+from mmrerank.images.limits import SLOW_BYTES_A_PIXEL, check_file
 from mmrerank.images.png import open_png
 from mmrerank.images.spans import size_of, spans
 from mmrerank.images.tiff import Tiff
@@ -38,6 +38,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II\0*", b"MM*\0", b"II+\0", b"MM\0+")
 _GIF = (b"GIF87a", b"GIF89a")
 _BIG_ENDIAN_BIGTIFF = b"MM\0+"
 # What scripts print before the image they send.
+_SLOW = (b"qoif", b"P1", b"P2", b"P3")
 _BLANK = b"\r\n\t \xef\xbb\xbf"
 # Pillow modules of the others by format, in the order tried.
 _READERS = {
@@ -79,6 +80,8 @@ def open_header(file: IO[bytes], max_pixels: int) -> ImageFile:
         return open_webp(file, max_pixels)
     if prefix.startswith(_JPEG2000):
         check_jpeg2000(file, max_pixels)
+    if prefix.startswith(_SLOW) or (prefix.startswith(b"BM") and prefix[30:31] in (b"\1", b"\2")):
+        check_file(size_of(file), max_pixels, each=SLOW_BYTES_A_PIXEL)
     problem: Exception | None = None
     for name, module in _READERS.items():
         importlib.import_module(module)

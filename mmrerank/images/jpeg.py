@@ -35,6 +35,8 @@ _RESTARTS = tuple(
     b"".join(bytes([0xFF, 0xD0 + n]) + pattern * 512 for n in range(8)) for pattern in (b"\x55", b"\x6d\x31")
 )
 """A decoder that waits for a restart passes over everything up to it, so a filling has them all."""
+MOST_STEPS = 500_000
+"""Segments before a scan, and bytes between them that are none: each is looked at by itself."""
 _END = b"\xff\xd9"
 _NOTHING = bytes(16)
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -193,7 +195,9 @@ def _walk(file: IO[bytes]) -> _Segments:
 
 def _places(file: IO[bytes], at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Marker, offset and length of the contents of each segment, up to the first scan or the end."""
-    while at + 2 <= end:
+    for _ in range(MOST_STEPS):
+        if at + 2 > end:
+            return
         file.seek(at)
         head = file.read(4)
         if (
@@ -216,6 +220,7 @@ def _places(file: IO[bytes], at: int, end: int) -> Iterator[tuple[int, int, int]
         if marker == 0xDA:
             return
         at += 2 + max(2, length)
+    raise ImageError(f"the image is damaged (more than {MOST_STEPS:,} segments or bytes of junk)")
 
 
 def _check_kind(found: _Segments) -> None:

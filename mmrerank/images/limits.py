@@ -18,6 +18,8 @@ BYTES_A_PIXEL = 16
 """Bytes that decoding may take for each pixel that is allowed: 800 MB by default."""
 FILE_BYTES_A_PIXEL = 4
 """Bytes of a file that must be read as a whole, for each pixel that is allowed: 200 MB by default."""
+SLOW_BYTES_A_PIXEL = 1
+"""The same of a kind that Python itself unpacks, at a microsecond a byte (QOI, PNM in text, BMP in runs)."""
 MOST_SIDE = 1_000_000
 """Pixels of a side: each row costs memory of its own, and no picture is a line of that length."""
 MOST_SCANS = 100
@@ -63,9 +65,9 @@ def check_bytes(needed: float, max_pixels: int) -> None:
         )
 
 
-def check_file(size: int, max_pixels: int) -> None:
+def check_file(size: int, max_pixels: int, *, each: int = FILE_BYTES_A_PIXEL) -> None:
     """Raises `ImageError` where a file that must be read as a whole is too large."""
-    most = max_pixels * FILE_BYTES_A_PIXEL
+    most = max_pixels * each
     if size > most:
         raise ImageError(f"the file has {_mega(size)} MB, and {_mega(most)} MB are allowed; {RAISED}")
 

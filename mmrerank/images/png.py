@@ -30,6 +30,8 @@ _BYTES = ("LA;16B", "RGB;16B", "RGBA;16B")
 """Pillow's names of 16-bit pixels of which it keeps the upper bytes."""
 _MOST = 16 * 1024 * 1024
 """Bytes of a profile, of EXIF or of a text that are worth reading."""
+MOST_PARTS = 200_000
+"""IDAT chunks; writers make them of 8 KB or more, and each costs memory of its own."""
 _WANTED = {b"tRNS", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP", b"sBIT", b"eXIf", b"zTXt", b"tEXt"}
 _RAW_EXIF = {b"Raw profile type exif", b"Raw profile type APP1"}  # what ImageMagick writes
 
@@ -138,6 +140,8 @@ def _walk(file: IO[bytes]) -> _Chunks:
             found.palette = file.read(min(length, 3 * 256) + 12)
         elif name == b"IDAT":
             found.pixels.append((at, length))
+            if len(found.pixels) > MOST_PARTS:
+                raise ImageError(f"the image is damaged (more than {MOST_PARTS:,} parts of pixels)")
         elif name in _WANTED and length <= _MOST:
             file.seek(at)
             body, check = file.read(length), file.read(4)

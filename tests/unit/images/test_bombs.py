@@ -17,7 +17,7 @@ import pytest
 from pictures import encode, flag
 
 from mmrerank.errors import ImageError, UsageError
-from mmrerank.images import decode, encoded, limits, probe, thumbnail
+from mmrerank.images import decode, encoded, jpeg, limits, png, probe, thumbnail
 from mmrerank.types import Image
 
 
@@ -82,6 +82,27 @@ def test_scans_are_counted_up_to_the_end_of_the_picture_and_past_hiding_places()
     with pytest.raises(ImageError, match="scans"):
         decode(hidden)
     assert decode(plain + scanned(200)).size == (48, 32)
+
+
+def test_work_for_each_part_of_a_file_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jpeg, "MOST_STEPS", 1000)
+    segments = encode(flag(), "JPEG")
+    for filling in (b"\xff\xfe\0\2", b"\0"):
+        assert decode(segments[:2] + b"\xff\xfe\0\2" + filling * 900 + segments[2:]).size == (48, 32)
+        with pytest.raises(ImageError, match="more than 1,000 segments"):
+            decode(segments[:2] + b"\xff\xfe\0\2" + filling * 1001 + segments[2:])
+    monkeypatch.setattr(png, "MOST_PARTS", 100)
+    data = encode(flag(), "PNG")
+    empty = struct.pack(">I4sI", 0, b"IDAT", zlib.crc32(b"IDAT"))
+    assert decode(data[:33] + empty * 90 + data[33:]).size == (48, 32)
+    with pytest.raises(ImageError, match="more than 100 parts"):
+        decode(data[:33] + empty * 101 + data[33:])
+
+
+@pytest.mark.parametrize("head", [b"qoif", b"P3 9 9 255 ", b"BM" + bytes(28) + b"\1"])
+def test_kinds_that_python_unpacks_may_be_less_long(head: bytes) -> None:
+    with pytest.raises(ImageError, match="the file has 0.002 MB, and 0.001 MB are allowed"):
+        decode(head.ljust(2000, b"0"), max_pixels=1000)
 
 
 def test_fewer_scans_are_allowed_the_larger_the_picture() -> None:
