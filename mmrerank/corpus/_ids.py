@@ -13,7 +13,7 @@ import tempfile
 from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -208,8 +208,8 @@ class _Gone:
         self.ends = [first, min(low, name, key=_folder), max(high, name, key=_folder)]
 
 
-def _folder(name: str) -> tuple[str, ...]:
-    return PurePosixPath(name).parts[:-1]
+def _folder(name: str) -> list[str]:
+    return name.split("/")[:-1]
 
 
 def _read(line: str, where: str) -> tuple[str, dict[str, Any]]:

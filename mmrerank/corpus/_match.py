@@ -50,6 +50,7 @@ class Finder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._folders: dict[tuple[Path, str], dict[str, str | None]] = {}
+        self._lost: set[str] = set()  # folders of names that were not found
 
     def find(self, name: str) -> tuple[str, str] | None:
         """The file that ``name`` (POSIX, relative) means, relative too, and what differs (nothing: empty).
@@ -58,6 +59,9 @@ class Finder:
         """
         if os.path.lexists(f"{self.root}/{name}"):
             return name, ""
+        folder = name.rpartition("/")[0]
+        if folder in self._lost:
+            return None
         place = self.root
         found: list[str] = []
         passed: dict[str, None] = {}
@@ -65,6 +69,8 @@ class Finder:
         for number, part in enumerate(parts, start=1):
             step = self._step(place, part, last=number == len(parts))
             if step is None:
+                if number < len(parts):
+                    self._lost.add(folder)
                 return None
             found.append(step[0])
             passed |= dict.fromkeys(step[1])
