@@ -19,8 +19,8 @@ from mmrerank.types import Usage
 
 MOST_OF_USAGE = 1e15
 """Of anything that is counted; sums of so many stay numbers."""
-MOST_LOG = 1e4
-"""A log-probability farther from 0 is cut to this: sums and differences of so many stay numbers."""
+LEAST_LOG, MOST_LOG = -1e4, 700.0
+"""Log-probabilities are cut to these: their sums, differences and powers of e stay numbers."""
 _NOTES, _NOTE = 20, 500  # notes of a reply that are shown, and characters of one
 _FINISH = ("stop", "length", "error")
 
@@ -100,7 +100,7 @@ def _number(value: Any) -> float:
     if isinstance(value, str | bytes | bool):
         raise TypeError(f"{str(value)[:40]!r} is no number")
     # an integer of 400 digits is compared before it is made a float
-    return float(max(min(value, MOST_LOG), -MOST_LOG)) if value == value else math.nan
+    return float(max(min(value, MOST_LOG), LEAST_LOG)) if value == value else math.nan
 
 
 def _usage(found: Any) -> Usage:
