@@ -107,6 +107,9 @@ def read_alone(reply: Reply) -> float | None:
     return reply.logprobs["yes"] + (reply.mass or 0.0)
 
 
+_BEYOND_EXP = 700.0  # of floats; only a backend that does not normalise comes near
+
+
 def read_mark(reply: Reply, how: Literal["expected", "top"] = "expected") -> float | None:
     """A mark weighted by its probability, 0 to 9, or None where the reply does not say.
 
@@ -115,7 +118,9 @@ def read_mark(reply: Reply, how: Literal["expected", "top"] = "expected") -> flo
     found = [reply.logprobs.get(d) for d in DIGITS]
     if reply.error is not None or any(v is None or math.isnan(v) for v in found):
         return None
-    chances = [math.exp(v) for v in found if v is not None]
+    values = [v for v in found if v is not None]
+    shift = max(values) if abs(max(values)) > _BEYOND_EXP else 0.0
+    chances = [math.exp(v - shift) for v in values]
     if how == "expected":
         return sum(n * p for n, p in enumerate(chances)) / sum(chances)
     best = max(range(len(chances)), key=lambda n: chances[n])

@@ -33,6 +33,7 @@ from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.rerank import prompting
 from mmrerank.rerank.sparing import PROBE
 from mmrerank.rerank.stopping import Stopped, Watch, unreached
+from mmrerank.rerank.taken import asked, taken
 from mmrerank.rerank.understood import unreadable, watched
 from mmrerank.types import Failure, Usage
 
@@ -304,7 +305,8 @@ def _within(chat: Chat | None, rows: list[tuple[Ask, tuple[Meter, ...]]]) -> lis
         return _reply(chat, asks)
     replies: dict[int, Reply] = {}
     if chat is not None:
-        replies = {n: r for n, r in enumerate(chat.known(asks)) if r is not None}  # cost nothing
+        found = enumerate(chat.known(asks))  # cost nothing
+        replies = {n: taken(asks[n], r, chat.spec) for n, r in found if r is not None}
     waiting = [n for n in range(len(rows)) if n not in replies]
     most = [(bound if chat is None else chat.bound)(ask) for ask in asks]
     # Ask what fits at its largest, learn what it really cost, ask again: a budget of 40,000 tokens sends more
@@ -363,18 +365,18 @@ def _reply(chat: Chat | None, asks: list[Ask], seconds: float | None = None) -> 
         return []
     if chat is None:
         raise CapabilityError("this method asks a language model, and none was given; use --chat")
+
+    def ask_all(some: Sequence[Ask]) -> Sequence[Reply]:
+        return chat.reply(some) if seconds is None else chat.reply_within(some, seconds)
+
     try:
-        replies = chat.reply(asks) if seconds is None else chat.reply_within(asks, seconds)
+        return asked(ask_all, asks, chat.spec)
     except ModelError:
         raise
     except ChatError as error:
         if error.systemic:  # it concerns every question
             raise Stopped(error, "no further question is asked") from error
-        replies = [Reply(error=error, finish="error") for _ in asks]
-    if len(replies) != len(asks):
-        short = ChatError(f"{chat.spec} gave {len(replies)} replies to {len(asks)} questions")
-        return [Reply(error=short, finish="error") for _ in asks]
-    return [_sound(r) for r in replies]
+        return [Reply(error=error, finish="error") for _ in asks]
 
 
 def _plain_failure(chat: Chat) -> ChatError | None:
@@ -383,15 +385,9 @@ def _plain_failure(chat: Chat) -> ChatError | None:
     # never useful, so that no cache keeps or gives the answer: it is about now
     ask = Ask(messages=(plain,), max_tokens=16, useful=lambda _: False)
     try:
-        return chat.reply([ask])[0].error
+        return asked(chat.reply, [ask], chat.spec)[0].error
     except ChatError as error:
         return error
-
-
-def _sound(reply: Reply) -> Reply:
-    if reply.error is None:
-        return reply
-    return replace(reply, text="", logprobs={}, states=(), finish="error")
 
 
 def _whole(outcome: Any) -> Outcome:

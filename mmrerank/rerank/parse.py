@@ -24,8 +24,9 @@ is in a loop, or hostile, writes more; every reader takes time in proportion to 
 _THINK = re.compile(r"<think>.*?(</think>|\Z)", re.S)
 _MAX_NOTE_CHARS = 2_000
 _MAX_TRIES = 20  # how many beginnings of an object are read loosely: each try may read all that follows
-_MAX_WORK = 2**18  # characters that all those tries together may read
-_MAX_BEGINS = 2_000
+_MAX_WORK = 2**17  # characters that all those tries together may read
+_MAX_BEGINS = 2_000  # after so many, the search goes on in the last characters, where answers stand
+_LAST, _MAX_LAST = 2**14, 1_000
 _MAX_ENVELOPES = 8
 _BEGINS = re.compile(r"[{｛]|[\[［【]\s*(?=[{｛\[(]|[\"'][^\"'\n]{1,40}[\"']\s*,\s*-?\d)")
 _LINE = re.compile(r"(?:[-*•] )?([^:：=]{1,60})[:：=](.*)")  # of a line of `one_spaced`
@@ -216,9 +217,13 @@ def _found_in(text: str) -> tuple[list[Any], bool]:
     found: list[Any] = []
     begun = tries = work = 0
     begin = _BEGINS.search(rest)
-    while begin and begun < _MAX_BEGINS:
+    while begin and begun < _MAX_BEGINS + _MAX_LAST:
         begun += 1
         position = begin.start()
+        if begun == _MAX_BEGINS and position < len(rest) - _LAST:
+            rest = rest[-_LAST:]
+            begin = _BEGINS.search(rest)
+            continue
         try:
             value, end = _DECODER.raw_decode(rest, position)
         except ValueError:

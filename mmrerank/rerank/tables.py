@@ -15,7 +15,7 @@ def table_rows(text: str) -> list[dict[str, str]]:
     >>> table_rows("| Rank | Image |\\n|---|---|\\n| 1 | B |\\n| 2 | A |")
     [{'Rank': '1', 'Image': 'B'}, {'Rank': '2', 'Image': 'A'}]
     """
-    lines = text.splitlines()
+    lines = text.splitlines()[-2 * _MOST_ROWS :]
     rules = [
         n for n, line in enumerate(lines) if n and "|" in line and _RULE.fullmatch("".join(line.split()))
     ]

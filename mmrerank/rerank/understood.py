@@ -1,4 +1,4 @@
-"""Whether a reply answers its question, by the very reader that the methods use. Pure, and it never raises.
+"""Whether a reply answers its question, by the very reader that the methods use. Pure.
 
 What no reader understands gave no information, whatever its status: it is not kept as an answer, and it is
 reported with its beginning.
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from mmrerank.errors import DATA_ERRORS
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.rerank.states import read_attention, read_tokens, read_vector
@@ -33,7 +34,15 @@ _READERS: dict[str, Callable[[Reply, Ask], bool]] = {
 def watched(ask: Ask) -> Ask:
     """``ask`` with ``useful`` set, where its kind is known."""
     known = ask.choices or ask.read or ask.kind in _READERS
-    return replace(ask, useful=lambda reply: answers(ask, reply)) if known and ask.useful is None else ask
+    return replace(ask, useful=lambda reply: _readable(ask, reply)) if known and ask.useful is None else ask
+
+
+def _readable(ask: Ask, reply: Reply) -> bool:
+    """`answers`, for those who only keep what answers: what no reader can take apart does not."""
+    try:
+        return answers(ask, reply)
+    except DATA_ERRORS:
+        return False
 
 
 def answers(ask: Ask, reply: Reply) -> bool:

@@ -26,7 +26,7 @@ from typing import Any
 from mmrerank import writing
 from mmrerank.chat.around import Around
 from mmrerank.chat.around.identity import fingerprint
-from mmrerank.chat.around.replies import from_plain, packed, to_plain
+from mmrerank.chat.around.replies import UNREADABLE, from_plain, packed, to_plain
 from mmrerank.errors import InputError
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.paths import database_reason, reason
@@ -83,7 +83,7 @@ class ReplyStore:
         try:
             if checksum == _checksum(key, body, states):
                 return from_plain(json.loads(body), states)
-        except (ValueError, KeyError, TypeError, OSError):
+        except UNREADABLE:
             pass
         raise self._damaged("a reply in it is not what was written")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import zipfile
+import zlib
 from collections.abc import Mapping
 from typing import Any, get_args
 
 import numpy as np
 
-from mmrerank.errors import BudgetError, ChatError, FailureKind, NoRoomError, ReplyError
+from mmrerank.errors import DATA_ERRORS, BudgetError, ChatError, FailureKind, NoRoomError, ReplyError
 from mmrerank.messages import Reply
 from mmrerank.types import Usage
 
@@ -17,6 +19,11 @@ _ERRORS: dict[str, type[ChatError]] = {
     c.__name__: c for c in (ChatError, ReplyError, NoRoomError, BudgetError)
 }
 _KINDS = get_args(FailureKind)
+UNREADABLE = (*DATA_ERRORS, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+"""What bytes raise that were not written here."""
+MOST_UNPACKED = 2**28
+"""Bytes of one reply's states; the largest are a vector for each token of a long question, some 10 MB."""
+_MOST_COUNTED = 1e15
 
 
 def to_plain(reply: Reply) -> dict[str, Any]:
@@ -58,7 +65,7 @@ def _error_from_plain(body: Mapping[str, Any]) -> ChatError:
 
 
 def from_plain(body: Mapping[str, Any], states: bytes | None = None) -> Reply:
-    """The inverse of `to_plain` and `packed`. Raises `ValueError`, `KeyError` or `TypeError`."""
+    """The inverse of `to_plain` and `packed`. Raises those of `UNREADABLE`."""
     error = body["error"]
     known = {f.name for f in dataclasses.fields(Usage)}
     if body["finish"] not in ("stop", "length", "error") or not isinstance(body["text"], str):
@@ -68,11 +75,17 @@ def from_plain(body: Mapping[str, Any], states: bytes | None = None) -> Reply:
         logprobs={str(k): float(v) for k, v in body["logprobs"].items()},
         mass=None if body.get("mass") is None else float(body["mass"]),
         states=unpacked(states) if states else (),
-        usage=Usage(**{k: v for k, v in body["usage"].items() if k in known}),
+        usage=Usage(**{k: _count(v) for k, v in body["usage"].items() if k in known}),
         finish=body["finish"],
         notes=tuple(str(n) for n in body.get("notes", ())),
         error=None if error is None else _error_from_plain(error),
     )
+
+
+def _count(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _MOST_COUNTED:
+        raise ValueError("no count")
+    return value
 
 
 def packed(reply: Reply) -> bytes | None:
@@ -85,6 +98,10 @@ def packed(reply: Reply) -> bytes | None:
 
 
 def unpacked(data: bytes) -> tuple[np.ndarray[Any, Any], ...]:
-    """The inverse of `packed`."""
+    """The inverse of `packed`. Raises those of `UNREADABLE`."""
+    with zipfile.ZipFile(io.BytesIO(data)) as members:
+        size = sum(m.file_size for m in members.infolist())
+    if size > MOST_UNPACKED:
+        raise ValueError(f"states of {size:,} bytes; at most {MOST_UNPACKED:,} are read")
     with np.load(io.BytesIO(data), allow_pickle=False) as found:
         return tuple(found[f"arr_{n}"] for n in range(len(found.files)))

@@ -7,7 +7,6 @@ come with what they cost when they were recorded.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import threading
 from collections import deque
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 from mmrerank.chat.around.record import FORMAT
-from mmrerank.chat.around.replies import from_plain
+from mmrerank.chat.around.replies import UNREADABLE, from_plain
 from mmrerank.errors import ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Chat
@@ -49,7 +48,7 @@ class Replay(Chat):
                 states = base64.b64decode(body["states"]) if "states" in body else None
                 reply = from_plain(body["reply"], states)
                 self._replies.setdefault(body["digest"], deque()).append(reply)
-            except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
+            except UNREADABLE as error:
                 raise InputError(
                     f"{path}, line {number} is no line of a record ({error!r}); --record FILE makes one"
                 ) from error

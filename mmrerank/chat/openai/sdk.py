@@ -84,7 +84,10 @@ async def _shorten(response: Any) -> None:
     encoding = ", ".join(response.headers.get_list("content-encoding")).strip().casefold()
     if encoding not in (*_PLAIN, *_UNPACKED):
         # the SDK would keep this exception as the cause of its own
-        raise ReplyError(f"the server packed its answer ({encoding[:40]}) although none was to be packed")
+        raise ReplyError(
+            f"the server packed its answer ({encoding[:40]}), not unpacked since it was asked for plain, "
+            f"and at most {LARGEST >> 20} MB are read. Switch compression off at the server or its proxy"
+        )
     response.headers.pop("content-encoding", None)  # or it would be unpacked again, without a bound
 
     class Beginning(web.AsyncByteStream):  # type: ignore[misc] # a class of a module found at run time
@@ -93,7 +96,10 @@ async def _shorten(response: Any) -> None:
             left = LARGEST_ERROR if response.status_code >= 300 else LARGEST + 1
             unpacker = None if encoding in _PLAIN else zlib.decompressobj(wbits=47)
             async for piece in whole:
-                read = piece[:left] if unpacker is None else unpacker.decompress(piece, left)
+                try:
+                    read = piece[:left] if unpacker is None else unpacker.decompress(piece, left)
+                except zlib.error as error:
+                    raise ReplyError(f"the server's answer is not packed as it says ({encoding})") from error
                 yield read
                 left -= len(read)
                 if left <= 0:
