@@ -36,10 +36,15 @@ def whole(path: Path, *, most: str = "file_bytes", packed: bool = False) -> byte
 def all_of(file: Readable, name: str, *, most: str = "file_bytes") -> bytes:
     """What an open file still holds. Raises `InputError` for more than the limit named ``most``."""
     limit: int = vars(in_force())[most]
-    data = file.read(limit + 1)
-    if len(data) > limit:
-        raise InputError(f"{name} holds more than {limit:,} bytes, too much to be read whole; {way(most)}")
-    return data
+    data = bytearray()
+    # in pieces: asked for all at once, room is taken for as much as is allowed
+    while piece := file.read(_PIECE):
+        data += piece
+        if len(data) > limit:
+            raise InputError(
+                f"{name} holds more than {limit:,} bytes, too much to be read whole; {way(most)}"
+            )
+    return bytes(data)
 
 
 def blocks(file: Readable, name: str, size: int = _PIECE) -> Iterator[list[bytes]]:

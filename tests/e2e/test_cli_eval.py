@@ -123,6 +123,7 @@ def test_what_a_budget_cut_short_is_judged_again(tmp_path: Path) -> None:
     assert run(*command, "--fresh").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_written_does_not_cost_the_figures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,6 +113,7 @@ def test_everything_is_listed(place: Path) -> None:
     assert "Greet somebody" in help_text
 
 
+@pytest.mark.slow
 def test_search_rerank_and_dry_run(place: Path, index: Path) -> None:
     common = ("a blue card", "--index", index, "--output", "json")
     out, _ = run("search", *common, path=[place], cwd=place)
@@ -141,6 +142,7 @@ def test_recommend_and_doctor(place: Path) -> None:
     assert "answers" in out
 
 
+@pytest.mark.slow
 def test_a_verb_and_a_misspelt_one(place: Path) -> None:
     out, _ = run("greet", "Ada", "--loudly", path=[place], cwd=place)
     assert out.startswith("HELLO ADA, THERE ARE ")
@@ -153,6 +155,7 @@ def test_a_verb_and_a_misspelt_one(place: Path) -> None:
     assert "Did you mean 'brightest'?" in err
 
 
+@pytest.mark.slow
 def test_a_benchmark(place: Path, index: Path) -> None:
     out, _ = run(
         "eval", "cards", "--data", place / "cards", "--index", index, "--methods", "none,brightest",

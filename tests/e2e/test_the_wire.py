@@ -71,6 +71,7 @@ def test_a_server_says_what_the_weights_say(
     chat.close()
 
 
+@pytest.mark.slow
 def test_rankings_are_the_same(served: tuple[str, Any, TinyServer], picture: Callable[..., Image]) -> None:
     kind, local, server = served
     side = 112 if "qwen2" in kind else 128

@@ -86,6 +86,7 @@ def test_foreign_commands_are_listed_behind_ours_without_being_imported(site: Pa
     assert about["tools"] == "Two commands."
 
 
+@pytest.mark.slow
 def test_foreign_commands_run(site: Path) -> None:
     assert run(site, "wave", "Ada") == ("hello Ada\n", [])
     out, _ = run(site, "wave", "--help")

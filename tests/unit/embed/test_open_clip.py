@@ -310,6 +310,7 @@ def test_an_unknown_embedder_lists_the_forms() -> None:
         open_embedder("clip")
 
 
+@pytest.mark.slow
 def test_a_text_needs_neither_torchvision_nor_timm_nor_transformers(tiny_clip: Path) -> None:
     code = (
         "import sys\n"

@@ -178,6 +178,7 @@ def test_mmeb_constant_scores_win_nothing(tmp_path: Path) -> None:
         score_files("mmeb", sample.data, [tmp_path / "nan.trec"])
 
 
+@pytest.mark.slow
 def test_mmeb_grades_do_not_depend_on_the_hash_seed(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     lines = []
