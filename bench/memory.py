@@ -135,9 +135,9 @@ def measured(images: int, dim: int, report: Callable[[str], object] = print) -> 
             ("import", "import"),
             ("import again, unchanged", "import"),
             ("search, exact", "exact 1"),
-            ("search, exact, 1000 queries", "exact 1000"),
+            ("search, exact, 300 queries", "exact 300"),
             ("search, faiss", "faiss 1"),
-            ("search, faiss, 100 queries", "faiss 100"),
+            ("search, faiss, 50 queries", "faiss 50"),
         ):
             most = peak(what, small, large)
             limit = LIMITS[name.split(",")[0]]

@@ -50,6 +50,7 @@ class Finder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._folders: dict[tuple[Path, str], dict[str, str | None]] = {}
+        self._names: dict[Path, list[str]] = {}
         self._lost: set[str] = set()  # folders of names that were not found
 
     def find(self, name: str) -> tuple[str, str] | None:
@@ -95,8 +96,11 @@ class Finder:
         """The names in ``folder`` by their key of a kind; None where several have the same."""
         if (folder, kind) not in self._folders:
             names: dict[str, str | None] = {}
-            for name in _entries(folder):
+            if folder not in self._names:
+                self._names[folder] = _entries(folder)
+            for name in self._names[folder]:
                 if key := _KEYS[kind](name):
+                    key = name if key == name else key  # one text is held, not two that are equal
                     names[key] = None if key in names else name
             self._folders[folder, kind] = names
         return self._folders[folder, kind]
