@@ -38,7 +38,7 @@ def all_of(file: Readable, name: str, *, most: str = "file_bytes") -> bytes:
     limit: int = vars(in_force())[most]
     data = bytearray()
     # in pieces: asked for all at once, room is taken for as much as is allowed
-    while piece := file.read(_PIECE):
+    while piece := file.read(_PIECE >> 4):
         data += piece
         if len(data) > limit:
             raise InputError(
