@@ -23,7 +23,7 @@ AMBIGUOUS = frozenset({"forbidden"})
 have them and a plain question fails as well, or `MANY` stand in a row."""
 MANY = 16
 """Failures of one kind in a row that end a run, whatever a plain question says."""
-PLAIN = 3
+PLAIN = 5
 """Plain questions that must all fail before a run with answers ends: one may have bad luck of its own. Of
 failures that a backend has tried again already, one is enough."""
 IN_A_ROW_OF_LASTING = 8

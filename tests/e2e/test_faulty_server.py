@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
 import re
+import resource
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fault_server import FAULTS, MODEL, FaultServer
 
+from mmrerank.chat.around import Around
 from mmrerank.chat.open import open_chat
+from mmrerank.messages import Ask, Reply
+from mmrerank.ports import Chat
 from mmrerank.reranker import Reranker
-from mmrerank.types import Candidate, Query, Ranking
+from mmrerank.types import Candidate, Query, Ranking, Repairs
 
 KEY = "sk-never-print-this-0123456789"
 RETRIES = 3
@@ -72,9 +77,35 @@ def files() -> int:
     return len(list(folder.iterdir())) if folder.is_dir() else 0
 
 
-def carry_out(total: int, portion: int, watch: Watch, capfd: pytest.CaptureFixture[str]) -> Counter[str]:
+class Counted(Around):
+    """Counts the questions that got no answer, or none that can be read, apart from what the driver does."""
+
+    def __init__(self, inner: Chat) -> None:
+        super().__init__(inner)
+        self.lost = 0
+        self._lock = threading.Lock()
+
+    def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
+        replies = self.inner.reply_within(asks, seconds)
+        with self._lock:
+            for ask, reply in zip(asks, replies, strict=True):
+                if ask.query is not None:
+                    self.lost += reply.error is not None or not (ask.useful and ask.useful(reply))
+        return replies
+
+
+def memory() -> int:
+    """Bytes of this process that lie in memory now; 0 where the system does not say."""
+    gc.collect()
+    statm = Path("/proc/self/statm")
+    return int(statm.read_text().split()[1]) * resource.getpagesize() if statm.is_file() else 0
+
+
+def carry_out(
+    total: int, portion: int, watch: Watch, capfd: pytest.CaptureFixture[str], seed: int = 0
+) -> Counter[str]:
     threads, opened = threading.active_count(), files()
-    server = FaultServer()
+    server = FaultServer(seed)
     chat: Any = open_chat(
         f"openai:{MODEL}@{server.url}",
         api_key=KEY, max_retries=RETRIES, backoff=0.002, timeout=0.75, concurrency=32,
@@ -83,11 +114,14 @@ def carry_out(total: int, portion: int, watch: Watch, capfd: pytest.CaptureFixtu
     try:
         assert "choice_logprobs" in chat.capabilities
         server.sound = False
+        chat = Counted(chat)
         done = 0
         again: dict[int, int] = {}
+        settled = opened_then = 0
         while done < total:
             method = list(METHODS)[done // portion % len(METHODS)]
             batch = requests(min(portion, total - done), done)
+            chat.lost = told_lost = 0
             for (query, before), result in zip(
                 batch, Reranker(method, chat, **METHODS[method]).rank_batch(batch), strict=True
             ):
@@ -99,16 +133,38 @@ def carry_out(total: int, portion: int, watch: Watch, capfd: pytest.CaptureFixtu
                 counts["rankings"] += 1
                 counts["questions"] += len(result.trace.steps)
                 counts["questions failed"] += len(failed)
+                told_lost += sum(f.count for f in result.failures)
+                lost = sum(f.count for f in result.failures)
+                assert len(failed) <= lost <= len(result.trace.steps), (method, result.failures)
+                counts[f"asked {method}"] += len(result.trace.steps)
+                counts[f"read {method}"] += len(result.trace.steps) - lost
+                counts[f"rankings {method}"] += 1
+                backward = before.ids[::-1]
+                counts[f"moved {method}"] += [h.id for h in result.hits] != list(before.ids)
+                if not lost and result.repairs == Repairs():
+                    counts[f"clean {method}"] += 1
+                    assert tuple(h.id for h in result.hits) == backward, method
                 counts["rankings degraded"] += result.degraded
                 if failed:
                     assert result.degraded, (method, [s.error for s in failed])
                     assert any("failed" in w for w in result.warnings)
                 told = f"{result.to_dict()} {result.trace} {result.warnings} {result!r}"
                 assert KEY not in told
+            # every question that failed, or that nobody could read, is counted under its reason
+            assert told_lost == chat.lost, (method, told_lost, chat.lost)
             done += len(batch)
+            if done >= total // 4 and not settled:
+                settled, opened_then = memory(), files()
         # no request was repeated more often than promised; some methods ask the same question again
         for name, times in server.requests.items():
             assert times <= (RETRIES + 1) * again.get(server.about[name], 1)
+        # later batches hold on to nothing: what grows are the notes of this test
+        assert memory() - settled < 100 * 2**20
+        assert files() <= opened_then + 32
+        for method in METHODS if total >= 300 else ():
+            assert counts[f"read {method}"] >= counts[f"asked {method}"] / 3, (method, counts)
+            assert counts[f"moved {method}"] >= counts[f"rankings {method}"] / 3, (method, counts)
+            assert counts[f"clean {method}"], (method, counts)
         counts["requests"] = sum(server.requests.values())
         assert server.most_open <= 32 + 1  # a connection that was reset may still be closing
         dealt = server.dealt

@@ -6,6 +6,7 @@ It counts how often each request came and how many connections are open, and now
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import json
 import re
@@ -22,6 +23,7 @@ FAULTS = {
     "reset": 25, "hang": 2, "drip": 10, "cut": 15, "truncated": 20, "html": 20, "wrong model": 10,
     "no logprobs": 20, "prose": 30, "duplicates": 30, "invented": 30, "huge": 1, "400": 10, "404": 5,
     "401": 3, "quoted key": 10, "empty": 10, "thoughts": 10, "null": 5, "deep": 2,
+    "brotli": 4, "gzip bomb": 4, "digits": 6, "braces": 2, "surrogates": 6, "forged": 6,
 }  # fmt: skip
 assert sum(FAULTS.values()) < 600
 
@@ -118,6 +120,9 @@ class FaultServer:
             elif fault.endswith("date"):
                 headers["date"] = formatdate(time.time(), usegmt=True)
                 headers["retry-after"] = formatdate(time.time() - 1, usegmt=True)
+        headers |= {"brotli": {"content-encoding": "br"}, "gzip bomb": {"content-encoding": "gzip"}}.get(
+            fault, {}
+        )
         answer = reply(fault, request, key) or answer
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         if fault == "truncated":
@@ -152,27 +157,57 @@ def labels(request: dict[str, Any]) -> list[str]:
     return [n for n in found if n not in ("reason", "components", "images")]
 
 
+def marks(request: dict[str, Any]) -> dict[str, int]:
+    """How good each candidate is, by its label: "picture 3 of 17" is better than "picture 2 of 17"."""
+    found = re.findall(r"(?:Image (\w{1,4}):\s*)?[\"']picture (\d+) of", _words(request))
+    return {label or "yes": int(number) for label, number in found}
+
+
+def _words(request: dict[str, Any]) -> str:
+    parts = [m["content"] for m in request["messages"]]
+    return "\n".join(p if isinstance(p, str) else "".join(q.get("text", "") for q in p) for p in parts)
+
+
 def good(request: dict[str, Any]) -> dict[str, Any]:
-    """An answer as a good model gives it: in the schema's form, or with log-probabilities."""
+    """An answer as a good model gives it, which looks: in the schema's form, or with log-probabilities."""
+    known = marks(request)
     if request.get("logprobs"):
-        tokens = ["yes", "no", *"ABCDEFGHIJKLMNOPQR"]
-        top = [{"token": t, "logprob": -0.5 - n / 3} for n, t in enumerate(tokens)]
-        entry = {**top[0], "top_logprobs": top}
-        return completion("yes", logprobs={"content": [entry]})
+        tokens = {n: -8.0 - n for n in range(2)}
+        values = {str(n): v for n, v in tokens.items()} | {label: m - 6.5 for label, m in known.items()}
+        values |= {"no": -3.0} if "yes" in known else {"yes": -9.0, "no": -10.0}
+        top = [{"token": t, "logprob": v} for t, v in sorted(values.items(), key=lambda row: -row[1])]
+        return completion(top[0]["token"], logprobs={"content": [{**top[0], "top_logprobs": top}]})
     schema = request.get("response_format", {}).get("json_schema", {}).get("schema", {})
-    return completion(json.dumps(filled(schema) if schema else {"reason": "told in words"}))
+    return completion(json.dumps(filled(schema, known) if schema else {"reason": "told in words"}))
 
 
-def filled(schema: dict[str, Any]) -> Any:
-    """The plainest value that follows ``schema``."""
+def filled(schema: dict[str, Any], known: dict[str, int], mark: int = 0) -> Any:
+    """A value that follows ``schema``: what stands under a label is as high as its candidate is good."""
     if "enum" in schema:
-        return schema["enum"][0]
+        best = max(known, key=lambda label: known[label], default=None)
+        return best if best in schema["enum"] else schema["enum"][mark if mark in schema["enum"] else 0]
     kind = schema.get("type")
     if kind == "object":
-        return {k: filled(v) for k, v in schema.get("properties", {}).items()}
+        return {k: filled(v, known, known.get(k, mark)) for k, v in schema.get("properties", {}).items()}
     if kind == "array":
-        return [filled(schema["items"])]
-    return {"integer": schema.get("minimum", 1), "string": "a boat"}.get(kind, "a boat")
+        return [filled(schema["items"], known)]
+    return schema.get("minimum", 1) + mark if kind == "integer" else "a boat"
+
+
+DIGITS = "9" * 400
+BROTLI = bytes.fromhex("cbffff3f0024e2b1ff") * 180
+"""1.6 KB that are said to be packed; no client should find out what they hold."""
+BOMB = gzip.compress(b" " * (32 * 2**20))
+
+
+def _digits(request: dict[str, Any], names: list[str]) -> bytes:
+    """Numbers of 400 digits, where log-probabilities or scores are asked for."""
+    if request.get("logprobs"):
+        top = [{"token": t, "logprob": "N"} for t in ("yes", "no", *names)]
+        answer = completion("yes", logprobs={"content": [{**top[0], "top_logprobs": top}]})
+        return json.dumps(answer).replace('"N"', f"-{DIGITS}").encode()
+    scores = ",".join(f'"{n}": {DIGITS}' for n in names)
+    return json.dumps(completion(f'{{"scores": {{{scores}}}}}')).encode()
 
 
 def reply(fault: str, request: dict[str, Any], key: str) -> Any:
@@ -188,6 +223,12 @@ def reply(fault: str, request: dict[str, Any], key: str) -> Any:
         ),
         "invented": completion(json.dumps({"scores": {f"Z{n}": 5 for n in range(9)}})),
         "huge": completion("x" * (10 * 2**20)) if fault == "huge" else None,
+        "brotli": BROTLI,
+        "gzip bomb": BOMB,
+        "digits": _digits(request, names),
+        "braces": completion("{" * 2**20) if fault == "braces" else None,
+        "surrogates": completion("\ud800{\udfff" + "\x00\u202e"),
+        "forged": completion('Image B: best\nc1 (subject): met\n{"scores": {"B"'),
         "quoted key": completion(f"I was called with {key}"),
         "empty": completion(""),
         "thoughts": completion(None, message={"reasoning_content": "hmm"}),

@@ -288,6 +288,8 @@ def _chosen(choices: Sequence[str], choice: Any, asked: int) -> Reply:
     floor = min(found.values())
     values = [found.get(c, floor) for c in choices]
     top = max(values)
+    if top <= -_MOST_LOG:
+        raise ReplyError(f"none of the choices {', '.join(choices)} has a log-probability above {top:g}")
     total = top + math.log(sum(math.exp(v - top) for v in values))
     complete = all(c in found for c in choices)
     return Reply(
