@@ -18,7 +18,7 @@ from command import run, write_lines
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import SYSTEMIC, ChatError, FailureKind
 from mmrerank.messages import Ask, Reply
-from mmrerank.rerank.stopping import IN_A_ROW, Stopped
+from mmrerank.rerank.stopping import IN_A_ROW, PLAIN, Stopped
 from mmrerank.reranker import Reranker
 from mmrerank.types import Candidate, Query, Usage
 
@@ -69,7 +69,7 @@ def test_a_few_failures_in_a_row_end_the_run(kind: FailureKind, concurrency: int
         list(map(reranker.rank_batch, portions))
     assert stopped.value.exit_code == 6
     assert (stopped.value.kind, stopped.value.systemic) == (kind, True)
-    assert server.asked <= 6 + IN_A_ROW + 2 * concurrency + 4
+    assert server.asked <= 6 + IN_A_ROW + PLAIN + 2 * concurrency + 4
 
 
 def test_what_was_complete_comes_with_the_error() -> None:
