@@ -156,7 +156,7 @@ def open_plain(path: Path) -> BufferedReader:
     be waited for, or read, for ever.
     """
     # without waiting for a pipe's other end, so that what is looked at is what was opened
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT))  # noqa: PTH123
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is not a regular file")
