@@ -6,10 +6,8 @@ import errno
 import os
 import re
 import sqlite3
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedReader
 from pathlib import Path
 
 from mmrerank.errors import InputError, MmrerankError, ModelError
@@ -17,7 +15,6 @@ from mmrerank.errors import InputError, MmrerankError, ModelError
 SHOWN = 100
 """Characters of a path in an error: one that is too long to be looked at is often no path at all."""
 
-_NO_WAIT = os.O_NONBLOCK if os.name != "nt" else 0
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _RIGHTS = "this user has no right to it: change its rights, or run as its owner"
 _WAYS = {
@@ -149,18 +146,6 @@ def looked_at(path: str | Path, what: str, kind: type[MmrerankError] = InputErro
         yield
     except OSError as error:
         raise kind(f"{what} {shown(path)!r} cannot be looked at: {reason(error)}") from error
-
-
-def open_plain(path: Path) -> BufferedReader:
-    """Opens ``path`` to be read. Raises `OSError`, also for what is no regular file: a pipe or a device would
-    be waited for, or read, for ever.
-    """
-    # without waiting for a pipe's other end, so that what is looked at is what was opened
-    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | _NO_WAIT))  # noqa: SIM115
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise OSError(errno.EINVAL, "it is not a regular file")
-    return file
 
 
 def is_lfs_pointer(path: Path) -> bool:

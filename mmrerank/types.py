@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmrerank.limits import check_words
-from mmrerank.paths import open_plain
+from mmrerank.plain_files import open_plain
 
 ComponentKind = Literal["subject", "activity", "detail", "environment", "ambience", "exclusion", "count"]
 COMPONENT_KINDS: tuple[ComponentKind, ...] = (

@@ -20,7 +20,8 @@ from mmrerank.errors import ImageError, TruncatedImageError
 from mmrerank.images import decode, probe
 from mmrerank.index.kept import KEPT, Kept, is_kept
 from mmrerank.index.records import Record, Records
-from mmrerank.paths import LFS_WAY, is_lfs_pointer, open_plain
+from mmrerank.paths import LFS_WAY, is_lfs_pointer
+from mmrerank.plain_files import open_plain
 from mmrerank.ports import Sample
 from mmrerank.types import Image
 

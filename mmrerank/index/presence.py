@@ -19,7 +19,8 @@ from mmrerank.index.intake import sha256, status
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Record
-from mmrerank.paths import model_path, open_plain
+from mmrerank.paths import model_path
+from mmrerank.plain_files import open_plain
 from mmrerank.types import Image
 
 GONE = "its file is not there any more"

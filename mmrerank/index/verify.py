@@ -19,7 +19,8 @@ from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.manifest import Manifest, Shard
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.paths import open_plain, reason
+from mmrerank.paths import reason
+from mmrerank.plain_files import open_plain
 from mmrerank.types import Image
 
 _REBUILD = "index the source again with --rebuild"
