@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmrerank.limits import check_words
+from mmrerank.plain_files import open_plain
 
 ComponentKind = Literal["subject", "activity", "detail", "environment", "ambience", "exclusion", "count"]
 COMPONENT_KINDS: tuple[ComponentKind, ...] = (
@@ -51,14 +52,14 @@ class Image:
             raise ValueError("an Image has either a path or data, and not both")
 
     def read(self) -> bytes:
-        """The encoded bytes. Raises `OSError` when the file cannot be read."""
+        """The encoded bytes. Raises `OSError` when the file cannot be read, or is a pipe or a device."""
         if self.data is not None:
             return self.data
         assert self.path is not None
-        with self.path.open("rb") as file:
+        with open_plain(self.path) as file:
             if self.offset:
                 file.seek(self.offset)
-            return file.read() if self.length is None else file.read(self.length)
+            return file.read() if self.length is None else file.read(max(self.length, 0))
 
     @cached_property
     def digest(self) -> str:

@@ -21,6 +21,7 @@ from mmrerank.images import decode, probe
 from mmrerank.index.kept import KEPT, Kept, is_kept
 from mmrerank.index.records import Record, Records
 from mmrerank.paths import LFS_WAY, is_lfs_pointer
+from mmrerank.plain_files import open_plain
 from mmrerank.ports import Sample
 from mmrerank.types import Image
 
@@ -205,7 +206,7 @@ def sha256(image: Image) -> str:
     if image.path is None:
         return digest(image.read())
     found = hashlib.sha256()
-    with image.path.open("rb") as file:
+    with open_plain(image.path) as file:
         file.seek(image.offset or 0)
         left = image.length
         while block := file.read(_BLOCK if left is None else min(left, _BLOCK)):

@@ -20,6 +20,7 @@ from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.records import Record
 from mmrerank.paths import model_path
+from mmrerank.plain_files import open_plain
 from mmrerank.types import Image
 
 GONE = "its file is not there any more"
@@ -41,7 +42,7 @@ def problem(image: Image, record: Record) -> str:
     """What is wrong with an image's file; empty when all is well, or nothing is known of it."""
     assert image.path is not None
     try:
-        with image.path.open("rb"):
+        with open_plain(image.path):
             pass
         other = bool(record.sha256) and changed(image, record)
         # a file that was only touched, or copied back, is the old picture still

@@ -20,6 +20,7 @@ from mmrerank.index.manifest import Manifest, Shard
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.paths import reason
+from mmrerank.plain_files import open_plain
 from mmrerank.types import Image
 
 _REBUILD = "index the source again with --rebuild"
@@ -121,7 +122,7 @@ def _shard(files: VectorFiles, number: int, shard: Shard) -> Iterator[str]:
 def _image(record: Record, image: Image, deep: bool) -> Iterator[str]:
     assert image.path is not None
     try:
-        with image.path.open("rb"):
+        with open_plain(image.path):
             yield from _contents(record, image, image.path.stat().st_size, deep)
     except OSError as error:
         yield f"{record.id}: {image.path} cannot be read: {reason(error)}"
