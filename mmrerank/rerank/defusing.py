@@ -72,10 +72,15 @@ def defuse(text: str) -> str:
 
 
 def _once(text: str) -> str:
-    text = _UNSAFE.sub(" ", text.encode("utf-8", "replace").decode("utf-8"))
-    folded = _UNSAFE.sub(" ", unicodedata.normalize("NFKC", text))
+    # single spaces before any pattern is tried: a long run of them would be searched again and again
+    text = _spaced(text.encode("utf-8", "replace").decode("utf-8"))
+    folded = _spaced(unicodedata.normalize("NFKC", text))
     if any(len(p.findall(folded)) > len(p.findall(text)) for p in (_TAG, _LABEL, _ROLE, _QUOTE)):
         text = folded
     text = _TAG.sub(lambda found: f"{found[0]} ", text).replace("|>", " >").replace("< |", "<  ")
     text = _ROLE.sub(r"\1", _LABEL.sub(r"\1", text))
     return " ".join(_QUOTE.sub("'", text).split())
+
+
+def _spaced(text: str) -> str:
+    return " ".join(_UNSAFE.sub(" ", text).split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -315,3 +316,10 @@ def test_the_local_model_reads_no_token_out_of_pieces(
         return sum(i in special for i in ids)
 
     assert count(*pieces) == count("a")
+
+
+@pytest.mark.parametrize("word", ["USER", "c1 (", "Image A"])
+def test_long_runs_of_spaces_are_searched_once(word: str) -> None:
+    began = time.process_time()
+    assert defuse(word + " " * 16_000 + "x") == f"{word} x"
+    assert time.process_time() - began < 0.5
