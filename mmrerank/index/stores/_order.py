@@ -20,7 +20,7 @@ from mmrerank.ports import Rows, Vectors
 
 _BLOCK_BYTES = 8_000_000
 """Of vectors that are compared at once: what does not lie in one piece is copied, this much at a time."""
-QUERIES = 256
+QUERIES = 128
 """Queries that are compared with a block at once."""
 _SCORED = 1024
 """Rows that are scored exactly at once."""
