@@ -20,6 +20,8 @@ from mmrerank.ports import Rows, Vectors
 
 _BLOCK_BYTES = 8_000_000
 """Of vectors that are compared at once: what does not lie in one piece is copied, this much at a time."""
+_BLOCK_ROWS = 8192
+"""And no more rows than these, for there is a score of each for each query."""
 QUERIES = 128
 """Queries that are compared with a block at once."""
 _SCORED = 1024
@@ -57,7 +59,7 @@ class Blocks:
 
     def __init__(self, vectors: Vectors | Rows) -> None:
         self.vectors = vectors
-        self._rows = max(1, _BLOCK_BYTES // (4 * max(1, vectors.shape[1])))
+        self._rows = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // (4 * max(1, vectors.shape[1]))))
         self._longest: dict[int, float] = {}
 
     def __len__(self) -> int:
