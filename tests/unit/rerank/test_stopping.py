@@ -120,9 +120,10 @@ def test_what_was_given_up_unsent_is_no_further_sign() -> None:
         watch.note(Reply(error=late, finish="error", usage=Usage(calls=1)), n)
     for n in range(200):
         watch.note(Reply(error=late, finish="error"), n)
+    for n in range(7):
+        watch.note(Reply(error=late, finish="error", usage=Usage(calls=1)), n)
     with pytest.raises(Stopped, match="stopped after 16"):
-        for n in range(8):
-            watch.note(Reply(error=late, finish="error", usage=Usage(calls=1)), n)
+        watch.note(Reply(error=late, finish="error", usage=Usage(calls=1)), 9)
 
 
 def test_a_plain_question_is_about_now_whatever_a_cache_keeps(tmp_path: Path) -> None:
