@@ -80,6 +80,8 @@ class Watch:
                     self._of.clear()
                 self.answered = self.answered or error is None
                 return
+            if self._tested and not reply.usage.calls:
+                return  # given up unsent, with others that failed: no further sign
             if error.kind != self._kind:
                 self._count, self._kind = 0, error.kind
                 self._of.clear()

@@ -94,6 +94,8 @@ _MOST = (
     rf"{_COUNTED}[^.;]{{0,60}}?\d+\s*(>)\s*{_AMOUNT}\b{_NOT_SIZE}",
     rf"\d+ {_COUNTED}s?[^.]{{0,30}}?(>)\s*{_AMOUNT}\b{_NOT_SIZE}",
 )
+_SEARCHED = 2_000
+"""Characters of a complaint in which sizes and amounts are looked for: a sentence or two say them."""
 _MOST_IMAGES = [re.compile(p, re.I | re.S) for p in _MOST]
 _MANY = re.compile(
     rf"(too many|number of|multiple|more than (one|a single)) {_COUNTED}|{_COUNTED}s? (count|limit|number)",
@@ -110,6 +112,7 @@ def most_images(text: str, sent: int) -> int | None:
     >>> most_images("Too many images in request. Max is 4.", 6)
     4
     """
+    text = text[:_SEARCHED]
     found: list[int] = []
     for pattern in _MOST_IMAGES:
         for hit in pattern.finditer(text):
@@ -167,6 +170,7 @@ def size_limits(text: str) -> SizeLimits:
     >>> size_limits("dimensions exceed max allowed size: 8000 pixels").most_side
     8000
     """
+    text = text[:_SEARCHED]
     if (least := _LEAST_SIDE.search(text)) is not None:
         return SizeLimits(least_side=int(next(g for g in least.groups() if g)))
     sizes = [

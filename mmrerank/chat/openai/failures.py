@@ -18,7 +18,7 @@ from mmrerank.errors import ChatError, FailureKind
 LONGEST_WAIT = 60.0
 """Seconds waited at most between two tries; a server that asks for more is given up, and the run with it."""
 _SHOWN = 300  # characters of what a server said
-_READ = 4000  # characters that are searched for what it means
+_READ = 8000  # characters that are searched for what it means
 _EVERYBODYS: tuple[FailureKind, ...] = (
     "auth", "payment", "quota", "forbidden", "not_found", "address", "web_page",
 )  # fmt: skip

@@ -18,7 +18,7 @@ from command import run, write_lines
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import SYSTEMIC, ChatError, FailureKind
 from mmrerank.messages import Ask, Reply
-from mmrerank.rerank.stopping import IN_A_ROW, PLAIN, Stopped
+from mmrerank.rerank.stopping import IN_A_ROW, PLAIN, Stopped, Watch
 from mmrerank.reranker import Reranker
 from mmrerank.types import Candidate, Query, Usage
 
@@ -110,6 +110,20 @@ def test_bad_luck_in_a_row_ends_no_run_that_had_answers() -> None:
 
 def _dealing(kinds: Mapping[int, Any]) -> Fails:
     return lambda n, _: ChatError("astray", kind=kinds[n]) if n in kinds else None
+
+
+def test_what_was_given_up_unsent_is_no_further_sign() -> None:
+    """A stall of seconds fails what is under way, and with it what waits in line."""
+    watch = Watch(answered=True, plain=lambda: None)
+    late = ChatError("late", kind="timeout", retryable=True)
+    for n in range(8):
+        watch.note(Reply(error=late, finish="error", usage=Usage(calls=1)), n)
+    for n in range(200):
+        watch.note(Reply(error=late, finish="error"), n)
+    for n in range(7):
+        watch.note(Reply(error=late, finish="error", usage=Usage(calls=1)), n)
+    with pytest.raises(Stopped, match="stopped after 16"):
+        watch.note(Reply(error=late, finish="error", usage=Usage(calls=1)), 9)
 
 
 def test_a_plain_question_is_about_now_whatever_a_cache_keeps(tmp_path: Path) -> None:
