@@ -108,7 +108,7 @@ def carry_out(
     server = FaultServer(seed)
     chat: Any = open_chat(
         f"openai:{MODEL}@{server.url}",
-        api_key=KEY, max_retries=RETRIES, backoff=0.002, timeout=2.5, concurrency=32,
+        api_key=KEY, max_retries=RETRIES, backoff=0.002, timeout=1.5, concurrency=32,
     )  # fmt: skip
     counts: Counter[str] = Counter()
     try:
