@@ -71,6 +71,14 @@ def _one_spelling(text: str) -> str:
     return text
 
 
+_TAG = re.compile(r"<(?=[|\uff5c]|/?\w{1,30}>)|\[(?=/?[A-Z_]{3,24}\])|\u25c1(?=/?\w)")
+
+
+def quoted_back(text: str) -> str:
+    """A model's own text as it may stand in a later turn: a tag in it opens no turn and shows no image."""
+    return _TAG.sub(lambda found: f"{found[0]} ", text.encode("utf-8", "replace").decode("utf-8"))
+
+
 def thinks_on(text: str) -> bool:
     """Whether ``text`` opens its thoughts and never closes them."""
     text = _one_spelling(text)

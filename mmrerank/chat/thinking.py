@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from mmrerank.chat.text import quoted_back
 from mmrerank.messages import Ask, Message, Part, Reply
 
 ANSWER = "Now answer, without another word."
@@ -41,7 +42,7 @@ def with_thoughts(asks: Sequence[Ask], reply: Callable[[Sequence[Ask]], list[Rep
 
 
 def _after(ask: Ask, thoughts: str) -> tuple[Message, ...]:
-    written = Message(role="assistant", parts=(Part(text=thoughts),))
+    written = Message(role="assistant", parts=(Part(text=quoted_back(thoughts)),))
     return (*ask.messages, written, Message(role="user", parts=(Part(text=ANSWER),)))
 
 
