@@ -52,7 +52,9 @@ class Limits:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if not 1 <= value <= _NUMBER:
-                raise UsageError(f"the limit {name} must be a whole number from 1 to {_NUMBER}, not {value}")
+                raise UsageError(
+                    f"the limit {name} must be a whole number from 1 to {_NUMBER}, not {shown(value)}"
+                )
 
     @staticmethod
     def parse(text: str) -> Limits:

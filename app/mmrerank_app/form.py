@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmrerank.errors import UsageError
+from mmrerank.limits import shown
 from mmrerank.types import Image, Query
 from mmrerank_app.limits import PageLimits
 from mmrerank_app.uploads import Uploads
@@ -65,7 +66,9 @@ def _whole(value: Any, what: str, most: int, limits: PageLimits, name: str) -> i
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         raise UsageError(f"{what}: a whole number is needed")
     if not 1 <= value <= most:
-        raise UsageError(f"{what}: {value:g} was given, and 1 to {most} are allowed; {limits.raised(name)}")
+        raise UsageError(
+            f"{what}: {shown(value)} was given, and 1 to {most} are allowed; {limits.raised(name)}"
+        )
     return int(value)
 
 

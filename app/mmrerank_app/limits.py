@@ -30,7 +30,7 @@ class PageLimits:
     seconds: float = 300.0
     """Time for one search: others wait for it."""
     waiting: int = 16
-    """Searches in line; further ones are told that the page is busy."""
+    """Searches that may wait for their turn; one more is refused: the page is busy."""
     upload_mb: float = 20.0
     """Megabytes of one reference image: a photograph has 3 to 15."""
     upload_minutes: float = 30.0

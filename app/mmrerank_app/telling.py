@@ -1,4 +1,4 @@
-"""What a visitor is told of errors: the reason and the way on, and no place on this machine."""
+"""The part of an error that a visitor sees: what is wrong and what to do, and no folder of this machine."""
 
 from __future__ import annotations
 

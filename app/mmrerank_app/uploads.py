@@ -30,6 +30,8 @@ REFUSED = "the reference image is not one that was uploaded in this session; cho
 _SUFFIXES = frozenset({".avif", ".bmp", ".gif", ".heic", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _REFERENCE = re.compile(r"[0-9a-f]{32}/[A-Za-z0-9_-]{22}(?:\.[a-z]{3,4})?", re.ASCII)
 _CHUNK = 1 << 20
+_LEAST = 4096
+"""Bytes that any file takes on a disk: empty ones are not without number."""
 
 
 def new_session() -> str:
@@ -98,7 +100,7 @@ class Uploads:
             raise
         with self._lock:
             self._kept[reference(owner, name)] = _Kept(
-                size, time.monotonic() + 60 * self.limits.upload_minutes
+                max(size, _LEAST), time.monotonic() + 60 * self.limits.upload_minutes
             )
         self.expire()
         return name

@@ -11,7 +11,7 @@ import os
 from mmrerank.errors import ImageError, UsageError
 
 DEFAULT_MAX_PIXELS = 50_000_000
-"""Pixels of an image: more than cameras of today make, and decoded in less than a gigabyte."""
+"""Pixels of an image: more than most cameras make, and decoded in less than a gigabyte."""
 VARIABLE = "MMRERANK_MAX_PIXELS"
 """The environment variable that raises (or lowers) `DEFAULT_MAX_PIXELS` for every command."""
 BYTES_A_PIXEL = 16

@@ -28,6 +28,7 @@ _MAX_WORK = 2**17  # characters that all those tries together may read
 _MAX_BEGINS = 2_000  # after so many, the search goes on in the last characters, where answers stand
 _LAST, _MAX_LAST = 2**14, 1_000
 _MAX_ENVELOPES = 8
+_KEYS, _MAX_KEY = 2**12, 200  # a key is looked at several times; a hostile one may be as long as a reply
 _BEGINS = re.compile(r"[{｛]|[\[［【]\s*(?=[{｛\[(]|[\"'][^\"'\n]{1,40}[\"']\s*,\s*-?\d)")
 _LINE = re.compile(r"(?:[-*•] )?([^:：=]{1,60})[:：=](.*)")  # of a line of `one_spaced`
 
@@ -276,11 +277,11 @@ def named(**names: Sequence[str]) -> Match:
     """A `Match` for fields: each name of ours and what else it is called."""
     table = {field_name(n): ours for ours, others in names.items() for n in (ours, *others)}
 
-    @lru_cache(maxsize=2**14)  # a key is looked at several times
-    def match(key: str) -> str | None:
+    @lru_cache(maxsize=_KEYS)
+    def known(key: str) -> str | None:
         return key if key in names else table.get(field_name(key))
 
-    return match
+    return lambda key: known(key[:_MAX_KEY])
 
 
 def labelled(labels: Sequence[str]) -> Match:
@@ -288,11 +289,11 @@ def labelled(labels: Sequence[str]) -> Match:
     known = known_labels(labels)
     exact = frozenset(labels)
 
-    @lru_cache(maxsize=2**14)  # a key is looked at several times
+    @lru_cache(maxsize=_KEYS)
     def match(key: str) -> str | None:
         return key if key in exact else known.get(label_text(key))
 
-    return match
+    return lambda key: match(key[:_MAX_KEY])
 
 
 GRADED = named(

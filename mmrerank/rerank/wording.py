@@ -24,7 +24,7 @@ _NOUN = re.compile(
 )
 _ORDINAL = re.compile(r"0*(\d+)(?:\.0+)?")
 _MAX_WORD = 60
-_MAX_SAID = 2_000  # characters of what is said of one label
+_MAX_SAID = 2_000  # characters that are read of one entry of an order
 
 
 def folded(text: str) -> str:

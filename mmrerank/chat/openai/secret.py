@@ -44,7 +44,7 @@ def _forms(key: str) -> list[str]:
     forms = [key, data.hex()]
     for before in range(3):  # base64 turns three bytes into four letters
         whole = base64.b64encode(b"\0" * before + data).decode().rstrip("=")
-        # the letters at both ends also hold bits of what stands beside the key
+        # the first and last letters also encode parts of the neighbouring characters
         inner = whole[(0, 2, 3)[before] : len(whole) if (before + len(data)) % 3 == 0 else -1]
         forms += [inner, inner.replace("+", "-").replace("/", "_")]
     return list(dict.fromkeys(forms))

@@ -77,6 +77,9 @@ def test_forms_become_queries_and_options() -> None:
     form = read_form(["a\ud83d", *FORM[1:]], ["none"], Uploads())
     assert form.query is not None
     assert form.query.text == "a?"
+    for odd in (10**400, -1, 1e308, float("nan"), float("inf"), True, "3", 2.5):
+        with pytest.raises(UsageError, match="images judged: .*(1 to 100 are allowed|whole number)"):
+            read_form([*FORM[:3], odd, *FORM[4:]], ["none", "cotrr"], Uploads())
 
 
 def test_a_port_in_use_is_an_error_that_says_what_to_do() -> None:

@@ -43,12 +43,12 @@ def test_an_upload_that_is_too_large_leaves_nothing() -> None:
 
 
 def test_the_oldest_give_way_and_time_ends_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    uploads, mine = Uploads(PageLimits(uploads_mb=0.0025, upload_minutes=1)), owner_of(new_session())
-    names = [save(uploads, mine, bytes([n]) * 1000) for n in range(4)]
+    uploads, mine = Uploads(PageLimits(uploads_mb=0.0125, upload_minutes=1)), owner_of(new_session())
+    names = [save(uploads, mine, bytes([n]) * 5000) for n in range(4)]
     for gone in names[:2]:
         with pytest.raises(InputError):
             uploads.read(gone)
-    assert uploads.read(names[2]) == b"\2" * 1000
+    assert uploads.read(names[2]) == b"\2" * 5000
     import time
 
     now = time.monotonic()
@@ -59,3 +59,17 @@ def test_the_oldest_give_way_and_time_ends_all(monkeypatch: pytest.MonkeyPatch) 
     assert not list(root.iterdir())
     uploads.close()
     assert not root.exists()
+
+
+def test_empty_uploads_take_room_too() -> None:
+    uploads, mine = Uploads(PageLimits(uploads_mb=0.01)), owner_of(new_session())
+    names = [save(uploads, mine, b"") for _ in range(50)]
+    assert sum(_there(uploads, name) for name in names) == 2
+    uploads.close()
+
+
+def _there(uploads: Uploads, name: str) -> bool:
+    try:
+        return uploads.read(name) == b""
+    except InputError:
+        return False
