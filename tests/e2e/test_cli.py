@@ -199,6 +199,7 @@ def process(*arguments: Any, **environment: str) -> subprocess.CompletedProcess[
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("named")
 def test_a_real_search_keeps_its_streams_apart(built: Path) -> None:
     done = process("search", "red boat", "--index", built, "--output", "json")

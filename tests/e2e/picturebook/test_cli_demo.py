@@ -9,6 +9,7 @@ import pytest
 from command import data, run
 
 
+@pytest.mark.slow
 def test_the_demo_counts_the_places_that_show_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -193,6 +193,7 @@ def test_a_prompt_keeps_its_lines_labels_and_roles(text: str) -> None:
         assert sum(p.image is not None for m in attacked.messages for p in m.parts) == 0
 
 
+@pytest.mark.slow
 def test_no_special_token_of_a_real_tokenizer_is_made(qwen_chats: Callable[[str], Any]) -> None:
     """In any pairing of attacks, split over two captions or in one, the tokenizer sees plain text."""
     qwen = qwen_chats("qwen3_vl").qwen
