@@ -114,7 +114,13 @@ def build_hits(before: Ranking, after: Ranking, explanation: Explanation) -> tup
     first = {id_: rank for rank, id_ in enumerate(before.ids, start=1)}
     assessments = explanation.assessments
     return tuple(
-        Hit(candidate=c, rank=r, first_rank=first.get(c.id), assessment=assessments.get(c.id))
+        Hit(
+            candidate=c,
+            rank=r,
+            first_rank=first.get(c.id),
+            assessment=assessments.get(c.id),
+            relevance=explanation.relevance.get(c.id),
+        )
         for r, c in enumerate(after, start=1)
     )
 
@@ -158,6 +164,7 @@ def hit_dict(hit: Hit) -> dict[str, Any]:
         "rank": hit.rank,
         "first_rank": hit.first_rank,
         "score": hit.score,
+        "relevance": hit.relevance,
         "image": location(candidate.image),
         "problem": hit.problem,
         "grade": assessments.grade if assessments else None,

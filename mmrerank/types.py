@@ -185,6 +185,10 @@ class Assessment:
 class Explanation:
     """Why an order is what it is: components, assessments by candidate id, and a reason for the whole.
 
+    ``scores`` are the method's own numbers by candidate id, higher is better, equal where it found no
+    difference. ``relevance`` is the same for a person: 0 to 1, and never higher further down. Both lack
+    candidates that the method says nothing about; a method without numbers leaves them empty.
+
     >>> Explanation(assessments={"boat": Assessment(grade=2)}).no_match
     True
     """
@@ -192,6 +196,8 @@ class Explanation:
     components: tuple[Component, ...] = ()
     assessments: Mapping[str, Assessment] = field(default_factory=dict)
     reason: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    relevance: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def no_match(self) -> bool:
@@ -318,6 +324,7 @@ class Ranking:
 class Hit:
     """One line of a result. ``score`` is the first stage's; ranks start at 1.
 
+    ``relevance`` (0 to 1, never higher further down a ranking) is the method's; None where it has none.
     ``first_rank`` is None for an image that a method found beyond the first candidates. ``problem`` says why
     its picture cannot be shown or is another one by now; empty when all is well.
 
@@ -330,6 +337,7 @@ class Hit:
     first_rank: int | None
     assessment: Assessment | None = None
     problem: str = ""
+    relevance: float | None = None
 
     @property
     def id(self) -> str:

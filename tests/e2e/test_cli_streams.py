@@ -33,6 +33,7 @@ def test_a_closed_pipe_is_no_fault_of_a_table_either() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("named")
 def test_a_closed_pipe_costs_neither_the_files_nor_the_code(built: Path, tmp_path: Path) -> None:
     script = write_lines(tmp_path / "s.jsonl", [{"error": "down"}])
     files = [tmp_path / name for name in ("r.html", "t.json", "r.trec")]

@@ -41,7 +41,11 @@ class Judge:
                 pass
 
             def do_POST(self) -> None:
-                raw = self.rfile.read(int(self.headers["content-length"]))
+                length = int(self.headers["content-length"])
+                raw = self.rfile.read(length)
+                if len(raw) < length:  # the process was killed while it asked
+                    self.close_connection = True
+                    return
                 digest = hashlib.sha256(raw).hexdigest()
                 with lock:
                     judge.questions[digest] += 1

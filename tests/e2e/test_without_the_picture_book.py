@@ -83,24 +83,24 @@ def test_it_indexes_searches_and_reranks(installed: Path, tmp_path: Path) -> Non
     for colour in COLOURS:
         Pillow.new("RGB", (32, 32), colour).save(images / f"{colour} boat.png")
     index = tmp_path / "index"
-    made = command(
-        installed, "index", images, "--embedder", f"open_clip:local-dir:{weights}", "--index", index,
-        "--output", "json",
-    )  # fmt: skip
+    embedder = ("--embedder", f"open_clip:local-dir:{weights}")
+    made = command(installed, "index", images, *embedder, "--index", index, "--output", "json")
     assert json.loads(made.stdout)["added"] == len(COLOURS)
     searched = json.loads(
-        command(installed, "search", "a red boat", "--index", index, "--output", "json").stdout
+        command(installed, "search", "a red boat", "--index", index, *embedder, "--output", "json").stdout
     )
     ids = [hit["id"] for hit in searched["hits"]]
     assert sorted(ids) == sorted(f"{colour} boat.png" for colour in COLOURS)
     reranked = json.loads(
         command(
-            installed, "search", "red boat", "--index", index, "--rerank", "cotrr", "--chat", "oracle",
-            "--output", "json",
+            installed, "search", "red boat", "--index", index, *embedder, "--rerank", "cotrr",
+            "--chat", "oracle", "--output", "json",
         ).stdout
     )  # fmt: skip
     assert reranked["hits"][0]["id"] == "red boat.png"
-    unnamed = command(installed, "search", "red boat", "--index", index, "--rerank", "cotrr", code=5)
+    unnamed = command(
+        installed, "search", "red boat", "--index", index, *embedder, "--rerank", "cotrr", code=5
+    )
     assert "--chat" in unnamed.stderr
     grades = tmp_path / "grades.jsonl"
     grades.write_text(json.dumps({"query": "a boat", "grades": {"blue boat.png": 3}}) + "\n")

@@ -120,6 +120,8 @@ def to_plain(result: SearchResult) -> dict[str, Any]:
         "components": [dataclasses.asdict(c) for c in explanation.components],
         "assessments": {i: dataclasses.asdict(a) for i, a in explanation.assessments.items()},
         "reason": explanation.reason,
+        "scores": dict(explanation.scores),
+        "relevance": dict(explanation.relevance),
         "usage": dataclasses.asdict(result.usage),
         "repairs": dataclasses.asdict(result.repairs),
         "warnings": list(result.warnings),
@@ -141,6 +143,8 @@ def from_plain(body: Mapping[str, Any], query: Query, ranking: Ranking, method: 
             for i, a in body["assessments"].items()
         },
         reason=body["reason"],
+        scores=body.get("scores", {}),
+        relevance=body.get("relevance", {}),
     )
     hits = build_hits(ranking, after, explanation)
     return SearchResult(
