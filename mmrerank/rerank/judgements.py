@@ -15,7 +15,7 @@ from typing import Any
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank.comparisons import thinking
-from mmrerank.rerank.orders import labels_in_order
+from mmrerank.rerank.orders import TOP_SCORE, labels_in_order, scores_by_label
 from mmrerank.rerank.parse import (
     answer,
     as_text,
@@ -66,7 +66,7 @@ _COMPONENTS: dict[str, Any] = {
 
 
 def _scores(labels: Sequence[str]) -> dict[str, Any]:
-    return object_of({label: {"type": "integer", "minimum": 0, "maximum": 99} for label in labels})
+    return object_of({label: {"type": "integer", "minimum": 0, "maximum": TOP_SCORE} for label in labels})
 
 
 # --- deconstruct -------------------------------------------------------------------------------------
@@ -243,6 +243,9 @@ def _ordered(ask: Ask, found: Any, reason: str, repaired: bool, *, is_ranking: b
     return reading(
         "repaired" if mended else "ok",
         order=tuple(ids[n] for n in labels),
+        scores={}
+        if is_ranking
+        else {ids[n]: s for n, s in scores_by_label(found, ask.labels, labels).items()},
         reason=in_ids(reason, ids),
         order_repairs=repairs,
     )
@@ -374,6 +377,7 @@ def read_single(reply: Reply, ask: Ask) -> Reading:
         components=components,
         assessments=assessments,
         order=ordering.order,
+        scores=ordering.scores,
         reason=ordering.reason,
         order_repairs=Repairs(
             unknown=ordering.repairs.unknown,

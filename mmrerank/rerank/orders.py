@@ -25,6 +25,8 @@ from mmrerank.rerank.wording import (
 )
 from mmrerank.types import Repairs
 
+TOP_SCORE = 99
+"""Models are asked to order by scores from 0 to this."""
 _MAX_TEXT = 2**14  # characters at the end of a text in which an order in words is looked for
 _MAX_LINE = 2**13
 _MAX_ENTRIES = 2_000  # entries of an order that are read; the others are of no candidate
@@ -73,6 +75,27 @@ def labels_in_order(
         falls = not is_ranking or _falling(list(scores), scores)
         return _by_number(scores, labels, known, False) if falls else ([], Repairs())
     return _as_it_stands([_name(i) if isinstance(i, dict) else i for i in answer], labels, known)
+
+
+def scores_by_label(answer: Any, labels: Sequence[str], order: Sequence[str]) -> dict[str, float]:
+    """The scores in an object ``{label: score}``, to `TOP_SCORE`; ``order`` is what it was read as.
+
+    Empty where the order was not made by scores, such as for a list.
+    """
+    known = known_labels(labels)
+    if not isinstance(answer, dict) or len(answer) > _MAX_ENTRIES or _places(answer, known):
+        return {}
+    found: dict[str, Number] = {}
+    for key, value in answer.items():
+        label = known.get(label_text(key)) or label_of(key, known)
+        number = number_of(_numbered(value).get("score") if isinstance(value, dict) else value)
+        if label is not None and number is not None:
+            found.setdefault(label, number)
+    if len({(n.form, n.top) for n in found.values()}) > 1:
+        return {}
+    tops = {i: 100.0 if n.form == "percent" else n.top or TOP_SCORE for i, n in found.items()}
+    scores = {i: n.value * TOP_SCORE / tops[i] for i, n in found.items()}
+    return scores if set(order) == set(scores) and _falling(order, scores) else {}
 
 
 def _as_it_stands(
