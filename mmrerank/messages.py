@@ -57,7 +57,9 @@ class Ask:
     model's hidden states after reading the messages; see `Reply.states`. With ``think``, the model first
     writes at most ``max_tokens`` tokens of thoughts (they come back as the text), and the choices are read
     after those: that takes ``generate`` as well. ``useful`` says whether a reply without an error answers the
-    question, so that nothing else is kept as its answer; the driver sets it.
+    question, so that nothing else is kept as its answer; the driver sets it. A choice is all its spellings
+    together (yes, Yes, `` yes``; `mmrerank.chat.labels`), or with ``exact`` only its own: so mean models that
+    were trained to score by one token.
 
     >>> said = Message(role="user", parts=(Part(text="Is this a boat? Answer yes or no."),))
     >>> Ask(messages=(said,), choices=("yes", "no")).needs
@@ -72,6 +74,7 @@ class Ask:
     image_tokens: int = 256
     read: Literal["", "attention", "embed", "token_embeddings"] = ""
     think: bool = False
+    exact: bool = False
 
     kind: str = ""
     query: Query | None = None
@@ -110,6 +113,8 @@ class Ask:
             # questions that were kept before there was anything else to read keep their digest
             **({"read": self.read} if self.read else {}),
             **({"think": True} if self.think else {}),
+            # an answer of before, when only the label's own spelling counted, is no answer to this
+            **({"exact": self.exact} if self.choices else {}),
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=list).encode()).hexdigest()
 
@@ -161,6 +166,7 @@ class Reply:
     text: str = ""
     logprobs: Mapping[str, float] = field(default_factory=dict)
     mass: float | None = None
+    bounds: tuple[str, ...] = ()
     states: tuple[NDArray[np.float32], ...] = field(default=(), compare=False)
     found: tuple[Candidate, ...] = ()
     usage: Usage = field(default_factory=Usage)
