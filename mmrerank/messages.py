@@ -56,8 +56,9 @@ class Ask:
     ``image_tokens`` bounds the visual tokens of each image. With ``read`` set, neither is wanted but the
     model's hidden states after reading the messages; see `Reply.states`. With ``think``, the model first
     writes at most ``max_tokens`` tokens of thoughts (they come back as the text), and the choices are read
-    after those: that takes ``generate`` as well; without choices, a model that thinks is not asked not to. ``useful`` says whether a reply without an error answers the
-    question, so that nothing else is kept as its answer; the driver sets it.
+    after those: that takes ``generate`` as well; without choices, a model that thinks may think. ``useful``
+    says whether a reply without an error answers the question, so that nothing else is kept as its answer;
+    the driver sets it.
 
     >>> said = Message(role="user", parts=(Part(text="Is this a boat? Answer yes or no."),))
     >>> Ask(messages=(said,), choices=("yes", "no")).needs
@@ -118,8 +119,8 @@ class Ask:
 class Room:
     """What one question to a model may hold, as far as that is known; 0 is not known.
 
-    ``images`` that it shows, ``tokens`` that are read and written together. ``auto`` says by name what options
-    that are left at ``auto`` mean for this model.
+    ``images`` that it shows, ``tokens`` that are read and written together. ``auto`` says by name what
+    options that are left at ``auto`` mean for this model.
 
     >>> Room(images=8).holds(Ask(messages=()))
     True

@@ -48,9 +48,9 @@ from mmrerank.benchmark import Short as Short
 from mmrerank.benchmark import Task as Task
 from mmrerank.budget import bound
 from mmrerank.messages import Ask, Reply, Retrieve
-from mmrerank.messages import Room as Room
 from mmrerank.messages import Judging as Judging
 from mmrerank.messages import Outcome as Outcome
+from mmrerank.messages import Room as Room
 from mmrerank.source import Corpus as Corpus
 from mmrerank.source import CorpusPlugin as CorpusPlugin
 from mmrerank.source import Sample as Sample

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from mmrerank.errors import ChatError
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank.aggregate import mean_known
+from mmrerank.rerank.relevance import chained, stacked
 from mmrerank.rerank.replies import Reading
 from mmrerank.rerank.rooms import room
 from mmrerank.rerank.schedules import windows
@@ -60,9 +61,7 @@ class Ordering:
     blind: Question | None = None
 
 
-def ordered(
-    candidates: Sequence[Candidate], how: Ordering
-) -> Generator[list[Ask], list[Reply], Found]:
+def ordered(candidates: Sequence[Candidate], how: Ordering) -> Generator[list[Ask], list[Reply], Found]:
     """The order of ``candidates``, given in first-stage order; of fewer than two without a question."""
     line = list(candidates)
     held = _held(how.question, line)
@@ -97,7 +96,7 @@ def _held(question: Question, line: Sequence[Candidate]) -> int:
 
 
 def _finalists(line: list[Candidate], how: Ordering) -> tuple[list[Candidate], list[Candidate]]:
-    """Those tied with or above place ``top``, best first, and the others; what has no value is one of them."""
+    """Those tied with or above place ``top``, best first, and the others. No value is no reason to be out."""
     known = sorted((how.values[c.id] for c in line if c.id in how.values), reverse=True)
     cut = known[min(how.top, len(known)) - 1] if known else 0.0
     by_value = sorted(line, key=lambda c: -how.values.get(c.id, cut))
@@ -111,22 +110,23 @@ def _sighted(
     """The order of ``line`` by sight; where a question is refused, how many images the next may hold."""
     order, size = list(line), min(held, len(line))
     marks: dict[str, float] = {}
+    rounds: list[Mapping[str, float]] = []
     repairs, found = Repairs(), Found()
     for start, end in windows(len(order), size, max(size // 2, 1)) if len(order) > 1 else ():
         found, refused = yield from _asked(order[start:end], how.question, how)
         if refused is not None:
             return _fewer(refused, how.question(order[start:end]), end - start)
         marks |= found.marks
+        rounds.append(found.scores)
         repairs += found.repairs
         by_id = {c.id: c for c in order[start:end]}
         seen = [by_id.pop(i) for i in found.order]
         order[start:end] = [*seen, *by_id.values()]
     if size == len(line):
         return found
-    # scores of different questions do not compare: places do
-    scores = {c.id: float(len(order) - place) for place, c in enumerate(order) if c.id in marks}
+    ids = tuple(c.id for c in order)
     return Found(
-        order=tuple(c.id for c in order), scores=scores, marks=marks, reason=found.reason,
+        order=ids, scores=chained(ids, rounds), marks=marks, reason=found.reason,
         readings=found.readings, repairs=repairs,
     )  # fmt: skip
 
@@ -186,9 +186,10 @@ def _with_rest(
         return found
     settled = found.order or tuple(c.id for c in finalists)
     known = {c.id: values[c.id] for c in rest if c.id in values}
+    scores = stacked(found.scores, known)
     return Found(
         order=(*settled, *(c.id for c in finalists if c.id not in settled), *(c.id for c in rest)),
-        scores={**found.scores, **{i: v - 1 for i, v in known.items()}},
+        scores=scores,
         marks={**found.marks, **known},
         reason=found.reason,
         readings=found.readings,
@@ -202,7 +203,7 @@ _NO_TWO = "one question does not hold two images: they were not looked at side b
 
 def _told(shown: int, count: int, held: int) -> str:
     """What a person should know of an order that was not made by looking at everything at once."""
-    which = f"all {count} images" if shown == count else f"the best {shown} of {count} images"
+    which = f"all {count}" if shown == count else f"the best {shown} of {count}"
     more = "" if shown <= held else f", {held} at once"
     after = "" if shown == count else "; the others follow by their verdicts"
-    return f"one question holds {held} images: the order is by a look at {which}{more}{after}"
+    return f"one question holds {held} candidates: the order is by a look at {which}{more}{after}"

@@ -190,8 +190,8 @@ def order(
     """Asks for the order of all candidates given their evaluations, and optionally their images again.
 
     The reply: ``{"reason": ..., "scores": {"A": 0-99, ...}}``, one required key per candidate; with
-    ``think`` a ``"thought"`` of at most about so many tokens stands before both, and a model that thinks on its
-    own may.
+    ``think`` a ``"thought"`` of at most about so many tokens stands before both, and a model that thinks on
+    its own may.
     """
     labels = labels_for(len(candidates))
     shown = [
@@ -295,11 +295,17 @@ def _plain_scores(found: Any, ask: Ask) -> bool:
 
 
 def single(
-    query: Query, candidates: Sequence[Candidate], *, think: bool = True, more: int = 0, image_tokens: int = 256
+    query: Query,
+    candidates: Sequence[Candidate],
+    *,
+    think: bool = True,
+    more: int = 0,
+    image_tokens: int = 256,
 ) -> Ask:
     """CoTRR in one call. Without ``think`` only the order is asked for: the ablation without reasoning.
 
-    A reply may have 1,024 tokens and 400 for each image, 9,024 for twenty, and ``more`` for thoughts of its own.
+    A reply may have 1,024 tokens and 400 for each image, 9,024 for twenty; ``more`` are for thoughts of the
+    model's own.
 
     The reply: ``{"components": [...], "images": {"A": {"note", "verdicts": [...], "grade"}}, "reason",
     "scores": {"A": 0-99, ...}}``; verdicts stand in the order of the components.

@@ -76,7 +76,7 @@ def labels_in_order(
 
 
 def label_scores(answer: Any, order: Sequence[str]) -> dict[str, float]:
-    """The scores behind ``order`` (of `labels_in_order`), best first; empty where it did not come of scores."""
+    """The scores behind ``order`` (of `labels_in_order`); empty where it did not come of scores."""
     if not isinstance(answer, dict) or not order:
         return {}
     known = known_labels(order)

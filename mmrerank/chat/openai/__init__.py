@@ -361,11 +361,11 @@ def open(
     """Opens ``MODEL@BASE_URL``, ``MODEL@SERVER+BASE_URL`` (a name of ``servers.toml``), or ``MODEL`` at
     ``OPENAI_BASE_URL`` (default: OpenAI's own). Nothing is sent yet.
 
-    ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after
-    the first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and
-    doubles. ``thinking`` tokens may go before an answer (0: none wanted). ``extra`` is a JSON object of
-    more fields for every request; ``any_model``, ``images`` and ``context`` as in `Limits`. Raises `UsageError` for a spec that names
-    no model or no usable address.
+    ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after the
+    first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and doubles.
+    ``thinking`` tokens may go before an answer (0: none wanted). ``extra`` is a JSON object of more fields
+    for every request; ``any_model``, ``images`` and ``context`` as in `Limits`. Raises `UsageError` for a
+    spec that names no model or no usable address.
     """
     found = address(rest)
     return OpenAIChat(

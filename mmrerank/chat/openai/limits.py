@@ -13,8 +13,8 @@ class Limits:
 
     ``thinking`` is how many tokens a reasoning model may think before a text; 0 asks it not to. With
     ``any_model`` the name under which a server answers is
-    not held against the one that was asked for. ``images`` and ``context`` are the most images and tokens that
-    a question may hold; 0: found out when the server refuses one.
+    not held against the one that was asked for. ``images`` and ``context`` are the most images and tokens
+    that a question may hold; 0: found out when the server refuses one.
     """
 
     timeout: float = 120.0

@@ -21,6 +21,7 @@ from mmrerank.rerank import judgements
 from mmrerank.rerank.aggregate import by_value, keep_slots, verdict_sum
 from mmrerank.rerank.fitting import Found, Ordering, at_once, ordered
 from mmrerank.rerank.parts import decomposed, evaluated, whole_query
+from mmrerank.rerank.relevance import falling
 from mmrerank.rerank.replies import Reading
 from mmrerank.rerank.rooms import Switch, settled
 from mmrerank.rerank.thrift import Thrift, scored
@@ -39,13 +40,14 @@ class Options(StrategyOptions):
     computes the order from the verdicts (ablation). ``deconstruct``/``evaluate`` false leave that phase
     out (ablations: evaluate the query as a whole / order by looking, without verdicts; in ``single``
     mode, leaving either out asks for the order alone).
-    ``group_size`` images stand in one evaluation question. ``order_images`` shows the images again when
-    ordering, side by side: ``true`` all in one question, ``false`` none (ablation: what was noted alone).
-    ``auto`` is all where one question to the model holds them, else the finalists (all whose mean verdict is
-    that of place ``top`` or better), in windows where those do not fit either. A model's row in the catalogue may
-    say what ``auto`` means for it. ``passes=2`` asks for the order over the reversed list too, in the same
-    round, and averages the scores, so that a liking for places cancels. ``think`` is how many tokens of thoughts
-    may stand before the order; a model that thinks on its own then may. ``alpha`` (1 keeps all) and ``beta`` (0 never stops) leave out evaluations as in
+    ``group_size`` images stand in one evaluation question. ``order_images`` shows the images again, side
+    by side, when ordering: ``true`` all in one question, ``false`` none (ablation: the notes alone), ``auto``
+    all where one question holds them, else the finalists (all whose mean verdict is that of place ``top`` or
+    better), in windows where those do not fit either; a model's row in the catalogue may settle ``auto``.
+    ``passes=2`` asks for the order over the reversed list too and averages the scores, so that a liking for
+    places cancels: one question more. ``think`` is how many tokens of thoughts may stand before the order; a
+    model that thinks on its own then may.
+    ``alpha`` (1 keeps all) and ``beta`` (0 never stops) leave out evaluations as in
     `mmrerank.rerank.thrift.Thrift`, by the mean of the verdicts; what was not evaluated keeps its place
     behind the rest. ``image_tokens`` bounds the visual tokens per image.
     """
@@ -228,9 +230,9 @@ def _compared(
 def _numbered(explanation: Explanation, order: Ranking, found: Found) -> Explanation:
     """``explanation`` with the numbers of ``found``.
 
-    ``scores`` are the model's own (0 to 99, the mean of both passes); an image that was not shown again has its
-    mean verdict less 1, so that it stays below; of windows they are places from the end. ``relevance`` is the
-    score of the last question over 99, or the mean verdict, lowered to that of an image above where it is higher.
+    ``scores`` are the model's own (0 to 99, the mean of both passes); an image that was not shown again has
+    its mean verdict, moved below those. ``relevance`` is the score over 99, or that mean verdict, lowered to
+    that of an image above where it is higher.
     """
     return replace(explanation, scores=found.scores, relevance=falling(order.ids, found.marks))
 
