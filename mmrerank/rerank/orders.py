@@ -77,25 +77,21 @@ def labels_in_order(
     return _as_it_stands([_name(i) if isinstance(i, dict) else i for i in answer], labels, known)
 
 
-def scores_by_label(answer: Any, labels: Sequence[str], order: Sequence[str]) -> dict[str, float]:
-    """The scores in an object ``{label: score}``, to `TOP_SCORE`; ``order`` is what it was read as.
-
-    Empty where the order was not made by scores, such as for a list.
-    """
-    known = known_labels(labels)
-    if not isinstance(answer, dict) or len(answer) > _MAX_ENTRIES or _places(answer, known):
+def label_scores(answer: Any, order: Sequence[str]) -> dict[str, float]:
+    """The scores behind ``order`` (of `labels_in_order`), to `TOP_SCORE`; empty where it came of none."""
+    if not isinstance(answer, dict) or not order:
         return {}
+    known = known_labels(order)
     found: dict[str, Number] = {}
-    for key, value in answer.items():
+    for key, value in islice(answer.items(), _MAX_ENTRIES):
         label = known.get(label_text(key)) or label_of(key, known)
         number = number_of(_numbered(value).get("score") if isinstance(value, dict) else value)
         if label is not None and number is not None:
             found.setdefault(label, number)
-    if len({(n.form, n.top) for n in found.values()}) > 1:
-        return {}
     tops = {i: 100.0 if n.form == "percent" else n.top or TOP_SCORE for i, n in found.items()}
     scores = {i: n.value * TOP_SCORE / tops[i] for i, n in found.items()}
-    return scores if set(order) == set(scores) and _falling(order, scores) else {}
+    whole = set(order) == set(scores) and all(scores[a] >= scores[b] for a, b in pairwise(order))
+    return {n: scores[n] for n in order} if whole else {}
 
 
 def _as_it_stands(

@@ -22,7 +22,10 @@ def labels_for(n: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What was understood from one reply; ``repairs`` is ready to be added up."""
+    """What was understood from one reply; ``repairs`` is ready to be added up.
+
+    ``scores`` are by id, where an order was given as numbers that fall along it.
+    """
 
     status: Status
     components: tuple[Component, ...] = ()
