@@ -314,13 +314,15 @@ def _save_trace(path: Path, result: SearchResult) -> None:
 
 
 def _save_run(path: Path, result: SearchResult) -> None:
-    """The hits as query ``0``; a reranked order has no scores, so its ranks are counted down."""
-    from mmrerank.benchmark import Run, Scored
+    """The hits as query ``0``, with the method's own scores; without any, ranks are counted down."""
+    from mmrerank.benchmark import Run
+    from mmrerank.evaluation.experiment.own_scores import with_scores
     from mmrerank.evaluation.measure.runs import write_run
 
-    plain = result.method == "none"
-    n = len(result.hits)
-    rows = [Scored(id=h.id, score=(h.score or 0.0) if plain else float(n + 1 - h.rank)) for h in result.hits]
+    own = result.explanation.scores
+    if result.method == "none":
+        own = {h.id: h.score for h in result.hits if h.score is not None}
+    rows = with_scores([h.id for h in result.hits], own)
     write_run(path, Run(rows={result.query.id or "0": rows}, tag=f"mmrerank-{result.method}"))
 
 

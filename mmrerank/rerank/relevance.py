@@ -14,6 +14,10 @@ from itertools import pairwise
 from typing import TypedDict
 
 
+_MOST = 1e30
+"""Infinite scores become this, which single precision holds too."""
+
+
 class Numbers(TypedDict):
     """The two fields of `mmrerank.types.Explanation` that hold numbers."""
 
@@ -29,7 +33,11 @@ def numbers(
     >>> numbers(["a", "b", "c"], {"a": 2.0, "c": 0.0}, chance)["relevance"]
     {'a': 0.8807970779778823, 'c': 0.5}
     """
-    known = {i: s for i in ids if (s := scores.get(i)) is not None and not math.isnan(s)}
+    known = {
+        i: min(max(s, -_MOST), _MOST)  # a file of results holds no infinity
+        for i in ids
+        if (s := scores.get(i)) is not None and not math.isnan(s)
+    }
     return {"scores": known, "relevance": falling(ids, {i: relevance(s) for i, s in known.items()})}
 
 

@@ -20,7 +20,7 @@ from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value
-from mmrerank.rerank.relevance import chained, falling, log_sum
+from mmrerank.rerank.relevance import chained, log_sum, numbers
 from mmrerank.rerank.schedules import windows
 from mmrerank.rerank.states import NOTHING
 from mmrerank.types import Assessment, Candidate, Explanation, Query, Ranking, Repairs
@@ -93,8 +93,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         explanation=Explanation(
             assessments=assessments,
             reason=reason,
-            scores=scores,
-            relevance=falling(after.ids, {i: math.exp(s - whole) for i, s in scores.items()}),
+            **numbers(after.ids, scores, lambda s: math.exp(min(s - whole, 0.0))),
         ),
         repairs=Repairs(failed=failed),
     )
