@@ -27,6 +27,7 @@ from mmrerank.cli.options import (
     OutputFlag,
     PriceFlag,
     RecordFlag,
+    ThresholdFlag,
     TrustFlag,
     budget_of,
     chat_for,
@@ -55,7 +56,9 @@ TextArgument = Annotated[
 ]
 KFlag = Annotated[
     int | None,
-    typer.Option("--k", metavar="N", show_default=False, help="How many images to return (default: 10)."),
+    typer.Option(
+        "--k", "--top-n", metavar="N", show_default=False, help="How many images to return (default: 10)."
+    ),
 ]
 ImageFlag = Annotated[
     list[Path] | None,
@@ -134,6 +137,7 @@ def search(
     turn: TurnFlag = None,
     rerank: RerankFlag = None,
     candidates: CandidatesFlag = None,
+    threshold: ThresholdFlag = None,
     option: OptionsFlag = None,
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
@@ -161,8 +165,8 @@ def search(
     settings = config.load(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-               "embedder": embedder, "device": device, "cache": cache, "options": pairs(option, "-o"),
-               "chat_options": pairs(chat_option, "--chat-option")},
+               "threshold": threshold, "embedder": embedder, "device": device, "cache": cache,
+               "options": pairs(option, "-o"), "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
     check_count("results", settings.k, "--k")
     check_count("candidates", settings.candidates, "--candidates")
@@ -174,7 +178,7 @@ def search(
         others = {"TEXT": text, "--image": image, "--exclude": exclude, "--turn": turn, "--report": report,
                   "--trace": trace, "--filepath-only": filepath_only, "--print0": print0,
                   "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price,
-                  "-o": option, "--chat-option": chat_option}  # fmt: skip
+                  "-o": option, "--chat-option": chat_option, "--threshold": threshold}  # fmt: skip
         return search_vectors(settings, query_vectors, run, others, output)
 
     query = _query(text, image or (), exclude or (), turn or ())
@@ -260,7 +264,7 @@ def _result(
         # the batch form, where no option of a method can be taken for an argument of the search
         (result,) = searcher.search_batch(
             [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
-            options=settings.options, progress=step,
+            options=settings.options, threshold=settings.threshold, progress=step,
         )  # fmt: skip
     return result
 
