@@ -122,7 +122,5 @@ def test_a_search_keeps_what_is_relevant_enough(tmp_path: Path) -> None:
     assert "3 images not judged are left out by the threshold of 0" in few.warnings
     plain = search.search("a red boat", rerank="pointwise", candidates=2)
     assert [h.relevance for h in plain][2:] == [None] * 3
-        None
-    ] * 3
     with pytest.raises(UsageError, match="needs a method that judges"):
         search.search("a red boat", threshold=0.5)
