@@ -57,6 +57,11 @@ from mmrerank.types import Candidate, Query, Ranking, Usage
 
 Capability = Literal["generate", "choice_logprobs", "attention", "embed", "token_embeddings", "retrieve"]
 """What a method may need: all but ``retrieve`` (an index to search again) of the language model."""
+LEAST_SHARE = 0.05
+"""Share of the probability that a question's labels must hold together for it to say anything.
+
+Below it the model would rather say something else, and is asked for a written answer.
+"""
 Vectors = NDArray[np.float32]
 
 
@@ -219,6 +224,8 @@ class Chat(Protocol):
     """The options that it was opened with and that can change a reply."""
     concurrency: int = 1
     """How many rankings may ask at once. 1: they share batches. Servers take more."""
+    label_share: float = LEAST_SHARE
+    """Share of the probability below which labels are asked for again as text; 0 never does."""
     fake: bool = False
     """Whether it reads what only fakes may read; it is then never cached."""
 

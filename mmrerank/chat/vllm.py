@@ -24,7 +24,7 @@ from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.paths import expanded, looked_at
-from mmrerank.ports import Capability, Chat
+from mmrerank.ports import LEAST_SHARE, Capability, Chat
 from mmrerank.types import Usage
 from mmrerank.vl.model_folder import check_folder, warn_of_code
 
@@ -198,14 +198,15 @@ def open(
     gpu_memory: float = 0.9,
     tensor_parallel: int = 1,
     images: int = IMAGES,
+    label_share: float = LEAST_SHARE,
     trust_remote_code: bool = False,
 ) -> VllmChat:
     """Starts an engine for ``PATH_OR_NAME``.
 
     ``max_model_len`` is the longest prompt with its reply in tokens (0: the model's own), ``gpu_memory``
     the share of each GPU's memory that vLLM takes, ``tensor_parallel`` the number of GPUs, ``images`` how
-    many a question may hold. ``trust_remote_code`` lets Python files of the model run, with a
-    warning. Raises `MissingExtraError` without vLLM, `ModelError` when it does not start.
+    many a question may hold. Labels that hold less than ``label_share`` of the probability are asked for
+    again as text. ``trust_remote_code`` lets Python files of the model run, with a warning. Raises `MissingExtraError` without vLLM, `ModelError` when it does not start.
     """
     if not rest:
         raise UsageError(f"{FORM} needs a folder or a name; a server is vllm:MODEL@HOST")
@@ -242,4 +243,6 @@ def open(
     except Exception as error:  # from a missing folder to a GPU that is too small
         why = " ".join(str(error).split())[:400]
         raise ModelError(f"vLLM does not start with {rest!r}: {type(error).__name__}: {why}") from error
-    return VllmChat(engine, rest)
+    chat = VllmChat(engine, rest)
+    chat.label_share = label_share
+    return chat

@@ -35,6 +35,7 @@ from mmrerank.rerank.sparing import PROBE
 from mmrerank.rerank.stopping import Stopped, Watch, unreached
 from mmrerank.rerank.taken import asked, taken
 from mmrerank.rerank.understood import unreadable, watched
+from mmrerank.rerank.written import settled, told
 from mmrerank.types import Failure, Usage
 
 Progress = Callable[[int, int], None]
@@ -54,12 +55,17 @@ class Driven:
     """What replies say of how they were got, each once."""
     unasked: int = 0
     """Questions that were not asked, or not answered in time, for want of budget."""
+    written: int = 0
+    """Answers that were asked for again as text (`mmrerank.rerank.written`)."""
 
 
 @dataclass(kw_only=True)
 class _Job:
     judging: Judging
     meters: tuple[Meter, ...] = ()
+    label_share: float = 0.0
+    labelled: int = 0
+    written: int = 0
     unasked: int = 0
     asks: list[Ask] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -93,6 +99,8 @@ class _Job:
         if ask.kind == PROBE:
             return
         self.notes |= dict.fromkeys(reply.notes)
+        self.labelled += bool(ask.choices)
+        self.written += reply.written
         if reply.error is not None:
             self._failed(reply.error.kind, str(reply.error), outside=unreached(reply.error))
             self.unasked += isinstance(reply.error, BudgetError)
@@ -111,8 +119,9 @@ class _Job:
             usage=self.usage,
             trace=Trace(steps=tuple(self.steps)),
             failures=tuple(self.failures.values()),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *told(self.written, self.labelled, self.label_share)),
             unasked=self.unasked,
+            written=self.written,
         )
 
 
@@ -162,7 +171,11 @@ def drive(
     shared = () if total is None else (total,)
     own = [() if budget is None else (Meter(budget),) for _ in judgings]
     most = in_force().questions
-    jobs = [_Job(judging=j, meters=(*m, *shared), most=most) for j, m in zip(judgings, own, strict=True)]
+    share = 0.0 if chat is None else chat.label_share
+    jobs = [
+        _Job(judging=j, meters=(*m, *shared), most=most, label_share=share)
+        for j, m in zip(judgings, own, strict=True)
+    ]
     watch = watch or Watch()
     if chat is not None:
         watch.plain = lambda: _plain_failure(chat)
@@ -276,11 +289,15 @@ class _Desk:
         """Every question to whom it is for: the first stage or the model."""
         searches = [a for a, _ in asks if isinstance(a, Retrieve)]
         if not searches:
-            return _within(self.chat, asks)
+            return settled(self.chat, asks, self._within)
         with self.lock:  # an index and its embedder serve one at a time
             found = iter(_retrieved(self.retriever, searches))
-        answered = iter(_within(self.chat, [row for row in asks if not isinstance(row[0], Retrieve)]))
+        others = [row for row in asks if not isinstance(row[0], Retrieve)]
+        answered = iter(settled(self.chat, others, self._within))
         return [next(found) if isinstance(a, Retrieve) else next(answered) for a, _ in asks]
+
+    def _within(self, asks: list[tuple[Ask, tuple[Meter, ...]]]) -> list[Reply]:
+        return _within(self.chat, asks)
 
 
 def _retrieved(retriever: Retriever | None, searches: list[Retrieve]) -> list[Reply]:

@@ -42,6 +42,11 @@ class Around(Chat):
         return self.inner.prompts
 
     @property
+    def label_share(self) -> float:  # type: ignore[override]
+        """The inner chat's."""
+        return self.inner.label_share
+
+    @property
     def capabilities(self) -> frozenset[Capability]:  # type: ignore[override]
         """The inner chat's."""
         return self.inner.capabilities
