@@ -24,7 +24,7 @@ from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.paths import expanded, looked_at
-from mmrerank.ports import LEAST_SHARE, Capability, Chat
+from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
 from mmrerank.types import Usage
 from mmrerank.vl.model_folder import check_folder, warn_of_code
 
@@ -245,4 +245,5 @@ def open(
         raise ModelError(f"vLLM does not start with {rest!r}: {type(error).__name__}: {why}") from error
     chat = VllmChat(engine, rest)
     chat.label_share = label_share
+    chat.room = Room(images=images, tokens=max_model_len)
     return chat

@@ -37,7 +37,7 @@ from mmrerank.chat.openai.wire import body, fields, images_of, in_words
 from mmrerank.chat.thinking import with_thoughts
 from mmrerank.errors import DATA_ERRORS, BudgetError, ChatError, InputError, ReplyError, UsageError, in_short
 from mmrerank.messages import Ask, Message, Part, Reply
-from mmrerank.ports import LEAST_SHARE, Capability, Chat, ChatFacts
+from mmrerank.ports import LEAST_SHARE, Capability, Chat, ChatFacts, Room
 from mmrerank.types import Usage
 
 FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
@@ -73,7 +73,8 @@ class OpenAIChat(Chat):
         """Prompt tokens that the server reports to have read before."""
         self.thought = False
         """Whether an answer came with thoughts."""
-        self.most_images: int | None = None
+        self.room = Room(images=self.limits.images, tokens=self.limits.context)
+        self.most_images: int | None = self.limits.images or None
         """Images a question may hold, once the server has refused more."""
         self._accepted: set[str] = set()  # fields of requests that were answered
         self._obeyed = False  # whether a reply ever followed its schema without being told in words
@@ -274,7 +275,7 @@ class OpenAIChat(Chat):
             except Complaint as complaint:
                 most = most_images(complaint.whole, images)
                 if most is not None and most >= self._most_shown:
-                    self.most_images = most
+                    self.most_images, self.room = most, replace(self.room, images=most)
                     raise self._too_many_images() from None
                 if trial.goes_on(complaint, request.fields, frozenset(self._accepted)):
                     continue
@@ -353,16 +354,18 @@ def open(
     thinking: int = 0,
     any_model: bool = False,
     label_share: float = LEAST_SHARE,
+    images: int = 0,
+    context: int = 0,
     extra: str = "",
 ) -> OpenAIChat:
     """Opens ``MODEL@BASE_URL``, ``MODEL@SERVER+BASE_URL`` (a name of ``servers.toml``), or ``MODEL`` at
     ``OPENAI_BASE_URL`` (default: OpenAI's own). Nothing is sent yet.
 
-    ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after
-    the first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and
-    doubles. ``thinking`` tokens may go before an answer (0: none wanted). Labels that hold less than
-    ``label_share`` of the probability are asked for again as text. ``extra`` is a JSON object of
-    more fields for every request; ``any_model`` as in `Limits`. Raises `UsageError` for a spec that names
+    ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after the
+    first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and doubles.
+    ``thinking`` tokens may go before an answer (0: none wanted). ``extra`` is a JSON object of more fields
+    for every request; labels that hold less than ``label_share`` of the probability are asked for again as
+    text; ``any_model``, ``images`` and ``context`` as in `Limits`. Raises `UsageError` for a spec that names
     no model or no usable address.
     """
     found = address(rest)
@@ -372,7 +375,7 @@ def open(
         api_key=found.key(api_key),
         limits=Limits(
             timeout=timeout, max_retries=max_retries, concurrency=concurrency, backoff=backoff,
-            thinking=thinking, any_model=any_model,
+            thinking=thinking, any_model=any_model, images=images, context=context,
         ),
         dialect=Dialect(
             limit=found.limit, stream=stream, extra=fields(extra), quiet=found.server.quiet,

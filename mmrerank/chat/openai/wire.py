@@ -59,7 +59,7 @@ def body(
     room = 1 if ask.choices else ask.max_tokens + thinking
     request[dialect.limit] = min(room, dialect.most_tokens or room)
     # the first token of a thinking model opens its thoughts, which no choice is
-    if ask.choices or not thinking:
+    if ask.choices or not (thinking or ask.think):
         request.update(dialect.quiet)
     if dialect.temperature:
         request["temperature"] = ask.temperature

@@ -21,7 +21,7 @@ from mmrerank.chat.transformers.generate import Row, generate
 from mmrerank.chat.transformers.grammar import Grammars
 from mmrerank.errors import CancelledError, ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import LEAST_SHARE, Capability, Chat
+from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
 from mmrerank.types import Image, Usage
 from mmrerank.vl import feature_folder as on_disk
 from mmrerank.vl import features, prefix
@@ -75,6 +75,8 @@ class TransformersChat(Chat):
             {"generate", "choice_logprobs", "attention", "embed", "token_embeddings"}
         )
         self.qwen = qwen
+        longest = qwen.model.config.get_text_config().to_dict().get("max_position_embeddings")
+        self.room = Room(tokens=int(longest or 0))
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self._grammars = Grammars(qwen.tokenizer, width=qwen.vocabulary, stop=qwen.stop_ids)
         self._prefixes = Prefixes(qwen, prefix_bytes)
