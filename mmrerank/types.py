@@ -225,8 +225,8 @@ class Repairs:
     """What had to be mended or given up. Counts add up; all zero means every reply was taken as it came.
 
     ``failed`` judgements gave no information (the first-stage order stands there); ``repaired`` ones were
-    usable after mending; ``written`` ones were asked for again as text, since the labels held too little of the
-    probability; ``unknown``, ``repeated`` and ``missing`` count ids in replies that order.
+    usable after mending; ``written`` ones were asked for again as text, since the labels held too little of
+    the probability; ``unknown``, ``repeated`` and ``missing`` count ids in replies that order.
     """
 
     failed: int = 0

@@ -29,8 +29,8 @@ def spellings(label: str) -> tuple[str, ...]:
     ('A', ' A')
     """
     word = len(label) > 1 and label.isalpha()
-    bare = (label, label.lower(), label.capitalize(), label.upper()) if word else (label,)
-    bare = tuple(dict.fromkeys(bare))
+    cases = [label, label.lower(), label.capitalize(), label.upper()] if word else [label]
+    bare = tuple(dict.fromkeys(cases))
     return (*bare, *(f" {s}" for s in bare))
 
 

@@ -1,8 +1,8 @@
 """Answers that the model would not give as one of the labels: asked again as text, whatever the backend.
 
 A label's probability means something where the labels hold a good part of it. Where they hold less than
-`Chat.label_share`, or none is known, the same question is asked for a written answer: one of the labels, after
-thoughts if the model has any. One that names none is no judgement. The result says how often.
+`Chat.label_share`, or none is known, the same question is asked for a written answer: one of the labels,
+after thoughts if the model has any. One that names none is no judgement. The result says how often.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from mmrerank.budget import Meter
 from mmrerank.errors import ReplyError
@@ -23,31 +23,58 @@ TOKENS = 512
 """Most that may be written: an answer is a word, and models that think do so before it."""
 SURE = 0.9
 """Probability that a written label is taken to have; the others share the rest alike."""
+_TAIL = 200  # characters of a last line that are looked at
 Row = tuple[Ask, tuple[Meter, ...]]
-_BEGINS = r"(?i)\W*({})\W*(?:[,.;:!\n\u2013\u2014]|$)"
+Heard = Callable[[int, Reply], None]
+_BEGINS = r"(?i)\W*({})\W*(?:[,.;:!\n\u2013\u2014]| - |$)"
+_ENDS = r"(?i).*\b({})\W*$"
 
 
-def settled(chat: Chat | None, rows: list[Row], ask_all: Callable[[list[Row]], list[Reply]]) -> list[Reply]:
-    """``ask_all(rows)``, where answers whose labels hold too little are written out, within the same meters."""
-    replies = ask_all(rows)
-    if chat is None or not chat.label_share:
-        return replies
-    weak = [n for n, (ask, _) in enumerate(rows) if why(ask, replies[n], chat.label_share)]
-    if not weak:
-        return replies
-    answers = ask_all([(in_words(rows[n][0]), rows[n][1]) for n in weak])
-    for n, answer in zip(weak, answers, strict=True):
-        ask = rows[n][0]
-        replies[n] = _joined(ask, replies[n], answer, why(ask, replies[n], chat.label_share))
-    return replies
+def settled(
+    chat: Chat | None, rows: Sequence[Row], ask_all: Callable[[Sequence[Row], Heard], object], heard: Heard
+) -> None:
+    """`ask_all`, where answers whose labels hold too little are written out within the same meters.
+
+    Both functions are told the place of a row and its reply as soon as that is there.
+    """
+    least = 0.0 if chat is None else chat.label_share
+    weak: dict[int, tuple[Reply, str]] = {}
+
+    def first(n: int, reply: Reply) -> None:
+        if reason := why(rows[n][0], reply, least):
+            weak[n] = reply, reason
+        else:
+            heard(n, reply)
+
+    ask_all(rows, first)
+    places = list(weak)
+    if places:
+        again = [(in_words(rows[n][0]), rows[n][1]) for n in places]
+        ask_all(
+            again, lambda m, answer: heard(places[m], joined(rows[places[m]][0], *weak[places[m]], answer))
+        )
+
+
+def all_settled(
+    chat: Chat | None, rows: Sequence[Row], ask_all: Callable[[Chat | None, list[Row]], list[Reply]]
+) -> list[Reply]:
+    """`settled`, where all replies come together."""
+    found: dict[int, Reply] = {}
+
+    def each(some: Sequence[Row], heard: Heard) -> None:
+        for n, reply in enumerate(ask_all(chat, list(some))):
+            heard(n, reply)
+
+    settled(chat, rows, each, found.__setitem__)
+    return [found[n] for n in range(len(rows))]
 
 
 def why(ask: Ask, reply: Reply, least: float) -> str:
     """Why the labels' probabilities are no answer, where they hold less than ``least``; empty where they are.
 
-    A backend that cannot tell their share is believed.
+    A backend that cannot tell their share is believed, and any where ``least`` is 0.
     """
-    if not ask.choices:
+    if not ask.choices or not least:
         return ""
     if reply.error is not None:
         return str(reply.error) if reply.error.kind == "labels" else ""
@@ -82,23 +109,42 @@ def named(text: str, labels: Sequence[str]) -> str | None:
     text = text.strip()
     if found := last_label(text, labels):
         return found
+    end = text.splitlines()[-1][-_TAIL:] if text else ""
     words = {n.casefold(): n for n in labels if len(n) > 1}
-    if words and (begins := re.match(_BEGINS.format("|".join(map(re.escape, words))), text)):
-        return words[begins[1].casefold()]
-    return last_label(text.splitlines()[-1], labels) if text else None
+    either = "|".join(map(re.escape, words))
+    begins = re.match(_BEGINS.format(either), text) if words else None
+    ends = re.match(_ENDS.format(either), end) if words else None
+    said = {words[m[1].casefold()] for m in (begins, ends) if m}
+    return said.pop() if len(said) == 1 else None if said else last_label(end, labels)
 
 
-def told(written: int, asked: int, least: float) -> tuple[str, ...]:
-    """The sentence of a result in which so many of the answers ``asked`` for were written out."""
-    if not written:
-        return ()
-    return (
-        f"{written} of {asked} answers were asked for again as text: the labels held less than {least:g} of "
-        "the probability, or were not listed (--chat-option label_share=0 never asks again)",
-    )
+@dataclass(kw_only=True)
+class Written:
+    """How many of a ranking's answers by label were asked for again."""
+
+    asked: int = 0
+    again: int = 0
+    lost: int = 0
+
+    def note(self, ask: Ask, reply: Reply) -> None:
+        """Counts ``reply``."""
+        self.asked += bool(ask.choices)
+        self.again += reply.written
+        self.lost += reply.written and reply.error is not None
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The sentence of the result; none where none was asked for again."""
+        if not self.again:
+            return ()
+        lost = f", and {self.lost} of these gave no label either" if self.lost else ""
+        return (
+            f"{self.again} of {self.asked} answers were asked for again as text, since the labels held too "
+            f"little of the probability{lost} (--chat-option label_share=0 takes what they hold)",
+        )
 
 
-def _joined(ask: Ask, first: Reply, answer: Reply, reason: str) -> Reply:
+def joined(ask: Ask, first: Reply, reason: str, answer: Reply) -> Reply:
     """The written answer as a reply to ``ask``, with what both cost."""
     usage = first.usage + answer.usage
     notes = tuple(dict.fromkeys((*first.notes, *answer.notes)))
