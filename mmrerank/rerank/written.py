@@ -113,7 +113,8 @@ def named(text: str, labels: Sequence[str]) -> str | None:
     words = {n.casefold(): n for n in labels if len(n) > 1}
     either = "|".join(map(re.escape, words))
     begins = re.match(_BEGINS.format(either), text) if words else None
-    ends = re.match(_ENDS.format(either), end) if words else None
+    alone = len({w.casefold() for w in re.findall(rf"(?i)\b(?:{either})\b", end)}) == 1
+    ends = re.match(_ENDS.format(either), end) if words and alone else None
     said = {words[m[1].casefold()] for m in (begins, ends) if m}
     return said.pop() if len(said) == 1 else None if said else last_label(end, labels)
 
