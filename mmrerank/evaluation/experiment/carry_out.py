@@ -121,7 +121,7 @@ class _Work:
     # ------------------------------------------------------------ first stage
 
     def _lists(self) -> None:
-        """The lists to score or to rerank: those given, a first stage, or what lies in the data."""
+        """The lists to score or to rerank: those given, a first stage, or what is in the data (INQUIRE's)."""
         wanted, task = self.wanted, self.task
         if wanted.run and (wanted.index or wanted.shards):
             raise UsageError("give --run, or --index to make one, not both")
@@ -137,7 +137,6 @@ class _Work:
             own = self.benchmark.own_runs(wanted.data) if wanted.data else ()
             self.answers = [tasks.read_answer(task, path) for path in own]
             if not own and task.first and wanted.methods:
-                # the data brings a first stage, such as INQUIRE-Rerank's clip_score
                 self.answers = [Answer(path=str(wanted.data), kind="run", rows=task.first)]
 
     def _read(self, run: RunLike) -> Answer:
@@ -280,7 +279,7 @@ class _Work:
         answers: list[Answer] = []
         by_query = self.wanted.per_query
         for label, one in done.items():
-            answers = [self._write(one, run, origin)]
+            answers = self._write(one, run, origin)
             if task.qrels:
                 scores = tasks.score(task, answers)
                 done[label] = replace(one, scores=scores)
@@ -362,7 +361,7 @@ class _Work:
             data=data,
         )
 
-    def _write(self, one: MethodRun, first: Run, origin: Mapping[str, Any]) -> Answer:
+    def _write(self, one: MethodRun, first: Run, origin: Mapping[str, Any]) -> list[Answer]:
         """``METHOD.trec``, ``.raw.jsonl`` (scores as they were), ``.jsonl`` (results), ``.json`` (origin)."""
         spec, folder, k = one.spec, self.folder, self.wanted.candidates
         orders = {r.query.id: [h.id for h in r.hits] for r in one.results}
@@ -380,7 +379,8 @@ class _Work:
         two_stage.write(folder / f"{spec.stem}.json", body + "\n")
         if self.data.index is not None:
             write_qrels(folder / "qrels.txt", self.task.qrels)
-        return replace(tasks.read_answer(self.task, path), path=str(path))
+        main = replace(tasks.read_answer(self.task, path), path=str(path))
+        return two_stage.answers(self.task, main, first, orders, spec.stem, folder)
 
     def _warned(self, one: MethodRun) -> Any:
         """The scores with a warning where a model knows little of such images."""
