@@ -214,6 +214,9 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         if value not in allowed:
             raise UsageError(f"{where} must be one of {', '.join(map(str, allowed))}, not {shown(value)}")
         return value
+    if type(None) in get_args(hint) and len(get_args(hint)) == 2:  # "not said" is a value of it
+        inner = next(a for a in get_args(hint) if a is not type(None))
+        return None if value is None else _convert(value, inner, where)
     if hint is bool:
         word = _WORDS.get(str(value).lower())
         if word is None:

@@ -1,4 +1,7 @@
-"""Opens a chat backend by what the user typed: a short name of the catalogue or ``PLUGIN:REST``."""
+"""Opens a chat backend by what the user typed: a short name of the catalogue or ``PLUGIN:REST``.
+
+A dedicated reranker is named in the same place, and comes as a chat of capability ``score``.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmrerank import registry
+from mmrerank.chat.scoring import ScorerChat
 from mmrerank.ports import Chat, Room
 
 _NEUTRAL = {
@@ -27,7 +31,8 @@ def open_chat(spec: str, **options: Any) -> Chat:
     ``.settings``.
     """
     card, found = registry.opened("chat", spec, options, Chat)
-    chat: Chat = found
+    scores = registry.kind_of("chat", card.spec.partition(":")[0]) == "scorer"
+    chat: Chat = ScorerChat(found) if scores else found
     chat.spec = spec
     chat.settings = deciding(options)
     if card.domain:

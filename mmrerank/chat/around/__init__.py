@@ -25,6 +25,7 @@ class Around(Chat):
         self.inner = inner
         self.fake = inner.fake
         self.concurrency = inner.concurrency
+        self.group = inner.group
 
     @property
     def spec(self) -> str:  # type: ignore[override] # follows the inner chat's
