@@ -330,9 +330,7 @@ class Scorer(Protocol):
     writes: int = 1
     """Tokens that it writes a question at most, for budgets."""
 
-    def score(
-        self, query: Query, candidates: Sequence[Candidate], instruction: str = ""
-    ) -> Sequence[float]:
+    def score(self, query: Query, candidates: Sequence[Candidate], instruction: str = "") -> Sequence[float]:
         """A number for each candidate, higher is better, NaN where it cannot say.
 
         An empty ``instruction`` is the model's own. Raises `ChatError` where every question would fail.

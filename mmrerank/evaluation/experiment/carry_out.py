@@ -26,13 +26,13 @@ from mmrerank.evaluation.experiment.provenance import candidates_digest, provena
 from mmrerank.evaluation.experiment.recommend import PREFERRED
 from mmrerank.evaluation.experiment.reranking import Item
 from mmrerank.evaluation.experiment.resume import Progress, Resumable, Surroundings
+from mmrerank.evaluation.experiment.search_again import search_again
 from mmrerank.evaluation.experiment.settings import chat_options, data_digests, index_facts, settings
 from mmrerank.evaluation.experiment.work import asks_model, gives_verdicts, work_digest
 from mmrerank.evaluation.measure.runs import write_qrels, write_run
 from mmrerank.evaluation.measure.scoring import RunLike, as_run
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.methods import MethodSpec
-from mmrerank.search import ImageSearch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,13 +225,6 @@ class _Work:
         digest = work_digest(self.wanted.own_options, self.wanted.candidates, self.chat, self.around.limits)
         return home / f"{self.task.benchmark}-{digest}"
 
-    @property
-    def _retriever(self) -> ImageSearch | None:
-        """The index that the benchmark made: other benchmarks say which documents a query may find."""
-        if self.data.index is None or self.first is None or self.first.index is None:
-            return None
-        return ImageSearch(self.first.index, embedder=self.first.embedder)
-
     @cached_property
     def judging(self) -> Resumable:
         """Journals and model for all methods."""
@@ -241,7 +234,8 @@ class _Work:
             **dataclasses.asdict(wanted.own_options),
         }  # fmt: skip
         return Resumable(
-            folder=self.folder, chat=self.chat, work=work, retriever=self._retriever, around=self.around,
+            folder=self.folder, chat=self.chat, work=work, around=self.around,
+            retriever=search_again(self.data, self.task, self.first, self.images),
             fresh=wanted.fresh, retry_failed=wanted.retry_failed, limit=wanted.forecast,
             price=wanted.price, progress=wanted.progress, say=wanted.say,
         )  # fmt: skip

@@ -48,12 +48,16 @@ def items_of(task: Task, run: Run, candidates: int, locate: Locate, images: Path
         head = _listed(task, id_, run.rows[id_])[:candidates]
         if not len(head):
             continue
-        members = tuple(_candidate(task, d, s, pictures) for d, s in zip(head.ids, head.scores, strict=True))
+        members = tuple(
+            candidate_of(task, d, s, pictures.of) for d, s in zip(head.ids, head.scores, strict=True)
+        )
         items.append((query_of(task, id_, images), Ranking(members)))
     if not items:
         raise InputError(f"the run answers no query of {task.benchmark} {task.split}")
     for id_, few in _apart(task, run).items():
-        members = tuple(_candidate(task, d, s, pictures) for d, s in zip(few.ids, few.scores, strict=True))
+        members = tuple(
+            candidate_of(task, d, s, pictures.of) for d, s in zip(few.ids, few.scores, strict=True)
+        )
         items.append((replace(query_of(task, id_, images), id=_named(id_)), Ranking(members)))
     pictures.check()
     return items
@@ -124,11 +128,12 @@ def _listed(task: Task, query: str, rows: Sequence[Scored]) -> Ranked:
     return benchmark.benchmark_of(task.benchmark).settle_ties(query, ranked)
 
 
-def _candidate(task: Task, document: str, score: float, pictures: _Pictures) -> Candidate:
+def candidate_of(task: Task, document: str, score: float, locate: Locate) -> Candidate:
+    """A document as models get it."""
     text = task.texts.get(document)
     if text is not None and document not in task.files:
         return Candidate(id=document, text=text, score=score)
-    return Candidate(id=document, image=pictures.of(document), text=text or None, score=score)
+    return Candidate(id=document, image=locate(document), text=text or None, score=score)
 
 
 def reordered(task: Task, run: Run, orders: Mapping[str, Sequence[str]], candidates: int, tag: str) -> Run:

@@ -77,6 +77,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             + "; then ".join(reasons),
         ),
         repairs=before.repairs + after.repairs,
+        notes=(*before.notes, *after.notes),
     )
 
 

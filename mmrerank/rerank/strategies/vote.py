@@ -95,6 +95,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             reason=f"Borda count of {votes} votes of {options.method} over shuffled lists",
         ),
         repairs=repairs,
+        notes=tuple(dict.fromkeys(n for o in outcomes for n in o.notes)),
     )
 
 
