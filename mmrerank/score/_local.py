@@ -45,9 +45,7 @@ class LocalScorer(Scorer):
         """Scores out of last states (n, width) float32."""
         raise NotImplementedError
 
-    def score(
-        self, query: Query, candidates: Sequence[Candidate], instruction: str = ""
-    ) -> Sequence[float]:
+    def score(self, query: Query, candidates: Sequence[Candidate], instruction: str = "") -> Sequence[float]:
         """A number for each candidate, NaN where its picture cannot be shown."""
         return self.marks(query, candidates, instruction).scores
 

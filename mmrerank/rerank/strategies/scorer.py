@@ -141,9 +141,7 @@ def _groups(query: Query, ranking: Ranking, options: Options, size: int) -> Judg
     return _outcome(after, heard, reason, falling(after.ids, own), lost)
 
 
-def _outcome(
-    after: Ranking, heard: _Heard, reason: str, relevance: dict[str, float], failed: int
-) -> Outcome:
+def _outcome(after: Ranking, heard: _Heard, reason: str, relevance: dict[str, float], failed: int) -> Outcome:
     assessments = {i: Assessment(reason=f"score {v:.4f}") for i, v in heard.scores.items()}
     reason = ". ".join([reason, *heard.thoughts])
     explanation = Explanation(
