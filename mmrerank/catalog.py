@@ -31,10 +31,10 @@ GROUP = "mmrerank.models"
 class Card:
     """A model with a short name.
 
-    ``kind`` is ``chat``, ``scorer`` or ``embedder``; ``spec`` is what the name stands for. ``corpora`` are the domains of
-    the indexes that the model is meant for: empty for a general model; any other is refused elsewhere unless
-    it was named. ``domain`` says in words what little it knows (default: the first of ``corpora``).
-    ``prompts`` is a folder of prompt files, its prompt profile; empty for the product's own.
+    ``kind`` is ``chat``, ``scorer`` or ``embedder``; ``spec`` is what the name stands for. ``corpora`` are
+    the domains of the indexes that the model is meant for: empty for a general model; any other is refused
+    elsewhere unless it was named. ``domain`` says in words what little it knows (default: the first of
+    ``corpora``). ``prompts`` is a folder of prompt files, its prompt profile; empty for the product's own.
     """
 
     name: str

@@ -285,9 +285,9 @@ class ChatPlugin(Protocol):
 class Marks:
     """What a scorer says of some candidates, in their order, and what that cost.
 
-    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that were
-    read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a person
-    should know of how the scores came about.
+    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that
+    were read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a
+    person should know of how the scores came about.
     """
 
     scores: tuple[float, ...]
@@ -327,9 +327,7 @@ class Scorer(Protocol):
     writes: int = 1
     """Tokens that it writes a question at most, for budgets."""
 
-    def score(
-        self, query: Query, candidates: Sequence[Candidate], instruction: str = ""
-    ) -> Sequence[float]:
+    def score(self, query: Query, candidates: Sequence[Candidate], instruction: str = "") -> Sequence[float]:
         """A number for each candidate, higher is better, NaN where it cannot say.
 
         An empty ``instruction`` is the model's own. Raises `ChatError` where every question would fail.

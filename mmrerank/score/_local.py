@@ -45,9 +45,7 @@ class LocalScorer(Scorer):
         """Scores out of last states (n, width) float32."""
         raise NotImplementedError
 
-    def score(
-        self, query: Query, candidates: Sequence[Candidate], instruction: str = ""
-    ) -> Sequence[float]:
+    def score(self, query: Query, candidates: Sequence[Candidate], instruction: str = "") -> Sequence[float]:
         """A number for each candidate, NaN where its picture cannot be shown."""
         return self.marks(query, candidates, instruction).scores
 
@@ -84,8 +82,8 @@ def label_ids(reader: Reader, labels: Sequence[str]) -> list[int]:
     for label, ids in zip(labels, found, strict=True):
         if len(ids) != 1:
             raise ModelError(
-                f"{reader.name}: {label!r} is {len(ids)} tokens of its vocabulary, and this reranker reads it "
-                "as one; give a checkpoint of the family that this scorer is for"
+                f"{reader.name}: {label!r} is {len(ids)} tokens of its vocabulary, and this reranker reads "
+                "it as one; give a checkpoint of the family that this scorer is for"
             )
     return [ids[0] for ids in found]
 
