@@ -35,6 +35,9 @@ class Card:
     the domains of the indexes that the model is meant for: empty for a general model; any other is refused
     elsewhere unless it was named. ``domain`` says in words what little it knows (default: the first of
     ``corpora``). ``prompts`` is a folder of prompt files, its prompt profile; empty for the product's own.
+    ``images`` and ``context`` are how many images and tokens one question may hold (0: not known), ``auto``
+    what options of methods that are left at ``auto`` mean for this model, such as
+    ``{"order_images": "false"}``.
     """
 
     name: str
@@ -44,6 +47,9 @@ class Card:
     domain: str = ""
     corpora: tuple[str, ...] = ()
     prompts: str = ""
+    images: int = 0
+    context: int = 0
+    auto: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.domain and self.corpora:

@@ -56,8 +56,10 @@ class Ask:
     ``image_tokens`` bounds the visual tokens of each image. With ``read`` set, neither is wanted but the
     model's hidden states after reading the messages; see `Reply.states`. With ``think``, the model first
     writes at most ``max_tokens`` tokens of thoughts (they come back as the text), and the choices are read
-    after those: that takes ``generate`` as well. ``useful`` says whether a reply without an error answers the
-    question, so that nothing else is kept as its answer; the driver sets it.
+    after those: that takes ``generate`` as well; without choices, a model that thinks may think. ``useful``
+    says whether a reply without an error answers the question, so that nothing else is kept as its answer;
+    the driver sets it. A choice is all its spellings together (yes, Yes, `` yes``; `mmrerank.chat.labels`),
+    or with ``exact`` only its own: so mean models that were trained to score by one token.
 
     >>> said = Message(role="user", parts=(Part(text="Is this a boat? Answer yes or no."),))
     >>> Ask(messages=(said,), choices=("yes", "no")).needs
@@ -72,6 +74,7 @@ class Ask:
     image_tokens: int = 256
     read: Literal["", "attention", "embed", "token_embeddings"] = ""
     think: bool = False
+    exact: bool = False
 
     kind: str = ""
     query: Query | None = None
@@ -110,8 +113,38 @@ class Ask:
             # questions that were kept before there was anything else to read keep their digest
             **({"read": self.read} if self.read else {}),
             **({"think": True} if self.think else {}),
+            # an answer of before, when only the label's own spelling counted, is no answer to this
+            **({"exact": self.exact} if self.choices else {}),
         }
         return hashlib.sha256(json.dumps(body, sort_keys=True, default=list).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room:
+    """What one question to a model may hold, as far as that is known; 0 is not known.
+
+    ``images`` that it shows, ``tokens`` that are read and written together. ``auto`` says by name what
+    options that are left at ``auto`` mean for this model.
+
+    >>> Room(images=8).holds(Ask(messages=()))
+    True
+    """
+
+    images: int = 0
+    tokens: int = 0
+    auto: Mapping[str, str] = field(default_factory=dict)
+
+    def holds(self, ask: Ask) -> bool:
+        """Whether ``ask`` fits: three bytes of text are taken for a token, each image for its budget."""
+        parts = [p for m in ask.messages for p in m.parts]
+        images = sum(p.image is not None for p in parts)
+        text = sum(len(p.text.encode("utf-8", "replace")) for p in parts if p.text)
+        tokens = text // _BYTES + images * ask.image_tokens + ask.max_tokens
+        return not (0 < self.images < images or 0 < self.tokens < tokens)
+
+
+_BYTES = 3
+"""Bytes of a token in prompts: English takes four or five, Chinese three."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +250,7 @@ class Reply:
     text: str = ""
     logprobs: Mapping[str, float] = field(default_factory=dict)
     mass: float | None = None
+    bounds: tuple[str, ...] = ()
     states: tuple[NDArray[np.float32], ...] = field(default=(), compare=False)
     scores: tuple[float, ...] = ()
     logits: bool = False
@@ -272,12 +306,14 @@ class Outcome:
 
     ``ranking`` holds every candidate it was given, and those that a `Retrieve` found besides.
     ``left_out`` says by id why a candidate was in no question; the driver's affair, not a method's.
+    ``notes`` are what a person should know of how the order was found, such as that pictures were left out.
     """
 
     ranking: Ranking
     explanation: Explanation = field(default_factory=Explanation)
     repairs: Repairs = field(default_factory=Repairs)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 Judging = Generator[list[Ask], list[Reply], Outcome]

@@ -52,6 +52,7 @@ from mmrerank.errors import ChatError
 from mmrerank.messages import Ask, Reply, Retrieve
 from mmrerank.messages import Judging as Judging
 from mmrerank.messages import Outcome as Outcome
+from mmrerank.messages import Room as Room
 from mmrerank.source import Corpus as Corpus
 from mmrerank.source import CorpusPlugin as CorpusPlugin
 from mmrerank.source import Sample as Sample
@@ -218,6 +219,8 @@ class Chat(Protocol):
     """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
     prompts: str = ""
     """The folder of its prompt profile; empty for the product's own. The catalogue's row sets it."""
+    room: Room = Room()
+    """What one of its questions may hold, as far as it is known, and what ``auto`` means for it."""
     fingerprint: str = ""
     """What else than the spec can change a reply: precision, versions, a grammar."""
     settings: Mapping[str, Any] = {}

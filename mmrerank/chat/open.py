@@ -10,10 +10,10 @@ from typing import Any
 
 from mmrerank import registry
 from mmrerank.chat.scoring import ScorerChat
-from mmrerank.ports import Chat
+from mmrerank.ports import Chat, Room
 
 _NEUTRAL = {
-    *("api_key", "timeout", "max_retries", "concurrency", "backoff", "stream", "any_model"),
+    *("api_key", "timeout", "max_retries", "concurrency", "backoff", "stream", "any_model", "context"),
     *("batch_size", "batch_tokens", "prefix_bytes", "feature_bytes", "feature_folder", "gpu_memory"),
 }
 """Options of backends that change how a reply is got, not what it says."""
@@ -39,4 +39,8 @@ def open_chat(spec: str, **options: Any) -> Chat:
         chat.domain = card.domain
     if card.prompts:
         chat.prompts = card.prompts
+    own = chat.room
+    chat.room = Room(
+        images=own.images or card.images, tokens=own.tokens or card.context, auto={**own.auto, **card.auto}
+    )
     return chat

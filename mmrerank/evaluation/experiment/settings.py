@@ -39,6 +39,7 @@ def settings(
         "index": str(wanted.index),
         "shards": str(wanted.shards),
         "embedder": first.embedder.spec if first else embedder,
+        "embedder_options": dict(wanted.embedder_options),
         "images": "" if wanted.images is None else str(wanted.images),
         "depth": depth if first else None,
     }

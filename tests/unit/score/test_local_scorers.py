@@ -87,11 +87,12 @@ def opened() -> Iterator[Open]:
     yield open_
 
 
-def authors(folder: Path, text: str, images: list[Pillow.Image], *, tail: int | None = None) -> dict[str, Any]:
-    """What transformers makes of ``text`` with ``images`` of whole patches: ids, positions, last state, logits."""
-    import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-    from transformers.utils import logging
+def authors(
+    folder: Path, text: str, images: list[Pillow.Image], *, tail: int | None = None
+) -> dict[str, Any]:
+    """What transformers makes of ``text`` with ``images`` of whole patches: ids, positions, last state,
+    logits.""" import torch from transformers import AutoModelForImageTextToText, AutoProcessor from
+    transformers.utils import logging
 
     logging.disable_progress_bar()
     processor = AutoProcessor.from_pretrained(str(folder))
@@ -136,7 +137,8 @@ def test_qwen3_vl_reranker(checkpoints: Any, opened: Open, picture: Any) -> None
     scorer = opened(f"qwen3_vl_reranker:{folder}")
     one, two = (of(picture, 64, n) for n in range(2))
     text = (
-        JUDGE + "<Instruct>: Given a search query, retrieve relevant candidates that answer the query.<Query>:"
+        JUDGE
+        + "<Instruct>: Given a search query, retrieve relevant candidates that answer the query.<Query>:"
         f'a "red" boat\n<Document>:{VISION}{ANSWER}'
     )
     query, candidate = Query(text='a "red" boat'), Candidate(id="1", image=one)
@@ -150,7 +152,8 @@ def test_qwen3_vl_reranker(checkpoints: Any, opened: Open, picture: Any) -> None
     query = Query(text="but blue", images=(two,))
     candidate = Candidate(id="2", image=one, text="a boat")
     text = (
-        JUDGE + f"<Instruct>: Find the changed image.<Query>:{VISION}but blue\n<Document>:{VISION}a boat{ANSWER}"
+        JUDGE
+        + f"<Instruct>: Find the changed image.<Query>:{VISION}but blue\n<Document>:{VISION}a boat{ANSWER}"
     )
     known = authors(folder, text, [decode(two), decode(one)])
     same_prompt(scorer, scorer.prompt(query, candidate, "Find the changed image."), known)
@@ -194,7 +197,8 @@ def test_lychee(checkpoints: Any, opened: Open, picture: Any) -> None:
     scorer = opened(f"lychee:{folder}")
     one = of(picture, 56, 1)
     text = (
-        JUDGE + "<Instruct>: Given a web search query, retrieve relevant passages that answer the query<Query>:"
+        JUDGE
+        + "<Instruct>: Given a web search query, retrieve relevant passages that answer the query<Query>:"
         f"a boat\n<Document>:{VISION}{ANSWER}"
     )
     known = authors(folder, text, [decode(one)])
