@@ -233,7 +233,7 @@ def _words(parts: Iterable[Part]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came back: a text, log-probabilities by choice, states, scores, images, or an error. Never nothing.
+    """What came back: text, log-probabilities by choice, states, scores, images, or an error. Never nothing.
 
     ``states`` by what was to be read: ``attention``: one array ``(tokens,)`` for each image of the prompt in
     order, the attention that its tokens get from the tokens of the last text part, averaged over those and

@@ -295,9 +295,9 @@ class ChatPlugin(Protocol):
 class Marks:
     """What a scorer says of some candidates, in their order, and what that cost.
 
-    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that were
-    read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a person
-    should know of how the scores came about.
+    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that
+    were read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a
+    person should know of how the scores came about.
     """
 
     scores: tuple[float, ...]
