@@ -21,7 +21,7 @@ from mmrerank.chat.transformers.generate import Row, generate
 from mmrerank.chat.transformers.grammar import Grammars
 from mmrerank.errors import CancelledError, ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Chat, Room
+from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
 from mmrerank.types import Image, Usage
 from mmrerank.vl import feature_folder as on_disk
 from mmrerank.vl import features, prefix
@@ -288,6 +288,7 @@ def open(
     feature_bytes: int = features.BYTES,
     feature_folder: Path | str | None = None,
     feature_folder_bytes: int = on_disk.BYTES,
+    label_share: float = LEAST_SHARE,
     trust_remote_code: bool = False,
 ) -> TransformersChat:
     """Loads ``PATH_OR_NAME``.
@@ -296,6 +297,7 @@ def open(
     padded prompt tokens bound a batch. ``prefix_bytes`` and ``feature_bytes`` bound what is kept of prompts'
     beginnings (on the device) and of images (in main memory); 0 keeps nothing. ``feature_folder`` keeps
     images' features on disk too, at most ``feature_folder_bytes``, the least recently used deleted first.
+    Labels that hold less than ``label_share`` of the probability are asked for again as text.
     ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     Raises `ModelError` when there is no such model.
     """
@@ -307,7 +309,9 @@ def open(
             owner=f"{weights_digest(rest)} {qwen.model.dtype} {qwen.eyes}",
             limit=feature_folder_bytes,
         )
-    return TransformersChat(qwen, batch_size=batch_size, batch_tokens=batch_tokens, prefix_bytes=prefix_bytes)
+    chat = TransformersChat(qwen, batch_size=batch_size, batch_tokens=batch_tokens, prefix_bytes=prefix_bytes)
+    chat.label_share = label_share
+    return chat
 
 
 def revision(rest: str) -> str | None:
