@@ -147,7 +147,7 @@ class InstructedEmbedder(Embedder):
 
 
 def _mean(states: Any, ids: Any, mask: Any, config: Any) -> Any:
-    """Means (B, width) over each row's tokens, of a row with an image over those from its start to its end."""
+    """Means (B, width) over each row's tokens; of an image, over those from its start to its end."""
     start, end = (ids == config.vision_start_token_id), (ids == config.vision_end_token_id)
     # after the first start, and not after the last end
     inside = (start.cumsum(1) > 0) & (end.flip(1).cumsum(1).flip(1) > 0)

@@ -25,7 +25,7 @@ _HEADS = ("multi_vector_projector", "single_vector_projector")
 
 
 def fetched(name: str) -> Path | None:
-    """The folder of ``name``'s adapters, from the hub's cache where it is no folder here; None without any."""
+    """The folder of ``name``'s adapters, fetched where ``name`` is no folder here; None without any."""
     if not expanded(name).is_dir():
         from huggingface_hub import snapshot_download
 

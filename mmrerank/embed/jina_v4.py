@@ -1,9 +1,9 @@
 """jina-embeddings-v4 on Qwen2.5-VL: ``jina_v4:PATH_OR_NAME``, or ``jina_v4:PATH_OR_NAME@DIM``.
 
-A vector is the mean over the tokens of a text, or over those of an image from its start to its end, and its
-first numbers are a vector of their own. Words and images are never read together: their vectors are mixed. The
-checkpoint's ``adapters`` (LoRA) for retrieval are added to its weights as it is loaded; merged checkpoints have
-none. Sentences, pooling and adapters: the model's own code (jinaai/jina-embeddings-v4,
+A vector is the mean over the tokens of a text, or over those of an image from its start to its end, and
+its first numbers are a vector of their own. Words and images are never read together: their vectors are
+mixed. The checkpoint's ``adapters`` (LoRA) for retrieval are added to its weights as it is loaded; merged
+checkpoints have none. Sentences, pooling and adapters: the model's own code (jinaai/jina-embeddings-v4,
 modeling_jina_embeddings_v4.py, custom_lora_module.py).
 """
 

@@ -1,9 +1,9 @@
 """UniME and UniME-V2 on Qwen2-VL or LLaVA: ``unime:v1:PATH_OR_NAME``, ``unime:v2:PATH_OR_NAME``.
 
 V1 (arXiv 2504.17432) asks for a summary in one word. V2 (arXiv 2510.13515) puts a task's instruction before
-what the query says, as MMEB does, without any chat template on Qwen2-VL. Both take the state of the last token.
-Sentences and sizes: deepglint/UniME@d565584 (README), GaryGuTC/UniME-v2@e3deb73 (Embedding/src/model_utils.py,
-data/example_data.json).
+what the query says, as MMEB does, without any chat template on Qwen2-VL. Both take the state of the last
+token. Sentences and sizes: deepglint/UniME@d565584 (README), GaryGuTC/UniME-v2@e3deb73
+(Embedding/src/model_utils.py, Embedding/src/dataset.py, data/example_data.json).
 """
 
 from __future__ import annotations

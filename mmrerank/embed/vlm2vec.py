@@ -1,9 +1,10 @@
 """VLM2Vec-V2 on Qwen2-VL: ``vlm2vec:PATH_OR_NAME``, or ``vlm2vec:documents:PATH_OR_NAME`` for scanned pages.
 
-No chat template, a task's instruction before what the query says, the state of the last token. For photographs
-the sentences are MMEB's, in the form of UniME-V2; in its newer tasks, such as pages of documents, a space
-stands after the image and nothing at the end. Images keep their shape. Sentences and sizes:
-TIGER-AI-Lab/VLM2Vec@6e1e1d4 (src/model/processor.py, src/data/eval_dataset, src/arguments.py).
+No chat template, a task's instruction before what the query says, the state of the last token. For
+photographs the sentences are MMEB's, in the form of UniME-V2; in its newer tasks, such as pages of documents,
+a space stands after the image and nothing at the end. Images keep their shape: unlike UniME-V2's, this
+evaluation leaves all resizing to the processor, by default to 4 to 1280 times 28 x 28 pixels. Sentences and
+sizes: TIGER-AI-Lab/VLM2Vec@6e1e1d4 (src/model/processor.py, src/data/eval_dataset, src/arguments.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ DOCUMENTS = Form(
         "document": "{images}{instruction}", "document_text": "{text}", "document_both": _SAID,
     },
     instructions={
-        "text": FIND, "composed": FIND, "dialogue": FIND, "image": PAGE, "document": PAGE, "document_both": PAGE,
+        "text": FIND, "composed": FIND, "dialogue": FIND, "image": PAGE, "document": PAGE,
+        "document_both": PAGE,
     },
     shown="<|image_pad|>",
     after=" ",
@@ -46,7 +48,7 @@ def open(
     expect: str = "",
     trust_remote_code: bool = False,
 ) -> InstructedEmbedder:
-    """The embedder ``[documents:]PATH_OR_NAME``; options and errors as those of `mmrerank.embed.unime.open`."""
+    """The embedder ``[documents:]PATH_OR_NAME``; options and errors as in `mmrerank.embed.unime.open`."""
     before = "documents:" if rest.startswith("documents:") else ""
     return opened(
         "vlm2vec",
