@@ -115,6 +115,13 @@ class Embedder(Protocol):
         """
         ...
 
+    def embed_documents(self, documents: Sequence[Query]) -> Vectors:
+        """Unit vectors ``(n, dim)`` of what queries are to find: words, images, or both together.
+
+        The default embeds them like queries, as models do that ask about both in one way.
+        """
+        return self.embed_queries(documents)
+
 
 class EmbedderPlugin(Protocol):
     """The file of an embedder. ``FORM`` is how it is named on the command line, such as ``mine:PATH``."""
