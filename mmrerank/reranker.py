@@ -216,7 +216,8 @@ def _opened(chat: str | Chat | None, corpus: str) -> Chat | None:
 def _marked(driven: Driven) -> Repairs:
     """The method's own count; questions left unasked for want of budget are failures, whatever it says."""
     repairs = driven.outcome.repairs
-    return replace(repairs, failed=max(repairs.failed, min(driven.unasked, 1)))
+    failed = max(repairs.failed, min(driven.unasked, 1))
+    return replace(repairs, failed=failed, written=driven.written.again)
 
 
 def _warnings(driven: Driven) -> tuple[str, ...]:

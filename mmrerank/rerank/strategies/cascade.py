@@ -83,6 +83,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             **_numbers(order.ids, {c.id for c in after.ranking}, before.explanation, after.explanation),
         ),
         repairs=before.repairs + after.repairs,
+        notes=(*before.notes, *after.notes),
     )
 
 

@@ -100,6 +100,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             **told,
         ),
         repairs=repairs,
+        notes=tuple(dict.fromkeys(n for o in outcomes for n in o.notes)),
     )
 
 
