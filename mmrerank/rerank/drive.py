@@ -17,20 +17,12 @@ from typing import Any
 
 from mmrerank import cancel as cancelling
 from mmrerank.budget import Budget, Meter, bound
-from mmrerank.errors import (
-    LASTING,
-    BudgetError,
-    CancelledError,
-    CapabilityError,
-    ChatError,
-    ImageIndexError,
-    InputError,
-    ModelError,
-)
+from mmrerank.errors import LASTING, BudgetError, CancelledError, CapabilityError, ChatError, ModelError
 from mmrerank.limits import in_force, way
 from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.rerank import prompting, rooms, scoring
+from mmrerank.rerank.again import retrieved
 from mmrerank.rerank.sparing import PROBE
 from mmrerank.rerank.stopping import Stopped, Watch, plain_failure, unreached
 from mmrerank.rerank.taken import asked, taken
@@ -288,21 +280,10 @@ class _Desk:
         if not searches:
             return all_settled(self.chat, asks, _within)
         with self.lock:  # an index and its embedder serve one at a time
-            found = iter(_retrieved(self.retriever, searches))
+            found = iter(retrieved(self.retriever, searches))
         others = [row for row in asks if not isinstance(row[0], Retrieve)]
         answered = iter(all_settled(self.chat, others, _within))
         return [next(found) if isinstance(a, Retrieve) else next(answered) for a, _ in asks]
-
-
-def _retrieved(retriever: Retriever | None, searches: list[Retrieve]) -> list[Reply]:
-    if retriever is None:
-        lacking = ChatError("there is no index here that could be searched again")
-        return [Reply(error=lacking, finish="error") for _ in searches]
-    try:
-        return [Reply(found=found) for found in retriever.retrieve(searches)]
-    except (InputError, ImageIndexError) as error:  # candidates from elsewhere, an index that is gone
-        failed = ChatError(f"the index cannot be searched again: {error}")
-        return [Reply(error=failed, finish="error") for _ in searches]
 
 
 def _within(chat: Chat | None, rows: list[tuple[Ask, tuple[Meter, ...]]]) -> list[Reply]:
