@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
@@ -21,13 +21,16 @@ from mmrerank.chat.around import around
 from mmrerank.chat.open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
+from mmrerank.events import Done, Event, OnEvent
 from mmrerank.limits import check_count, in_force, way
 from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.rerank.methods import parse_method
 from mmrerank.rerank.sparing import SHOWING, Searches, spared
 from mmrerank.rerank.stopping import Stopped, Watch
+from mmrerank.rerank.telling import Telling
 from mmrerank.results import SearchResult, build_hits, in_first_order
+from mmrerank.streaming import Stream, events, finished
 from mmrerank.types import Candidate, Failure, Image, Query, Ranking, Repairs
 
 _REASONS = 3  # of failures that a warning tells
@@ -95,9 +98,25 @@ class Reranker:
         *,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
     ) -> SearchResult:
         """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``."""
-        return self.rank_batch([(query, images)], progress=progress, cancel=cancel)[0]
+        found = self.rank_batch([(query, images)], progress=progress, cancel=cancel, on_event=on_event)
+        return found[0]
+
+    def stream(self, query: str | Query, images: Sequence[Any] | Ranking) -> Stream:
+        """`rank`, as an iterator of `mmrerank.events`; closing it cancels the ranking."""
+        return Stream(lambda tell, cancel: self.rank(query, images, on_event=tell, cancel=cancel))
+
+    async def arank(
+        self, query: str | Query, images: Sequence[Any] | Ranking, *, on_event: OnEvent | None = None
+    ) -> SearchResult:
+        """`rank` for asynchronous programs: in a thread, cancelled with the task that waits for it."""
+        return await finished(lambda cancel: self.rank(query, images, on_event=on_event, cancel=cancel))
+
+    def astream(self, query: str | Query, images: Sequence[Any] | Ranking) -> AsyncGenerator[Event, None]:
+        """`stream` for ``async for``."""
+        return events(lambda tell, cancel: self.rank(query, images, on_event=tell, cancel=cancel))
 
     def rank_batch(
         self,
@@ -105,6 +124,7 @@ class Reranker:
         *,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
     ) -> list[SearchResult]:
         """Ranks many requests, driven together so that they share the model's batches.
 
@@ -112,7 +132,23 @@ class Reranker:
         query or candidates that say nothing, `InputError` for a reference image that cannot be shown, and
         `Stopped` (a `ChatError`, with the results that were complete) when all that is left would fail too.
         `CancelledError` soon after ``cancel`` is set, by whatever thread: no further question is sent.
+        ``on_event`` is called with each of `mmrerank.events` as it happens.
         """
+        results = self.ranked(requests, progress=progress, cancel=cancel, on_event=on_event)
+        if on_event is not None:
+            for n, result in enumerate(results):
+                on_event(Done(request=n, result=result))
+        return results
+
+    def ranked(
+        self,
+        requests: Sequence[tuple[str | Query, Sequence[Any] | Ranking]],
+        *,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
+    ) -> list[SearchResult]:
+        """`rank_batch` without its last event, for who has more to do with the results."""
         try:
             queries = [q if isinstance(q, Query) else Query(text=q) for q, _ in requests]
         except UsageError:
@@ -132,6 +168,9 @@ class Reranker:
                 total=self.total,
                 watch=self._watch,
                 cancel=cancel,
+                tellings=[]
+                if on_event is None
+                else [Telling(on_event=on_event, ids=r.ids, request=n) for n, r in enumerate(rankings)],
             )
         except Stopped as stopped:
             whole = stopped.finished.items()
