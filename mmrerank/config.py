@@ -207,9 +207,16 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True,
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     if allowed := (get_args(hint) if str(get_origin(hint)) == "typing.Literal" else ()):
+        if value not in allowed and "true" in allowed and "false" in allowed:
+            # a switch with a third way: YAML and Python say true and false without quotes
+            word = _WORDS.get(str(value).lower())
+            value = value if word is None else str(word).lower()
         if value not in allowed:
             raise UsageError(f"{where} must be one of {', '.join(map(str, allowed))}, not {shown(value)}")
         return value
+    if type(None) in get_args(hint) and len(get_args(hint)) == 2:  # "not said" is a value of it
+        inner = next(a for a in get_args(hint) if a is not type(None))
+        return None if value is None else _convert(value, inner, where)
     if hint is bool:
         word = _WORDS.get(str(value).lower())
         if word is None:

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from mmrerank.evaluation.experiment.carry_out import Experiment
     from mmrerank.evaluation.experiment.outcome import Evaluation
     from mmrerank.evaluation.experiment.recipe import Recipe
-    from mmrerank.ports import Embedder
 
 EXAMPLE = """mmrerank eval cirr --data DATA/cirr --run cirr.trec --output json
 mmrerank eval circo --data DATA/circo --index circo --methods none,cotrr,pointwise --chat SPEC"""
@@ -73,6 +72,14 @@ class Flags:
         help="What embeds queries (default: the index's own); without --index their candidates too.",
     )] = None  # fmt: skip
     trust_remote_code: TrustFlag = False
+    text_weight: Annotated[float | None, typer.Option(
+        "--text-weight", metavar="W", show_default=False,
+        help="The share of the words in a query of words and pictures, 0 to 1; an option of the embedder.",
+    )] = None  # fmt: skip
+    precision: Annotated[str | None, typer.Option(
+        "--precision", metavar="P", show_default=False,
+        help="What the embedder computes in: float32, bfloat16 or float16.",
+    )] = None  # fmt: skip
     images: Annotated[Path | None, typer.Option(
         "--images", metavar="DIR", show_default=False,
         help="Where the pictures are, to be asked with or to be reranked.",
@@ -179,8 +186,8 @@ def _evaluate(name: str, own: dict[str, Any], *, output: Output, picture: Path |
         _check_picture(picture)
     if flags["rerank"] and flags["methods"]:
         raise UsageError("give --methods, or --rerank for one method alone, not both")
-    named = ("data", "split", "index", "shards", "embedder", "images", "methods", "rerank", "chat",
-             "candidates", "depth", "runs")  # fmt: skip
+    named = ("data", "split", "index", "shards", "embedder", "text_weight", "precision", "images", "methods",
+             "rerank", "chat", "candidates", "depth", "runs")  # fmt: skip
     recipe = read_recipe(
         name,
         flags["config"],
@@ -217,7 +224,6 @@ def _experiment(
 ) -> Experiment:
     from mmrerank.budget import Price
     from mmrerank.cli.options import _values
-    from mmrerank.embed.open import open_embedder
     from mmrerank.evaluation.experiment.carry_out import Experiment
     from mmrerank.evaluation.tasks import benchmark_of
     from mmrerank.rerank.methods import MethodSpec, method_specs, parse_method, split_methods
@@ -232,14 +238,13 @@ def _experiment(
         given = {**options, **recipe.options}
         specs = [MethodSpec(name=method, given=given, plain_files=not options)]
     limits = ("cache", "record", "budget", "total_budget", "price")
-    embedder: str | Embedder = recipe.embedder
-    if more := trusting(recipe.embedder, flags["trust_remote_code"]):
-        embedder = open_embedder(recipe.embedder, **more)
+    trusted = trusting(recipe.embedder, flags["trust_remote_code"])
     return Experiment(
         benchmark=name, data=Path(recipe.data) if recipe.data else None, split=recipe.split,
         options=recipe.set, run=flags["run"] or (), index=recipe.index, shards=recipe.shards,
         # a run that is given needs no first stage
-        embedder="" if flags["run"] else embedder,
+        embedder="" if flags["run"] else recipe.embedder,
+        embedder_options={} if flags["run"] else {**recipe.embedder_options, **trusted},
         images=Path(recipe.images) if recipe.images else None, depth=recipe.depth,
         methods=specs, side_by_side=bool(wanted), candidates=recipe.candidates, chat=recipe.chat,
         chat_options=lambda spec: _values(spec, recipe.chat_options) if recipe.chat_options else {},

@@ -25,7 +25,8 @@ def evaluate(
     methods: Sequence[str] | None = None, candidates: int = 20,
     chat: str | Chat = "", chat_options: Mapping[str, Any] | None = None,
     run: RunLike | Sequence[RunLike] = (), index: Path | str = "", shards: Path | str = "",
-    embedder: str | Embedder = "", images: Path | str | None = None, depth: int = 0,
+    embedder: str | Embedder = "", embedder_options: Mapping[str, Any] | None = None,
+    images: Path | str | None = None, depth: int = 0,
     runs: Path | str | None = None, fresh: bool = False, retry_failed: bool = False,
     forecast: int | None = None, price: Price | None = None,
     cache: Path | str = "", record: Path | str = "", ledger: Path | str = "",
@@ -38,7 +39,8 @@ def evaluate(
 
     ``data`` is the folder of its own files (a benchmark that draws its own needs none), ``options`` are its
     own. Without more, the files are checked. ``run`` (a file, a `mmrerank.ports.Run`, or scores by query and
-    document) is scored; ``index``, ``shards`` or ``embedder`` make a first stage. ``methods``, such as
+    document) is scored; ``index``, ``shards`` or ``embedder`` make a first stage; ``embedder_options`` are
+    the embedder's, such as ``{"text_weight": 0.3}``. ``methods``, such as
     ``["cotrr", "prp(schedule=heap;top=5)"]``, rerank the first ``candidates`` of each list with ``chat``;
     ``none`` is always among them. Finished queries are kept in journals in ``runs`` (default
     ``./runs/eval/...``) and not judged again; ``fresh`` starts over, ``retry_failed`` judges queries again of
@@ -62,7 +64,8 @@ def evaluate(
     )  # fmt: skip
     return Experiment(
         benchmark=benchmark, data=_path(data), split=split, options=options or {}, run=_listed(run),
-        index=index, shards=shards, embedder=embedder, images=_path(images), depth=depth,
+        index=index, shards=shards, embedder=embedder, embedder_options=embedder_options or {},
+        images=_path(images), depth=depth,
         methods=specs, side_by_side=bool(specs), candidates=candidates, chat=chat, around=around,
         runs=_path(runs), fresh=fresh, retry_failed=retry_failed, forecast=forecast, price=price,
         submission=_path(submission), per_query=per_query, progress=progress, say=say,

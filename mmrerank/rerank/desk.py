@@ -14,7 +14,7 @@ from mmrerank.errors import LASTING, BudgetError, CancelledError, ChatError
 from mmrerank.limits import way
 from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
-from mmrerank.rerank import prompting
+from mmrerank.rerank import prompting, rooms, scoring
 from mmrerank.rerank.asking import retrieved, within
 from mmrerank.rerank.sparing import PROBE
 from mmrerank.rerank.stopping import Watch, unreached
@@ -122,8 +122,13 @@ class Desk:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def advance(self, job: Job, replies: list[Reply] | None) -> None:
-        """Lets the method go on, with the prompts that are meant for this model."""
-        with prompting.profile(self.chat.prompts if self.chat else ""):
+        """Lets the method go on, with the prompts that are meant for this model and what it can hold."""
+        chat = self.chat
+        with (
+            prompting.profile(chat.prompts if chat else ""),
+            rooms.within(chat),
+            scoring.grouped(chat.group if chat else 1),
+        ):
             job.advance(replies)
 
     def serve(self, jobs: Sequence[Job]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 
 from mmrerank.errors import DATA_ERRORS
-from mmrerank.messages import Ask, Reply, Said
+from mmrerank.messages import Ask, Reply, Said, Scoring
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.rerank.states import read_attention, read_tokens, read_vector
 
@@ -48,6 +48,9 @@ _SAYS: dict[str, Callable[[Ask, Reply], Said]] = {
     "grade": lambda ask, reply: Said(judged=comparisons.read_grade(reply, ask)[0]),
     "score": lambda ask, reply: _number(ask, comparisons.read_score(reply)),
     "relevance": lambda ask, reply: _number(ask, comparisons.read_margin(reply, comparisons.ONE_ZERO)),
+    "fit": lambda ask, reply: Said(
+        judged={i: s for i, s in zip(ask.shown, reply.scores, strict=False) if not math.isnan(s)}
+    ),
     "mark": lambda ask, reply: _number(ask, comparisons.read_mark(reply)),
 }
 """What replies say of images, for who watches, by the kind of the question."""
@@ -55,7 +58,8 @@ _SAYS: dict[str, Callable[[Ask, Reply], Said]] = {
 
 def watched(ask: Ask) -> Ask:
     """``ask`` with ``useful`` and ``says`` set, where its kind is known and the method set none."""
-    if ask.useful is None and (ask.choices or ask.read or ask.kind in _READERS):
+    known = ask.choices or ask.read or ask.kind in _READERS or isinstance(ask, Scoring)
+    if ask.useful is None and known:
         ask = replace(ask, useful=partial(_readable, ask))
     says = _SAYS.get(ask.kind)
     if ask.says is None and says is not None and ask.shown:
@@ -75,6 +79,8 @@ def answers(ask: Ask, reply: Reply) -> bool:
     """Whether ``reply`` says anything about what ``ask`` asks; true where its kind is unknown."""
     if reply.error is not None:
         return False
+    if isinstance(ask, Scoring):
+        return len(reply.scores) == len(ask.candidates) and not all(map(math.isnan, reply.scores))
     if ask.choices:
         values = [reply.logprobs.get(c) for c in ask.choices]
         return all(v is not None and not math.isnan(v) for v in values)

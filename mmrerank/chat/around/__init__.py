@@ -12,7 +12,7 @@ from typing import Any
 
 from mmrerank.answering import Numbered, in_order, numbered
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Chat, ChatFacts
+from mmrerank.ports import Capability, Chat, ChatFacts, Room
 from mmrerank.types import Usage
 
 OFF = "off"
@@ -26,6 +26,7 @@ class Around(Chat):
         self.inner = inner
         self.fake = inner.fake
         self.concurrency = inner.concurrency
+        self.group = inner.group
 
     @property
     def spec(self) -> str:  # type: ignore[override] # follows the inner chat's
@@ -41,6 +42,11 @@ class Around(Chat):
     def prompts(self) -> str:  # type: ignore[override]
         """The inner chat's."""
         return self.inner.prompts
+
+    @property
+    def room(self) -> Room:  # type: ignore[override]
+        """The inner chat's."""
+        return self.inner.room
 
     @property
     def capabilities(self) -> frozenset[Capability]:  # type: ignore[override]

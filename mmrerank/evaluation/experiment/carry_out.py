@@ -51,6 +51,7 @@ class Experiment:
     index: Path | str = ""
     shards: Path | str = ""
     embedder: str | Embedder = ""
+    embedder_options: Mapping[str, Any] = field(default_factory=dict)
     images: Path | None = None
     depth: int = 0
     methods: Sequence[MethodSpec] = ()
@@ -146,16 +147,12 @@ class _Work:
         return tasks.answer_of(self.task, *as_run(run))
 
     def _make(self, task: Task, folder: Path) -> MadeFirstStage:
+        wanted = self.wanted
         return make_first_stage(
-            task,
-            folder,
-            index=self.wanted.index or self.data.index or "",
-            shards=self.wanted.shards,
-            embedder=self.wanted.embedder,
-            images=self.images,
-            depth=self._depth,
-            progress=lambda done, of: self.wanted.progress("first stage", done, of),
-        )
+            task, folder, index=wanted.index or self.data.index or "", shards=wanted.shards,
+            embedder=wanted.embedder, options=wanted.embedder_options, images=self.images, depth=self._depth,
+            progress=lambda done, of: wanted.progress("first stage", done, of),
+        )  # fmt: skip
 
     @property
     def _depth(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,20 +53,27 @@ def make_first_stage(
     index: Path | str = "",
     shards: Path | str = "",
     embedder: str | Embedder = "",
+    options: Mapping[str, Any] | None = None,
     images: Path | None = None,
     depth: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> MadeFirstStage:
     """Embeds the queries, ranks what is named for each, and writes the run into ``folder``.
 
-    Raises `UsageError` where that does not go together, and what reading an index or images raises.
+    ``options`` are those of an embedder that is opened here, such as ``text_weight``. Raises `UsageError`
+    where that does not go together, and what reading an index or images raises.
     """
     depth = depth or task.depth
+    given = options or {}
+    if given and not isinstance(embedder, str):
+        raise UsageError(f"{', '.join(given)}: options of an embedder go with its spec, not with an open one")
     path = folder / "first-stage.trec"
     if index:
         opened = ImageIndex.open(index)
         model = (
-            embedder_for(opened.manifest, opened.path, embedder) if isinstance(embedder, str) else embedder
+            embedder_for(opened.manifest, opened.path, embedder, **given)
+            if isinstance(embedder, str)
+            else embedder
         )
         made = stage.first_stage(task, opened, model, images=images, depth=depth, progress=progress)
         run, names = made.run, made.names
@@ -77,7 +84,7 @@ def make_first_stage(
     elif not embedder:
         raise UsageError("--shards needs --embedder, the model that made their vectors")
     else:
-        model = open_embedder(embedder) if isinstance(embedder, str) else embedder
+        model = open_embedder(embedder, **given) if isinstance(embedder, str) else embedder
         if shards:
             queries = [stage.query_of(task, q, images) for q in task.queries]
             lists = nearest_in_shards(Path(shards), model.embed_queries(queries), depth, progress=progress)

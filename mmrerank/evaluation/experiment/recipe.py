@@ -20,7 +20,8 @@ from mmrerank.rerank.methods import MethodSpec, parse_method, split_methods
 class Recipe:
     """Everything that a recipe may say; paths are as given. ``set`` are the benchmark's options.
 
-    ``options`` are those of the method ``rerank``, ``chat_options`` the model's.
+    ``options`` are those of the method ``rerank``, ``chat_options`` the model's. ``text_weight`` (0 to 1: the
+    share of the words in a query of words and images) and ``precision`` are the embedder's.
     """
 
     data: str = ""
@@ -29,6 +30,8 @@ class Recipe:
     index: str = ""
     shards: str = ""
     embedder: str = ""
+    text_weight: float | None = None
+    precision: str = ""
     images: str = ""
     rerank: str = "none"
     options: dict[str, Any] = field(default_factory=dict)
@@ -38,6 +41,12 @@ class Recipe:
     candidates: int = 20
     depth: int = 0
     runs: str = ""
+
+    @property
+    def embedder_options(self) -> dict[str, Any]:
+        """What the embedder is opened with, where the recipe says so."""
+        named = {"text_weight": self.text_weight, "precision": self.precision or None}
+        return {name: value for name, value in named.items() if value is not None}
 
 
 _PATHS = ("data", "index", "shards", "images", "runs")
