@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmrerank.chat import openai, transformers, vllm
+from mmrerank.chat import colpali, openai, transformers, vllm
 from mmrerank.chat.fakes import oracle, replay, scripted
 from mmrerank.cli import (
     app,
@@ -76,7 +76,7 @@ STRATEGIES: list[Strategy] = [
     cascade, cotrr, dear, e2rank, erank, feedback, first, grouprank, icr, judge, listwise, multivector, mvp,
     none, plan, pointwise, prorank, prp, rank_r1, reasonrank, setwise, tsprank, unime_reranker, vote,
 ]  # fmt: skip
-CHATS: list[ChatPlugin] = [openai, oracle, replay, scripted, transformers, vllm]
+CHATS: list[ChatPlugin] = [colpali, openai, oracle, replay, scripted, transformers, vllm]
 EMBEDDERS: list[EmbedderPlugin] = [gme, jina_v4, open_clip, qwen3_vl, unime, vlm2vec]
 STORES: list[StorePlugin] = [exact, faiss]
 CORPORA: list[CorpusPlugin] = [embeddings, folder, webdataset]
