@@ -34,7 +34,7 @@ from mmrerank.chat.openai.sending import Sender
 from mmrerank.chat.openai.vocabulary import Vocabulary
 from mmrerank.chat.openai.wire import body, fields, images_of, in_words
 from mmrerank.chat.thinking import each_with_thoughts
-from mmrerank.errors import DATA_ERRORS, ChatError, InputError, ReplyError, UsageError, in_short
+from mmrerank.errors import DATA_ERRORS, ChatError, InputError, ReplyError, in_short
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import LEAST_SHARE, Capability, Chat, ChatFacts, Room
 from mmrerank.types import Usage
