@@ -11,6 +11,7 @@ from openai_stub import StubServer, completion
 
 from mmrerank.chat.labels import spellings
 from mmrerank.chat.open import open_chat
+from mmrerank.chat.probe import Finding, probe
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.rerank import comparisons
 
@@ -240,3 +241,44 @@ class TestVllm:
         assert (reply.bounds, reply.error) == ((), None)
         assert (comparisons.read_score(reply) or 0) > 4
         assert reply.mass is None  # the mask made it all
+
+
+def found(chat: Any) -> Finding:
+    """What the probe says of log-probabilities."""
+    return next(f for f in probe(chat) if f.name == "logprobs")
+
+
+@pytest.mark.parametrize(
+    ("hot", "cold", "status", "said"),
+    [
+        ({"Yes": -0.1, "No": -2.5}, {"Yes": -2.5, "No": -0.1}, "ok", "Is fire hot? yes -0.09, no -2.49"),
+        ({" yes": -0.1}, {" no": -0.1}, "ok", "Is ice hot? yes at most -2.25, no 0.00"),
+        # the small spellings hold e^-9, the other way round: that the capitals count is no fault of a server
+        (
+            {"Yes": -0.1, "No": -2.5, "no": -9.1, "yes": -11.5},
+            {"No": -0.1, "Yes": -2.5, "yes": -9.1, "no": -11.5},
+            "ok",
+            "Is ice hot?",
+        ),
+        ({"No": -0.1, "Yes": -2.5}, {"No": -2.5, "Yes": -0.1}, "broken", "answers plain questions wrongly"),
+        # a liking for yes, or for no
+        ({"Yes": -0.1, "No": -2.5}, {"Yes": -0.1, "No": -2.5}, "broken", "Is ice hot? yes -0.09"),
+        ({"No": -0.1, "Yes": -2.5}, {"No": -0.1, "Yes": -2.5}, "broken", "Is fire hot? yes -2.49"),
+        ({"The": -0.01, "no": -9.0, "yes": -10.0}, {"The": -0.1, "no": -9.0}, "broken", "hold 0.00017"),
+        ({"The": -0.01, "A": -9.0}, {"The": -0.1}, "broken", "their order is not known"),
+    ],
+    ids=["capitals", "spaces", "tails", "turned", "always yes", "always no", "elsewhere", "unlisted"],
+)
+def test_the_probe_asks_a_yes_and_a_no_question(
+    stub: StubServer, opened: Any, hot: dict[str, float], cold: dict[str, float], status: str, said: str
+) -> None:
+    def answer(body: dict[str, Any]) -> Any:
+        if not body.get("logprobs"):
+            return completion("four")
+        return listing(cold if "ice" in body["messages"][-1]["content"] else hot)
+
+    stub.answer = answer
+    finding = found(opened())
+    assert finding.status == status
+    assert said in finding.detail
+    assert bool(finding.fix) is (status == "broken")
