@@ -246,6 +246,26 @@ def _words(parts: Iterable[Part]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stored(Retrieve):
+    """Asks the first stage for vectors of its embedder: that of ``query``, and those of the images ``shown``.
+
+    The images' are those that its index holds. The query is read after the images of ``group``, in one
+    prompt, where there are any. With ``optional`` an empty reply says that there are none, and they are only
+    wanted where the language model of this ranking is the index's embedder itself. They come back in
+    `Reply.states`, the query's first.
+    """
+
+    group: tuple[Candidate, ...] = ()
+    optional: bool = False
+
+    @property
+    def transcript(self) -> str:
+        """What is asked for."""
+        after = f", the query's read after {len(self.group)} images" if self.group else ""
+        return f"the index's vectors of the query and of {len(self.shown)} images{after}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """What came back: text, log-probabilities by choice, states, scores, images, or an error. Never nothing.
 
