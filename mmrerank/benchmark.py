@@ -176,7 +176,8 @@ class Benchmark(Protocol):
 
     ``METRICS`` are names of `mmrerank list metrics`, computed where `score` returns None. ``Options`` is a
     frozen dataclass, every field with a default; each becomes a flag of ``mmrerank eval NAME``.
-    ``METHODS`` are run where none is named. ``FILES_ARE_PARTS``: several files of one run each answer a part
+    ``METHODS`` are run where none is named. ``TIES``: its metrics say what equal scores mean, so that a
+    reranked list is scored with the method's own numbers; else in its order, without ties. ``FILES_ARE_PARTS``: several files of one run each answer a part
     of the queries; otherwise each must answer all. ``task`` is always what `load` (or `prepare`) returned.
 
     >>> class Boats(Benchmark):
@@ -192,6 +193,7 @@ class Benchmark(Protocol):
     METRICS: tuple[str, ...] = ("nDCG@10", "AP", "RR", "R@1", "R@10")
     Options: type[Any] = NoOptions
     METHODS: tuple[str, ...] = ()
+    TIES: bool = False
     FILES_ARE_PARTS: bool = False
     facts: BenchmarkFacts = BenchmarkFacts()
 

@@ -282,8 +282,8 @@ class _Work:
             results = {n: r for n, r in results.items() if n != judge} | {judge: results[judge]}
         report = self.benchmark.report(task, results, further.results if further else ())
         last = next(reversed(done.values()))
-        # in the very order that was reranked: a method that does nothing must gain nothing from ties
-        unmoved = two_stage.reordered(task, run, {}, k, "first-stage")
+        # as `none` is scored: a method that does nothing must gain nothing from ties
+        unmoved = two_stage.unmoved(task, run, "first-stage")
         return Evaluation(
             task=task, answers=answers, scores=self._warned(last), methods=done, report=report,
             side_by_side=self.wanted.side_by_side, heading=heading,
@@ -356,12 +356,12 @@ class _Work:
         """``METHOD.trec``, ``.raw.jsonl`` (scores as they were), ``.jsonl`` (results), ``.json`` (origin)."""
         spec, folder, k = one.spec, self.folder, self.wanted.candidates
         orders = {r.query.id: [h.id for h in r.hits] for r in one.results}
-        if spec.name == "none":  # with the first stage's own scores
-            run = two_stage.unchanged(self.task, first, spec.stem)
-        else:
-            run = two_stage.reordered(self.task, first, orders, k, spec.stem)
-        path = folder / f"{spec.stem}.trec"
-        write_run(path, run, raw=folder / f"{spec.stem}.raw.jsonl")
+        run = two_stage.unchanged(self.task, first, spec.stem)
+        if spec.name != "none":  # which keeps the first stage's own scores
+            own = {r.query.id: r.explanation.scores for r in one.results}
+            run = two_stage.reordered(self.task, first, orders, k, spec.stem, own)
+        path, raw = folder / f"{spec.stem}.trec", folder / f"{spec.stem}.raw.jsonl"
+        write_run(path, run, raw=raw)
         config = {**origin["config"], "method": spec.name, "options": dataclasses.asdict(spec.options)}
         config.pop("methods")
         lines = [json.dumps(r.to_dict()) + "\n" for r in one.results]
@@ -370,7 +370,7 @@ class _Work:
         two_stage.write(folder / f"{spec.stem}.json", body + "\n")
         if self.data.index is not None:
             write_qrels(folder / "qrels.txt", self.task.qrels)
-        main = replace(tasks.read_answer(self.task, path), path=str(path))
+        main = replace(tasks.read_answer(self.task, raw if self.benchmark.TIES else path), path=str(path))
         return two_stage.answers(self.task, main, first, orders, spec.stem, folder)
 
     def _warned(self, one: MethodRun) -> Any:

@@ -228,7 +228,7 @@ def own_candidates(
 ) -> Run:
     """A first stage without an index, for queries whose candidates are texts or pictures of their own.
 
-    Each candidate is embedded once, by the embedder's query side: texts, pictures, or both together.
+    Each candidate is embedded once, as what is found: texts, pictures, or both together.
     Candidates stand in the task's own order, which does not have the right one first.
     """
     keys: dict[str, None] = {}
@@ -237,7 +237,7 @@ def own_candidates(
     every = list(keys)
     width = {key: n for n, key in enumerate(every)}
     parts = [
-        embedder.embed_queries([_candidate_query(task, k, images) for k in every[start : start + _BATCH]])
+        embedder.embed_documents([_candidate_query(task, k, images) for k in every[start : start + _BATCH]])
         for start in range(0, len(every), _BATCH)
     ]
     table = np.concatenate(parts) if parts else np.zeros((0, embedder.dim), np.float32)

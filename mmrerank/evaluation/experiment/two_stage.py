@@ -16,6 +16,7 @@ from mmrerank.benchmark import APART, Answer, Ranked, Run, Scored, Scores, Task
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation import tasks as benchmark
 from mmrerank.evaluation.experiment.first_stage import image_file, query_of
+from mmrerank.evaluation.experiment.own_scores import with_scores
 from mmrerank.evaluation.experiment.reranking import Item
 from mmrerank.evaluation.measure.metrics import in_order
 from mmrerank.evaluation.measure.runs import write_run
@@ -136,8 +137,18 @@ def candidate_of(task: Task, document: str, score: float, locate: Locate) -> Can
     return Candidate(id=document, image=locate(document), text=text or None, score=score)
 
 
-def reordered(task: Task, run: Run, orders: Mapping[str, Sequence[str]], candidates: int, tag: str) -> Run:
-    """``run`` with the heads in new orders and no ties left; a query without one keeps its list."""
+def reordered(
+    task: Task,
+    run: Run,
+    orders: Mapping[str, Sequence[str]],
+    candidates: int,
+    tag: str,
+    own: Mapping[str, Mapping[str, float]] | None = None,
+) -> Run:
+    """``run`` with the heads in new orders; a query without one keeps its list.
+
+    ``own`` are the method's scores by query: see `own_scores`. Without them no ties are left.
+    """
     rows = {}
     for query, listed in run.rows.items():
         ranked = _listed(task, query, listed)
@@ -145,13 +156,20 @@ def reordered(task: Task, run: Run, orders: Mapping[str, Sequence[str]], candida
         tail = ranked.ids[candidates:]
         # a method that searches again may have found some of those
         ids = list(ranked.ids) if order is None else list(dict.fromkeys((*order, *tail)))
-        rows[query] = Ranked.of(in_order(ids))
+        rows[query] = with_scores(ids, (own or {}).get(query, {}))
     return Run(rows=rows, tag=tag)
 
 
 def unchanged(task: Task, run: Run, tag: str) -> Run:
     """``run`` without what the protocol leaves out, in the order that is reranked, with its own scores."""
     return Run(rows={q: _listed(task, q, r) for q, r in run.rows.items()}, tag=tag)
+
+
+def unmoved(task: Task, run: Run, tag: str) -> Run:
+    """`unchanged`, with equal scores only where the benchmark's metrics say what they mean."""
+    if benchmark.benchmark_of(task.benchmark).TIES:
+        return unchanged(task, run, tag)
+    return reordered(task, run, {}, 0, tag)
 
 
 def ceiling(task: Task, run: Run, candidates: int) -> Scores:

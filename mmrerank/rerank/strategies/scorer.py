@@ -1,9 +1,9 @@
 """Scorer: a dedicated reranker's own scores, one question per image, or per group where it reads groups.
 
-The model comes by ``--chat``, as in ``--rerank scorer --chat qwen3_vl_reranker:PATH``, and asks in the words that
-it was trained on. Relevance is its score where that is 0 to 1, and the sigmoid of a logit. A model that reads
-groups goes through windows from the end to the head; of several windows, relevance is the place. ``alpha``
-and ``beta`` leave out calls (`mmrerank.rerank.thrift`).
+The model comes by ``--chat``, as in ``--rerank scorer --chat qwen3_vl_reranker:PATH``, and asks in the words
+that it was trained on. Relevance is its score where that is 0 to 1, and the sigmoid of a logit. A model that
+reads groups goes through windows from the end to the head; of several windows, relevance is the place.
+``alpha`` and ``beta`` leave out calls (`mmrerank.rerank.thrift`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 from mmrerank.limits import Count, Share, UpTo
-from mmrerank.messages import Ask, Reply
+from mmrerank.messages import Ask, Reply, Scoring
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import scoring
 from mmrerank.rerank.aggregate import by_value, first_scores, fused, keep_slots
@@ -69,7 +69,7 @@ class _Heard:
 
     def take(self, ask: Ask, reply: Reply) -> dict[str, float]:
         """The scores of one reply, which are kept."""
-        assert isinstance(ask, scoring.Scoring)
+        assert isinstance(ask, Scoring)
         found = dict(scoring.read_fit(reply, ask))
         self.scores |= found
         self.logits = self.logits or reply.logits
