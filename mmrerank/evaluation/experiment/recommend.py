@@ -9,7 +9,7 @@ run within the budget; that order is a judgement of ours (what explains itself f
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -114,8 +114,10 @@ def cost(module: ModuleType, options: Any, k: int, chat: Chat | None = None) -> 
     fake = Oracle(lambda query, id: 0 if query.text == "N/A" else int(id) * 4 // k)
     if chat is not None:
         fake.prompts, fake.room = chat.prompts, chat.room
-    (driven,) = drive([module.rank(_QUERY, ranking, options)], fake)
     counted = options.calls(k)
+    (driven,) = drive([module.rank(_QUERY, ranking, options)], fake)
+    if counted and not driven.usage.calls:  # it asks about other kinds of queries alone
+        (driven,) = drive([module.rank(replace(_QUERY, turns=(_QUERY.text,)), ranking, options)], fake)
     calls = driven.usage.calls if counted is None else counted
     share = calls / driven.usage.calls if driven.usage.calls else 0.0
     images = round(driven.usage.images * share)
