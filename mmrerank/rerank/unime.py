@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank.comparisons import read_margin
-from mmrerank.rerank.prompting import render
+from mmrerank.rerank.prompting import load, render
+from mmrerank.rerank.replies import labels_for
 from mmrerank.rerank.scoring import said, shortened
 from mmrerank.types import Candidate, Query
 
@@ -52,18 +53,24 @@ def best(query: Query, group: Sequence[Candidate], *, image_tokens: int = 256, w
     """
     if not 2 <= len(group) <= MOST:
         raise ValueError(f"a list has 2 to {MOST} candidates, not {len(group)}")
-    digits = tuple(str(n) for n in range(1, len(group) + 1))
-    shown = [_shown(c, n) for n, c in zip(digits, group, strict=True)]
+    labels = _labels(len(group))
+    shown = [_shown(c, n) for n, c in zip(labels, group, strict=True)]
     return Ask(
         messages=render("unime_list", query=query, words=said(query), candidates=shown),
-        choices=() if written else digits,
+        choices=() if written else labels,
         max_tokens=128 if written else 1024,  # what the authors' code lets it write
         image_tokens=image_tokens,
         kind="best" if written else "pick",
         query=query,
         shown=tuple(c.id for c in group),
-        labels=digits,
+        labels=labels,
     )
+
+
+def _labels(count: int) -> tuple[str, ...]:
+    """What candidates are called: by number, or by letter where the profile's prompt says ``c.letter``."""
+    lettered = "c.letter" in load("unime_list").body
+    return labels_for(count) if lettered else tuple(str(n) for n in range(1, count + 1))
 
 
 def read_best(reply: Reply, ask: Ask) -> Mapping[str, float]:
@@ -87,4 +94,4 @@ def read_best(reply: Reply, ask: Ask) -> Mapping[str, float]:
 
 def _shown(candidate: Candidate, label: str) -> dict[str, object]:
     text = None if candidate.text is None else shortened(candidate.text)
-    return {"label": label, "image": candidate.image, "text": text}
+    return {"number": label, "letter": label, "image": candidate.image, "text": text}
