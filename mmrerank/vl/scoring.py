@@ -233,7 +233,7 @@ class Reader:
 
     def weights(self, ids: Sequence[int]) -> torch.Tensor:
         """Rows ``ids`` of the output embedding, (n, width) float32: a state times these are their logits."""
-        rows = self.qwen.model.get_output_embeddings().weight
+        rows: torch.Tensor = self.qwen.model.get_output_embeddings().weight
         return rows.detach()[list(ids)].float().cpu()
 
 
