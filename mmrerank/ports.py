@@ -23,6 +23,7 @@ runs over all of them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmrerank.answering import Numbered, ending, filled, in_parts
 
 # these names are part of this file, and stand elsewhere for its length
 from mmrerank.benchmark import Answer as Answer
@@ -115,6 +118,13 @@ class Embedder(Protocol):
         Raises `ImageError` for an image that cannot be decoded.
         """
         ...
+
+    def embed_documents(self, documents: Sequence[Query]) -> Vectors:
+        """Unit vectors ``(n, dim)`` of what queries are to find: words, images, or both together.
+
+        The default embeds them like queries, as models do that ask about both in one way.
+        """
+        return self.embed_queries(documents)
 
 
 class EmbedderPlugin(Protocol):
@@ -237,6 +247,8 @@ class Chat(Protocol):
     """How many rankings may ask at once. 1: they share batches. Servers take more."""
     label_share: float = LEAST_SHARE
     """Share of the probability below which labels are asked for again as text; 0 never does."""
+    batch: int = 1
+    """How many questions `reply_each` gives to `reply` at a time; more where answering together is faster."""
     fake: bool = False
     """Whether it reads what only fakes may read; it is then never cached."""
     group: int = 1
@@ -249,6 +261,21 @@ class Chat(Protocol):
     def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
         """`reply`, given up after so many seconds where the backend can do that; by default it cannot."""
         return self.reply(asks)
+
+    def reply_each(self, asks: Sequence[Ask], seconds: float | None = None) -> Numbered:
+        """Replies as they come, in any order, each with the place of its ask; closing it gives up the rest.
+
+        Asked where somebody waits for each reply, may cancel, or set a limit of seconds: what has no answer
+        then gets a `BudgetError`. By default `reply` of ``batch`` asks at a time.
+        """
+        end = ending(seconds)
+
+        def part(some: Sequence[Ask]) -> list[Reply]:
+            if end is None:
+                return self.reply(some)
+            return self.reply_within(some, max(end - time.monotonic(), 0.0))
+
+        return filled(in_parts(part, asks, self.batch, self.spec, end), len(asks), end)
 
     def known(self, asks: Sequence[Ask]) -> list[Reply | None]:
         """The replies that cost nothing, such as kept ones; None for the others."""
@@ -298,9 +325,9 @@ class ChatPlugin(Protocol):
 class Marks:
     """What a scorer says of some candidates, in their order, and what that cost.
 
-    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that were
-    read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a person
-    should know of how the scores came about.
+    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that
+    were read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a
+    person should know of how the scores came about.
     """
 
     scores: tuple[float, ...]

@@ -235,7 +235,9 @@ class _Search:
         messages = tuple(
             Message(role=m.role, parts=tuple(_hidden(p, out) for p in m.parts)) for m in self.ask.messages
         )
-        return replace(self.ask, messages=messages, kind=PROBE, max_tokens=_WORDS, think=False, useful=None)
+        return replace(
+            self.ask, messages=messages, kind=PROBE, max_tokens=_WORDS, think=False, useful=None, says=None
+        )
 
 
 def _hidden(part: Part, out: Sequence[Image]) -> Part:

@@ -55,20 +55,6 @@ def settled(
         )
 
 
-def all_settled(
-    chat: Chat | None, rows: Sequence[Row], ask_all: Callable[[Chat | None, list[Row]], list[Reply]]
-) -> list[Reply]:
-    """`settled`, where all replies come together."""
-    found: dict[int, Reply] = {}
-
-    def each(some: Sequence[Row], heard: Heard) -> None:
-        for n, reply in enumerate(ask_all(chat, list(some))):
-            heard(n, reply)
-
-    settled(chat, rows, each, found.__setitem__)
-    return [found[n] for n in range(len(rows))]
-
-
 def why(ask: Ask, reply: Reply, least: float) -> str:
     """Why the labels' probabilities are no answer, where they hold less than ``least``; empty where they are.
 

@@ -20,7 +20,7 @@ from mmrerank.messages import Message, Role
 from mmrerank.types import Image
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.load import Checkpoint
-from mmrerank.vl.prompts import MAX_RATIO, Encoded, Words, in_threads, widen
+from mmrerank.vl.prompts import MAX_RATIO, Encoded, Words, in_threads, widened
 from mmrerank.vl.sizing import Made, Options, Sizing
 from mmrerank.vl.turns import Turns
 
@@ -278,7 +278,7 @@ class GenericPrompts(Turns):
         if features is not None:
             made = Shown(key=key, grid=features.grid, features=features, text=features.text)
         else:
-            made = self._shown(sizing.fit(widen(decode(image), MAX_RATIO), tokens), key)
+            made = self._shown(sizing.fit(widened(decode(image), MAX_RATIO), tokens), key)
         kept = self._alive.setdefault(key, made)
         assert isinstance(kept, Shown)
         return kept

@@ -38,6 +38,14 @@ _FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
 """What is fetched of a repository: no Python file, no pickle."""
 HEADLESS = frozenset({"lm_head.weight"})
 """Tensors that an embedding model may lack: it never says a word."""
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "vocab.txt", "*.model"),
+    *("added_tokens.json", "special_tokens_map.json"),
+)
+ABSENT = {
+    "phi3_v": "transformers has no Phi-3-Vision or Phi-3.5-Vision, whose code comes with its checkpoints"
+}
+"""Model types that are known to need Python files of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +76,7 @@ def load(
     spare: frozenset[str] = frozenset(),
     trust_remote_code: bool = False,
     before: Callable[[Any, Any], None] | None = None,
+    template: bool = True,
 ) -> Checkpoint:
     """Loads ``name`` for inference.
 
@@ -76,7 +85,8 @@ def load(
     the device computes in it. ``types`` are the model types allowed, with their names, or None for any that answers
     messages, of images or of text alone; ``spare`` are tensors that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     ``before`` is called with the configuration and the processor before any weights are read; what it
-    raises ends the loading. Raises `ModelError` naming what was wrong, what is allowed and what to do.
+    raises ends the loading. Without ``template`` a checkpoint may lack a chat template. Raises `ModelError`
+    naming what was wrong, what is allowed and what to do.
     """
     if types is None:
         types, wanted = _answering(), f"a folder or a hub name of a model that answers, such as {_SUCH_AS}"
@@ -93,7 +103,7 @@ def load(
         folder = _fetched(name, trust_remote_code)
     _check_folder(folder, types, wanted)
     check_folder(folder, trust=trust_remote_code)
-    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before)
+    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template)
 
 
 def _fetched(name: str, trust: bool) -> Path:
@@ -160,8 +170,9 @@ def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
 
 def _check_type(name: str, model_type: object, types: Mapping[str, str], allowed: str) -> None:
     if model_type not in types:
+        why = f": {ABSENT[model_type]}" if isinstance(model_type, str) and model_type in ABSENT else ""
         named = ", ".join(types) if len(types) < 20 else f"{len(types)} kinds that transformers knows"
-        raise ModelError(f"{name} is a {model_type!r} model; allowed are {named}: give {allowed}")
+        raise ModelError(f"{name} is a {model_type!r} model{why}; allowed are {named}: give {allowed}")
 
 
 def _load(
@@ -173,6 +184,7 @@ def _load(
     allowed: str,
     trust: bool,
     before: Callable[[Any, Any], None] | None,
+    template: bool,
 ) -> Checkpoint:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
@@ -213,7 +225,7 @@ def _load(
             f"{name} lacks {len(absent)} of the model's tensors, or has them in another shape, such as "
             f"{absent[0]}; copy the whole checkpoint"
         )
-    if processor.chat_template is None:
+    if template and processor.chat_template is None:
         raise ModelError(f"{name} has no chat template; give an instruction-tuned checkpoint")
     if config.is_encoder_decoder:
         raise ModelError(f"{name} reads with one model and writes with another; give {allowed}")
@@ -251,21 +263,37 @@ def _use_flash_attention(model: Any) -> None:
             model.set_attn_implementation("sdpa")
 
 
+def folder_of(name: str) -> Path:
+    """The folder that ``name`` is, or that the hub's cache has of it. Raises `ModelError` for neither."""
+    folder = expanded(name)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name!r} is neither a folder nor in the hub's cache") from error
+
+
 def weights_digest(name: str) -> str:
     """SHA-256, in hex, over the weights that ``name`` loads. Raises `ModelError` where there are none.
 
     The hub's cache names files by their SHA-256; those of a folder are read.
     """
-    folder = expanded(name)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
+    return files_digest(folder_of(name).glob("*.safetensors"))
 
-        try:
-            folder = Path(snapshot_download(name, local_files_only=True))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{name!r} is neither a folder nor in the hub's cache") from error
+
+def tokenizer_digest(name: str) -> str:
+    """SHA-256, in hex, over the files that ``name``'s tokenizer is made of. Errors as `weights_digest`."""
+    folder = folder_of(name)
+    return files_digest(file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern))
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """SHA-256, in hex, over names and contents of ``files``, in the order of their paths."""
     total = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(files):
         digest = file.resolve().name
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             with file.open("rb") as opened:

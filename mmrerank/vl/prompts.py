@@ -137,25 +137,38 @@ class Prompts(Turns):
         return self.assemble(text, pictures, parts)
 
     def assemble(
-        self, text: str, pictures: Sequence[Picture], parts: Sequence[tuple[int, Role, int, int]] = ()
+        self,
+        text: str,
+        pictures: Sequence[Picture],
+        parts: Sequence[tuple[int, Role, int, int]] = (),
+        *,
+        add_special_tokens: bool = False,
+        flat: bool = False,
     ) -> Encoded:
         """The prompt ``text``, which holds one placeholder a picture.
 
-        ``parts`` are spans of its characters, (message, role, start, end), that come back as `Words`.
+        ``parts`` are spans of its characters, (message, role, start, end), that come back as `Words`. With
+        ``add_special_tokens`` the tokenizer adds what it adds by itself; with ``flat`` positions count
+        tokens on all three axes, visual ones too.
         """
         import torch
 
-        encoding = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=bool(parts))
+        encoding = self._tokenizer(
+            text, add_special_tokens=add_special_tokens, return_offsets_mapping=bool(parts)
+        )
         plain: list[int] = encoding["input_ids"]
         if plain.count(self.image_id) != len(pictures):
             raise ModelError(f"{self._name}: its chat template drops images; give another checkpoint")
         sizes = iter(int(p.grid.prod()) // self.merged for p in pictures)
         widths = [next(sizes) if token == self.image_id else 1 for token in plain]
         ids = torch.repeat_interleave(torch.tensor(plain), torch.tensor(widths))
-        grids = torch.stack([p.grid for p in pictures]) if pictures else None
-        positions, _ = self._rope(
-            ids[None], mm_token_type_ids=(ids == self.image_id).int()[None], image_grid_thw=grids
-        )
+        if flat:
+            positions = torch.arange(len(ids)).expand(3, 1, -1)
+        else:
+            grids = torch.stack([p.grid for p in pictures]) if pictures else None
+            positions, _ = self._rope(
+                ids[None], mm_token_type_ids=(ids == self.image_id).int()[None], image_grid_thw=grids
+            )
         words = []
         if parts:
             starts = [0, *accumulate(widths)]
@@ -198,7 +211,7 @@ class Prompts(Turns):
 
         most = max(min(tokens * self.pixels_per_token, self.max_pixels), self.pixels_per_token)
         allowed = most // self.pixels_per_token
-        picture, least = widen(image, min(MAX_RATIO, allowed)), min(self.min_pixels, most)
+        picture, least = widened(image, min(MAX_RATIO, allowed)), min(self.min_pixels, most)
         side = math.isqrt(self.pixels_per_token)
         high, wide = smart_resize(picture.height, picture.width, side, min_pixels=least, max_pixels=most)
         if not 0 < high * wide <= most:
@@ -243,7 +256,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-def widen(picture: PIL.Image.Image, ratio: int) -> PIL.Image.Image:
+def widened(picture: PIL.Image.Image, ratio: int) -> PIL.Image.Image:
     """``picture``, padded with grey where its long side exceeds ``ratio`` times the short one."""
     from PIL import Image as Pillow
 
