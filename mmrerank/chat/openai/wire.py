@@ -139,8 +139,9 @@ def image_url(
     """``image`` upright, within the token budget and the server's limits and re-encoded, as a data URI."""
     whole = decode(image)
     picture = viewable(
-        whole, max_tokens=image_tokens, least_side=dialect.least_side, most_side=dialect.most_side
-    )
+        whole, max_tokens=image_tokens, pixels_per_token=dialect.pixels_per_token,
+        least_side=dialect.least_side, most_side=dialect.most_side,
+    )  # fmt: skip
     if notes is not None and (note := _resized(whole.size, picture.size, dialect)):
         notes[note] = None
     mime = "png" if picture.width * picture.height <= LOSSLESS else "jpeg"
