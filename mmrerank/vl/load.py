@@ -200,7 +200,8 @@ def _load(
             config = _configuration(folder, trust)
             sees = kind is not None or _is_seeing(config.model_type)
             reader = AutoProcessor if sees else AutoTokenizer
-            processor = reader.from_pretrained(str(folder), trust_remote_code=trust)
+            # with the configuration, a processor class that only the folder knows is not asked for
+            processor = reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
             if before is not None:
                 before(config, processor)
             own = AutoModelForImageTextToText if sees else AutoModelForCausalLM
@@ -320,11 +321,13 @@ def _no_progress_bar() -> Iterator[None]:
     """A library writes nothing to the terminal; what the user set comes back afterwards."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what matters of its report on tensors is looked at below
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 
