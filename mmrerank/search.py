@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ class ImageSearch:
         self._cache, self._record, self._budget = cache, record, budget
         self._total = Meter(total) if isinstance(total, Budget) else total
         self._embedder, self._device = embedder, device
+        self._lock = threading.RLock()  # each model is opened once, whoever asks first
 
     @classmethod
     def open(
@@ -89,6 +91,10 @@ class ImageSearch:
         """The embedder, opened on first use. Raises `MismatchError` when the index was made with another,
         `ModelError` where only the index names a model of this machine.
         """
+        with self._lock:
+            return self._opened_embedder()
+
+    def _opened_embedder(self) -> Embedder:
         if isinstance(self._embedder, str):
             where: dict[str, Any] = {"device": self._device} if self._device else {}
             self._embedder = embedder_for(self.index.manifest, self.index.path, self._embedder, **where)
@@ -98,11 +104,16 @@ class ImageSearch:
     def first_stage(self, queries: Sequence[Query], k: int) -> list[Ranking]:
         """The ``k`` nearest images of each query by inner product of unit vectors."""
         check_count("results", k, "k")
-        vectors = self.embedder.embed_queries(queries)
-        return [Ranking(self.index.candidates(v, k)) for v in vectors]
+        with self._lock:  # an index and its embedder serve one at a time
+            vectors = self.embedder.embed_queries(queries)
+            return [Ranking(self.index.candidates(v, k)) for v in vectors]
 
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """What lies nearest to each request's query, moved where it says so (`mmrerank.ports.Retriever`)."""
+        with self._lock:
+            return self._retrieved(requests)
+
+    def _retrieved(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         queries = [r.query for r in requests if r.query is not None]
         found: list[tuple[Candidate, ...]] = []
         for request, vector in zip(requests, self.embedder.embed_queries(queries), strict=True):
@@ -186,18 +197,19 @@ class ImageSearch:
         check_count("results", k, "k")
         check_count("candidates", candidates, "candidates")
         # a wrong method, option or backend is reported before the embedder is loaded
-        reranker = Reranker(
-            rerank,
-            self._chat,
-            corpus=self.index.domain,
-            retriever=self,
-            cache=self._cache,
-            record=self._record,
-            budget=self._budget or budget,
-            total=self._total,
-            options=options,
-        )
-        self._chat = reranker.chat or self._chat
+        with nullcontext() if isinstance(self._chat, Chat) else self._lock:
+            reranker = Reranker(
+                rerank,
+                self._chat,
+                corpus=self.index.domain,
+                retriever=self,
+                cache=self._cache,
+                record=self._record,
+                budget=self._budget or budget,
+                total=self._total,
+                options=options,
+            )
+            self._chat = reranker.chat or self._chat
         rankings = self.first_stage(queries, max(k, candidates))
         if on_event is not None:
             for n, found in enumerate(rankings):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from mmrerank.loading import ModelLock
 from mmrerank.messages import Message
 from mmrerank.vl.features import Features, FeatureStore, Picture
 from mmrerank.vl.load import Checkpoint
@@ -54,7 +54,7 @@ class QwenVL:
         self.model = checkpoint.model
         self.processor = checkpoint.processor
         self.tokenizer = checkpoint.processor.tokenizer
-        self.lock = threading.RLock()
+        self.lock = ModelLock()
         self.features = FeatureStore() if features is None else features
         self.prompts = Prompts(checkpoint, self.features)
         self.image_id = self.prompts.image_id
