@@ -36,7 +36,7 @@ class Settings:
 
     An empty ``index`` is the only one below ``./indexes``, an empty ``embedder`` the one that made the index,
     an empty ``chat`` the catalogue's model that is meant for such images; where there is none, an error
-    says what to name.
+    says what to name. ``threshold`` is the least relevance of what is returned; without one, all is.
     """
 
     index: str = ""
@@ -45,6 +45,7 @@ class Settings:
     rerank: str = "none"
     k: int = 10
     candidates: int = 20
+    threshold: float | None = None
     device: str = ""
     cache: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)

@@ -66,6 +66,11 @@ Capability = Literal[
 ]
 """What a method may need: all but ``retrieve`` (an index to search again) of the language model. ``score`` is
 what dedicated rerankers offer (`Scorer`), and they alone."""
+LEAST_SHARE = 0.05
+"""Share of the probability that a question's labels must hold together for it to say anything.
+
+Below it the model would rather say something else, and is asked for a written answer.
+"""
 Vectors = NDArray[np.float32]
 
 
@@ -112,6 +117,13 @@ class Embedder(Protocol):
         Raises `ImageError` for an image that cannot be decoded.
         """
         ...
+
+    def embed_documents(self, documents: Sequence[Query]) -> Vectors:
+        """Unit vectors ``(n, dim)`` of what queries are to find: words, images, or both together.
+
+        The default embeds them like queries, as models do that ask about both in one way.
+        """
+        return self.embed_queries(documents)
 
 
 class EmbedderPlugin(Protocol):
@@ -230,6 +242,8 @@ class Chat(Protocol):
     """The options that it was opened with and that can change a reply."""
     concurrency: int = 1
     """How many rankings may ask at once. 1: they share batches. Servers take more."""
+    label_share: float = LEAST_SHARE
+    """Share of the probability below which labels are asked for again as text; 0 never does."""
     batch: int = 1
     """How many questions `reply_each` gives to `reply` at a time; more where answering together is faster."""
     fake: bool = False
@@ -308,9 +322,9 @@ class ChatPlugin(Protocol):
 class Marks:
     """What a scorer says of some candidates, in their order, and what that cost.
 
-    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that were
-    read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a person
-    should know of how the scores came about.
+    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that
+    were read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a
+    person should know of how the scores came about.
     """
 
     scores: tuple[float, ...]

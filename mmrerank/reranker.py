@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mmrerank import catalog, registry
+from mmrerank.best import best, check_best
 from mmrerank.budget import Budget, Meter
 from mmrerank.chat.around import around
 from mmrerank.chat.open import open_chat
@@ -96,45 +97,71 @@ class Reranker:
         query: str | Query,
         images: Sequence[Any] | Ranking,
         *,
+        top_n: int | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
         on_event: OnEvent | None = None,
     ) -> SearchResult:
-        """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``."""
-        found = self.rank_batch([(query, images)], progress=progress, cancel=cancel, on_event=on_event)
+        """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``.
+
+        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`).
+        """
+        found = self.rank_batch(
+            [(query, images)],
+            top_n=top_n,
+            threshold=threshold,
+            progress=progress,
+            cancel=cancel,
+            on_event=on_event,
+        )
         return found[0]
 
-    def stream(self, query: str | Query, images: Sequence[Any] | Ranking) -> Stream:
-        """`rank`, as an iterator of `mmrerank.events`; closing it cancels the ranking."""
-        return Stream(lambda tell, cancel: self.rank(query, images, on_event=tell, cancel=cancel))
+    def stream(self, query: str | Query, images: Sequence[Any] | Ranking, **settings: Any) -> Stream:
+        """`rank` with the same ``settings``, as an iterator of `mmrerank.events`; closing it cancels the
+        ranking.
+        """
+        return Stream(lambda tell, cancel: self.rank(query, images, **settings, on_event=tell, cancel=cancel))
 
     async def arank(
-        self, query: str | Query, images: Sequence[Any] | Ranking, *, on_event: OnEvent | None = None
+        self, query: str | Query, images: Sequence[Any] | Ranking, **settings: Any
     ) -> SearchResult:
         """`rank` for asynchronous programs: in a thread, cancelled with the task that waits for it."""
-        return await finished(lambda cancel: self.rank(query, images, on_event=on_event, cancel=cancel))
+        return await finished(lambda cancel: self.rank(query, images, **settings, cancel=cancel))
 
-    def astream(self, query: str | Query, images: Sequence[Any] | Ranking) -> AsyncGenerator[Event, None]:
+    def astream(
+        self, query: str | Query, images: Sequence[Any] | Ranking, **settings: Any
+    ) -> AsyncGenerator[Event, None]:
         """`stream` for ``async for``."""
-        return events(lambda tell, cancel: self.rank(query, images, on_event=tell, cancel=cancel))
+        return events(lambda tell, cancel: self.rank(query, images, **settings, on_event=tell, cancel=cancel))
 
     def rank_batch(
         self,
         requests: Sequence[tuple[str | Query, Sequence[Any] | Ranking]],
         *,
+        top_n: int | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
         on_event: OnEvent | None = None,
     ) -> list[SearchResult]:
         """Ranks many requests, driven together so that they share the model's batches.
 
+        Of each, the ``top_n`` best are kept, and of those with a relevance of ``threshold`` or more.
         A picture that cannot be shown costs its candidate's place and nothing else. Raises `UsageError` for a
         query or candidates that say nothing, `InputError` for a reference image that cannot be shown, and
         `Stopped` (a `ChatError`, with the results that were complete) when all that is left would fail too.
         `CancelledError` soon after ``cancel`` is set, by whatever thread: no further question is sent.
         ``on_event`` is called with each of `mmrerank.events` as it happens.
         """
-        results = self.ranked(requests, progress=progress, cancel=cancel, on_event=on_event)
+        check_best(self.name, top_n, threshold)
+        try:
+            results = self.ranked(requests, progress=progress, cancel=cancel, on_event=on_event)
+        except Stopped as stopped:
+            kept = stopped.results.items()
+            stopped.results = {n: best(r, top_n=top_n, threshold=threshold) for n, r in kept}
+            raise
+        results = [best(r, top_n=top_n, threshold=threshold) for r in results]
         if on_event is not None:
             for n, result in enumerate(results):
                 on_event(Done(request=n, result=result))
@@ -241,7 +268,8 @@ def _opened(chat: str | Chat | None, corpus: str) -> Chat | None:
 def _marked(driven: Driven) -> Repairs:
     """The method's own count; questions left unasked for want of budget are failures, whatever it says."""
     repairs = driven.outcome.repairs
-    return replace(repairs, failed=max(repairs.failed, min(driven.unasked, 1)))
+    failed = max(repairs.failed, min(driven.unasked, 1))
+    return replace(repairs, failed=failed, written=driven.written.again)
 
 
 def _warnings(driven: Driven) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ class SearchResult:
     ``first`` holds as many candidates in first-stage order: what stood there before. ``no_match`` is
     true when images were graded and none met every part of the query (or nothing was found at all).
     ``degraded`` is true when some judgements failed, so that the first-stage order stands there;
-    ``failures`` says why, by kind.
+    ``failures`` says why, by kind. ``cut`` counts the hits that a threshold of relevance left out.
 
     >>> from mmrerank import Reranker
     >>> result = Reranker("pointwise", "oracle").rank("a boat", [{"id": "a boat", "text": "a boat"}])
@@ -48,6 +48,7 @@ class SearchResult:
     repairs: Repairs = field(default_factory=Repairs)
     warnings: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    cut: int = 0
     trace: Trace = field(default_factory=Trace, repr=False)
 
     @property
@@ -79,6 +80,7 @@ class SearchResult:
             "no_match": self.no_match,
             "components": [component_dict(c) for c in self.explanation.components],
             "hits": [hit_dict(h) for h in self.hits],
+            "cut": self.cut,
             "reason": self.explanation.reason,
             "usage": {
                 "calls": self.usage.calls,

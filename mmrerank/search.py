@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from mmrerank.best import best, check_best
 from mmrerank.budget import Budget, Meter
 from mmrerank.embed.overlong import overlong
 from mmrerank.events import Done, Event, OnEvent, Searched
@@ -132,6 +133,8 @@ class ImageSearch:
         rerank: Method = "none",
         candidates: int = 20,
         images: Sequence[Any] = (),
+        top_n: int | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
         on_event: OnEvent | None = None,
@@ -141,9 +144,11 @@ class ImageSearch:
 
         The first ``candidates`` of the first stage are reranked by method ``rerank`` (``options`` are the
         method's); what lies beyond keeps first-stage order. ``images`` are reference images for a text
-        query (paths, PIL images, bytes). Setting ``cancel``, from another thread, ends the ranking with
-        `CancelledError`. ``on_event`` is called with each of `mmrerank.events` as it happens.
-        Raises `UsageError` for more than `mmrerank.limits` allows.
+        query (paths, PIL images, bytes). ``top_n`` is another name of ``k``, and counts where it is smaller;
+        with ``threshold`` only images that the method judged, with that relevance or more, are returned
+        (`mmrerank.best.best`). Setting ``cancel``, from another thread, ends the ranking with
+        `CancelledError`. ``on_event`` is called with each of `mmrerank.events` as it happens. Raises
+        `UsageError` for more than `mmrerank.limits` allows.
         """
         asked = query if isinstance(query, Query) else Query(text=query, images=tuple(map(to_image, images)))
         return self.search_batch(
@@ -152,6 +157,8 @@ class ImageSearch:
             rerank=rerank,
             candidates=candidates,
             options=options,
+            top_n=top_n,
+            threshold=threshold,
             progress=progress,
             cancel=cancel,
             on_event=on_event,
@@ -185,6 +192,8 @@ class ImageSearch:
         rerank: Method = "none",
         candidates: int = 20,
         options: Mapping[str, Any] | None = None,
+        top_n: int | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
         budget: Budget | None = None,
         cancel: threading.Event | None = None,
@@ -210,6 +219,8 @@ class ImageSearch:
                 options=options,
             )
             self._chat = reranker.chat or self._chat
+        check_best(reranker.name, top_n, threshold)
+        k = min(k, top_n or k)
         rankings = self.first_stage(queries, max(k, candidates))
         if on_event is not None:
             for n, found in enumerate(rankings):
@@ -225,7 +236,8 @@ class ImageSearch:
                 build_hits(before, after, head.explanation), k, 0 if head.method == "none" else len(head)
             )
             told = [*warnings, *cut, *told, *head.warnings]
-            results.append(replace(head, hits=hits[:k], first=in_first_order(hits, k), warnings=tuple(told)))
+            whole = replace(head, hits=hits, first=in_first_order(hits, k), warnings=tuple(told))
+            results.append(best(whole, top_n=k, threshold=threshold))
             if on_event is not None:
                 on_event(Done(request=len(results) - 1, result=results[-1]))
         return results

@@ -20,7 +20,7 @@ def drawn_from(seed: int) -> Any:
     import torch
     from torch.overrides import TorchFunctionMode
 
-    class Drawn(TorchFunctionMode):  # type: ignore[misc] # torch is untyped here
+    class Drawn(TorchFunctionMode):
         def __init__(self) -> None:
             super().__init__()
             self._numbers = torch.Generator().manual_seed(seed)

@@ -15,11 +15,12 @@ from mmrerank.limits import way
 from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.rerank import prompting, rooms, scoring
-from mmrerank.rerank.asking import retrieved, within
+from mmrerank.rerank.asking import Heard, retrieved, within
 from mmrerank.rerank.sparing import PROBE
 from mmrerank.rerank.stopping import Watch, unreached
 from mmrerank.rerank.telling import Telling
 from mmrerank.rerank.understood import unreadable, watched
+from mmrerank.rerank.written import Row, Written, settled
 from mmrerank.types import Failure, Usage
 
 Progress = Callable[[int, int], None]
@@ -39,6 +40,7 @@ class Driven:
     """What replies say of how they were got, each once."""
     unasked: int = 0
     """Questions that were not asked, or not answered in time, for want of budget."""
+    written: Written = field(default_factory=Written)
 
 
 @dataclass(kw_only=True)
@@ -47,6 +49,7 @@ class Job:
 
     judging: Judging
     meters: tuple[Meter, ...] = ()
+    written: Written = field(default_factory=Written)
     unasked: int = 0
     asks: list[Ask] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -82,6 +85,7 @@ class Job:
         if ask.kind == PROBE:
             return
         self.notes |= dict.fromkeys(reply.notes)
+        self.written.note(ask, reply)
         if reply.error is not None:
             self._failed(reply.error.kind, str(reply.error), outside=unreached(reply.error))
             self.unasked += isinstance(reply.error, BudgetError)
@@ -100,8 +104,9 @@ class Job:
             usage=self.usage,
             trace=Trace(steps=tuple(self.steps)),
             failures=tuple(self.failures.values()),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *self.written.told),
             unasked=self.unasked,
+            written=self.written,
         )
 
 
@@ -207,12 +212,13 @@ class Desk:
             for place, reply in enumerate(found):
                 take(list(searches), place, reply)
         others = [n for n in range(len(asks)) if n not in searches]
-        within(
-            self.chat,
-            [(asks[n][0], asks[n][1].meters) for n in others],
-            partial(take, others),
-            each=any(job.telling for _, job in asks),
-        )
+        each = any(job.telling for _, job in asks)
+
+        def ask_all(rows: Sequence[Row], heard: Heard) -> None:
+            within(self.chat, rows, heard, each=each)
+
+        rows = [(asks[n][0], asks[n][1].meters) for n in others]
+        settled(self.chat, rows, ask_all, partial(take, others))
         return [replies[n] for n in range(len(asks))]
 
 
