@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrerank.errors import MmrerankError, ModelError
+from mmrerank.loading import loading
 from mmrerank.paths import check_readable, expanded, looked_at
 from mmrerank.vl.model_folder import check_folder, json_file, needs_code, plain, there, without_questions
 
@@ -105,7 +106,8 @@ def load(
         folder = _fetched(name, trust_remote_code)
     _check_folder(folder, types, wanted)
     check_folder(folder, trust=trust_remote_code)
-    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template, kind)
+    with loading():
+        return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template, kind)
 
 
 def _fetched(name: str, trust: bool) -> Path:
