@@ -162,6 +162,15 @@ _BYTES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ability:
+    """Something that a model can do or not: ``why`` says what that rests on, in words for a person."""
+
+    name: str
+    on: bool
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Retrieve(Ask):
     """A question to the first stage instead of the model: which images lie nearest?
 

@@ -52,6 +52,7 @@ from mmrerank.benchmark import Short as Short
 from mmrerank.benchmark import Task as Task
 from mmrerank.budget import bound
 from mmrerank.errors import ChatError
+from mmrerank.messages import Ability as Ability
 from mmrerank.messages import Ask, Reply, Retrieve, Stored
 from mmrerank.messages import Judging as Judging
 from mmrerank.messages import Outcome as Outcome
@@ -214,13 +215,15 @@ class ChatFacts:
     """What a backend has found out about itself, for `mmrerank doctor`. None is "not known".
 
     ``schema`` says what became of JSON schemas so far: after
-    ``ignored`` and ``refused`` they are written into the prompt.
+    ``ignored`` and ``refused`` they are written into the prompt. ``abilities``: what is on and off for a
+    model in this process, and why.
     """
 
     model: str = ""
     cached_tokens: int | None = None
     thinks: bool | None = None
     schema: Literal["", "obeyed", "ignored", "refused"] = ""
+    abilities: tuple[Ability, ...] = ()
 
 
 @runtime_checkable

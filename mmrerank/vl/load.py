@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrerank.errors import MmrerankError, ModelError
+from mmrerank.loading import loading
 from mmrerank.paths import check_readable, expanded, looked_at
 from mmrerank.vl.model_folder import check_folder, json_file, needs_code, plain, there, without_questions
 
@@ -105,7 +106,8 @@ def load(
         folder = _fetched(name, trust_remote_code)
     _check_folder(folder, types, wanted)
     check_folder(folder, trust=trust_remote_code)
-    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template, kind)
+    with loading():
+        return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template, kind)
 
 
 def _fetched(name: str, trust: bool) -> Path:
@@ -200,7 +202,8 @@ def _load(
             config = _configuration(folder, trust)
             sees = kind is not None or _is_seeing(config.model_type)
             reader = AutoProcessor if sees else AutoTokenizer
-            processor = reader.from_pretrained(str(folder), trust_remote_code=trust)
+            # with the configuration, a processor class that only the folder knows is not asked for
+            processor = reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
             if before is not None:
                 before(config, processor)
             own = AutoModelForImageTextToText if sees else AutoModelForCausalLM
@@ -320,11 +323,13 @@ def _no_progress_bar() -> Iterator[None]:
     """A library writes nothing to the terminal; what the user set comes back afterwards."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what matters of its report on tensors is looked at below
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 

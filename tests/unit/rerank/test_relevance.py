@@ -81,11 +81,6 @@ def test_known_values() -> None:
     assert placed(list("abc")) == {"a": 1, "b": 0.5, "c": 0}
     both = stacked({"a": 2.0, "b": 1.0}, {"b": 9.0, "c": 7.0, "d": 6.5})
     assert both == {"a": 2, "b": 1, "c": 0, "d": -0.5}
-        "a": 2,
-        "b": 1,
-        "c": 0,
-        "d": -0.5,
-    }
 
 
 @pytest.mark.parametrize(
