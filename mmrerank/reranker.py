@@ -29,6 +29,7 @@ from mmrerank.limits import check_count, in_force, way
 from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.rerank.methods import parse_method
+from mmrerank.rerank.relevance import lawful
 from mmrerank.rerank.sparing import SHOWING, Searches, spared
 from mmrerank.rerank.stopping import Stopped, Watch
 from mmrerank.rerank.telling import Telling
@@ -115,8 +116,9 @@ class Reranker:
     ) -> SearchResult:
         """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``.
 
-        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`). With ``allow_urls``, candidates
-        may be addresses of pictures: of the public internet, or as `mmrerank.images.urls.Urls` says.
+        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`). With ``allow_urls``,
+        candidates may be addresses of pictures: of the public internet, or as `mmrerank.images.urls.Urls`
+        says.
         """
         found = self.rank_batch(
             [(query, images)],
@@ -243,13 +245,14 @@ class Reranker:
         outcome = driven.outcome
         # nothing of what was given is lost, whatever the strategy did
         after = before.with_head(outcome.ranking)
-        hits = build_hits(before, after, outcome.explanation)
+        explanation = lawful(outcome.explanation, after.ids)
+        hits = build_hits(before, after, explanation)
         return SearchResult(
             query=query,
             hits=hits,
             first=in_first_order(hits, len(hits)),
             method=self.name,
-            explanation=outcome.explanation,
+            explanation=explanation,
             usage=driven.usage,
             repairs=_marked(driven),
             warnings=(*_warnings(driven), *driven.notes, *outcome.notes, *_cut(outcome.ranking, driven)),
