@@ -46,7 +46,7 @@ class Judge(Chat):
 
 
 def ndcg(order: Sequence[str], worth: Sequence[int], k: int = 10) -> float:
-    """nDCG at ``k`` with the gains 0, 1, 3, 7."""
+    """NDCG at ``k`` with the gains 0, 1, 3, 7."""
     gains = [2 ** worth[int(i)] - 1 for i in order]
 
     def total(row: Sequence[float]) -> float:
