@@ -338,3 +338,7 @@ class _Kept:
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """`ImageSearch.retrieve` of what ``keep`` takes."""
         return self.search.retrieve(requests, keep=self.keep)
+
+    def stored(self, request: Stored) -> tuple[Vectors, ...]:
+        """`ImageSearch.stored`: vectors of images that were kept already."""
+        return self.search.stored(request)
