@@ -140,9 +140,7 @@ class VllmChat(Chat):
             max_tokens=ask.max_tokens,
             temperature=ask.temperature,
             seed=int(ask.digest()[:15], 16) if ask.temperature > 0 else None,
-            structured_outputs=None
-            if ask.schema is None
-            else StructuredOutputsParams(json=dict(ask.schema), disable_any_whitespace=True),
+            structured_outputs=None if ask.schema is None else StructuredOutputsParams(json=dict(ask.schema)),
         )
 
     def _reading(self, ask: Ask, output: Any) -> Reply:

@@ -74,10 +74,11 @@ def _scores(labels: Sequence[str]) -> dict[str, Any]:
 
 def deconstruct(query: Query, *, image_tokens: int = 256) -> Ask:
     """Asks for the parts of a query: ``{"components": [{"kind", "text"}, ...]}``."""
+    schema = object_of({"components": _COMPONENTS})
     return Ask(
-        messages=render("deconstruct", query=query),
-        schema=object_of({"components": _COMPONENTS}),
-        max_tokens=400,
+        messages=render("deconstruct", query=query, schema=schema),
+        schema=schema,
+        max_tokens=1024,
         image_tokens=image_tokens,
         kind="deconstruct",
         query=query,
@@ -111,10 +112,13 @@ def evaluate(
     labels = labels_for(len(group))
     one = object_of({"note": TEXT, "verdict": _VERDICT})
     per_image = object_of({**{c.id: one for c in components}, "grade": _GRADE})
+    schema = object_of(dict.fromkeys(labels, per_image))
     return Ask(
-        messages=render("evaluate", query=query, components=components, candidates=shown(group)),
-        schema=object_of(dict.fromkeys(labels, per_image)),
-        max_tokens=len(group) * (40 + 60 * len(components)),
+        messages=render(
+            "evaluate", query=query, components=components, candidates=shown(group), schema=schema
+        ),
+        schema=schema,
+        max_tokens=len(group) * (80 + 100 * len(components)),
         image_tokens=image_tokens,
         kind="evaluate",
         query=query,
@@ -201,10 +205,11 @@ def order(
         for n, c in zip(labels, candidates, strict=True)
     ]
     answer = {"reason": TEXT, "scores": _scores(labels)}
+    schema = object_of({"thought": TEXT, **answer} if think else answer)
     ask = Ask(
-        messages=render("order", query=query, components=components, candidates=shown),
-        schema=object_of({"thought": TEXT, **answer} if think else answer),
-        max_tokens=200 + think + 12 * len(labels),
+        messages=render("order", query=query, components=components, candidates=shown, schema=schema),
+        schema=schema,
+        max_tokens=400 + think + 16 * len(labels),
         image_tokens=image_tokens,
         kind="order",
         query=query,
@@ -311,12 +316,13 @@ def single(
     )
     thoughts = {"components": _COMPONENTS, "images": object_of(dict.fromkeys(labels, judged))}
     answer = {"reason": TEXT, "scores": _scores(labels)}
+    schema = object_of({**thoughts, **answer} if think else answer)
     return Ask(
-        messages=render("single", query=query, candidates=shown)
+        messages=render("single", query=query, candidates=shown, schema=schema)
         if think
-        else render("order", query=query, components=(), candidates=shown),
-        schema=object_of({**thoughts, **answer} if think else answer),
-        max_tokens=(600 + 120 * len(labels)) if think else 200 + 12 * len(labels),
+        else render("order", query=query, components=(), candidates=shown, schema=schema),
+        schema=schema,
+        max_tokens=(1400 + 280 * len(labels)) if think else 400 + 16 * len(labels),
         image_tokens=image_tokens,
         kind="single" if think else "order",
         query=query,

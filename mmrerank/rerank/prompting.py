@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from mmrerank.errors import UsageError
 from mmrerank.limits import in_force
 from mmrerank.messages import Message, Part, Role
+from mmrerank.reply_shape import reply_shape
 from mmrerank.rerank.defusing import defuse as defuse
 from mmrerank.types import Candidate, Image
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 _OPEN, _CLOSE = ("\ue000", "\ue001")  # private-use characters: `defuse` removes them from any user text
 _MARK = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
+SHAPE = "shape"
+"""The variable that holds the shape of the reply; the only one that a prompt may leave out."""
 _SECTION = re.compile(r"^## (system|user|assistant)\s*$", re.M)
 
 
@@ -135,13 +138,17 @@ def _environment(folder: str) -> Environment:
     )
 
 
-def render(name: str, **values: Any) -> tuple[Message, ...]:
-    """The messages of a prompt. Raises `UsageError` when the values are not those its header declares, or its
-    text asks for more than text.
+def render(name: str, *, schema: Mapping[str, Any] | None = None, **values: Any) -> tuple[Message, ...]:
+    """The messages of a prompt; ``schema`` is that of the reply, whose `reply_shape` is the variable ``shape``.
+
+    A prompt may do without ``shape``. Raises `UsageError` when the other values are not those its header
+    declares, or its text asks for more than text.
     """
     from jinja2 import TemplateError
 
     prompt = load(name)
+    if schema is not None and SHAPE in prompt.variables:
+        values[SHAPE] = _Marker(reply_shape(schema))
     if set(values) != set(prompt.variables):
         raise UsageError(
             f"prompt {name!r} takes {', '.join(prompt.variables)}; it was given {', '.join(values)}"

@@ -1,7 +1,7 @@
 """JSON schemas as token masks (xgrammar): compiled once per schema, one `Writing` per reply.
 
-Output is compact JSON with the schema's properties in their order: no white space, which a weak model
-would fill the reply with.
+Output is JSON with the schema's properties in their order. Between its signs white space may stand, as real
+models write it; a run of it is bounded, since a weak model would fill the reply with it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from mmrerank.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+SPACE = 12
+"""Characters of white space in a row: a line break and six levels of indentation."""
 KEPT = 64
 """Compiled schemas kept; a schema changes with the labels and components it names."""
 
@@ -84,7 +86,7 @@ class Grammars:
             if key not in self._compiled:
                 try:
                     grammar = self._compiler.compile_json_schema(
-                        text, any_whitespace=False, separators=(",", ":")
+                        text, any_whitespace=True, max_whitespace_cnt=SPACE
                     )
                 except RuntimeError as error:
                     why = " ".join(str(error).split())[:300]

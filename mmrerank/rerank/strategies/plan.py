@@ -106,11 +106,12 @@ def _written(
     """A caption for each plan in the model's words; the plan itself where it wrote none."""
     labels = labels_for(len(plans))
     shown = [{"label": n, "text": p} for n, p in zip(labels, plans, strict=True)]
+    schema = object_of(dict.fromkeys(labels, TEXT))
     (reply,) = yield [
         Ask(
-            messages=render("caption", query=query, plans=shown),
-            schema=object_of(dict.fromkeys(labels, TEXT)),
-            max_tokens=60 * len(labels),
+            messages=render("caption", query=query, plans=shown, schema=schema),
+            schema=schema,
+            max_tokens=100 * len(labels),
             image_tokens=image_tokens,
             kind="caption",
             query=query,
