@@ -207,6 +207,10 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True,
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     if allowed := (get_args(hint) if str(get_origin(hint)) == "typing.Literal" else ()):
+        if value not in allowed and "true" in allowed and "false" in allowed:
+            # a switch with a third way: YAML and Python say true and false without quotes
+            word = _WORDS.get(str(value).lower())
+            value = value if word is None else str(word).lower()
         if value not in allowed:
             raise UsageError(f"{where} must be one of {', '.join(map(str, allowed))}, not {shown(value)}")
         return value

@@ -173,7 +173,7 @@ class Reranker:
             explanation=outcome.explanation,
             usage=driven.usage,
             repairs=_marked(driven),
-            warnings=(*_warnings(driven), *driven.notes, *_cut(outcome.ranking, driven)),
+            warnings=(*_warnings(driven), *driven.notes, *outcome.notes, *_cut(outcome.ranking, driven)),
             failures=_reasons(driven),
             trace=driven.trace,
         )

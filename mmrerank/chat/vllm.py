@@ -24,7 +24,7 @@ from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.paths import expanded, looked_at
-from mmrerank.ports import Capability, Chat
+from mmrerank.ports import Capability, Chat, Room
 from mmrerank.types import Usage
 from mmrerank.vl.model_folder import check_folder, warn_of_code
 
@@ -240,4 +240,6 @@ def open(
     except Exception as error:  # from a missing folder to a GPU that is too small
         why = " ".join(str(error).split())[:400]
         raise ModelError(f"vLLM does not start with {rest!r}: {type(error).__name__}: {why}") from error
-    return VllmChat(engine, rest)
+    chat = VllmChat(engine, rest)
+    chat.room = Room(images=images, tokens=max_model_len)
+    return chat

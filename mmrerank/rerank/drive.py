@@ -30,7 +30,7 @@ from mmrerank.errors import (
 from mmrerank.limits import in_force, way
 from mmrerank.messages import Ask, Message, Part, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
-from mmrerank.rerank import prompting
+from mmrerank.rerank import prompting, rooms, scoring
 from mmrerank.rerank.sparing import PROBE
 from mmrerank.rerank.stopping import Stopped, Watch, unreached
 from mmrerank.rerank.taken import asked, taken
@@ -220,8 +220,13 @@ class _Desk:
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def advance(self, job: _Job, replies: list[Reply] | None) -> None:
-        """Lets the method go on, with the prompts that are meant for this model."""
-        with prompting.profile(self.chat.prompts if self.chat else ""):
+        """Lets the method go on, with the prompts that are meant for this model and what it can hold."""
+        chat = self.chat
+        with (
+            prompting.profile(chat.prompts if chat else ""),
+            rooms.within(chat),
+            scoring.grouped(chat.group if chat else 1),
+        ):
             job.advance(replies)
 
     def serve(self, jobs: Sequence[_Job]) -> None:

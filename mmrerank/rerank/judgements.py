@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank.comparisons import thinking
-from mmrerank.rerank.orders import labels_in_order
+from mmrerank.rerank.orders import label_scores, labels_in_order
 from mmrerank.rerank.parse import (
     answer,
     as_text,
@@ -53,6 +54,8 @@ from mmrerank.types import (
     Verdict,
 )
 
+REASON = 800
+"""Tokens for the sentences before the scores of an order: the best few images are compared in words."""
 THOUGHT = 1024
 """Tokens that may be thought before an order, unless a method says otherwise."""
 _VERDICT: dict[str, Any] = {"type": "string", "enum": list(VERDICTS)}
@@ -118,7 +121,7 @@ def evaluate(
             "evaluate", query=query, components=components, candidates=shown(group), schema=schema
         ),
         schema=schema,
-        max_tokens=len(group) * (80 + 100 * len(components)),
+        max_tokens=len(group) * (128 + 128 * len(components)),
         image_tokens=image_tokens,
         kind="evaluate",
         query=query,
@@ -191,7 +194,8 @@ def order(
     """Asks for the order of all candidates given their evaluations, and optionally their images again.
 
     The reply: ``{"reason": ..., "scores": {"A": 0-99, ...}}``, one required key per candidate; with
-    ``think`` a ``"thought"`` of at most about so many tokens stands before both.
+    ``think`` a ``"thought"`` of at most about so many tokens stands before both, and a model that thinks on
+    its own may.
     """
     labels = labels_for(len(candidates))
     shown = [
@@ -209,7 +213,7 @@ def order(
     ask = Ask(
         messages=render("order", query=query, components=components, candidates=shown, schema=schema),
         schema=schema,
-        max_tokens=400 + think + 16 * len(labels),
+        max_tokens=REASON + think + 16 * len(labels),
         image_tokens=image_tokens,
         kind="order",
         query=query,
@@ -218,7 +222,7 @@ def order(
         components=tuple(components),
         details={"assessments": dict(assessments)},
     )
-    return thinking(ask, think > 0)
+    return replace(thinking(ask, think > 0), think=think > 0)
 
 
 def in_ids(reason: str, ids: Mapping[str, str]) -> str:
@@ -248,6 +252,7 @@ def _ordered(ask: Ask, found: Any, reason: str, repaired: bool, *, is_ranking: b
     return reading(
         "repaired" if mended else "ok",
         order=tuple(ids[n] for n in labels),
+        scores={ids[n]: s for n, s in label_scores(found, labels).items()},
         reason=in_ids(reason, ids),
         order_repairs=repairs,
     )
@@ -295,9 +300,17 @@ def _plain_scores(found: Any, ask: Ask) -> bool:
 
 
 def single(
-    query: Query, candidates: Sequence[Candidate], *, think: bool = True, image_tokens: int = 256
+    query: Query,
+    candidates: Sequence[Candidate],
+    *,
+    think: bool = True,
+    more: int = 0,
+    image_tokens: int = 256,
 ) -> Ask:
     """CoTRR in one call. Without ``think`` only the order is asked for: the ablation without reasoning.
+
+    A reply may have 1,024 tokens and 400 for each image, 9,024 for twenty; ``more`` are for thoughts of the
+    model's own.
 
     The reply: ``{"components": [...], "images": {"A": {"note", "verdicts": [...], "grade"}}, "reason",
     "scores": {"A": 0-99, ...}}``; verdicts stand in the order of the components.
@@ -322,12 +335,13 @@ def single(
         if think
         else render("order", query=query, components=(), candidates=shown, schema=schema),
         schema=schema,
-        max_tokens=(1400 + 280 * len(labels)) if think else 400 + 16 * len(labels),
+        max_tokens=more + (1024 + 400 * len(labels) if think else REASON + 16 * len(labels)),
         image_tokens=image_tokens,
         kind="single" if think else "order",
         query=query,
         shown=tuple(c.id for c in candidates),
         labels=labels,
+        think=more > 0,
     )
 
 
@@ -380,6 +394,7 @@ def read_single(reply: Reply, ask: Ask) -> Reading:
         components=components,
         assessments=assessments,
         order=ordering.order,
+        scores=ordering.scores,
         reason=ordering.reason,
         order_repairs=Repairs(
             unknown=ordering.repairs.unknown,

@@ -75,6 +75,22 @@ def labels_in_order(
     return _as_it_stands([_name(i) if isinstance(i, dict) else i for i in answer], labels, known)
 
 
+def label_scores(answer: Any, order: Sequence[str]) -> dict[str, float]:
+    """The scores behind ``order`` (of `labels_in_order`); empty where it did not come of scores."""
+    if not isinstance(answer, dict) or not order:
+        return {}
+    known = known_labels(order)
+    found: dict[str, float] = {}
+    for key, value in islice(answer.items(), _MAX_ENTRIES):
+        label = known.get(label_text(key)) or label_of(key, known)
+        row = _numbered(value) if isinstance(value, dict) else {"score": value}
+        number = number_of(row.get("score"))
+        if label is not None and number is not None:
+            found.setdefault(label, float(number.value))
+    whole = all(n in found for n in order) and all(found[a] >= found[b] for a, b in pairwise(order))
+    return {n: found[n] for n in order} if whole else {}
+
+
 def _as_it_stands(
     items: Sequence[Any], labels: Sequence[str], known: Mapping[str, str]
 ) -> tuple[list[str], Repairs]:

@@ -68,7 +68,9 @@ def _sound(reply: Any) -> Reply:
         raise ReplyError(f"it is a {type(reply).__name__} and no Reply")
     usage = _usage(reply.usage)
     if isinstance(reply.error, ChatError):
-        return replace(reply, text="", logprobs={}, states=(), finish="error", usage=usage, notes=())
+        return replace(
+            reply, text="", logprobs={}, bounds=(), states=(), scores=(), finish="error", usage=usage, notes=()
+        )
     if reply.error is not None or not isinstance(reply.text, str) or reply.finish not in _FINISH:
         raise ReplyError("its error, text or finish is of the wrong kind")
     notes = [one_line(str(n), _NOTE) for n in list(reply.notes)[:_NOTES]]
@@ -81,6 +83,9 @@ def _sound(reply: Any) -> Reply:
         text=_encodable(text),
         logprobs=_logprobs(reply.logprobs),
         mass=None if reply.mass is None else _number(reply.mass),
+        bounds=tuple(n for n in reply.bounds if isinstance(n, str)),
+        scores=tuple(_number(s) for s in reply.scores),
+        logits=bool(reply.logits),
         usage=usage,
         notes=tuple(notes),
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from mmrerank.errors import DATA_ERRORS
-from mmrerank.messages import Ask, Reply
+from mmrerank.messages import Ask, Reply, Scoring
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.rerank.states import read_attention, read_tokens, read_vector
 
@@ -33,7 +33,7 @@ _READERS: dict[str, Callable[[Reply, Ask], bool]] = {
 
 def watched(ask: Ask) -> Ask:
     """``ask`` with ``useful`` set, where its kind is known."""
-    known = ask.choices or ask.read or ask.kind in _READERS
+    known = ask.choices or ask.read or ask.kind in _READERS or isinstance(ask, Scoring)
     return replace(ask, useful=lambda reply: _readable(ask, reply)) if known and ask.useful is None else ask
 
 
@@ -49,6 +49,8 @@ def answers(ask: Ask, reply: Reply) -> bool:
     """Whether ``reply`` says anything about what ``ask`` asks; true where its kind is unknown."""
     if reply.error is not None:
         return False
+    if isinstance(ask, Scoring):
+        return len(reply.scores) == len(ask.candidates) and not all(map(math.isnan, reply.scores))
     if ask.choices:
         values = [reply.logprobs.get(c) for c in ask.choices]
         return all(v is not None and not math.isnan(v) for v in values)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Chat, ChatFacts
+from mmrerank.ports import Capability, Chat, ChatFacts, Room
 from mmrerank.types import Usage
 
 OFF = "off"
@@ -25,6 +25,7 @@ class Around(Chat):
         self.inner = inner
         self.fake = inner.fake
         self.concurrency = inner.concurrency
+        self.group = inner.group
 
     @property
     def spec(self) -> str:  # type: ignore[override] # follows the inner chat's
@@ -40,6 +41,11 @@ class Around(Chat):
     def prompts(self) -> str:  # type: ignore[override]
         """The inner chat's."""
         return self.inner.prompts
+
+    @property
+    def room(self) -> Room:  # type: ignore[override]
+        """The inner chat's."""
+        return self.inner.room
 
     @property
     def capabilities(self) -> frozenset[Capability]:  # type: ignore[override]

@@ -26,23 +26,23 @@ from mmrerank.chat.openai.dialect import Dialect
 from mmrerank.chat.openai.failures import Complaint, Refused
 from mmrerank.chat.openai.learning import Trial
 from mmrerank.chat.openai.limits import Limits as Limits
+from mmrerank.chat.openai.offers import offers
 from mmrerank.chat.openai.outage import Outage
 from mmrerank.chat.openai.place import Place
-from mmrerank.chat.openai.reading import answered_as, follows, notes, off_schema, reading
+from mmrerank.chat.openai.reading import answered_as, follows, lists, notes, off_schema, reading
 from mmrerank.chat.openai.sdk import connected, stop
 from mmrerank.chat.openai.sending import Sender
+from mmrerank.chat.openai.vocabulary import Vocabulary
 from mmrerank.chat.openai.wire import body, fields, images_of, in_words
 from mmrerank.chat.thinking import with_thoughts
 from mmrerank.errors import DATA_ERRORS, BudgetError, ChatError, InputError, ReplyError, UsageError, in_short
 from mmrerank.messages import Ask, Message, Part, Reply
-from mmrerank.ports import Capability, Chat, ChatFacts
+from mmrerank.ports import Capability, Chat, ChatFacts, Room
 from mmrerank.types import Usage
 
 FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
 IN_VAIN = 3
 """Replies off their schema after which the schema always stands in the prompt."""
-_ODD_ANSWERS = ("reply", "no_room", "refusal", "content_filter")
-"""Kinds of failures of one question that say nothing about what the server can do."""
 _LOOKS = 0.1  # seconds between looks whether an answer is still wanted
 _MOST_LISTED, _LONGEST_NAME = 10_000, 500
 """Models of a server that are listed, and characters of a name; hosted gateways list some hundreds."""
@@ -73,7 +73,8 @@ class OpenAIChat(Chat):
         """Prompt tokens that the server reports to have read before."""
         self.thought = False
         """Whether an answer came with thoughts."""
-        self.most_images: int | None = None
+        self.room = Room(images=self.limits.images, tokens=self.limits.context)
+        self.most_images: int | None = self.limits.images or None
         """Images a question may hold, once the server has refused more."""
         self._accepted: set[str] = set()  # fields of requests that were answered
         self._obeyed = False  # whether a reply ever followed its schema without being told in words
@@ -87,6 +88,7 @@ class OpenAIChat(Chat):
         self._room = asyncio.Semaphore(self.concurrency)
         self._under_way: set[asyncio.Task[Any]] = set()
         self._client = self._wait(connected(base_url, api_key, self.limits.timeout))
+        self._vocabulary = Vocabulary(self._client, base_url, model)
         self._sender = Sender(self._client, self._place, self.limits, api_key)
         self._end = weakref.finalize(self, stop, self._loop, self._thread, self._client)
 
@@ -110,20 +112,10 @@ class OpenAIChat(Chat):
         about again next time.
         """
         if self._capabilities is None:
-            question = Message(role="user", parts=(Part(text="Answer yes or no: is fire hot?"),))
-            probe = Ask(messages=(question,), choices=("yes", "no"))
-            error = self.reply([probe])[0].error
-            if error is not None and error.kind == "bad_request":
-                # it does not say what it minds: the same question without log-probabilities tells
-                plain = self.reply([replace(probe, choices=(), max_tokens=16)])[0].error
-                error = error if plain is not None else ChatError(str(error), kind="no_logprobs")
-            # labels missing among the likeliest still shows that log-probabilities come back
-            given = error is None or "likeliest" in str(error)
-            if error is not None and not given and error.kind != "no_logprobs":
-                if error.kind in _ODD_ANSWERS:  # shows nothing: the judgements try it, and give their reasons
-                    return frozenset({"generate", "choice_logprobs"})
-                raise error
-            self._capabilities = frozenset({"generate", *(("choice_logprobs",) if given else ())})
+            found, known = offers(lambda ask: self.reply([ask])[0].error)
+            if not known:
+                return found
+            self._capabilities = found
         return self._capabilities
 
     @capabilities.setter
@@ -272,15 +264,18 @@ class OpenAIChat(Chat):
         trial, spent, in_words_now = Trial(self.dialect), Usage(), False
         images = images_of(ask.messages)
         while True:
+            by_id = ask.choices and trial.dialect.by_id
+            ids = await self._vocabulary.ids(ask) if by_id else {}
             request = await asyncio.to_thread(
-                body, ask, self.model, trial.dialect, thinking=self.limits.thinking, wanted=self._wanted
-            )
+                body, ask, self.model, trial.dialect, thinking=self.limits.thinking, wanted=self._wanted,
+                ids=ids,
+            )  # fmt: skip
             try:
                 payload = await self._sender.send(request.fields)
             except Complaint as complaint:
                 most = most_images(complaint.whole, images)
                 if most is not None and most >= self._most_shown:
-                    self.most_images = most
+                    self.most_images, self.room = most, replace(self.room, images=most)
                     raise self._too_many_images() from None
                 if trial.goes_on(complaint, request.fields, frozenset(self._accepted)):
                     continue
@@ -305,8 +300,13 @@ class OpenAIChat(Chat):
             seen = notes(payload)
             self.cached_tokens += seen.cached_tokens
             self.thought = self.thought or seen.thought
+            if ids and not lists(payload, ids):  # older servers pass over fields that they do not know
+                self.dialect = replace(self.dialect, by_id=False)
+                trial, spent = Trial(self.dialect), spent + reading(ask, payload).usage
+                continue
             few = trial.dialect.top < self._wanted.top  # then the request's notes say so
-            reply = reading(ask, payload, top=0 if few else trial.dialect.top)
+            masked = "structured_outputs" in request.fields
+            reply = reading(ask, payload, top=0 if few else trial.dialect.top, ids=ids, masked=masked)
             asked = ask.schema is not None and "response_format" in request.fields and reply.error is None
             if not in_words_now or self._formless(ask, reply):
                 self.dialect = self.dialect.after(trial.known, trial.dialect)
@@ -353,16 +353,18 @@ def open(
     stream: bool = False,
     thinking: int = 0,
     any_model: bool = False,
+    images: int = 0,
+    context: int = 0,
     extra: str = "",
 ) -> OpenAIChat:
     """Opens ``MODEL@BASE_URL``, ``MODEL@SERVER+BASE_URL`` (a name of ``servers.toml``), or ``MODEL`` at
     ``OPENAI_BASE_URL`` (default: OpenAI's own). Nothing is sent yet.
 
-    ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after
-    the first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and
-    doubles. ``thinking`` tokens may go before an answer (0: none wanted). ``extra`` is a JSON object of
-    more fields for every request; ``any_model`` as in `Limits`. Raises `UsageError` for a spec that names
-    no model or no usable address.
+    ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after the
+    first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and doubles.
+    ``thinking`` tokens may go before an answer (0: none wanted). ``extra`` is a JSON object of more fields
+    for every request; ``any_model``, ``images`` and ``context`` as in `Limits`. Raises `UsageError` for a
+    spec that names no model or no usable address.
     """
     found = address(rest)
     return OpenAIChat(
@@ -371,11 +373,11 @@ def open(
         api_key=found.key(api_key),
         limits=Limits(
             timeout=timeout, max_retries=max_retries, concurrency=concurrency, backoff=backoff,
-            thinking=thinking, any_model=any_model,
+            thinking=thinking, any_model=any_model, images=images, context=context,
         ),
         dialect=Dialect(
             limit=found.limit, stream=stream, extra=fields(extra), quiet=found.server.quiet,
-            chooses=found.server.chooses,
+            chooses=found.server.chooses, by_id=found.server.chooses,
         ),
         place=Place(model=found.model, url=found.url, server=found.server),
     )  # fmt: skip

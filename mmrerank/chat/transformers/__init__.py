@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mmrerank import cancel
+from mmrerank.chat.labels import token_ids
 from mmrerank.chat.text import valid_json, without_thinking
 from mmrerank.chat.thinking import with_thoughts
 from mmrerank.chat.transformers import read as _read
@@ -20,7 +21,7 @@ from mmrerank.chat.transformers.generate import Row, generate
 from mmrerank.chat.transformers.grammar import Grammars
 from mmrerank.errors import CancelledError, ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Chat
+from mmrerank.ports import Capability, Chat, Room
 from mmrerank.types import Image, Usage
 from mmrerank.vl import feature_folder as on_disk
 from mmrerank.vl import features, prefix
@@ -49,7 +50,8 @@ class _Job:
     place: int
     ask: Ask
     prompt: Encoded
-    choices: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...]
+    """The tokens of each label."""
     reusable: int
     seconds: float
 
@@ -73,10 +75,12 @@ class TransformersChat(Chat):
             {"generate", "choice_logprobs", "attention", "embed", "token_embeddings"}
         )
         self.qwen = qwen
+        longest = qwen.model.config.get_text_config().to_dict().get("max_position_embeddings")
+        self.room = Room(tokens=int(longest or 0))
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self._grammars = Grammars(qwen.tokenizer, width=qwen.vocabulary, stop=qwen.stop_ids)
         self._prefixes = Prefixes(qwen, prefix_bytes)
-        self._labels: dict[str, int] = {}
+        self._labels: dict[tuple[tuple[str, ...], bool], tuple[tuple[int, ...], ...]] = {}
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask, batched. Raises `UsageError` for choices that are not single tokens."""
@@ -118,7 +122,7 @@ class TransformersChat(Chat):
                 ready[:] = self.qwen.prompts.ahead(images)
             yield place, ask
 
-    def _job(self, place: int, ask: Ask, choices: tuple[int, ...]) -> _Job:
+    def _job(self, place: int, ask: Ask, choices: tuple[tuple[int, ...], ...]) -> _Job:
         start = time.perf_counter()
         words = ask.read in ("attention", "token_embeddings")
         prompt = self.qwen.encode(ask.messages, image_tokens=ask.image_tokens, words=words)
@@ -131,32 +135,21 @@ class TransformersChat(Chat):
             seconds=time.perf_counter() - start,
         )
 
-    def _choices(self, ask: Ask) -> tuple[int, ...]:
-        choices = tuple(self._token(c) for c in ask.choices)
-        if len(set(choices)) != len(choices):
-            raise UsageError(f"choices must differ; these are {', '.join(ask.choices)}")
-        return choices
-
-    def _token(self, choice: str) -> int:
-        if choice not in self._labels:
-            self._labels[choice] = self._label(choice)
-        return self._labels[choice]
-
-    def _label(self, choice: str) -> int:
-        ids: list[int] = self.qwen.tokenizer(choice, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            raise UsageError(
-                f"the choice {choice!r} is {len(ids)} tokens of {self.qwen.name}; choices are single "
-                "tokens, such as one letter or one digit"
+    def _choices(self, ask: Ask) -> tuple[tuple[int, ...], ...]:
+        """The tokens of each label of ``ask``, all its spellings. Raises `UsageError` for none."""
+        key = (ask.choices, ask.exact)
+        if key not in self._labels:
+            tokenizer = self.qwen.tokenizer
+            found = token_ids(
+                ask.choices,
+                lambda text: tokenizer.encode(text, add_special_tokens=False),
+                lambda id_: tokenizer.decode([id_]),
+                before=BEFORE,
+                exact=ask.exact,
+                name=self.qwen.name,
             )
-        # a label that merges with what stands before it is never the next token
-        begun = self.qwen.tokenizer(f"{BEFORE}{choice}", add_special_tokens=False)["input_ids"]
-        if begun[-1] != ids[0]:
-            raise UsageError(
-                f"the choice {choice!r} merges with the beginning of an answer of {self.qwen.name}, so it is "
-                "never the next token; choices are bare letters or digits, without brackets or spaces"
-            )
-        return ids[0]
+            self._labels[key] = tuple(found.values())
+        return self._labels[key]
 
     def _answer_all(self, jobs: Sequence[_Job]) -> dict[int, Reply]:
         """Replies by place: jobs of one kind together, by what their prompts share."""
@@ -250,9 +243,10 @@ class TransformersChat(Chat):
         self._prefixes.keep(prompts, start, cache)
         replies = []
         for job, row in zip(jobs, logits, strict=True):
-            logprobs = torch.log_softmax(row[list(job.choices)], -1).tolist()
+            values = torch.stack([torch.logsumexp(row[list(ids)], -1) for ids in job.choices])
+            logprobs = torch.log_softmax(values, -1).tolist()
             named: dict[str, float] = dict(zip(job.ask.choices, logprobs, strict=True))
-            among = torch.logsumexp(row[list(job.choices)], -1) - torch.logsumexp(row, -1)
+            among = torch.logsumexp(values, -1) - torch.logsumexp(row, -1)
             replies.append(Reply(logprobs=named, mass=float(among), usage=Usage(output_tokens=1)))
         return replies
 

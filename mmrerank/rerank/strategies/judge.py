@@ -69,6 +69,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             read=soft,
             tell=lambda v: f"judged to match with {v:.0%}",
             reason="ordered by the judge's probability of yes",
+            relevance=float,
             weight=options.weight,
         )
     )

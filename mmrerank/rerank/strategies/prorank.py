@@ -1,7 +1,7 @@
 """ProRank: a binary verdict first, and how sure the model is of it as the finer score.
 
 The prompt is a binary task answered 1 or 0. The verdict is a gate: what it lets through stands before what it
-does not; within both, the margin of the two answers orders. Scores are sigmoids of the margin.
+does not; within both, the margin of the two answers orders. Relevance is the sigmoid of the margin.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from mmrerank.messages import Reply
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
+from mmrerank.rerank.relevance import chance
 from mmrerank.types import Query, Ranking
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
@@ -45,5 +46,6 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             read=margin,
             tell=lambda v: f"{'relevant' if v > 0 else 'not relevant'} (margin {v:+.2f})",
             reason="relevant images first, each side by the margin of 1 over 0",
+            relevance=chance,
         )
     )

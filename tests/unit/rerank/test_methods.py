@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from relevance_laws import check_numbers
 
 from mmrerank import registry
 from mmrerank.chat.fakes.oracle import Oracle
@@ -125,6 +126,7 @@ def agrees(method: str, options: dict[str, Any], grades: Sequence[int]) -> None:
     reranker = opened(method, options, chat)
     result = reranker.rank("a boat", candidates(len(grades)))
     top = reranker.options.settles(len(grades))
+    check_numbers(result)
     assert [h.id for h in result][:top] == ideal(grades)[:top]
     assert sorted(h.id for h in result) == sorted(ideal(grades))
     assert result.repairs.failed == 0
