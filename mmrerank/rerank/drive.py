@@ -30,7 +30,7 @@ from mmrerank.errors import (
 from mmrerank.limits import in_force, way
 from mmrerank.messages import Ask, Message, Part, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
-from mmrerank.rerank import prompting, rooms, scoring
+from mmrerank.rerank import profiles, rooms, scoring
 from mmrerank.rerank.sparing import PROBE
 from mmrerank.rerank.stopping import Stopped, Watch, unreached
 from mmrerank.rerank.taken import asked, taken
@@ -223,11 +223,12 @@ class _Desk:
         """Lets the method go on, with the prompts that are meant for this model and what it can hold."""
         chat = self.chat
         with (
-            prompting.profile(chat.prompts if chat else ""),
+            profiles.holding(chat.prompts if chat else "") as notes,
             rooms.within(chat),
             scoring.grouped(chat.group if chat else 1),
         ):
             job.advance(replies)
+        job.notes |= notes
 
     def serve(self, jobs: Sequence[_Job]) -> None:
         """Brings ``jobs`` to their end, round by round. Raises `CancelledError`."""

@@ -21,8 +21,9 @@ _MOST_NUMBERS = 10_000
 
 
 class Shape(Protocol):
-    """A JSON value, white space between its signs or not. ``room``: bytes of the longest one that says no more than it must.
+    """A JSON value, with or without white space between its signs.
 
+    ``room``: bytes of the longest one that says no more than it must.
     ``more``: what a value begun may need beyond ``room``, because it says more than it must already.
     """
 
