@@ -36,7 +36,7 @@ class Settings:
 
     An empty ``index`` is the only one below ``./indexes``, an empty ``embedder`` the one that made the index,
     an empty ``chat`` the catalogue's model that is meant for such images; where there is none, an error
-    says what to name.
+    says what to name. Empty ``prompts`` are the model's own profile.
     """
 
     index: str = ""
@@ -47,6 +47,7 @@ class Settings:
     candidates: int = 20
     device: str = ""
     cache: str = ""
+    prompts: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     chat_options: Mapping[str, Any] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from mmrerank.messages import Message
+from mmrerank.messages import Ask
 
 _SAME = "{...}"
 """An object with the same keys as the one before it."""
@@ -59,7 +59,10 @@ def _one_of(values: Sequence[Any]) -> str:
     return "|".join(json.dumps(v) for v in values)
 
 
-def shows_shape(messages: Sequence[Message], schema: Mapping[str, Any]) -> bool:
-    """Whether a question already shows the shape that its reply must have."""
-    line = reply_shape(schema)
-    return any(line in m.text for m in messages)
+def shows_shape(ask: Ask) -> bool:
+    """Whether a question shows the shape that its reply must have.
+
+    A model is then not told a second time, and may write its reply with white space, as the shape has it.
+    """
+    line = reply_shape(ask.schema or {})
+    return ask.schema is not None and any(line in m.text for m in ask.messages)

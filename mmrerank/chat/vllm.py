@@ -25,6 +25,7 @@ from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError
 from mmrerank.messages import Ask, Reply
 from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import Capability, Chat, Room
+from mmrerank.reply_shape import shows_shape
 from mmrerank.types import Usage
 from mmrerank.vl.model_folder import check_folder, warn_of_code
 
@@ -140,7 +141,9 @@ class VllmChat(Chat):
             max_tokens=ask.max_tokens,
             temperature=ask.temperature,
             seed=int(ask.digest()[:15], 16) if ask.temperature > 0 else None,
-            structured_outputs=None if ask.schema is None else StructuredOutputsParams(json=dict(ask.schema)),
+            structured_outputs=None
+            if ask.schema is None
+            else StructuredOutputsParams(json=dict(ask.schema), disable_any_whitespace=not shows_shape(ask)),
         )
 
     def _reading(self, ask: Ask, output: Any) -> Reply:

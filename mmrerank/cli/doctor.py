@@ -86,9 +86,12 @@ def doctor(
 
 def _model(spec: str, given: Mapping[str, str], device: str) -> Iterator[Check]:
     from mmrerank.chat.probe import probe
+    from mmrerank.rerank import profiles
 
     chat = opened(spec, device=device, given=given)
     try:
+        asked = profiles.of(chat.prompts)
+        yield Check(name="prompts", status="ok", detail=f"{asked.name}, {len(asked.files)} files")
         for found in probe(chat):
             yield Check(
                 name=found.name, status=found.status, needed=found.status == "broken",

@@ -178,6 +178,7 @@ def surroundings(
     *,
     chat: str,
     chat_option: Sequence[str] | None,
+    prompts: str = "",
 ) -> Surroundings:
     """What stands around the model of an evaluation, out of the flags' texts. Raises `UsageError`."""
     from mmrerank.budget import Meter
@@ -192,6 +193,7 @@ def surroundings(
         budget=budget_of(budget, price),
         total=None if whole is None else Meter(whole),
         chat_options=_values(chat, pairs(chat_option, "--chat-option")),
+        prompts=prompts,
     )
 
 
@@ -215,15 +217,15 @@ def chat_for(
     from mmrerank import registry
     from mmrerank.config import build
     from mmrerank.rerank.methods import parse_method
+    from mmrerank.rerank.profiles import folder_of
 
+    folder_of(prompts)  # a wrong one is an error of every method
     name, named = parse_method(method)
     module = registry.load("strategy", name)
     chosen = build(module.Options, {**named, **method_options}, where=f"method {name}")
     if set(registry.needs_of(module, chosen)) <= {"retrieve"}:
         return None
-    return opened(
-        spec(), device=device, given=options or {}, cache=cache, record=record, prompts=prompts
-    )
+    return opened(spec(), device=device, given=options or {}, cache=cache, record=record, prompts=prompts)
 
 
 def opened(

@@ -26,6 +26,7 @@ from mmrerank.cli.options import (
     OptionsFlag,
     OutputFlag,
     PriceFlag,
+    PromptsFlag,
     RecordFlag,
     TrustFlag,
     budget_of,
@@ -137,6 +138,7 @@ def search(
     option: OptionsFlag = None,
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
+    prompts: PromptsFlag = None,
     cache: CacheFlag = None,
     record: RecordFlag = None,
     budget: BudgetFlag = None,
@@ -161,7 +163,8 @@ def search(
     settings = config.load(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-               "embedder": embedder, "device": device, "cache": cache, "options": pairs(option, "-o"),
+               "embedder": embedder, "device": device, "cache": cache, "prompts": prompts,
+               "options": pairs(option, "-o"),
                "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
     check_count("results", settings.k, "--k")
@@ -174,7 +177,7 @@ def search(
         others = {"TEXT": text, "--image": image, "--exclude": exclude, "--turn": turn, "--report": report,
                   "--trace": trace, "--filepath-only": filepath_only, "--print0": print0,
                   "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price,
-                  "-o": option, "--chat-option": chat_option}  # fmt: skip
+                  "-o": option, "--chat-option": chat_option, "--prompts": prompts}  # fmt: skip
         return search_vectors(settings, query_vectors, run, others, output)
 
     query = _query(text, image or (), exclude or (), turn or ())
@@ -249,6 +252,7 @@ def _result(
             settings.rerank, settings.options,
             lambda: catalog.chosen("chat", settings.chat, index.domain),
             device=settings.device, options=settings.chat_options, cache=settings.cache, record=record,
+            prompts=settings.prompts,
         )  # fmt: skip
         searcher = ImageSearch(
             index,

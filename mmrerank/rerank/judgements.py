@@ -32,6 +32,7 @@ from mmrerank.rerank.prompting import render
 from mmrerank.rerank.replies import TEXT, Reading, labels_for, object_of, reading, shown
 from mmrerank.rerank.verdicts import (
     MAX_COMPONENTS,
+    assessed,
     by_label,
     component_match,
     parts_by_kind,
@@ -163,19 +164,6 @@ def read_evaluate(reply: Reply, ask: Ask) -> Reading:
     if not assessments:
         return reading("failed")
     return reading("repaired" if repaired else "ok", assessments=assessments)
-
-
-def assessed(components: Sequence[Component], verdicts: tuple[Verdict, ...], grade: int | None) -> Assessment:
-    """An assessment with its reason in words: what is met, what is not and what was seen instead."""
-    texts = {c.id: c.text for c in components}
-    met = [texts[v.component] for v in verdicts if v.verdict == "met"]
-    short = [
-        f"{v.verdict.replace('_', ' ')}: {texts[v.component]}" + (f" ({v.note})" if v.note else "")
-        for v in verdicts
-        if v.verdict != "met"
-    ]
-    reason = "; ".join(([f"met: {', '.join(met)}"] if met else []) + short)
-    return Assessment(grade=grade, verdicts=verdicts, reason=reason)
 
 
 # --- order -------------------------------------------------------------------------------------------

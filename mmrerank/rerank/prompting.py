@@ -149,12 +149,7 @@ def _load(name: str, folder: str) -> Prompt:
     parts = [body, *(source(n, folder) for n in included(body, folder))]
     digest = hashlib.sha256("\0".join(parts).encode()).hexdigest()
     return Prompt(
-        name=name,
-        version=meta["version"],
-        variables=tuple(names),
-        body=body,
-        digest=digest,
-        folder=folder,
+        name=name, version=meta["version"], variables=tuple(names), body=body, digest=digest, folder=folder
     )
 
 

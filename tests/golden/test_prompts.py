@@ -1,4 +1,4 @@
-"""Rendered prompts of the profile `full`, word for word. Set MMRERANK_UPDATE_GOLDEN=1 to rewrite; a missing file fails."""
+"""Rendered prompts of the profile `full`, word for word. MMRERANK_UPDATE_GOLDEN=1 rewrites them."""
 
 from __future__ import annotations
 

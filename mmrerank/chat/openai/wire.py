@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,9 @@ def body(
 ) -> Request:
     """The request for ``ask``, with room for so many tokens of ``thinking`` before a text.
 
-    ``ids`` are the tokens that spell its choices, where the server tells of tokens by their ids. What ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an
-    image that cannot be read.
+    ``ids`` are the tokens that spell its choices, where the server tells of tokens by their ids. What
+    ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an image
+    that cannot be read.
     """
     notes: dict[str, None] = {}
     words = in_words(ask) if dialect.schema_in_prompt else ""
@@ -85,13 +86,13 @@ def body(
 
 
 def in_words(ask: Ask) -> str:
-    """The reply's form as a prompt tells it to a server that does not hold a model to it; "" where it is free.
+    """The reply's form as a prompt tells it to a server that does not hold a model to it; "" for free text.
 
     The schema itself, or a reminder where the question shows its shape already.
     """
     if ask.schema is None:
         return ""
-    if shows_shape(ask.messages, ask.schema):
+    if shows_shape(ask):
         return "Answer with one JSON object of the shape shown above, and nothing else."
     schema = json.dumps(ask.schema, default=list)
     return f"Answer with one JSON object that follows this JSON schema, and nothing else: {schema}"

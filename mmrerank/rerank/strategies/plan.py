@@ -100,7 +100,7 @@ def plans_of(components: Sequence[Component], count: int) -> list[str]:
     return list(captions)
 
 
-def captions(query: Query, plans: Sequence[str], image_tokens: int = 256) -> Ask:
+def asked_captions(query: Query, plans: Sequence[str], image_tokens: int = 256) -> Ask:
     """Asks for a caption for each plan: ``{"A": "...", ...}``."""
     labels = labels_for(len(plans))
     shown = [{"label": n, "text": p} for n, p in zip(labels, plans, strict=True)]
@@ -120,7 +120,7 @@ def _written(
     query: Query, plans: Sequence[str], image_tokens: int = 256
 ) -> Generator[list[Ask], list[Reply], tuple[list[str], Repairs]]:
     """A caption for each plan in the model's words; the plan itself where it wrote none."""
-    ask = captions(query, plans, image_tokens)
+    ask = asked_captions(query, plans, image_tokens)
     labels = ask.labels
     (reply,) = yield [ask]
     body, repaired = answer(reply, labelled(labels), rows=True)
