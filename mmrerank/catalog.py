@@ -31,13 +31,14 @@ GROUP = "mmrerank.models"
 class Card:
     """A model with a short name.
 
-    ``kind`` is ``chat``, ``scorer`` or ``embedder``; ``spec`` is what the name stands for. ``corpora`` are the domains of
-    the indexes that the model is meant for: empty for a general model; any other is refused elsewhere unless
-    it was named. ``domain`` says in words what little it knows (default: the first of ``corpora``).
-    ``prompts`` is a folder of prompt files, its prompt profile, and ``profile`` the name under which anybody
-    may ask for that; empty for the product's own. ``images`` and
-    ``context`` are how many images and tokens one question may hold (0: not known), ``auto`` what options of
-    methods that are left at ``auto`` mean for this model, such as ``{"order_images": "false"}``.
+    ``kind`` is ``chat``, ``scorer`` or ``embedder``; ``spec`` is what the name stands for. ``corpora`` are
+    the domains of the indexes that the model is meant for: empty for a general model; any other is refused
+    elsewhere unless it was named. ``domain`` says in words what little it knows (default: the first of
+    ``corpora``). ``prompts`` is a folder of prompt files, its prompt profile, and ``profile`` the name under
+    which anybody may ask for that; empty for the product's own.
+    ``images`` and ``context`` are how many images and tokens one question may hold (0: not known), ``auto``
+    what options of methods that are left at ``auto`` mean for this model, such as
+    ``{"order_images": "false"}``.
     """
 
     name: str

@@ -233,7 +233,7 @@ def _words(parts: Iterable[Part]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """What came back: a text, log-probabilities by choice, states, scores, images, or an error. Never nothing.
+    """What came back: text, log-probabilities by choice, states, scores, images, or an error. Never nothing.
 
     ``states`` by what was to be read: ``attention``: one array ``(tokens,)`` for each image of the prompt in
     order, the attention that its tokens get from the tokens of the last text part, averaged over those and
@@ -243,7 +243,9 @@ class Reply:
     from 0 to 1 or, with ``logits``, any numbers whose sigmoid is.
     ``found``: images of the first stage with their scores, best first, in answer to a `Retrieve`.
     ``mass``: log-probability of all choices together among all tokens, where the backend can tell; far below
-    0, the model would rather have said something else.
+    0, the model would rather have said something else. ``bounds``: the choices of which only that is known
+    that they have at most the log-probability given. ``written``: the choice was read from a text, since the
+    labels held too little of the probability; the driver's affair, not a backend's.
     ``notes``: what was assumed, left out or changed to get this reply, in words for a person.
     """
 
@@ -259,6 +261,7 @@ class Reply:
     finish: Literal["stop", "length", "error"] = "stop"
     error: ChatError | None = None
     notes: tuple[str, ...] = ()
+    written: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

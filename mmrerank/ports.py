@@ -63,6 +63,11 @@ Capability = Literal[
 ]
 """What a method may need: all but ``retrieve`` (an index to search again) of the language model. ``score`` is
 what dedicated rerankers offer (`Scorer`), and they alone."""
+LEAST_SHARE = 0.05
+"""Share of the probability that a question's labels must hold together for it to say anything.
+
+Below it the model would rather say something else, and is asked for a written answer.
+"""
 Vectors = NDArray[np.float32]
 
 
@@ -109,6 +114,13 @@ class Embedder(Protocol):
         Raises `ImageError` for an image that cannot be decoded.
         """
         ...
+
+    def embed_documents(self, documents: Sequence[Query]) -> Vectors:
+        """Unit vectors ``(n, dim)`` of what queries are to find: words, images, or both together.
+
+        The default embeds them like queries, as models do that ask about both in one way.
+        """
+        return self.embed_queries(documents)
 
 
 class EmbedderPlugin(Protocol):
@@ -227,6 +239,8 @@ class Chat(Protocol):
     """The options that it was opened with and that can change a reply."""
     concurrency: int = 1
     """How many rankings may ask at once. 1: they share batches. Servers take more."""
+    label_share: float = LEAST_SHARE
+    """Share of the probability below which labels are asked for again as text; 0 never does."""
     fake: bool = False
     """Whether it reads what only fakes may read; it is then never cached."""
     group: int = 1
@@ -288,9 +302,9 @@ class ChatPlugin(Protocol):
 class Marks:
     """What a scorer says of some candidates, in their order, and what that cost.
 
-    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that were
-    read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a person
-    should know of how the scores came about.
+    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that
+    were read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a
+    person should know of how the scores came about.
     """
 
     scores: tuple[float, ...]
@@ -330,9 +344,7 @@ class Scorer(Protocol):
     writes: int = 1
     """Tokens that it writes a question at most, for budgets."""
 
-    def score(
-        self, query: Query, candidates: Sequence[Candidate], instruction: str = ""
-    ) -> Sequence[float]:
+    def score(self, query: Query, candidates: Sequence[Candidate], instruction: str = "") -> Sequence[float]:
         """A number for each candidate, higher is better, NaN where it cannot say.
 
         An empty ``instruction`` is the model's own. Raises `ChatError` where every question would fail.

@@ -16,8 +16,8 @@ from mmrerank.paths import expanded
 from mmrerank.ports import Capability, Scorer
 
 __all__ = [
-    "KINDS", "about", "check", "chosen", "every", "first_sentence", "form", "forms", "kind_of", "load", "names",
-    "needs_of", "opened", "place", "takes", "warn",
+    "KINDS", "about", "check", "chosen", "every", "first_sentence", "form", "forms", "kind_of", "load",
+    "names", "needs_of", "opened", "place", "takes", "warn",
 ]  # fmt: skip
 
 

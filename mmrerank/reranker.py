@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mmrerank import catalog, registry
+from mmrerank.best import best, check_best
 from mmrerank.budget import Budget, Meter
 from mmrerank.chat.around import around
 from mmrerank.chat.open import open_chat
@@ -97,26 +98,37 @@ class Reranker:
         query: str | Query,
         images: Sequence[Any] | Ranking,
         *,
+        top_n: int | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
     ) -> SearchResult:
-        """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``."""
-        return self.rank_batch([(query, images)], progress=progress, cancel=cancel)[0]
+        """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``.
+
+        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`).
+        """
+        return self.rank_batch(
+            [(query, images)], top_n=top_n, threshold=threshold, progress=progress, cancel=cancel
+        )[0]
 
     def rank_batch(
         self,
         requests: Sequence[tuple[str | Query, Sequence[Any] | Ranking]],
         *,
+        top_n: int | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
     ) -> list[SearchResult]:
         """Ranks many requests, driven together so that they share the model's batches.
 
+        Of each, the ``top_n`` best are kept, and of those with a relevance of ``threshold`` or more.
         A picture that cannot be shown costs its candidate's place and nothing else. Raises `UsageError` for a
         query or candidates that say nothing, `InputError` for a reference image that cannot be shown, and
         `Stopped` (a `ChatError`, with the results that were complete) when all that is left would fail too.
         `CancelledError` soon after ``cancel`` is set, by whatever thread: no further question is sent.
         """
+        check_best(self.name, top_n, threshold)
         try:
             queries = [q if isinstance(q, Query) else Query(text=q) for q, _ in requests]
         except UsageError:
@@ -139,9 +151,11 @@ class Reranker:
             )
         except Stopped as stopped:
             whole = stopped.finished.items()
-            stopped.results = {n: self._result(queries[n], rankings[n], one) for n, one in whole}
+            found = {n: self._result(queries[n], rankings[n], one) for n, one in whole}
+            stopped.results = {n: best(r, top_n=top_n, threshold=threshold) for n, r in found.items()}
             raise
-        return [self._result(*row) for row in zip(queries, rankings, driven, strict=True)]
+        results = [self._result(*row) for row in zip(queries, rankings, driven, strict=True)]
+        return [best(r, top_n=top_n, threshold=threshold) for r in results]
 
     def _check_work(self, count: int) -> None:
         """Raises `UsageError` where a model would have to look at more, or be asked more, than is allowed."""
@@ -206,7 +220,8 @@ def _opened(chat: str | Chat | None, corpus: str) -> Chat | None:
 def _marked(driven: Driven) -> Repairs:
     """The method's own count; questions left unasked for want of budget are failures, whatever it says."""
     repairs = driven.outcome.repairs
-    return replace(repairs, failed=max(repairs.failed, min(driven.unasked, 1)))
+    failed = max(repairs.failed, min(driven.unasked, 1))
+    return replace(repairs, failed=failed, written=driven.written.again)
 
 
 def _warnings(driven: Driven) -> tuple[str, ...]:

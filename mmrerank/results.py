@@ -20,7 +20,7 @@ class SearchResult:
     ``first`` holds as many candidates in first-stage order: what stood there before. ``no_match`` is
     true when images were graded and none met every part of the query (or nothing was found at all).
     ``degraded`` is true when some judgements failed, so that the first-stage order stands there;
-    ``failures`` says why, by kind.
+    ``failures`` says why, by kind. ``cut`` counts the hits that a threshold of relevance left out.
 
     >>> from mmrerank import Reranker
     >>> result = Reranker("pointwise", "oracle").rank("a boat", [{"id": "a boat", "text": "a boat"}])
@@ -37,6 +37,7 @@ class SearchResult:
     repairs: Repairs = field(default_factory=Repairs)
     warnings: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    cut: int = 0
     trace: Trace = field(default_factory=Trace, repr=False)
 
     @property
@@ -71,6 +72,7 @@ class SearchResult:
                 for c in self.explanation.components
             ],
             "hits": [hit_dict(h) for h in self.hits],
+            "cut": self.cut,
             "reason": self.explanation.reason,
             "usage": {
                 "calls": self.usage.calls,

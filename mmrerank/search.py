@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mmrerank.best import best, check_best
 from mmrerank.budget import Budget, Meter
 from mmrerank.embed.overlong import overlong
 from mmrerank.index.index import ImageIndex
@@ -123,6 +124,8 @@ class ImageSearch:
         rerank: Method = "none",
         candidates: int = 20,
         images: Sequence[Any] = (),
+        top_n: int | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
         **options: Any,
@@ -131,7 +134,9 @@ class ImageSearch:
 
         The first ``candidates`` of the first stage are reranked by method ``rerank`` (``options`` are the
         method's); what lies beyond keeps first-stage order. ``images`` are reference images for a text
-        query (paths, PIL images, bytes). Setting ``cancel``, from another thread, ends the ranking with
+        query (paths, PIL images, bytes). ``top_n`` is another name of ``k``, and counts where it is smaller;
+        with ``threshold`` only images that the method judged, with that relevance or more, are returned
+        (`mmrerank.best.best`). Setting ``cancel``, from another thread, ends the ranking with
         `CancelledError`. Raises `UsageError` for more than `mmrerank.limits` allows.
         """
         asked = query if isinstance(query, Query) else Query(text=query, images=tuple(map(to_image, images)))
@@ -141,6 +146,8 @@ class ImageSearch:
             rerank=rerank,
             candidates=candidates,
             options=options,
+            top_n=top_n,
+            threshold=threshold,
             progress=progress,
             cancel=cancel,
         )[0]
@@ -153,6 +160,8 @@ class ImageSearch:
         rerank: Method = "none",
         candidates: int = 20,
         options: Mapping[str, Any] | None = None,
+        top_n: int | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
         budget: Budget | None = None,
         cancel: threading.Event | None = None,
@@ -177,6 +186,8 @@ class ImageSearch:
             options=options,
         )
         self._chat = reranker.chat or self._chat
+        check_best(reranker.name, top_n, threshold)
+        k = min(k, top_n or k)
         rankings = self.first_stage(queries, max(k, candidates))
         heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(queries, rankings, strict=True)]
         warnings = self._warnings(reranker.chat)
@@ -189,7 +200,8 @@ class ImageSearch:
                 build_hits(before, after, head.explanation), k, 0 if head.method == "none" else len(head)
             )
             told = [*warnings, *cut, *told, *head.warnings]
-            results.append(replace(head, hits=hits[:k], first=in_first_order(hits, k), warnings=tuple(told)))
+            whole = replace(head, hits=hits, first=in_first_order(hits, k), warnings=tuple(told))
+            results.append(best(whole, top_n=k, threshold=threshold))
         return results
 
     def _looked_at(self, hits: tuple[Hit, ...], k: int, head: int) -> tuple[tuple[Hit, ...], list[str]]:

@@ -225,7 +225,8 @@ class Repairs:
     """What had to be mended or given up. Counts add up; all zero means every reply was taken as it came.
 
     ``failed`` judgements gave no information (the first-stage order stands there); ``repaired`` ones were
-    usable after mending; ``unknown``, ``repeated`` and ``missing`` count ids in replies that order.
+    usable after mending; ``written`` ones were asked for again as text, since the labels held too little of
+    the probability; ``unknown``, ``repeated`` and ``missing`` count ids in replies that order.
     """
 
     failed: int = 0
@@ -233,6 +234,7 @@ class Repairs:
     unknown: int = 0
     repeated: int = 0
     missing: int = 0
+    written: int = 0
 
     def __add__(self, other: Repairs) -> Repairs:
         return Repairs(**{name: value + vars(other)[name] for name, value in vars(self).items()})

@@ -77,3 +77,13 @@ def photos() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no photographs at {folder}; set MMRERANK_PHOTOS")
     return folder
+
+
+@pytest.fixture(scope="session")
+def qwen3_vocabulary() -> Path:
+    """The folder of Qwen3's tokenizer (below ``MMRERANK_TOKENIZERS``); tests are skipped without it."""
+    root = Path(__file__).resolve().parents[1]
+    folder = Path(os.environ.get("MMRERANK_TOKENIZERS", root / "../shared/tokenizers"), "qwen3").resolve()
+    if not (folder / "tokenizer.json").is_file():
+        pytest.skip(f"no vocabulary of Qwen3 at {folder}; set MMRERANK_TOKENIZERS")
+    return folder

@@ -13,11 +13,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from mmrerank.errors import UsageError
 
-LEAST_SHARE = 0.05
-"""Share of the probability that a question's labels must hold together for their order to mean something.
-
-Below it the model would rather say something else, and its answer is written out instead.
-"""
 NEWLINE = "\n"
 """What labels stand behind where a chat template is not known: a turn's head ends so in most of them."""
 _MARKS = str.maketrans({"\u2581": " ", "\u0120": " ", "\u010a": "\n"})
@@ -34,8 +29,8 @@ def spellings(label: str) -> tuple[str, ...]:
     ('A', ' A')
     """
     word = len(label) > 1 and label.isalpha()
-    bare = (label, label.lower(), label.capitalize(), label.upper()) if word else (label,)
-    bare = tuple(dict.fromkeys(bare))
+    cases = [label, label.lower(), label.capitalize(), label.upper()] if word else [label]
+    bare = tuple(dict.fromkeys(cases))
     return (*bare, *(f" {s}" for s in bare))
 
 

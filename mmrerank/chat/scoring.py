@@ -145,7 +145,9 @@ class ScorerChat(Chat):
             return Reply(error=error, finish="error", usage=Usage(calls=1))
         failed = marks.failures.get(0)
         words = " ".join(f"{s:.4f}" for s in marks.scores)
-        return Reply(text="" if failed else words, error=failed, usage=Usage(calls=1, input_tokens=sum(marks.tokens)))
+        return Reply(
+            text="" if failed else words, error=failed, usage=Usage(calls=1, input_tokens=sum(marks.tokens))
+        )
 
 
 PROMPT = 512

@@ -60,6 +60,13 @@ ChatFlag = Annotated[
         "(default: the one that is meant for the index, if any).",
     ),
 ]  # fmt: skip
+ThresholdFlag = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", metavar="RELEVANCE", show_default=False,
+        help="Leave out images that the method finds less relevant than this, from 0 to 1, or did not judge.",
+    ),
+]  # fmt: skip
 DeviceFlag = Annotated[
     str | None,
     typer.Option(

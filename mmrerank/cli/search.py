@@ -28,6 +28,7 @@ from mmrerank.cli.options import (
     PriceFlag,
     PromptsFlag,
     RecordFlag,
+    ThresholdFlag,
     TrustFlag,
     budget_of,
     chat_for,
@@ -56,7 +57,9 @@ TextArgument = Annotated[
 ]
 KFlag = Annotated[
     int | None,
-    typer.Option("--k", metavar="N", show_default=False, help="How many images to return (default: 10)."),
+    typer.Option(
+        "--k", "--top-n", metavar="N", show_default=False, help="How many images to return (default: 10)."
+    ),
 ]
 ImageFlag = Annotated[
     list[Path] | None,
@@ -135,6 +138,7 @@ def search(
     turn: TurnFlag = None,
     rerank: RerankFlag = None,
     candidates: CandidatesFlag = None,
+    threshold: ThresholdFlag = None,
     option: OptionsFlag = None,
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
@@ -163,8 +167,8 @@ def search(
     settings = config.load(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-               "embedder": embedder, "device": device, "cache": cache, "prompts": prompts,
-               "options": pairs(option, "-o"),
+               "threshold": threshold, "embedder": embedder, "device": device, "cache": cache,
+               "prompts": prompts, "options": pairs(option, "-o"),
                "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
     check_count("results", settings.k, "--k")
@@ -177,7 +181,8 @@ def search(
         others = {"TEXT": text, "--image": image, "--exclude": exclude, "--turn": turn, "--report": report,
                   "--trace": trace, "--filepath-only": filepath_only, "--print0": print0,
                   "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price,
-                  "-o": option, "--chat-option": chat_option, "--prompts": prompts}  # fmt: skip
+                  "-o": option, "--chat-option": chat_option, "--threshold": threshold,
+                  "--prompts": prompts}  # fmt: skip
         return search_vectors(settings, query_vectors, run, others, output)
 
     query = _query(text, image or (), exclude or (), turn or ())
@@ -264,7 +269,7 @@ def _result(
         # the batch form, where no option of a method can be taken for an argument of the search
         (result,) = searcher.search_batch(
             [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
-            options=settings.options, progress=step,
+            options=settings.options, threshold=settings.threshold, progress=step,
         )  # fmt: skip
     return result
 
@@ -318,13 +323,15 @@ def _save_trace(path: Path, result: SearchResult) -> None:
 
 
 def _save_run(path: Path, result: SearchResult) -> None:
-    """The hits as query ``0``; a reranked order has no scores, so its ranks are counted down."""
-    from mmrerank.benchmark import Run, Scored
+    """The hits as query ``0``, with the method's own scores; without any, ranks are counted down."""
+    from mmrerank.benchmark import Run
+    from mmrerank.evaluation.experiment.own_scores import with_scores
     from mmrerank.evaluation.measure.runs import write_run
 
-    plain = result.method == "none"
-    n = len(result.hits)
-    rows = [Scored(id=h.id, score=(h.score or 0.0) if plain else float(n + 1 - h.rank)) for h in result.hits]
+    own = result.explanation.scores
+    if result.method == "none":
+        own = {h.id: h.score for h in result.hits if h.score is not None}
+    rows = with_scores([h.id for h in result.hits], own)
     write_run(path, Run(rows={result.query.id or "0": rows}, tag=f"mmrerank-{result.method}"))
 
 

@@ -1,33 +1,34 @@
 """Qwen3-VL-Embedding: ``qwen3_vl:PATH_OR_NAME``, or ``qwen3_vl:PATH_OR_NAME@DIM`` for shorter vectors.
 
 The instruction stands in the system's turn, the vector is the state of the last token, and its first numbers
-are a vector of their own (Matryoshka). Form after the model's card and code (QwenLM/Qwen3-VL-Embedding).
+are a vector of their own (Matryoshka). Sentences, roles and sizes: QwenLM/Qwen3-VL-Embedding@8ce3aab
+(src/models/qwen3_vl_embedding.py, README).
 """
 
 from __future__ import annotations
 
-from mmrerank.embed._instructed import Form, InstructedEmbedder, opened
-from mmrerank.errors import UsageError
+from mmrerank.embed._form import Form, Pixels
+from mmrerank.embed._instructed import InstructedEmbedder, opened, shortened
 
 FORM = "qwen3_vl:PATH_OR_NAME[@DIM]"
 TYPES = {"qwen3_vl": "Qwen3-VL-Embedding"}
-_DEFAULT = "Represent the user's input."
+QUERY = "Retrieve images or text relevant to the user's query."
+DOCUMENT = "Represent the user's input."
 
 ASKED = Form(
-    role="system",
-    image="",
-    text="{text}",
-    both="{text}",
-    instructions={
-        "document": _DEFAULT,
-        "text": _DEFAULT,
-        "dialogue": _DEFAULT,
-        "image": _DEFAULT,
-        "composed": _DEFAULT,
+    says={
+        "text": "{text}", "image": "", "composed": "{text}", "dialogue": "{text}",
+        "document": "", "document_text": "{text}", "document_both": "{text}",
     },
+    instructions={
+        "text": QUERY, "image": QUERY, "composed": QUERY, "dialogue": QUERY,
+        "document": DOCUMENT, "document_text": DOCUMENT, "document_both": DOCUMENT,
+    },
+    chat=True,
+    system="{instruction}",
     full_stop=True,
-    image_tokens=1800,
-)
+    pixels=Pixels(whole=(4, 1800)),
+)  # fmt: skip
 
 
 def open(
@@ -43,15 +44,13 @@ def open(
 
     ``device`` and ``precision`` as ``device`` and ``dtype`` of `mmrerank.vl.load.load`, and so is
     ``trust_remote_code``. ``expect`` is the fingerprint that it must have, compared before its weights are
-    loaded. Raises `MismatchError` for another, `ModelError`
-    when there is no such model or it has no such dimension, `UsageError` for a dimension that is no number.
+    loaded. Raises `MismatchError` for another, `ModelError` when there is no such model or it has no such
+    dimension, `UsageError` for a dimension that is no number.
     """
-    name, at, number = rest.rpartition("@")
-    if at and not number.isdecimal():
-        raise UsageError(f"{number!r} is no dimension; write {FORM}, as in qwen3_vl:{name}@256")
+    name, dim = shortened("qwen3_vl", rest)
     return opened(
         "qwen3_vl",
-        name if at else rest,
+        name,
         ASKED,
         TYPES,
         device=device,
@@ -59,5 +58,5 @@ def open(
         batch_size=batch_size,
         expect=expect,
         trust_remote_code=trust_remote_code,
-        dim=int(number) if at else None,
+        dim=dim,
     )

@@ -28,13 +28,14 @@ from mmrerank.errors import (
     ModelError,
 )
 from mmrerank.limits import in_force, way
-from mmrerank.messages import Ask, Message, Part, Reply, Retrieve, Step, Trace
+from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.rerank import profiles, rooms, scoring
 from mmrerank.rerank.sparing import PROBE
-from mmrerank.rerank.stopping import Stopped, Watch, unreached
+from mmrerank.rerank.stopping import Stopped, Watch, plain_failure, unreached
 from mmrerank.rerank.taken import asked, taken
 from mmrerank.rerank.understood import unreadable, watched
+from mmrerank.rerank.written import Written, all_settled
 from mmrerank.types import Failure, Usage
 
 Progress = Callable[[int, int], None]
@@ -54,12 +55,14 @@ class Driven:
     """What replies say of how they were got, each once."""
     unasked: int = 0
     """Questions that were not asked, or not answered in time, for want of budget."""
+    written: Written = field(default_factory=Written)
 
 
 @dataclass(kw_only=True)
 class _Job:
     judging: Judging
     meters: tuple[Meter, ...] = ()
+    written: Written = field(default_factory=Written)
     unasked: int = 0
     asks: list[Ask] = field(default_factory=list)
     usage: Usage = field(default_factory=Usage)
@@ -93,6 +96,7 @@ class _Job:
         if ask.kind == PROBE:
             return
         self.notes |= dict.fromkeys(reply.notes)
+        self.written.note(ask, reply)
         if reply.error is not None:
             self._failed(reply.error.kind, str(reply.error), outside=unreached(reply.error))
             self.unasked += isinstance(reply.error, BudgetError)
@@ -111,8 +115,9 @@ class _Job:
             usage=self.usage,
             trace=Trace(steps=tuple(self.steps)),
             failures=tuple(self.failures.values()),
-            notes=tuple(self.notes),
+            notes=(*self.notes, *self.written.told),
             unasked=self.unasked,
+            written=self.written,
         )
 
 
@@ -165,7 +170,7 @@ def drive(
     jobs = [_Job(judging=j, meters=(*m, *shared), most=most) for j, m in zip(judgings, own, strict=True)]
     watch = watch or Watch()
     if chat is not None:
-        watch.plain = lambda: _plain_failure(chat)
+        watch.plain = lambda: plain_failure(chat)
     desk = _Desk(chat=chat, retriever=retriever, progress=progress, watch=watch, cancel=cancel)
     for job in jobs:
         desk.advance(job, None)
@@ -278,10 +283,11 @@ class _Desk:
         """Every question to whom it is for: the first stage or the model."""
         searches = [a for a, _ in asks if isinstance(a, Retrieve)]
         if not searches:
-            return _within(self.chat, asks)
+            return all_settled(self.chat, asks, _within)
         with self.lock:  # an index and its embedder serve one at a time
             found = iter(_retrieved(self.retriever, searches))
-        answered = iter(_within(self.chat, [row for row in asks if not isinstance(row[0], Retrieve)]))
+        others = [row for row in asks if not isinstance(row[0], Retrieve)]
+        answered = iter(all_settled(self.chat, others, _within))
         return [next(found) if isinstance(a, Retrieve) else next(answered) for a, _ in asks]
 
 
@@ -379,17 +385,6 @@ def _reply(chat: Chat | None, asks: list[Ask], seconds: float | None = None) -> 
         if error.systemic:  # it concerns every question
             raise Stopped(error, "no further question is asked") from error
         return [Reply(error=error, finish="error") for _ in asks]
-
-
-def _plain_failure(chat: Chat) -> ChatError | None:
-    """How a question fails that nobody could forbid; None where it does not."""
-    plain = Message(role="user", parts=(Part(text="Answer yes or no: is fire hot?"),))
-    # never useful, so that no cache keeps or gives the answer: it is about now
-    ask = Ask(messages=(plain,), max_tokens=16, useful=lambda _: False)
-    try:
-        return asked(chat.reply, [ask], chat.spec)[0].error
-    except ChatError as error:
-        return error
 
 
 def _whole(outcome: Any) -> Outcome:

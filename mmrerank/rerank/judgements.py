@@ -16,7 +16,7 @@ from typing import Any
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank.comparisons import thinking
-from mmrerank.rerank.orders import label_scores, labels_in_order
+from mmrerank.rerank.orders import TOP_SCORE, label_scores, labels_in_order
 from mmrerank.rerank.parse import (
     answer,
     as_text,
@@ -70,7 +70,7 @@ _COMPONENTS: dict[str, Any] = {
 
 
 def _scores(labels: Sequence[str]) -> dict[str, Any]:
-    return object_of({label: {"type": "integer", "minimum": 0, "maximum": 99} for label in labels})
+    return object_of({label: {"type": "integer", "minimum": 0, "maximum": TOP_SCORE} for label in labels})
 
 
 # --- deconstruct -------------------------------------------------------------------------------------

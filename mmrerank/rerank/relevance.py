@@ -9,9 +9,13 @@ number means is the method's business, and stands in its docstring. A method end
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypedDict
+
+
+_MOST = 1e30
+"""Infinite scores become this, which single precision holds too."""
 
 
 class Numbers(TypedDict):
@@ -29,7 +33,11 @@ def numbers(
     >>> numbers(["a", "b", "c"], {"a": 2.0, "c": 0.0}, chance)["relevance"]
     {'a': 0.8807970779778823, 'c': 0.5}
     """
-    known = {i: s for i in ids if (s := scores.get(i)) is not None and not math.isnan(s)}
+    known = {
+        i: min(max(s, -_MOST), _MOST)  # a file of results holds no infinity
+        for i in ids
+        if (s := scores.get(i)) is not None and not math.isnan(s)
+    }
     return {"scores": known, "relevance": falling(ids, {i: relevance(s) for i, s in known.items()})}
 
 
@@ -64,10 +72,14 @@ def out_of(top: float) -> Callable[[float], float]:
 
 def shares(logs: Mapping[str, float]) -> dict[str, float]:
     """Log-probabilities (or logits) of labels as shares that add up to 1: a softmax."""
-    most = max(logs.values(), default=0.0)
-    weights = {i: math.exp(v - most) for i, v in logs.items()}
-    total = math.fsum(weights.values())
-    return {i: w / total for i, w in weights.items()}
+    whole = log_sum(logs.values())
+    return {i: math.exp(v - whole) for i, v in logs.items()}
+
+
+def log_sum(logs: Collection[float]) -> float:
+    """The logarithm of a sum of probabilities, out of their logarithms; 0 without any."""
+    most = max(logs, default=0.0)
+    return most + math.log(math.fsum(math.exp(v - most) for v in logs)) if logs else 0.0
 
 
 def parts(amounts: Mapping[str, float]) -> dict[str, float]:
@@ -80,8 +92,8 @@ def parts(amounts: Mapping[str, float]) -> dict[str, float]:
 def placed(ids: Sequence[str], settled: int | None = None) -> dict[str, float]:
     """The share of the others that each of ``ids`` stands before: all that an order without numbers says.
 
-    The best has 1, the last 0. Of the places after the first ``settled`` only their mean is known. An order of
-    one says nothing.
+    The best has 1, the last 0. Of the places after the first ``settled`` only their mean is known. An order
+    of one says nothing.
 
     >>> placed(["a", "b", "c", "d", "e"], settled=2)
     {'a': 1.0, 'b': 0.75, 'c': 0.25, 'd': 0.25, 'e': 0.25}

@@ -32,6 +32,7 @@ class Reading:
     assessments: Mapping[str, Assessment] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    """Of an order that was told in scores: those, by id, on the scale that was asked for."""
     reason: str = ""
     repairs: Repairs = field(default_factory=Repairs)
 

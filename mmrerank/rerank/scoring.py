@@ -42,9 +42,7 @@ def fit(query: Query, candidates: Sequence[Candidate], *, instruction: str = "")
         for c in candidates
     ]
     system = [Message(role="system", parts=(Part(text=told),))] if told else []
-    return Scoring(
-        messages=(*system, *turns), kind="fit", query=query, shown=tuple(c.id for c in candidates)
-    )
+    return Scoring(messages=(*system, *turns), kind="fit", query=query, shown=tuple(c.id for c in candidates))
 
 
 def said(query: Query) -> str:

@@ -69,7 +69,15 @@ def _sound(reply: Any) -> Reply:
     usage = _usage(reply.usage)
     if isinstance(reply.error, ChatError):
         return replace(
-            reply, text="", logprobs={}, bounds=(), states=(), scores=(), finish="error", usage=usage, notes=()
+            reply,
+            text="",
+            logprobs={},
+            bounds=(),
+            states=(),
+            scores=(),
+            finish="error",
+            usage=usage,
+            notes=(),
         )
     if reply.error is not None or not isinstance(reply.text, str) or reply.finish not in _FINISH:
         raise ReplyError("its error, text or finish is of the wrong kind")

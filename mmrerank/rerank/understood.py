@@ -13,6 +13,7 @@ from dataclasses import replace
 from mmrerank.errors import DATA_ERRORS
 from mmrerank.messages import Ask, Reply, Scoring
 from mmrerank.rerank import comparisons, judgements
+from mmrerank.rerank.describing import read_description
 from mmrerank.rerank.states import read_attention, read_tokens, read_vector
 
 SHOWN = 80
@@ -22,6 +23,7 @@ _READERS: dict[str, Callable[[Reply, Ask], bool]] = {
     "deconstruct": lambda reply, _: judgements.read_deconstruct(reply).status != "failed",
     "evaluate": lambda reply, ask: judgements.read_evaluate(reply, ask).status != "failed",
     "order": lambda reply, ask: judgements.read_order(reply, ask).status != "failed",
+    "describe": lambda reply, _: bool(read_description(reply)),
     "single": lambda reply, ask: judgements.read_single(reply, ask).status != "failed",
     "grade": lambda reply, ask: bool(comparisons.read_grade(reply, ask)[0]),
     "choose": lambda reply, ask: comparisons.read_best(reply, ask)[0] is not None,

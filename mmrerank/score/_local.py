@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from mmrerank.errors import ChatError, ModelError
 from mmrerank.ports import Marks, Scorer
 from mmrerank.types import Candidate, Query
-from mmrerank.vl.scoring import Piece, Prompt, Reader
+from mmrerank.vl.scoring import Piece, Prompt, Reader, State
 
 if TYPE_CHECKING:
     import torch
@@ -45,9 +45,15 @@ class LocalScorer(Scorer):
         """Scores out of last states (n, width) float32."""
         raise NotImplementedError
 
-    def score(
-        self, query: Query, candidates: Sequence[Candidate], instruction: str = ""
-    ) -> Sequence[float]:
+    def unreadable(self, query: Query, candidate: Candidate) -> str:
+        """Why this model cannot read such a pair; empty where it can."""
+        return ""
+
+    def left_out(self, query: Query, candidates: Sequence[Candidate]) -> tuple[str, ...]:
+        """What it is not shown of them, in words for a person."""
+        return ()
+
+    def score(self, query: Query, candidates: Sequence[Candidate], instruction: str = "") -> Sequence[float]:
         """A number for each candidate, NaN where its picture cannot be shown."""
         return self.marks(query, candidates, instruction).scores
 
@@ -56,20 +62,34 @@ class LocalScorer(Scorer):
         import torch
 
         told = instruction.strip() or self.instruction
-        found = self.reader.states([self.prompt(query, c, told) for c in candidates])
+        failures: dict[int, ChatError] = {
+            n: ChatError(f"{self.spec} {why}")
+            for n, c in enumerate(candidates)
+            if (why := self.unreadable(query, c))
+        }
+        places = [n for n in range(len(candidates)) if n not in failures]
+        states = self.reader.states([self.prompt(query, candidates[n], told) for n in places])
+        found = [State()] * len(candidates)
+        for n, state in zip(places, states, strict=True):
+            found[n] = state
         there = [(n, s.state) for n, s in enumerate(found) if s.state is not None]
         scores = [math.nan] * len(found)
         if there:
             for (n, _), value in zip(there, self.values(torch.stack([s for _, s in there])), strict=True):
                 scores[n] = value
-        failures = {n: s.error for n, s in enumerate(found) if s.error is not None}
+        failures |= {n: s.error for n, s in enumerate(found) if s.error is not None}
         failures |= {
             n: ChatError(f"{self.spec}: the model's numbers overflowed; try dtype=bfloat16 or float32")
             for n, _ in there
             if not math.isfinite(scores[n])
         }
         scores = [math.nan if n in failures else v for n, v in enumerate(scores)]
-        return Marks(scores=tuple(scores), failures=failures, tokens=tuple(s.tokens for s in found))
+        return Marks(
+            scores=tuple(scores),
+            failures=failures,
+            tokens=tuple(s.tokens for s in found),
+            notes=self.left_out(query, candidates),
+        )
 
     def shown(self, item: Query | Candidate) -> list[Piece]:
         """A query or candidate as every family shows it: images, then words."""
@@ -84,8 +104,8 @@ def label_ids(reader: Reader, labels: Sequence[str]) -> list[int]:
     for label, ids in zip(labels, found, strict=True):
         if len(ids) != 1:
             raise ModelError(
-                f"{reader.name}: {label!r} is {len(ids)} tokens of its vocabulary, and this reranker reads it "
-                "as one; give a checkpoint of the family that this scorer is for"
+                f"{reader.name}: {label!r} is {len(ids)} tokens of its vocabulary, and this reranker reads "
+                "it as one; give a checkpoint of the family that this scorer is for"
             )
     return [ids[0] for ids in found]
 

@@ -1,14 +1,13 @@
 """Qwen3-VL-Reranker: ``qwen3_vl_reranker:PATH_OR_NAME``, the probability of yes over no for each candidate.
 
 Prompt, labels (exactly ``yes`` and ``no``), positions and pixels as the authors' code has them
-(QwenLM/Qwen3-VL-Embedding@8ce3aab, src/models/qwen3_vl_reranker.py). That code shows the word NULL in the place
-of a picture that cannot be read; here such a candidate has no score.
+(QwenLM/Qwen3-VL-Embedding@8ce3aab, src/models/qwen3_vl_reranker.py). That code shows the word NULL in the
+place of a picture that cannot be read; here such a candidate has no score.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from mmrerank.chat.transformers import revision as revision
@@ -23,8 +22,8 @@ if TYPE_CHECKING:
 FORM = "qwen3_vl_reranker:PATH_OR_NAME"
 TYPES = {"qwen3_vl": "Qwen3-VL-Reranker"}
 SYSTEM = (
-    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note that "
-    'the answer can only be "yes" or "no".'
+    "Judge whether the Document meets the requirements based on the Query and the Instruct provided. Note "
+    'that the answer can only be "yes" or "no".'
 )
 INSTRUCTION = "Given a search query, retrieve relevant candidates that answer the query."
 """What the authors' code says where nothing else is said."""

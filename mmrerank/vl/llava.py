@@ -17,7 +17,7 @@ from mmrerank.vl.model_folder import template_of
 if TYPE_CHECKING:
     import torch
 
-MODEL_TYPES = {"llava_onevision": "LLaVA-OneVision"}
+MODEL_TYPES = {"llava_onevision": "LLaVA-OneVision", "llava_next": "LLaVA-1.6"}
 
 
 class Llava:

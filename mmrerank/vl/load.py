@@ -1,13 +1,14 @@
-"""Loads a vision-language checkpoint (Qwen2-VL, Qwen2.5-VL, Qwen3-VL, ...) from a folder or a hub name.
+"""Loads a vision-language checkpoint, or one that reads text only, from a folder or a hub name.
 
 Says what is wrong with a checkpoint before anything slow happens, and afterwards refuses one whose weights
-are incomplete. It does not run the model (`mmrerank.vl.qwen`), reads safetensors only, never pickles, and
+are incomplete. It does not run the model (`mmrerank.vl.qwen`, `mmrerank.vl.generic`), reads safetensors only, never pickles, and
 runs no Python file of a checkpoint unless ``trust_remote_code`` is set.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -31,21 +32,39 @@ MODEL_TYPES: Mapping[str, str] = {
 SMALL = 50_000_000
 """Parameters below which a CPU computes in float32: such a model gains nothing from bfloat16."""
 
+_SUCH_AS = "Qwen-VL, Gemma 3, InternVL (-hf), SmolVLM, LLaVA-OneVision or Mistral 3"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
 """What is fetched of a repository: no Python file, no pickle."""
 HEADLESS = frozenset({"lm_head.weight"})
 """Tensors that an embedding model may lack: it never says a word."""
+_TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "vocab.txt", "*.model"),
+    *("added_tokens.json", "special_tokens_map.json"),
+)
+ABSENT = {
+    "phi3_v": "transformers has no Phi-3-Vision or Phi-3.5-Vision, whose code comes with its checkpoints"
+}
+"""Model types that are known to need Python files of their own."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A loaded model and its processor. ``family`` is the configuration's model type."""
+    """A loaded model and its processor. ``family`` is the configuration's model type.
+
+    ``sees`` is false of a model that reads text only: its processor is a tokenizer.
+    """
 
     name: str
     family: str
     model: Any
     processor: Any
+    sees: bool = True
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, of the processor where there is one."""
+        return self.processor.tokenizer if self.sees else self.processor
 
 
 def load(
@@ -53,21 +72,26 @@ def load(
     *,
     device: str | None = None,
     dtype: str | None = None,
-    types: Mapping[str, str] = MODEL_TYPES,
+    types: Mapping[str, str] | None = MODEL_TYPES,
     spare: frozenset[str] = frozenset(),
     trust_remote_code: bool = False,
     before: Callable[[Any, Any], None] | None = None,
+    template: bool = True,
 ) -> Checkpoint:
     """Loads ``name`` for inference.
 
     ``device`` is a torch device, ``auto`` (spread over what there is) or None (CUDA if present, else CPU).
     ``dtype`` is a torch dtype's name; by default float32 for a small model on a CPU, else bfloat16 where
-    the device computes in it. ``types`` are the model types allowed, with their names; ``spare`` are tensors
-    that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
+    the device computes in it. ``types`` are the model types allowed, with their names, or None for any that answers
+    messages, of images or of text alone; ``spare`` are tensors that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     ``before`` is called with the configuration and the processor before any weights are read; what it
-    raises ends the loading. Raises `ModelError` naming what was wrong, what is allowed and what to do.
+    raises ends the loading. Without ``template`` a checkpoint may lack a chat template. Raises `ModelError`
+    naming what was wrong, what is allowed and what to do.
     """
-    wanted = f"a folder or a hub name of a {_either(types.values())} model"
+    if types is None:
+        types, wanted = _answering(), f"a folder or a hub name of a model that answers, such as {_SUCH_AS}"
+    else:
+        wanted = f"a folder or a hub name of a {_either(types.values())} model"
     if not name.strip():
         raise ModelError(f"no model was named; give {wanted}, as in PLUGIN:PATH_OR_NAME")
     folder = expanded(name.strip())
@@ -79,7 +103,7 @@ def load(
         folder = _fetched(name, trust_remote_code)
     _check_folder(folder, types, wanted)
     check_folder(folder, trust=trust_remote_code)
-    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before)
+    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template)
 
 
 def _fetched(name: str, trust: bool) -> Path:
@@ -102,6 +126,19 @@ def _either(names: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
+def _answering() -> Mapping[str, str]:
+    """The model types that transformers loads as a model that answers messages."""
+    from transformers.models.auto import modeling_auto as auto
+
+    return dict(auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES | auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def _is_seeing(model_type: object) -> bool:
+    from transformers.models.auto import modeling_auto as auto
+
+    return model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
 def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
     """Raises `ModelError` unless ``folder`` holds the files of a checkpoint of one of ``types``."""
     if not folder.is_dir():
@@ -111,15 +148,19 @@ def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
         raise ModelError(f"{folder} holds no config.json, so it is no checkpoint; give {allowed}")
     model_type = json_file(config).get("model_type")
     _check_type(str(folder), model_type, types, allowed)
-    wanted = {
+    files = {
         "weights (*.safetensors; pickled weights are not read)": ("*.safetensors",),
-        "a tokenizer (tokenizer.json, or vocab.json and merges.txt)": ("tokenizer.json", "vocab.json"),
+        "a tokenizer (tokenizer.json, or vocab.json and merges.txt)": (
+            *("tokenizer.json", "vocab.json", "tokenizer.model", "tekken.json"),
+        ),
         "an image processor (preprocessor_config.json)": (
             "preprocessor_config.json",
             "processor_config.json",
         ),
     }
-    for what, patterns in wanted.items():
+    if not _is_seeing(model_type):
+        files.popitem()
+    for what, patterns in files.items():
         found = [file for p in patterns for file in folder.glob(p)]
         if not found:
             raise ModelError(f"{folder} lacks {what}; copy the whole checkpoint")
@@ -129,7 +170,9 @@ def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
 
 def _check_type(name: str, model_type: object, types: Mapping[str, str], allowed: str) -> None:
     if model_type not in types:
-        raise ModelError(f"{name} is a {model_type!r} model; allowed are {', '.join(types)}: give {allowed}")
+        why = f": {ABSENT[model_type]}" if isinstance(model_type, str) and model_type in ABSENT else ""
+        named = ", ".join(types) if len(types) < 20 else f"{len(types)} kinds that transformers knows"
+        raise ModelError(f"{name} is a {model_type!r} model{why}; allowed are {named}: give {allowed}")
 
 
 def _load(
@@ -141,9 +184,10 @@ def _load(
     allowed: str,
     trust: bool,
     before: Callable[[Any, Any], None] | None,
+    template: bool,
 ) -> Checkpoint:
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
     if dtype is not None and not isinstance(vars(torch).get(dtype), torch.dtype):
         raise ModelError(f"there is no dtype {dtype!r}; allowed are float32, bfloat16 and float16")
@@ -151,10 +195,13 @@ def _load(
     try:
         with without_questions(), _no_progress_bar():
             config = _configuration(folder, trust)
-            processor = AutoProcessor.from_pretrained(str(folder), trust_remote_code=trust)
+            sees = _is_seeing(config.model_type)
+            reader = AutoProcessor if sees else AutoTokenizer
+            processor = reader.from_pretrained(str(folder), trust_remote_code=trust)
             if before is not None:
                 before(config, processor)
-            model, info = AutoModelForImageTextToText.from_pretrained(
+            kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+            model, info = kind.from_pretrained(
                 str(folder),
                 config=config,
                 trust_remote_code=trust,
@@ -178,8 +225,10 @@ def _load(
             f"{name} lacks {len(absent)} of the model's tensors, or has them in another shape, such as "
             f"{absent[0]}; copy the whole checkpoint"
         )
-    if vars(processor).get("chat_template") is None:
+    if template and processor.chat_template is None:
         raise ModelError(f"{name} has no chat template; give an instruction-tuned checkpoint")
+    if config.is_encoder_decoder:
+        raise ModelError(f"{name} reads with one model and writes with another; give {allowed}")
     # the scales of quantised weights are for the numbers that they came as
     # transformers sets it on quantised models alone
     quantised = bool(getattr(model, "is_quantized", False))  # it is there when true
@@ -196,7 +245,7 @@ def _load(
         text = " ".join(str(error).split())[:300]
         raise ModelError(f"{name} cannot be put on {target}: {text}") from error
     _use_flash_attention(model)
-    return Checkpoint(name=name, family=config.model_type, model=model.eval(), processor=processor)
+    return Checkpoint(name=name, family=config.model_type, model=model.eval(), processor=processor, sees=sees)
 
 
 def _use_flash_attention(model: Any) -> None:
@@ -205,6 +254,8 @@ def _use_flash_attention(model: Any) -> None:
     from transformers.utils import is_flash_attn_2_available
 
     half = model.dtype in (torch.bfloat16, torch.float16)
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
+        return  # tokens of an image look ahead within it, which those kernels cannot
     if model.device.type == "cuda" and half and is_flash_attn_2_available():
         try:
             model.set_attn_implementation("flash_attention_2")
@@ -212,21 +263,37 @@ def _use_flash_attention(model: Any) -> None:
             model.set_attn_implementation("sdpa")
 
 
+def folder_of(name: str) -> Path:
+    """The folder that ``name`` is, or that the hub's cache has of it. Raises `ModelError` for neither."""
+    folder = expanded(name)
+    if folder.is_dir():
+        return folder
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{name!r} is neither a folder nor in the hub's cache") from error
+
+
 def weights_digest(name: str) -> str:
     """SHA-256, in hex, over the weights that ``name`` loads. Raises `ModelError` where there are none.
 
     The hub's cache names files by their SHA-256; those of a folder are read.
     """
-    folder = expanded(name)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download
+    return files_digest(folder_of(name).glob("*.safetensors"))
 
-        try:
-            folder = Path(snapshot_download(name, local_files_only=True))
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{name!r} is neither a folder nor in the hub's cache") from error
+
+def tokenizer_digest(name: str) -> str:
+    """SHA-256, in hex, over the files that ``name``'s tokenizer is made of. Errors as `weights_digest`."""
+    folder = folder_of(name)
+    return files_digest(file for pattern in _TOKENIZER_FILES for file in folder.glob(pattern))
+
+
+def files_digest(files: Iterable[Path]) -> str:
+    """SHA-256, in hex, over names and contents of ``files``, in the order of their paths."""
     total = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(files):
         digest = file.resolve().name
         if not re.fullmatch(r"[0-9a-f]{64}", digest):
             with file.open("rb") as opened:

@@ -11,11 +11,13 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mmrerank import cancel
-from mmrerank.errors import CancelledError, ChatError, InputError, UsageError
+from mmrerank.errors import CancelledError, ChatError, InputError, ModelError, UsageError
 from mmrerank.images import decode
+from mmrerank.paths import expanded
 from mmrerank.types import Image
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.load import Checkpoint
@@ -141,9 +143,12 @@ class Reader:
         )
 
     def safe(self, text: str, marks: re.Pattern[str] | None = None) -> str:
-        """Somebody's ``text`` with special tokens, and what matches ``marks``, opened by a space."""
+        """Somebody's ``text`` with special tokens, and what matches ``marks``, opened by a space.
+
+        A mark that is a colon goes.
+        """
         if marks is not None:
-            text = marks.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+            text = marks.sub(lambda found: "" if found[0] == ":" else f"{found[0]} ", text)
         return self.qwen.prompts.defuse(text)
 
     def _content(self, turn: Turn) -> Iterator[dict[str, str]]:
@@ -234,7 +239,8 @@ class Reader:
     def weights(self, ids: Sequence[int]) -> torch.Tensor:
         """Rows ``ids`` of the output embedding, (n, width) float32: a state times these are their logits."""
         rows = self.qwen.model.get_output_embeddings().weight
-        return rows.detach()[list(ids)].float().cpu()
+        found: torch.Tensor = rows.detach()[list(ids)].float().cpu()
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -244,3 +250,26 @@ class State:
     state: torch.Tensor | None = None
     tokens: int = 0
     error: ChatError | None = None
+
+
+def head_of(name: str, wanted: Sequence[str]) -> dict[str, torch.Tensor]:
+    """Tensors of a checkpoint that its architecture here has no place for, float32, by name.
+
+    ``name`` is a folder or a hub name that was loaded before. Raises `ModelError` where one is missing.
+    """
+    from safetensors import safe_open
+
+    folder = expanded(name)
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
+
+        folder = Path(snapshot_download(name, local_files_only=True))
+    found: dict[str, torch.Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(str(file), framework="pt") as tensors:
+            found |= {k: tensors.get_tensor(k).float() for k in tensors.keys() if k in wanted}  # noqa: SIM118
+    if absent := sorted(set(wanted) - found.keys()):
+        raise ModelError(
+            f"{name} lacks {absent[0]}, a part of its scoring head; give a checkpoint of the reranker itself"
+        )
+    return found

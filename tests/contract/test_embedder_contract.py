@@ -19,7 +19,12 @@ from mmrerank.ports import Embedder
 from mmrerank.types import Query
 
 FOREIGN = contract_specs("embedder")
-SPECS = {**dict.fromkeys(("open_clip", "qwen3_vl", "unime"), ""), **FOREIGN}
+QWEN = {"gme": "qwen2_vl", "jina_v4": "qwen2_5_vl", "qwen3_vl": "qwen3_vl", "vlm2vec": "qwen2_vl"}
+SPECS = {**dict.fromkeys(("open_clip", "unime", *QWEN), ""), **FOREIGN}
+EACH = [
+    pytest.param(name, marks=pytest.mark.slow) if name in (*QWEN, "unime") else name
+    for name in registry.names("embedder")
+]
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +39,8 @@ def make(
             spec = FOREIGN.get(name)
             if name == "open_clip":
                 spec = f"open_clip:local-dir:{tiny_clip(place)}"
-            elif name == "qwen3_vl":
-                spec = f"qwen3_vl:{tiny_qwen('qwen3_vl')}"
+            elif name in QWEN:
+                spec = f"{name}:{tiny_qwen(QWEN[name])}"
             elif name == "unime":
                 spec = f"unime:v2:{build_llava(place)}"
             assert spec is not None, f"say in MMRERANK_CONTRACT how the embedder {name!r} is named"
@@ -53,7 +58,7 @@ def test_every_plug_in_is_covered() -> None:
     assert set(SPECS) == set(registry.names("embedder"))
 
 
-@pytest.mark.parametrize("name", registry.names("embedder"))
+@pytest.mark.parametrize("name", EACH)
 def test_vectors_are_unit_and_of_one_width(make: Callable[[str], Embedder], name: str) -> None:
     embedder = make(name)
     assert isinstance(embedder, Embedder)
@@ -68,9 +73,11 @@ def test_vectors_are_unit_and_of_one_width(make: Callable[[str], Embedder], name
     assert np.linalg.norm(asked, axis=1) == pytest.approx(1, abs=1e-5)
     assert embedder.embed_images([]).shape == (0, embedder.dim)
     assert embedder.embed_queries([]).shape == (0, embedder.dim)
+    found = embedder.embed_documents([Query(text="a red square")])
+    assert (found.dtype, found.shape) == (np.float32, (1, embedder.dim))
 
 
-@pytest.mark.parametrize("name", registry.names("embedder"))
+@pytest.mark.parametrize("name", EACH)
 def test_an_image_has_one_vector(make: Callable[[str], Embedder], name: str) -> None:
     embedder = make(name)
     images = pictures()

@@ -165,6 +165,8 @@ class TestVllm:
         with vllm_stand_in.installed() as engine:
             engine.models = {"tiny": qwen_chats(FAMILIES[1])}
             found = [Candidate(id=str(n), image=picture(64, 64, n)) for n in range(3)]
-            result = Reranker("pointwise", "vllm:tiny").rank(Query(text="a dog"), found)
+            # random weights would say anything rather than yes or no
+            chat = open_chat("vllm:tiny", label_share=0.0)
+            result = Reranker("pointwise", chat).rank(Query(text="a dog"), found)
             assert sorted(h.id for h in result) == ["0", "1", "2"]
             assert not result.degraded

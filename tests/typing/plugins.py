@@ -21,7 +21,7 @@ from mmrerank.cli import (
 from mmrerank.cli import eval as eval_verb
 from mmrerank.cli import list as list_verb
 from mmrerank.corpus import embeddings, folder, webdataset
-from mmrerank.embed import open_clip, qwen3_vl, unime
+from mmrerank.embed import gme, jina_v4, open_clip, qwen3_vl, unime, vlm2vec
 from mmrerank.evaluation.benchmarks import (
     circo,
     cirr,
@@ -77,7 +77,7 @@ STRATEGIES: list[Strategy] = [
     none, plan, pointwise, prorank, prp, rank_r1, reasonrank, setwise, tsprank, unime_reranker, vote,
 ]  # fmt: skip
 CHATS: list[ChatPlugin] = [openai, oracle, replay, scripted, transformers, vllm]
-EMBEDDERS: list[EmbedderPlugin] = [open_clip, qwen3_vl, unime]
+EMBEDDERS: list[EmbedderPlugin] = [gme, jina_v4, open_clip, qwen3_vl, unime, vlm2vec]
 STORES: list[StorePlugin] = [exact, faiss]
 CORPORA: list[CorpusPlugin] = [embeddings, folder, webdataset]
 BENCHMARKS: list[BenchmarkPlugin] = [

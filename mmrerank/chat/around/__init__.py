@@ -43,6 +43,11 @@ class Around(Chat):
         return self.inner.prompts
 
     @property
+    def label_share(self) -> float:  # type: ignore[override]
+        """The inner chat's."""
+        return self.inner.label_share
+
+    @property
     def room(self) -> Room:  # type: ignore[override]
         """The inner chat's."""
         return self.inner.room

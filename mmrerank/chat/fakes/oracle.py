@@ -101,6 +101,8 @@ class Oracle(Chat):
     def _object(self, ask: Ask, query: Query) -> dict[str, Any]:
         if ask.kind == "deconstruct":
             return {"components": list(self._components(query))}
+        if ask.kind == "describe":
+            return {"thought": "", "description": query.words or "an image like the reference"}
         if ask.kind == "caption":
             return dict.fromkeys(ask.labels, query.words or "an image like the reference")
         grades = self._graded(ask, query)

@@ -36,8 +36,8 @@ from mmrerank.chat.openai.vocabulary import Vocabulary
 from mmrerank.chat.openai.wire import body, fields, images_of, in_words
 from mmrerank.chat.thinking import with_thoughts
 from mmrerank.errors import DATA_ERRORS, BudgetError, ChatError, InputError, ReplyError, UsageError, in_short
-from mmrerank.messages import Ask, Message, Part, Reply
-from mmrerank.ports import Capability, Chat, ChatFacts, Room
+from mmrerank.messages import Ask, Reply
+from mmrerank.ports import LEAST_SHARE, Capability, Chat, ChatFacts, Room
 from mmrerank.types import Usage
 
 FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
@@ -353,6 +353,7 @@ def open(
     stream: bool = False,
     thinking: int = 0,
     any_model: bool = False,
+    label_share: float = LEAST_SHARE,
     images: int = 0,
     context: int = 0,
     extra: str = "",
@@ -363,11 +364,12 @@ def open(
     ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after the
     first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and doubles.
     ``thinking`` tokens may go before an answer (0: none wanted). ``extra`` is a JSON object of more fields
-    for every request; ``any_model``, ``images`` and ``context`` as in `Limits`. Raises `UsageError` for a
-    spec that names no model or no usable address.
+    for every request; labels that hold less than ``label_share`` of the probability are asked for again as
+    text; ``any_model``, ``images`` and ``context`` as in `Limits`. Raises `UsageError` for a spec that names
+    no model or no usable address.
     """
     found = address(rest)
-    return OpenAIChat(
+    chat = OpenAIChat(
         found.model,
         found.url,
         api_key=found.key(api_key),
@@ -381,3 +383,5 @@ def open(
         ),
         place=Place(model=found.model, url=found.url, server=found.server),
     )  # fmt: skip
+    chat.label_share = label_share
+    return chat

@@ -102,8 +102,8 @@ class Dialect:
             found.append(f"the server takes no temperature: its own was used, not {ask.temperature:g}")
         if ask.choices and self.top < wanted.top:
             found.append(
-                f"the server gives at most {self.top} log-probabilities, not {wanted.top}: of a choice that is "
-                "not among them only a bound is known, the least of them"
+                f"the server gives at most {self.top} log-probabilities, not {wanted.top}: of a choice that "
+                "is not among them only a bound is known, the least of them"
             )
         if not self.system and any(m.role == "system" for m in ask.messages):
             found.append("the model takes no system turn: its text stands in the first user turn")

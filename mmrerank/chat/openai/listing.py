@@ -127,15 +127,15 @@ def _unlisted(ask: Ask, tokens: Mapping[str, tuple[float, str]]) -> str:
     share = math.exp(min(tokens[best][0], 0.0))
     spelling = "" if ask.exact else ", in any spelling,"
     return (
-        f"none of the choices {', '.join(ask.choices)}{spelling} is among the {len(tokens)} likeliest tokens, "
-        f"of which {best[:40]!r} is the first ({share:.0%}): their order is not known"
+        f"none of the choices {', '.join(ask.choices)}{spelling} is among the {len(tokens)} likeliest "
+        f"tokens, of which {best[:40]!r} is the first ({share:.0%}): their order is not known"
     )
 
 
 def _few(given: int, asked: int) -> str:
     return (
-        f"the server gives {given} log-probabilities, not the {asked} asked for: of a choice that is not among "
-        "them only a bound is known, the least of them"
+        f"the server gives {given} log-probabilities, not the {asked} asked for: of a choice that is not "
+        "among them only a bound is known, the least of them"
     )
 
 

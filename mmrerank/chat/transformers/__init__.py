@@ -1,7 +1,7 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in this process: ``transformers:PATH_OR_NAME``.
+"""Any multimodal model of transformers, or one that reads text only, in this process: ``transformers:PATH_OR_NAME``.
 
-Offers `generate`, under the ask's schema if it has one, `choice_logprobs`, and what only a local model has:
-`attention`, `embed` and `token_embeddings`. Sampling draws from a seed made of the ask itself, so a reply
+Offers `generate`, under the ask's schema if it has one, `choice_logprobs`, and what only a local model has and
+its family can do: `attention`, `embed` and `token_embeddings`. Sampling draws from a seed made of the ask itself, so a reply
 never depends on its neighbours or on what was asked before; what is kept of earlier asks only saves time.
 """
 
@@ -21,7 +21,7 @@ from mmrerank.chat.transformers.generate import Row, generate
 from mmrerank.chat.transformers.grammar import Grammars
 from mmrerank.errors import CancelledError, ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Chat, Room
+from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
 from mmrerank.reply_shape import shows_shape
 from mmrerank.types import Image, Usage
 from mmrerank.vl import feature_folder as on_disk
@@ -29,9 +29,10 @@ from mmrerank.vl import features, prefix
 from mmrerank.vl.feature_folder import FeatureFolder
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.load import weights_digest
+from mmrerank.vl.local import LocalModel
+from mmrerank.vl.open import open_model
 from mmrerank.vl.prefix import NOTHING, Prefixes, PromptGroup, Start
 from mmrerank.vl.prompts import Encoded
-from mmrerank.vl.qwen import QwenVL
 
 FORM = "transformers:PATH_OR_NAME"
 BATCH = 32
@@ -58,11 +59,11 @@ class _Job:
 
 
 class TransformersChat(Chat):
-    """A Qwen-VL checkpoint that answers asks. Safe to call from several threads; they take turns."""
+    """A checkpoint that answers asks. Safe to call from several threads; they take turns."""
 
     def __init__(
         self,
-        qwen: QwenVL,
+        qwen: LocalModel,
         *,
         batch_size: int = BATCH,
         batch_tokens: int = TOKENS,
@@ -72,9 +73,7 @@ class TransformersChat(Chat):
             raise UsageError("batch_size and batch_tokens must be at least 1")
         self.spec = f"transformers:{qwen.name}"
         self.fingerprint = str(qwen.model.dtype)  # what else than the weights changes a reply
-        self.capabilities: frozenset[Capability] = frozenset(
-            {"generate", "choice_logprobs", "attention", "embed", "token_embeddings"}
-        )
+        self.capabilities: frozenset[Capability] = qwen.capabilities
         self.qwen = qwen
         longest = qwen.model.config.get_text_config().to_dict().get("max_position_embeddings")
         self.room = Room(tokens=int(longest or 0))
@@ -120,7 +119,7 @@ class TransformersChat(Chat):
                     shown = [p.image for m in asks[until].messages for p in m.parts]
                     images += [(i, asks[until].image_tokens) for i in shown if i is not None]
                     until += 1
-                ready[:] = self.qwen.prompts.ahead(images)
+                ready[:] = self.qwen.ahead(images)
             yield place, ask
 
     def _job(self, place: int, ask: Ask, choices: tuple[tuple[int, ...], ...]) -> _Job:
@@ -155,8 +154,8 @@ class TransformersChat(Chat):
     def _answer_all(self, jobs: Sequence[_Job]) -> dict[int, Reply]:
         """Replies by place: jobs of one kind together, by what their prompts share."""
         replies: dict[int, Reply] = {}
-        for needs in sorted({j.ask.needs for j in jobs}):
-            own = [j for j in jobs if j.ask.needs == needs]
+        for alike in sorted({(j.ask.needs, j.prompt.company) for j in jobs}):
+            own = [j for j in jobs if (j.ask.needs, j.prompt.company) == alike]
             with self.qwen.lock:
                 groups = self._prefixes.groups([j.prompt for j in own], [j.reusable for j in own])
             for group in groups:
@@ -206,7 +205,7 @@ class TransformersChat(Chat):
             return [r for job in jobs for r in self._answer([job], group)]
         share = (time.perf_counter() - began) / len(jobs)
         return [
-            replace(r, usage=r.usage + _used(j, seconds=share + j.seconds))
+            replace(r, usage=r.usage + _used(j, seconds=share + j.seconds), notes=(*r.notes, *j.prompt.notes))
             for j, r in zip(jobs, replies, strict=True)
         ]
 
@@ -290,6 +289,7 @@ def open(
     feature_bytes: int = features.BYTES,
     feature_folder: Path | str | None = None,
     feature_folder_bytes: int = on_disk.BYTES,
+    label_share: float = LEAST_SHARE,
     trust_remote_code: bool = False,
 ) -> TransformersChat:
     """Loads ``PATH_OR_NAME``.
@@ -298,18 +298,21 @@ def open(
     padded prompt tokens bound a batch. ``prefix_bytes`` and ``feature_bytes`` bound what is kept of prompts'
     beginnings (on the device) and of images (in main memory); 0 keeps nothing. ``feature_folder`` keeps
     images' features on disk too, at most ``feature_folder_bytes``, the least recently used deleted first.
+    Labels that hold less than ``label_share`` of the probability are asked for again as text.
     ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     Raises `ModelError` when there is no such model.
     """
     store = FeatureStore(feature_bytes)
-    qwen = QwenVL.load(rest, device=device, dtype=dtype, features=store, trust_remote_code=trust_remote_code)
+    qwen = open_model(rest, device=device, dtype=dtype, features=store, trust_remote_code=trust_remote_code)
     if feature_folder is not None:
         store.folder = FeatureFolder(
             Path(feature_folder).expanduser(),
             owner=f"{weights_digest(rest)} {qwen.model.dtype} {qwen.eyes}",
             limit=feature_folder_bytes,
         )
-    return TransformersChat(qwen, batch_size=batch_size, batch_tokens=batch_tokens, prefix_bytes=prefix_bytes)
+    chat = TransformersChat(qwen, batch_size=batch_size, batch_tokens=batch_tokens, prefix_bytes=prefix_bytes)
+    chat.label_share = label_share
+    return chat
 
 
 def revision(rest: str) -> str | None:

@@ -3,7 +3,7 @@
 ``listwise`` puts the first ``window`` images and the query into one prompt and embeds that (E2Rank); models
 that were not trained for it may not gain. ``rocchio`` needs no training: the query's vector is moved towards
 the candidates that lie nearest to it (pseudo-relevance feedback). A candidate's vector does not depend on the
-query: with a cache it is made once.
+query: with a cache it is made once. Relevance is the cosine, negative ones counting 0.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from mmrerank.limits import Count, Factor, ImageTokens
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
+from mmrerank.rerank.relevance import numbers
 from mmrerank.rerank.states import Matrix, embed_candidate, embed_query, read_vector
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
@@ -71,7 +72,9 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     how = "read after the candidates" if options.mode == "listwise" else "moved towards the nearest"
     return Outcome(
         ranking=after,
-        explanation=Explanation(assessments=assessments, reason=f"nearest to the search, {how}"),
+        explanation=Explanation(
+            assessments=assessments, reason=f"nearest to the search, {how}", **numbers(after.ids, values)
+        ),
         repairs=Repairs(failed=(asked is None) + len(ranking) - len(vectors)),
     )
 

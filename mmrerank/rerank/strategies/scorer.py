@@ -1,9 +1,9 @@
 """Scorer: a dedicated reranker's own scores, one question per image, or per group where it reads groups.
 
-The model comes by ``--chat``, as in ``--rerank scorer --chat qwen3_vl_reranker:PATH``, and asks in the words that
-it was trained on. Relevance is its score where that is 0 to 1, and the sigmoid of a logit. A model that reads
-groups goes through windows from the end to the head; of several windows, relevance is the place. ``alpha``
-and ``beta`` leave out calls (`mmrerank.rerank.thrift`).
+The model comes by ``--chat``, as in ``--rerank scorer --chat qwen3_vl_reranker:PATH``, and asks in the words
+that it was trained on. Relevance is its score where that is 0 to 1, and the sigmoid of a logit. A model that
+reads groups goes through windows from the end to the head; of several windows, relevance is the place.
+``alpha`` and ``beta`` leave out calls (`mmrerank.rerank.thrift`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 from mmrerank.limits import Count, Share, UpTo
-from mmrerank.messages import Ask, Reply
+from mmrerank.messages import Ask, Reply, Scoring
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import scoring
 from mmrerank.rerank.aggregate import by_value, first_scores, fused, keep_slots
@@ -69,7 +69,7 @@ class _Heard:
 
     def take(self, ask: Ask, reply: Reply) -> dict[str, float]:
         """The scores of one reply, which are kept."""
-        assert isinstance(ask, scoring.Scoring)
+        assert isinstance(ask, Scoring)
         found = dict(scoring.read_fit(reply, ask))
         self.scores |= found
         self.logits = self.logits or reply.logits
@@ -141,9 +141,7 @@ def _groups(query: Query, ranking: Ranking, options: Options, size: int) -> Judg
     return _outcome(after, heard, reason, falling(after.ids, own), lost)
 
 
-def _outcome(
-    after: Ranking, heard: _Heard, reason: str, relevance: dict[str, float], failed: int
-) -> Outcome:
+def _outcome(after: Ranking, heard: _Heard, reason: str, relevance: dict[str, float], failed: int) -> Outcome:
     assessments = {i: Assessment(reason=f"score {v:.4f}") for i, v in heard.scores.items()}
     reason = ". ".join([reason, *heard.thoughts])
     explanation = Explanation(

@@ -13,6 +13,7 @@ from typing import Literal
 from mmrerank.limits import Count, ImageTokens, Share
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank.aggregate import by_value, first_scores, fused
+from mmrerank.rerank.relevance import numbers
 from mmrerank.rerank.strategies import first, judge
 from mmrerank.types import Query, Ranking
 
@@ -68,7 +69,8 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     # windows give no common scale, but places do
     places = {i: -float(n) for n, i in enumerate(outcome.ranking.ids)}
     known = {i: v for i, v in places.items() if i in outcome.explanation.assessments}
-    after, _ = ranking.reorder(by_value(ranking.ids, fused(known, first_scores(ranking), options.weight)))
+    mixed = fused(known, first_scores(ranking), options.weight)
+    after, _ = ranking.reorder(by_value(ranking.ids, mixed))
     reason = "places by one answer's letters beside the first stage's scores"
-    explanation = replace(outcome.explanation, reason=reason)
+    explanation = replace(outcome.explanation, reason=reason, **numbers(after.ids, mixed))
     return replace(outcome, ranking=after, explanation=explanation)

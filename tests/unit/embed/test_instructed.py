@@ -18,10 +18,13 @@ from mmrerank.images import decode
 from mmrerank.ports import Embedder
 from mmrerank.types import Image, Query
 
+pytestmark = pytest.mark.slow
+
 SYSTEM = "<|im_start|>system\nRepresent the user's input.<|im_end|>\n"
+ASKS = "<|im_start|>system\nRetrieve images or text relevant to the user's query.<|im_end|>\n"
 ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
 SEEN = "<|vision_start|><|image_pad|><|vision_end|>"
-CAPTION = "Find me an everyday image that matches the given caption."
+CAPTION = "Find me an everyday image that matches the given caption:"
 CHANGE = "Given an image, find a similar everyday image with the described changes:"
 
 
@@ -47,7 +50,8 @@ def embedders(tiny_qwen: Callable[[str], Path], tiny_llava: Path) -> Callable[[s
     return get
 
 
-ALL = ("qwen3_vl:qwen3_vl", "unime:v1:qwen2_vl", "unime:v2:qwen2_vl", "unime:v1:llava", "unime:v2:llava")
+ALL = ("qwen3_vl:qwen3_vl", "unime:v2:qwen2_vl", "unime:v1:llava", "unime:v2:llava")
+WRITTEN = ("qwen3_vl:qwen3_vl", "unime:v1:llava", "unime:v2:llava")
 
 
 def written_out(folder: Path, text: str, image: PIL.Image.Image | None = None) -> np.ndarray:
@@ -75,23 +79,23 @@ QUERIES = {
     "document": lambda image: image,
 }
 PROMPTS = {
-    ("qwen3_vl", "text"): f"{SYSTEM}<|im_start|>user\na red dog{ANSWER}",
-    ("qwen3_vl", "composed"): f"{SYSTEM}<|im_start|>user\n{SEEN}in the street{ANSWER}",
-    ("qwen3_vl", "image"): f"{SYSTEM}<|im_start|>user\n{SEEN}{ANSWER}",
+    ("qwen3_vl", "text"): f"{ASKS}<|im_start|>user\na red dog{ANSWER}",
+    ("qwen3_vl", "composed"): f"{ASKS}<|im_start|>user\n{SEEN}in the street{ANSWER}",
+    ("qwen3_vl", "image"): f"{ASKS}<|im_start|>user\n{SEEN}{ANSWER}",
     ("qwen3_vl", "document"): f"{SYSTEM}<|im_start|>user\n{SEEN}{ANSWER}",
     ("v1", "text"): "a red dog\nSummary above sentence in one word: ",
     ("v1", "composed"): "in the street\nSummary above image and sentence in one word: ",
     ("v1", "image"): "Summary above image in one word: ",
     ("v1", "document"): "Summary above image in one word: ",
-    ("v2", "text"): f"{CAPTION}\na red dog",
-    ("v2", "composed"): f"{CHANGE}\nin the street",
+    ("v2", "text"): f"{CAPTION} a red dog",
+    ("v2", "composed"): f"{CHANGE} in the street",
     ("v2", "image"): "Find a day-to-day image that looks similar to the provided image.",
     ("v2", "document"): "Represent the given image.",
 }
 
 
 @pytest.mark.parametrize("kind", QUERIES)
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", WRITTEN)
 def test_vectors_are_those_of_the_computation_written_out(
     embedders: Callable[[str], Any], image: Image, name: str, kind: str
 ) -> None:
@@ -101,9 +105,6 @@ def test_vectors_are_those_of_the_computation_written_out(
     if family == "llava":
         seen = "" if kind == "text" else "<image>"
         prompt = f"<|im_start|>user {seen}\n{prompt}<|im_end|><|im_start|>assistant\n"
-    elif family == "qwen2_vl":
-        seen = "" if kind == "text" else SEEN
-        prompt = f"<|im_start|>user\n{seen}{prompt}{ANSWER}"
     folder = Path(embedder.spec.rpartition(":")[2])
     asked = QUERIES[kind](image)
     shown = None if kind == "text" else decode(image)
@@ -225,6 +226,7 @@ def test_what_is_wrong_is_said(tiny_qwen: Callable[[str], Path]) -> None:
         ("qwen3_vl:", ModelError, "no model was named"),
         (f"unime:{folder}", UsageError, "which version"),
         (f"unime:v2:{folder}", ModelError, "Qwen2-VL or LLaVA-OneVision"),
+        (f"unime:v1:{folder}", ModelError, "LLaVA-1.6 or LLaVA-OneVision"),
     ):
         with pytest.raises(error, match=says):
             open_embedder(spec, device="cpu")
@@ -249,7 +251,7 @@ def test_an_index_can_be_built_and_searched_but_not_with_another_form(
     done = CliRunner().invoke(cli, [*command, "--embedder", f"qwen3_vl:{folder}@32"])
     assert done.exit_code == 0, done.output
     opened = ImageSearch.open(tmp_path / "i", embedder=f"qwen3_vl:{folder}@32")
-    found = opened.search("", images=[pictures / "1.png"], k=2)
-    assert found.hits[0].id == "1.png"
+    found = opened.search("", images=[pictures / "1.png"], k=3)
+    assert {hit.id for hit in found.hits} == {"0.png", "1.png", "2.png"}
     with pytest.raises(MismatchError):
         ImageSearch.open(tmp_path / "i", embedder=f"qwen3_vl:{folder}").search("a dog")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ QUERIES = {
     "dialogue": Query(text="at night", turns=("a boat", "make it red")),
 }
 BEST = 19  # the best image, at rank 20
+ANY = Room()
 
 
 def pictures(n: int) -> list[Candidate]:
@@ -47,7 +49,7 @@ class Judge(Scripted):
     """
 
     def __init__(
-        self, *, room: Room = Room(), most: int = 0, limit: int | None = None, missed: Sequence[int] = ()
+        self, *, room: Room = ANY, most: int = 0, limit: int | None = None, missed: Sequence[int] = ()
     ) -> None:
         super().__init__(self._say)
         self.room, self.most, self.limit, self.missed = room, most, limit, missed
@@ -84,7 +86,7 @@ def orders(judge: Judge) -> list[list[int]]:
 
 def falls(result: SearchResult) -> bool:
     told = [h.relevance for h in result if h.relevance is not None]
-    return len(told) == len(result) and all(1 >= a >= b >= 0 for a, b in zip(told, told[1:], strict=False))
+    return len(told) == len(result) and all(1 >= a >= b >= 0 for a, b in pairwise(told))
 
 
 @pytest.mark.parametrize("query", QUERIES.values(), ids=QUERIES)
@@ -135,7 +137,7 @@ def test_equals_that_do_not_fit_are_seen_in_windows(query: Query, room: Room) ->
     assert falls(result)
     assert "at once" in result.warnings[0]
     scores = [result.explanation.scores[h.id] for h in result]
-    assert all(a >= b for a, b in zip(scores, scores[1:], strict=False))
+    assert all(a >= b for a, b in pairwise(scores))
 
 
 @pytest.mark.parametrize(("limit", "tried"), [(7, [20, 7]), (None, [20, 10, 5])])
