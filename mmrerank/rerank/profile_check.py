@@ -17,6 +17,7 @@ from mmrerank.messages import Ask
 from mmrerank.paths import reason
 from mmrerank.reading import whole
 from mmrerank.rerank import comparisons, judgements, prompting, states
+from mmrerank.rerank.describing import described
 from mmrerank.rerank.profiles import FULL, Profile
 from mmrerank.types import Assessment, Candidate, Component, Image, Query, Verdict
 
@@ -49,12 +50,17 @@ def check(profile: Profile) -> None:
     for name, text in own.items():
         if name[0] != "_" and name not in known:
             _wrong(folder / name, 0, f"there is no prompt of that name; there are {', '.join(sorted(known))}")
-        if name[0] == "_" and name not in Profile(name=FULL).files and not _used(name, own):
-            ours = ", ".join(sorted(f for f in Profile(name=FULL).files if f[0] == "_"))
-            _wrong(folder / name, 0, f"no prompt here includes it; those of the product include {ours}")
         _syntax(folder / name, text, pieces)
-    for name in sorted(known):
-        mine = {name, *prompting.included(prompting.source(name, str(folder)), str(folder))} & own.keys()
+    asked = {
+        n: [n, *prompting.included(prompting.source(n, profile.folder), profile.folder)]
+        for n in sorted(known)
+    }
+    for name in own:
+        if not any(name in files for files in asked.values()):
+            used = ", ".join(sorted({f for files in asked.values() for f in files if f[0] == "_"}))
+            _wrong(folder / name, 0, f"no prompt includes it; those that are included are {used}")
+    for name, files in asked.items():
+        mine = own.keys() & set(files)
         if name in own:
             _header(folder / name, own[name])
         if mine:
@@ -81,10 +87,6 @@ def _texts(folder: Path) -> dict[str, str]:
     if not texts:
         _wrong(folder, 0, "there is no prompt file in it; `mmrerank prompts full --to DIR` writes some")
     return {name: text.replace("\r\n", "\n") for name, text in texts.items()}
-
-
-def _used(piece: str, own: Mapping[str, str]) -> bool:
-    return any(piece in prompting.INCLUDE.findall(text) for text in own.values())
 
 
 def _wrong(path: Path, line: int, what: str) -> NoReturn:
@@ -230,6 +232,7 @@ ASKS: Mapping[str, Callable[[Query], Ask]] = {
     "grade": lambda q: comparisons.grade(q, _GROUP),
     "think": lambda q: comparisons.thinking(comparisons.score(q, _GROUP[0])),
     "caption": _captions,
+    "describe": described,
     "attend": lambda q: states.attend(q, _GROUP),
     "embed_query": lambda q: states.embed_query(q, _GROUP),
     "embed_candidate": lambda q: states.embed_candidate(_GROUP[0], q),

@@ -10,6 +10,7 @@ import pytest
 from mmrerank.errors import UsageError
 from mmrerank.messages import Ask
 from mmrerank.rerank import comparisons, judgements, prompting, states
+from mmrerank.rerank.describing import described
 from mmrerank.rerank.strategies import plan
 from mmrerank.types import Assessment, Candidate, Component, Image, Query, Verdict
 
@@ -66,6 +67,8 @@ ASKS: dict[str, Ask] = {
     "order-composed": judgements.order(COMPOSED, COMPONENTS, GROUP, TOLD, show_images=True),
     "order-dialogue": judgements.order(DIALOGUE, COMPONENTS, GROUP, TOLD, show_images=True),
     "evaluate-dialogue": judgements.evaluate(DIALOGUE, COMPONENTS, GROUP[:1]),
+    "describe-composed": described(COMPOSED),
+    "describe-dialogue": described(DIALOGUE),
     "written-pick": comparisons.written(comparisons.pick(TEXT, GROUP)),
     "attend-dialogue": states.attend(DIALOGUE, GROUP),
 }

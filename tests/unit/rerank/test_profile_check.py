@@ -76,11 +76,11 @@ def test_what_is_no_prompt_is_an_error(tmp_path: Path) -> None:
     wrong(
         tmp_path, r"scores\.md: there is no prompt of that name; there are .*score\.md", scores=HEADER + BODY
     )
-    wrong(tmp_path, r"_mine\.md: no prompt here includes it; .*_query\.md", _mine="x")
+    wrong(tmp_path, r"_mine\.md: no prompt includes it; .*_words\.md", _mine="x")
     wrong(
         tmp_path,
-        r"_query\.md: the prompt '\w+' cannot be filled in: 'qury' is undefined",
-        _query="{{ qury }}",
+        r"_words\.md: the prompt '\w+' cannot be filled in: 'qury' is undefined",
+        _words="{{ qury }}",
     )
     wrong(tmp_path, "there is no prompt file in it")
     (tmp_path / "score.txt").write_text("x")
@@ -115,7 +115,7 @@ def test_every_named_profile_can_be_written_and_named_again(tmp_path: Path) -> N
             (folder / name).write_text(text, "utf-8")
         found = profiles.opened(folder)
         assert found.digest == profile.digest
-        assert found.lacking == ()
+        assert found.lacking == profile.lacking
     assert {p.name for p in profiles.named()} == {"full", "compact"}
 
 
@@ -129,7 +129,7 @@ def yes(ask: Ask) -> Reply:
 
 
 def test_a_profile_is_named_from_python_and_what_it_lacks_is_said(tmp_path: Path) -> None:
-    (tmp_path / "_query.md").write_text("I want {{ query.text }}{{ query.turns|join }}.\n", "utf-8")
+    (tmp_path / "_words.md").write_text("I want {{ query.text }}{{ query.turns|join }}.\n", "utf-8")
     chat = Scripted(yes)
     result = Reranker("pointwise", chat, prompts=tmp_path).rank("a red boat", TEXTS)
     assert "I want a red boat." in chat.asks[0].transcript
