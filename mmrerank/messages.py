@@ -16,7 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.errors import ChatError
-from mmrerank.types import Candidate, Component, Explanation, Image, Query, Ranking, Repairs, Usage
+from mmrerank.types import (
+    Assessment,
+    Candidate,
+    Component,
+    Explanation,
+    Image,
+    Query,
+    Ranking,
+    Repairs,
+    Usage,
+)
 
 Role = Literal["system", "user", "assistant"]
 
@@ -58,8 +68,9 @@ class Ask:
     writes at most ``max_tokens`` tokens of thoughts (they come back as the text), and the choices are read
     after those: that takes ``generate`` as well; without choices, a model that thinks may think. ``useful``
     says whether a reply without an error answers the question, so that nothing else is kept as its answer;
-    the driver sets it. A choice is all its spellings together (yes, Yes, `` yes``; `mmrerank.chat.labels`),
-    or with ``exact`` only its own: so mean models that were trained to score by one token.
+    ``says`` tells what a reply says of single images, for events. The driver sets both where it knows the
+    ``kind``. A choice is all its spellings together (yes, Yes, `` yes``; `mmrerank.chat.labels`), or with
+    ``exact`` only its own: so mean models that were trained to score by one token.
 
     >>> said = Message(role="user", parts=(Part(text="Is this a boat? Answer yes or no."),))
     >>> Ask(messages=(said,), choices=("yes", "no")).needs
@@ -83,6 +94,7 @@ class Ask:
     components: tuple[Component, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     useful: Callable[[Reply], bool] | None = field(default=None, compare=False, repr=False)
+    says: Callable[[Reply], Said] | None = field(default=None, compare=False, repr=False)
 
     @property
     def needs(self) -> str:
@@ -96,7 +108,9 @@ class Ask:
 
     def stripped(self) -> Ask:
         """The same question without what only fakes and traces may read."""
-        return replace(self, kind="", query=None, shown=(), labels=(), components=(), details={}, useful=None)
+        return replace(
+            self, kind="", query=None, shown=(), labels=(), components=(), details={}, useful=None, says=None
+        )
 
     def digest(self) -> str:
         """SHA-256 over everything that can change a real backend's reply: text, pixels, schema, sampling."""
@@ -232,6 +246,26 @@ def _words(parts: Iterable[Part]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stored(Retrieve):
+    """Asks the first stage for vectors of its embedder: that of ``query``, and those of the images ``shown``.
+
+    The images' are those that its index holds. The query is read after the images of ``group``, in one
+    prompt, where there are any. With ``optional`` an empty reply says that there are none, and they are only
+    wanted where the language model of this ranking is the index's embedder itself. They come back in
+    `Reply.states`, the query's first.
+    """
+
+    group: tuple[Candidate, ...] = ()
+    optional: bool = False
+
+    @property
+    def transcript(self) -> str:
+        """What is asked for."""
+        after = f", the query's read after {len(self.group)} images" if self.group else ""
+        return f"the index's vectors of the query and of {len(self.shown)} images{after}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """What came back: text, log-probabilities by choice, states, scores, images, or an error. Never nothing.
 
@@ -262,6 +296,17 @@ class Reply:
     error: ChatError | None = None
     notes: tuple[str, ...] = ()
     written: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Said:
+    """What one reply says, for who watches a ranking: a judgement or a number of images by id, higher is
+    better, or the order of some, best first; and the parts of the query, where the reply names them.
+    """
+
+    judged: Mapping[str, Assessment | float] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+    components: tuple[Component, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ runs over all of them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,8 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmrerank.answering import Numbered, ending, filled, in_parts
 
 # these names are part of this file, and stand elsewhere for its length
 from mmrerank.benchmark import Answer as Answer
@@ -49,14 +52,14 @@ from mmrerank.benchmark import Short as Short
 from mmrerank.benchmark import Task as Task
 from mmrerank.budget import bound
 from mmrerank.errors import ChatError
-from mmrerank.messages import Ask, Reply, Retrieve
+from mmrerank.messages import Ask, Reply, Retrieve, Stored
 from mmrerank.messages import Judging as Judging
 from mmrerank.messages import Outcome as Outcome
 from mmrerank.messages import Room as Room
 from mmrerank.source import Corpus as Corpus
 from mmrerank.source import CorpusPlugin as CorpusPlugin
 from mmrerank.source import Sample as Sample
-from mmrerank.types import Candidate, Query, Ranking, Usage
+from mmrerank.types import Candidate, Image, Query, Ranking, Usage
 
 Capability = Literal[
     "generate", "choice_logprobs", "attention", "embed", "token_embeddings", "score", "retrieve"
@@ -87,6 +90,10 @@ class Embedder(Protocol):
     dim: int
     domain: str = ""
     """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
+    place: str = ""
+    """The folder or the hub's name of its weights; empty where they are not one model's."""
+    lists: bool = False
+    """Whether `embed_after` reads a query after images, in one prompt."""
     prepares: bool = False
     """Whether `prepare` does something, in the threads that decode ahead of the model."""
 
@@ -114,6 +121,14 @@ class Embedder(Protocol):
         Raises `ImageError` for an image that cannot be decoded.
         """
         ...
+
+    def embed_after(self, query: Query, images: Sequence[Image]) -> Vectors:
+        """The unit vector ``(dim,)`` of ``query`` read after ``images``; only called where ``lists`` is true.
+
+        Raises `ImageError` for an image that cannot be decoded.
+        """
+        found: Vectors = self.embed_queries([query])[0]
+        return found
 
     def embed_documents(self, documents: Sequence[Query]) -> Vectors:
         """Unit vectors ``(n, dim)`` of what queries are to find: words, images, or both together.
@@ -241,6 +256,8 @@ class Chat(Protocol):
     """How many rankings may ask at once. 1: they share batches. Servers take more."""
     label_share: float = LEAST_SHARE
     """Share of the probability below which labels are asked for again as text; 0 never does."""
+    batch: int = 1
+    """How many questions `reply_each` gives to `reply` at a time; more where answering together is faster."""
     fake: bool = False
     """Whether it reads what only fakes may read; it is then never cached."""
     group: int = 1
@@ -253,6 +270,21 @@ class Chat(Protocol):
     def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
         """`reply`, given up after so many seconds where the backend can do that; by default it cannot."""
         return self.reply(asks)
+
+    def reply_each(self, asks: Sequence[Ask], seconds: float | None = None) -> Numbered:
+        """Replies as they come, in any order, each with the place of its ask; closing it gives up the rest.
+
+        Asked where somebody waits for each reply, may cancel, or set a limit of seconds: what has no answer
+        then gets a `BudgetError`. By default `reply` of ``batch`` asks at a time.
+        """
+        end = ending(seconds)
+
+        def part(some: Sequence[Ask]) -> list[Reply]:
+            if end is None:
+                return self.reply(some)
+            return self.reply_within(some, max(end - time.monotonic(), 0.0))
+
+        return filled(in_parts(part, asks, self.batch, self.spec, end), len(asks), end)
 
     def known(self, asks: Sequence[Ask]) -> list[Reply | None]:
         """The replies that cost nothing, such as kept ones; None for the others."""
@@ -389,6 +421,13 @@ class Retriever(Protocol):
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """Images with their scores, best first, for each request."""
         ...
+
+    def stored(self, request: Stored) -> tuple[Vectors, ...]:
+        """Vectors ``(dim,)`` of the query and of each image asked for; none, the default, where it has none.
+
+        Raises `InputError` for an image that it does not hold.
+        """
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from numbers import Real
 from pathlib import Path
@@ -22,6 +22,7 @@ from mmrerank.chat.around import around
 from mmrerank.chat.open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
+from mmrerank.events import Done, Event, OnEvent
 from mmrerank.limits import check_count, in_force, way
 from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
 from mmrerank.rerank import profiles
@@ -29,7 +30,9 @@ from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.rerank.methods import parse_method
 from mmrerank.rerank.sparing import SHOWING, Searches, spared
 from mmrerank.rerank.stopping import Stopped, Watch
+from mmrerank.rerank.telling import Telling
 from mmrerank.results import SearchResult, build_hits, in_first_order
+from mmrerank.streaming import Stream, events, finished
 from mmrerank.types import Candidate, Failure, Image, Query, Ranking, Repairs
 
 _REASONS = 3  # of failures that a warning tells
@@ -102,14 +105,39 @@ class Reranker:
         threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
     ) -> SearchResult:
         """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``.
 
         ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`).
         """
-        return self.rank_batch(
-            [(query, images)], top_n=top_n, threshold=threshold, progress=progress, cancel=cancel
-        )[0]
+        found = self.rank_batch(
+            [(query, images)],
+            top_n=top_n,
+            threshold=threshold,
+            progress=progress,
+            cancel=cancel,
+            on_event=on_event,
+        )
+        return found[0]
+
+    def stream(self, query: str | Query, images: Sequence[Any] | Ranking, **settings: Any) -> Stream:
+        """`rank` with the same ``settings``, as an iterator of `mmrerank.events`; closing it cancels the
+        ranking.
+        """
+        return Stream(lambda tell, cancel: self.rank(query, images, **settings, on_event=tell, cancel=cancel))
+
+    async def arank(
+        self, query: str | Query, images: Sequence[Any] | Ranking, **settings: Any
+    ) -> SearchResult:
+        """`rank` for asynchronous programs: in a thread, cancelled with the task that waits for it."""
+        return await finished(lambda cancel: self.rank(query, images, **settings, cancel=cancel))
+
+    def astream(
+        self, query: str | Query, images: Sequence[Any] | Ranking, **settings: Any
+    ) -> AsyncGenerator[Event, None]:
+        """`stream` for ``async for``."""
+        return events(lambda tell, cancel: self.rank(query, images, **settings, on_event=tell, cancel=cancel))
 
     def rank_batch(
         self,
@@ -119,6 +147,7 @@ class Reranker:
         threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
     ) -> list[SearchResult]:
         """Ranks many requests, driven together so that they share the model's batches.
 
@@ -127,8 +156,30 @@ class Reranker:
         query or candidates that say nothing, `InputError` for a reference image that cannot be shown, and
         `Stopped` (a `ChatError`, with the results that were complete) when all that is left would fail too.
         `CancelledError` soon after ``cancel`` is set, by whatever thread: no further question is sent.
+        ``on_event`` is called with each of `mmrerank.events` as it happens.
         """
         check_best(self.name, top_n, threshold)
+        try:
+            results = self.ranked(requests, progress=progress, cancel=cancel, on_event=on_event)
+        except Stopped as stopped:
+            kept = stopped.results.items()
+            stopped.results = {n: best(r, top_n=top_n, threshold=threshold) for n, r in kept}
+            raise
+        results = [best(r, top_n=top_n, threshold=threshold) for r in results]
+        if on_event is not None:
+            for n, result in enumerate(results):
+                on_event(Done(request=n, result=result))
+        return results
+
+    def ranked(
+        self,
+        requests: Sequence[tuple[str | Query, Sequence[Any] | Ranking]],
+        *,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
+    ) -> list[SearchResult]:
+        """`rank_batch` without its last event, for who has more to do with the results."""
         try:
             queries = [q if isinstance(q, Query) else Query(text=q) for q, _ in requests]
         except UsageError:
@@ -148,14 +199,15 @@ class Reranker:
                 total=self.total,
                 watch=self._watch,
                 cancel=cancel,
+                tellings=[]
+                if on_event is None
+                else [Telling(on_event=on_event, ids=r.ids, request=n) for n, r in enumerate(rankings)],
             )
         except Stopped as stopped:
             whole = stopped.finished.items()
-            found = {n: self._result(queries[n], rankings[n], one) for n, one in whole}
-            stopped.results = {n: best(r, top_n=top_n, threshold=threshold) for n, r in found.items()}
+            stopped.results = {n: self._result(queries[n], rankings[n], one) for n, one in whole}
             raise
-        results = [self._result(*row) for row in zip(queries, rankings, driven, strict=True)]
-        return [best(r, top_n=top_n, threshold=threshold) for r in results]
+        return [self._result(*row) for row in zip(queries, rankings, driven, strict=True)]
 
     def _check_work(self, count: int) -> None:
         """Raises `UsageError` where a model would have to look at more, or be asked more, than is allowed."""

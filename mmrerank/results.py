@@ -10,7 +10,18 @@ from typing import Any
 from mmrerank import writing
 from mmrerank.messages import Trace
 from mmrerank.paths import expanded
-from mmrerank.types import Candidate, Explanation, Failure, Hit, Query, Ranking, Repairs, Usage
+from mmrerank.types import (
+    Assessment,
+    Candidate,
+    Component,
+    Explanation,
+    Failure,
+    Hit,
+    Query,
+    Ranking,
+    Repairs,
+    Usage,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +78,7 @@ class SearchResult:
             "query": query_dict(self.query),
             "method": self.method,
             "no_match": self.no_match,
-            "components": [
-                {"id": c.id, "kind": c.kind, "text": c.text, "excluded": c.excluded}
-                for c in self.explanation.components
-            ],
+            "components": [component_dict(c) for c in self.explanation.components],
             "hits": [hit_dict(h) for h in self.hits],
             "cut": self.cut,
             "reason": self.explanation.reason,
@@ -160,7 +168,6 @@ def location(image: Any) -> str | None:
 def hit_dict(hit: Hit) -> dict[str, Any]:
     """One hit as plain data."""
     candidate: Candidate = hit.candidate
-    assessments = hit.assessment
     body = {
         "id": hit.id,
         "rank": hit.rank,
@@ -169,11 +176,23 @@ def hit_dict(hit: Hit) -> dict[str, Any]:
         "relevance": hit.relevance,
         "image": location(candidate.image),
         "problem": hit.problem,
-        "grade": assessments.grade if assessments else None,
-        "reason": assessments.reason if assessments else "",
-        "verdicts": [
-            {"component": v.component, "verdict": v.verdict, "note": v.note}
-            for v in (assessments.verdicts if assessments else ())
-        ],
+        **assessment_dict(hit.assessment),
     }
     return body if candidate.text is None else {**body, "text": candidate.text}
+
+
+def assessment_dict(found: Assessment | None) -> dict[str, Any]:
+    """A judgement as plain data; without one, the same keys."""
+    judged = found or Assessment()
+    return {
+        "grade": judged.grade,
+        "reason": judged.reason,
+        "verdicts": [
+            {"component": v.component, "verdict": v.verdict, "note": v.note} for v in judged.verdicts
+        ],
+    }
+
+
+def component_dict(part: Component) -> dict[str, Any]:
+    """A part of a query as plain data."""
+    return {"id": part.id, "kind": part.kind, "text": part.text, "excluded": part.excluded}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,18 @@ import numpy as np
 from mmrerank.best import best, check_best
 from mmrerank.budget import Budget, Meter
 from mmrerank.embed.overlong import overlong
+from mmrerank.events import Done, Event, OnEvent, Searched
 from mmrerank.index.index import ImageIndex
 from mmrerank.limits import check_count
-from mmrerank.messages import Retrieve
-from mmrerank.ports import Chat, Embedder
+from mmrerank.messages import Retrieve, Stored
+from mmrerank.ports import Chat, Embedder, Vectors
 from mmrerank.query_embedder import embedder_for
 from mmrerank.rerank.drive import Progress
 from mmrerank.reranker import Method, Reranker, to_image
 from mmrerank.results import SearchResult, build_hits, in_first_order
-from mmrerank.types import Candidate, Hit, Query, Ranking
+from mmrerank.stored import stored_vectors
+from mmrerank.streaming import Stream, events, finished
+from mmrerank.types import Candidate, Explanation, Hit, Query, Ranking
 
 
 class ImageSearch:
@@ -116,6 +119,10 @@ class ImageSearch:
             found.append(self.index.candidates(moved.astype(np.float32), request.k))
         return found
 
+    def stored(self, request: Stored) -> tuple[Vectors, ...]:
+        """The query's vector and the index's own of images (`mmrerank.ports.Retriever`)."""
+        return stored_vectors(request, self.index, self.embedder, self._chat)
+
     def search(
         self,
         query: str | Query,
@@ -128,6 +135,7 @@ class ImageSearch:
         threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
         **options: Any,
     ) -> SearchResult:
         """The ``k`` best images for ``query``.
@@ -137,7 +145,8 @@ class ImageSearch:
         query (paths, PIL images, bytes). ``top_n`` is another name of ``k``, and counts where it is smaller;
         with ``threshold`` only images that the method judged, with that relevance or more, are returned
         (`mmrerank.best.best`). Setting ``cancel``, from another thread, ends the ranking with
-        `CancelledError`. Raises `UsageError` for more than `mmrerank.limits` allows.
+        `CancelledError`. ``on_event`` is called with each of `mmrerank.events` as it happens. Raises
+        `UsageError` for more than `mmrerank.limits` allows.
         """
         asked = query if isinstance(query, Query) else Query(text=query, images=tuple(map(to_image, images)))
         return self.search_batch(
@@ -150,7 +159,28 @@ class ImageSearch:
             threshold=threshold,
             progress=progress,
             cancel=cancel,
+            on_event=on_event,
         )[0]
+
+    def stream(self, query: str | Query, **settings: Any) -> Stream:
+        """`search` with the same ``settings``, as an iterator of `mmrerank.events`.
+
+        First comes `Searched` with the first stage's hits, then the parts of the query, each judgement, and
+        every change of the order; `Done` is the last. Closing it cancels the search.
+
+        >>> with ImageSearch.open("photos").stream("a dog", rerank="cotrr") as events:  # doctest: +SKIP
+        ...     for event in events:
+        ...         print(event.to_dict())
+        """
+        return Stream(lambda tell, cancel: self.search(query, **settings, on_event=tell, cancel=cancel))
+
+    async def asearch(self, query: str | Query, **settings: Any) -> SearchResult:
+        """`search` for asynchronous programs: in a thread, cancelled with the task that waits for it."""
+        return await finished(lambda cancel: self.search(query, **settings, cancel=cancel))
+
+    def astream(self, query: str | Query, **settings: Any) -> AsyncGenerator[Event, None]:
+        """`stream` for ``async for``; closing it, or cancelling its task, cancels the search."""
+        return events(lambda tell, cancel: self.search(query, **settings, on_event=tell, cancel=cancel))
 
     def search_batch(
         self,
@@ -165,6 +195,7 @@ class ImageSearch:
         progress: Progress | None = None,
         budget: Budget | None = None,
         cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
     ) -> list[SearchResult]:
         """`search` for many queries, whose questions share the model's batches.
 
@@ -189,10 +220,13 @@ class ImageSearch:
         check_best(reranker.name, top_n, threshold)
         k = min(k, top_n or k)
         rankings = self.first_stage(queries, max(k, candidates))
+        if on_event is not None:
+            for n, found in enumerate(rankings):
+                on_event(Searched(request=n, hits=build_hits(found, found, Explanation())[:k]))
         heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(queries, rankings, strict=True)]
         warnings = self._warnings(reranker.chat)
         results = []
-        reranked = reranker.rank_batch(heads, progress=progress, cancel=cancel)
+        reranked = reranker.ranked(heads, progress=progress, cancel=cancel, on_event=on_event)
         for before, head in zip(rankings, reranked, strict=True):
             cut = overlong(self.embedder, head.query)
             after = before.with_head(Ranking(tuple(h.candidate for h in head)))
@@ -202,6 +236,8 @@ class ImageSearch:
             told = [*warnings, *cut, *told, *head.warnings]
             whole = replace(head, hits=hits, first=in_first_order(hits, k), warnings=tuple(told))
             results.append(best(whole, top_n=k, threshold=threshold))
+            if on_event is not None:
+                on_event(Done(request=len(results) - 1, result=results[-1]))
         return results
 
     def _looked_at(self, hits: tuple[Hit, ...], k: int, head: int) -> tuple[tuple[Hit, ...], list[str]]:

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from mmrerank import cancel
+from mmrerank.answering import Numbered, ending, filled, in_order, over
 from mmrerank.budget import bound
-from mmrerank.errors import BudgetError, ChatError, ImageError, InputError, ReplyError
+from mmrerank.errors import ChatError, ImageError, InputError, ReplyError
 from mmrerank.images import decode
 from mmrerank.messages import Ask, Reply, Scoring
 from mmrerank.ports import Capability, Chat, Marks, Scorer
@@ -43,23 +44,23 @@ class ScorerChat(Chat):
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Scores for every `Scoring`. Raises `ChatError` where every question would fail."""
-        return self.reply_within(asks, None)
+        return in_order(self.reply_each(asks))
 
     def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
         """`reply`; what was not begun after so many seconds gets a reply with a `BudgetError`."""
-        end = None if seconds is None else time.monotonic() + seconds
-        replies: list[Reply | None] = [None] * len(asks)
+        return in_order(self.reply_each(asks, seconds))
+
+    def reply_each(self, asks: Sequence[Ask], seconds: float | None = None) -> Numbered:
+        """Replies as calls of the scorer end."""
+        end = ending(seconds)
+        return filled(self._each(asks, end), len(asks), end)
+
+    def _each(self, asks: Sequence[Ask], end: float | None) -> Numbered:
         for places in _batches(asks, self.group):
             cancel.check()
-            some = [asks[p] for p in places]
-            if end is not None and time.monotonic() >= end:
-                late = BudgetError(f"{self.spec} had not answered when the time was over")
-                answers = [Reply(error=late, finish="error") for _ in some]
-            else:
-                answers = self._answers(some)
-            for place, answer in zip(places, answers, strict=True):
-                replies[place] = answer
-        return [r for r in replies if r is not None]
+            if over(end):
+                return
+            yield from zip(places, self._answers([asks[p] for p in places]), strict=True)
 
     def bound(self, ask: Ask) -> Usage:
         """The most that ``ask`` costs: the model's own prompt and pictures, and what it writes."""

@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import TypedDict
 
-
 _MOST = 1e30
 """Infinite scores become this, which single precision holds too."""
 

@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mmrerank.errors import LASTING, ChatError
-from mmrerank.messages import Ask, Message, Part, Reply
-from mmrerank.ports import Chat
-from mmrerank.rerank.taken import asked
+from mmrerank.messages import Reply
 
 IN_A_ROW = 3
 """Failures of one kind without an answer between them that end a run."""
@@ -115,14 +113,3 @@ class Watch:
             if error.retryable:
                 break
         return False
-
-
-def plain_failure(chat: Chat) -> ChatError | None:
-    """How a question fails that nobody could forbid; None where it does not."""
-    plain = Message(role="user", parts=(Part(text="Answer yes or no: is fire hot?"),))
-    # never useful, so that no cache keeps or gives the answer: it is about now
-    ask = Ask(messages=(plain,), max_tokens=16, useful=lambda _: False)
-    try:
-        return asked(chat.reply, [ask], chat.spec)[0].error
-    except ChatError as error:
-        return error

@@ -55,20 +55,6 @@ def settled(
         )
 
 
-def all_settled(
-    chat: Chat | None, rows: Sequence[Row], ask_all: Callable[[Chat | None, list[Row]], list[Reply]]
-) -> list[Reply]:
-    """`settled`, where all replies come together."""
-    found: dict[int, Reply] = {}
-
-    def each(some: Sequence[Row], heard: Heard) -> None:
-        for n, reply in enumerate(ask_all(chat, list(some))):
-            heard(n, reply)
-
-    settled(chat, rows, each, found.__setitem__)
-    return [found[n] for n in range(len(rows))]
-
-
 def why(ask: Ask, reply: Reply, least: float) -> str:
     """Why the labels' probabilities are no answer, where they hold less than ``least``; empty where they are.
 
@@ -147,7 +133,9 @@ class Written:
 
 def joined(ask: Ask, first: Reply, reason: str, answer: Reply) -> Reply:
     """The written answer as a reply to ``ask``, with what both cost."""
-    usage = first.usage + answer.usage
+    # as with thoughts before an answer: tokens and time, but one question
+    calls = max(first.usage.calls, answer.usage.calls)
+    usage = replace(first.usage + answer.usage, calls=calls)
     notes = tuple(dict.fromkeys((*first.notes, *answer.notes)))
     if answer.error is not None:
         return replace(answer, usage=usage, written=True)

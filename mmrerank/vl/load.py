@@ -77,6 +77,7 @@ def load(
     trust_remote_code: bool = False,
     before: Callable[[Any, Any], None] | None = None,
     template: bool = True,
+    kind: Callable[[], Any] | None = None,
 ) -> Checkpoint:
     """Loads ``name`` for inference.
 
@@ -85,7 +86,8 @@ def load(
     the device computes in it. ``types`` are the model types allowed, with their names, or None for any that answers
     messages, of images or of text alone; ``spare`` are tensors that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     ``before`` is called with the configuration and the processor before any weights are read; what it
-    raises ends the loading. Without ``template`` a checkpoint may lack a chat template. Raises `ModelError`
+    raises ends the loading. Without ``template`` a checkpoint may lack a chat template. ``kind`` returns
+    the auto class that loads it, where it is none that answers messages. Raises `ModelError`
     naming what was wrong, what is allowed and what to do.
     """
     if types is None:
@@ -103,7 +105,7 @@ def load(
         folder = _fetched(name, trust_remote_code)
     _check_folder(folder, types, wanted)
     check_folder(folder, trust=trust_remote_code)
-    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template)
+    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template, kind)
 
 
 def _fetched(name: str, trust: bool) -> Path:
@@ -185,6 +187,7 @@ def _load(
     trust: bool,
     before: Callable[[Any, Any], None] | None,
     template: bool,
+    kind: Callable[[], Any] | None,
 ) -> Checkpoint:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
@@ -195,13 +198,13 @@ def _load(
     try:
         with without_questions(), _no_progress_bar():
             config = _configuration(folder, trust)
-            sees = _is_seeing(config.model_type)
+            sees = kind is not None or _is_seeing(config.model_type)
             reader = AutoProcessor if sees else AutoTokenizer
             processor = reader.from_pretrained(str(folder), trust_remote_code=trust)
             if before is not None:
                 before(config, processor)
-            kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-            model, info = kind.from_pretrained(
+            own = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+            model, info = (kind() if kind else own).from_pretrained(
                 str(folder),
                 config=config,
                 trust_remote_code=trust,

@@ -8,17 +8,15 @@ comes from the server's own variable (``OPENAI_API_KEY`` for ``openai:``) and is
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import json
-import threading
 import time
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from mmrerank import cancel
+from mmrerank.answering import Numbered, in_order
 from mmrerank.budget import PER_MESSAGE, bound
 from mmrerank.chat.openai.address import address
 from mmrerank.chat.openai.amounts import most_images
@@ -26,6 +24,7 @@ from mmrerank.chat.openai.dialect import Dialect
 from mmrerank.chat.openai.failures import Complaint, Refused
 from mmrerank.chat.openai.learning import Trial
 from mmrerank.chat.openai.limits import Limits as Limits
+from mmrerank.chat.openai.loop import Loop
 from mmrerank.chat.openai.offers import offers
 from mmrerank.chat.openai.outage import Outage
 from mmrerank.chat.openai.place import Place
@@ -34,8 +33,8 @@ from mmrerank.chat.openai.sdk import connected, stop
 from mmrerank.chat.openai.sending import Sender
 from mmrerank.chat.openai.vocabulary import Vocabulary
 from mmrerank.chat.openai.wire import body, fields, images_of, in_words
-from mmrerank.chat.thinking import with_thoughts
-from mmrerank.errors import DATA_ERRORS, BudgetError, ChatError, InputError, ReplyError, UsageError, in_short
+from mmrerank.chat.thinking import each_with_thoughts
+from mmrerank.errors import DATA_ERRORS, ChatError, InputError, ReplyError, in_short
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import LEAST_SHARE, Capability, Chat, ChatFacts, Room
 from mmrerank.types import Usage
@@ -43,10 +42,8 @@ from mmrerank.types import Usage
 FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
 IN_VAIN = 3
 """Replies off their schema after which the schema always stands in the prompt."""
-_LOOKS = 0.1  # seconds between looks whether an answer is still wanted
 _MOST_LISTED, _LONGEST_NAME = 10_000, 500
 """Models of a server that are listed, and characters of a name; hosted gateways list some hundreds."""
-_T = TypeVar("_T")
 
 
 class OpenAIChat(Chat):
@@ -82,15 +79,12 @@ class OpenAIChat(Chat):
         self._most_shown = 0  # images of a question that was answered
         self._outage = Outage()
         self._capabilities: frozenset[Capability] | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"chat {self.host}", daemon=True)
-        self._thread.start()
+        self._loop = Loop(f"chat {self.host}", self._place)
         self._room = asyncio.Semaphore(self.concurrency)
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self._client = self._wait(connected(base_url, api_key, self.limits.timeout))
+        self._client = self._loop.wait(connected(base_url, api_key, self.limits.timeout))
         self._vocabulary = Vocabulary(self._client, base_url, model)
         self._sender = Sender(self._client, self._place, self.limits, api_key)
-        self._end = weakref.finalize(self, stop, self._loop, self._thread, self._client)
+        self._end = weakref.finalize(self, stop, self._loop.loop, self._loop.thread, self._client)
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override] # worked out when asked
@@ -128,18 +122,20 @@ class OpenAIChat(Chat):
 
     def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
         """`reply`, where what is not answered after so many seconds gets a reply with a `BudgetError`."""
-        if not asks:
-            return []
-        start = time.perf_counter()
+        return in_order(self.reply_each(asks, seconds))
 
-        def within(some: Sequence[Ask]) -> list[Reply]:
-            left = None if seconds is None else seconds - (time.perf_counter() - start)
-            return self._wait(self._all(some, None if left is None else max(left, 0.0)))
+    def reply_each(self, asks: Sequence[Ask], seconds: float | None = None) -> Numbered:
+        """Replies as the server gives them; each bears the wall time since the one before."""
+        start = last = time.perf_counter()
 
-        replies = with_thoughts(asks, within)
-        # the asks waited side by side: each bears its share of the wall time
-        share = Usage(seconds=(time.perf_counter() - start) / len(asks))
-        return [replace(r, usage=r.usage + share) for r in replies]
+        def within(some: Sequence[Ask]) -> Numbered:
+            left = None if seconds is None else max(seconds - (time.perf_counter() - start), 0.0)
+            return self._loop.each(self._one, some, left)
+
+        with closing(each_with_thoughts(asks, within)) as found:
+            for place, reply in found:
+                waited, last = time.perf_counter() - last, time.perf_counter()
+                yield place, replace(reply, usage=reply.usage + Usage(seconds=waited))
 
     def bound(self, ask: Ask) -> Usage:
         """The most that ``ask`` is taken to cost: `budget.bound`, with thoughts and a schema in words."""
@@ -152,13 +148,7 @@ class OpenAIChat(Chat):
 
     def cancel(self) -> None:
         """Gives up every question under way; the calls that wait for them end with an error."""
-
-        def give_up() -> None:
-            for task in self._under_way:
-                task.cancel()
-
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(give_up)
+        self._loop.cancel()
 
     def facts(self) -> ChatFacts:
         """What the server does, as far as it was asked."""
@@ -184,50 +174,11 @@ class OpenAIChat(Chat):
                 raise self._sender.classified(error).error from None
             return [name[:_LONGEST_NAME] for name in found if isinstance(name, str)][:_MOST_LISTED]
 
-        return self._wait(listed())
+        return self._loop.wait(listed())
 
     def close(self) -> None:
         """Closes connections and the thread; later calls of `reply` fail."""
         self._end()
-
-    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
-        if self._loop.is_closed():
-            work.close()
-            raise UsageError(f"{self.spec} was closed; open it again")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            while cancel.heeded():
-                try:
-                    return future.result(timeout=_LOOKS)
-                except TimeoutError:
-                    if future.done():
-                        break  # the work's own
-                    cancel.check()
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise ChatError(f"{self._place} was given up while it was asked") from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    async def _all(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
-        tasks = [asyncio.ensure_future(self._one(ask, time.monotonic())) for ask in asks]
-        self._under_way.update(tasks)
-        try:
-            _, late = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-            if any(not t.cancelled() and t.exception() for t in tasks if t.done()):
-                return list(await asyncio.gather(*tasks))  # raises
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-            why = f"{self._place} had not answered when the time was over"
-            gone = Reply(error=BudgetError(why), finish="error", usage=Usage(calls=1))
-            return [gone if t in late and t.cancelled() else t.result() for t in tasks]
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._under_way.difference_update(tasks)
 
     async def _one(self, ask: Ask, asked: float) -> Reply:
         images = images_of(ask.messages)

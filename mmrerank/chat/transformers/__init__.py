@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mmrerank import cancel
+from mmrerank.answering import Numbered, ending, filled, in_order, over
 from mmrerank.chat.labels import token_ids
 from mmrerank.chat.text import valid_json, without_thinking
-from mmrerank.chat.thinking import with_thoughts
+from mmrerank.chat.thinking import each_with_thoughts
 from mmrerank.chat.transformers import read as _read
 from mmrerank.chat.transformers.generate import Row, generate
 from mmrerank.chat.transformers.grammar import Grammars
@@ -84,10 +86,18 @@ class TransformersChat(Chat):
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask, batched. Raises `UsageError` for choices that are not single tokens."""
-        return with_thoughts(asks, self._replies)
+        return in_order(self.reply_each(asks))
 
-    def _replies(self, asks: Sequence[Ask]) -> list[Reply]:
-        replies: dict[int, Reply] = {}
+    def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
+        """`reply`; the time is looked at between batches."""
+        return in_order(self.reply_each(asks, seconds))
+
+    def reply_each(self, asks: Sequence[Ask], seconds: float | None = None) -> Numbered:
+        """Replies as batches end. Between two of them it can be closed, and the time is looked at."""
+        end = ending(seconds)
+        return filled(each_with_thoughts(asks, partial(self._replies, end=end)), len(asks), end)
+
+    def _replies(self, asks: Sequence[Ask], *, end: float | None) -> Numbered:
         choices = [self._choices(ask) for ask in asks]
         waiting: list[_Job] = []
         held: dict[int, int] = {}  # bytes of pixels or features, by picture
@@ -96,17 +106,16 @@ class TransformersChat(Chat):
                 job = self._job(place, ask, choices[place])
             except (InputError, OSError, ValueError) as error:
                 why = ChatError(f"an image of the question cannot be shown: {error}", kind="image")
-                replies[place] = _failed(why)
+                yield place, _failed(why)
             except ChatError as error:
-                replies[place] = _failed(error)
+                yield place, _failed(error)
             else:
                 waiting.append(job)
                 held |= {id(p): p.size for p in job.prompt.pictures}
                 if sum(held.values()) > PIXEL_BYTES:
-                    replies |= self._answer_all(waiting)
+                    yield from self._answer_all(waiting, end)
                     waiting, held = [], {}
-        replies |= self._answer_all(waiting)
-        return [replies[place] for place in range(len(asks))]
+        yield from self._answer_all(waiting, end)
 
     def _prepared(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Ask]]:
         """Asks with their places, the pictures of the next few ready whenever one comes."""
@@ -151,9 +160,8 @@ class TransformersChat(Chat):
             self._labels[key] = tuple(found.values())
         return self._labels[key]
 
-    def _answer_all(self, jobs: Sequence[_Job]) -> dict[int, Reply]:
-        """Replies by place: jobs of one kind together, by what their prompts share."""
-        replies: dict[int, Reply] = {}
+    def _answer_all(self, jobs: Sequence[_Job], end: float | None) -> Numbered:
+        """Replies with their places until ``end``: jobs of one kind together, by what their prompts share."""
         for alike in sorted({(j.ask.needs, j.prompt.company) for j in jobs}):
             own = [j for j in jobs if (j.ask.needs, j.prompt.company) == alike]
             with self.qwen.lock:
@@ -161,9 +169,10 @@ class TransformersChat(Chat):
             for group in groups:
                 for batch in self._batches([own[n] for n in group.places]):
                     cancel.check()
-                    answers = self._answer(batch, group)
-                    replies |= {j.place: r for j, r in zip(batch, answers, strict=True)}
-        return replies
+                    if over(end):
+                        return
+                    for job, reply in zip(batch, self._answer(batch, group), strict=True):
+                        yield job.place, reply
 
     def _batches(self, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
         """Jobs of similar length together, within the rows and padded tokens allowed."""
