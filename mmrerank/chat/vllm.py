@@ -26,6 +26,7 @@ from mmrerank.loading import loading
 from mmrerank.messages import Ask, Reply
 from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
+from mmrerank.reply_shape import shows_shape
 from mmrerank.types import Usage
 from mmrerank.vl.model_folder import check_folder, warn_of_code
 
@@ -151,7 +152,7 @@ class VllmChat(Chat):
             seed=int(ask.digest()[:15], 16) if ask.temperature > 0 else None,
             structured_outputs=None
             if ask.schema is None
-            else StructuredOutputsParams(json=dict(ask.schema), disable_any_whitespace=True),
+            else StructuredOutputsParams(json=dict(ask.schema), disable_any_whitespace=not shows_shape(ask)),
         )
 
     def _reading(self, ask: Ask, output: Any) -> Reply:
