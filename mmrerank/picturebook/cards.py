@@ -28,5 +28,6 @@ CARDS = (
         corpora=(DOMAIN,),
         prompts=PROMPTS,
         auto={"order_images": "false"},
+        brief=True,
     ),
 )

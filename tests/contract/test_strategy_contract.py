@@ -84,7 +84,7 @@ def test_the_result_is_a_permutation(name: str, failing: float, count: int) -> N
         assert not result.explanation.scores
 
 
-WITHOUT_NUMBERS = {"none", "cotrr", "scorer", "judge", "unime_reranker"}
+WITHOUT_NUMBERS = {"none", "describe", "scorer", "judge", "unime_reranker"}
 
 
 @every
