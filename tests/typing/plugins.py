@@ -75,7 +75,8 @@ from mmrerank.rerank.strategies import (
 
 STRATEGIES: list[Strategy] = [
     cascade, cotrr, dear, describe, e2rank, erank, feedback, first, grouprank, icr, judge, listwise,
-    multivector, mvp, none, plan, pointwise, prorank, prp, rank_r1, reasonrank, setwise, tsprank, unime_reranker, vote,
+    multivector, mvp, none, plan, pointwise, prorank, prp, rank_r1, reasonrank, setwise, tsprank,
+    unime_reranker, vote,
 ]  # fmt: skip
 CHATS: list[ChatPlugin] = [openai, oracle, replay, scripted, transformers, vllm]
 EMBEDDERS: list[EmbedderPlugin] = [gme, jina_v4, open_clip, qwen3_vl, unime, vlm2vec]

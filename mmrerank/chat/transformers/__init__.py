@@ -134,6 +134,12 @@ class TransformersChat(Chat):
         start = time.perf_counter()
         words = ask.read in ("attention", "token_embeddings")
         prompt = self.qwen.encode(ask.messages, image_tokens=ask.image_tokens, words=words)
+        if 0 < self.room.tokens < prompt.length:
+            raise ChatError(
+                f"the question has {prompt.length:,} tokens, and {self.qwen.name} reads {self.room.tokens:,}: "
+                "ask with fewer or smaller pictures (a smaller window or group_size, -o image_tokens=)",
+                kind="context",
+            )
         return _Job(
             place=place,
             ask=ask,
