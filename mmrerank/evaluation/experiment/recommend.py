@@ -21,7 +21,7 @@ from mmrerank.ports import Chat
 from mmrerank.rerank.drive import drive
 from mmrerank.types import Candidate, Image, Query, Ranking, Usage
 
-PREFERRED = ("cotrr", "grouprank", "pointwise", "listwise", "setwise", "first", "icr", "none")
+PREFERRED = ("cotrr", "grouprank", "pointwise", "listwise", "setwise", "first", "icr", "scorer", "none")
 IMAGE_TOKENS = 256
 TOKENS_A_WORD = 1.5
 """About what Qwen's tokenizer makes of English prompts."""

@@ -80,7 +80,7 @@ def test_a_question_that_is_longer_than_the_model_reads_is_refused(
     (reply,) = chat.reply([ask("a red dog " * 100, max_tokens=4)])
     assert reply.error is not None
     assert (reply.error.kind, reply.error.systemic) == ("context", False)
-    assert "smaller window" in str(reply.error)
+    assert "fewer images" in str(reply.error).casefold()
 
 
 @pytest.mark.parametrize("options", [{}, {"schema": SCHEMA}, {"temperature": 1.0}])
