@@ -38,7 +38,7 @@ class Card:
     which anybody may ask for that; empty for the product's own.
     ``images`` and ``context`` are how many images and tokens one question may hold (0: not known), ``auto``
     what options of methods that are left at ``auto`` mean for this model, such as
-    ``{"order_images": "false"}``.
+    ``{"order_images": "false"}``. A ``brief`` model writes a few words where others write sentences.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Card:
     images: int = 0
     context: int = 0
     auto: Mapping[str, str] = field(default_factory=dict)
+    brief: bool = False
 
     def __post_init__(self) -> None:
         if not self.domain and self.corpora:

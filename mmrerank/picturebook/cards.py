@@ -29,5 +29,6 @@ CARDS = (
         prompts=PROMPTS,
         profile="compact",
         auto={"order_images": "false"},
+        brief=True,
     ),
 )

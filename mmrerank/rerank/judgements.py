@@ -30,6 +30,7 @@ from mmrerank.rerank.parse import (
 )
 from mmrerank.rerank.prompting import render
 from mmrerank.rerank.replies import TEXT, Reading, labels_for, object_of, reading, shown
+from mmrerank.rerank.rooms import sized
 from mmrerank.rerank.verdicts import (
     MAX_COMPONENTS,
     assessed,
@@ -55,8 +56,6 @@ from mmrerank.types import (
     Verdict,
 )
 
-REASON = 800
-"""Tokens for the sentences before the scores of an order: the best few images are compared in words."""
 THOUGHT = 1024
 """Tokens that may be thought before an order, unless a method says otherwise."""
 _VERDICT: dict[str, Any] = {"type": "string", "enum": list(VERDICTS)}
@@ -67,6 +66,11 @@ _COMPONENTS: dict[str, Any] = {
     "maxItems": MAX_COMPONENTS,
     "items": object_of({"kind": {"type": "string", "enum": list(COMPONENT_KINDS)}, "text": TEXT}),
 }
+
+
+def _ordering(count: int) -> int:
+    """Tokens for an order of ``count`` images, and the sentences before it that compare the best few."""
+    return sized(200 + 12 * count, 800 + 16 * count)
 
 
 def _scores(labels: Sequence[str]) -> dict[str, Any]:
@@ -82,7 +86,7 @@ def deconstruct(query: Query, *, image_tokens: int = 256) -> Ask:
     return Ask(
         messages=render("deconstruct", query=query, schema=schema),
         schema=schema,
-        max_tokens=1024,
+        max_tokens=sized(400, 1024),
         image_tokens=image_tokens,
         kind="deconstruct",
         query=query,
@@ -122,7 +126,7 @@ def evaluate(
             "evaluate", query=query, components=components, candidates=shown(group), schema=schema
         ),
         schema=schema,
-        max_tokens=len(group) * (128 + 128 * len(components)),
+        max_tokens=len(group) * sized(40 + 60 * len(components), 128 + 128 * len(components)),
         image_tokens=image_tokens,
         kind="evaluate",
         query=query,
@@ -201,7 +205,7 @@ def order(
     ask = Ask(
         messages=render("order", query=query, components=components, candidates=shown, schema=schema),
         schema=schema,
-        max_tokens=REASON + think + 16 * len(labels),
+        max_tokens=think + _ordering(len(labels)),
         image_tokens=image_tokens,
         kind="order",
         query=query,
@@ -315,6 +319,7 @@ def single(
             "grade": _GRADE,
         }
     )
+    count = len(labels)
     thoughts = {"components": _COMPONENTS, "images": object_of(dict.fromkeys(labels, judged))}
     answer = {"reason": TEXT, "scores": _scores(labels)}
     schema = object_of({**thoughts, **answer} if think else answer)
@@ -323,7 +328,7 @@ def single(
         if think
         else render("order", query=query, components=(), candidates=shown, schema=schema),
         schema=schema,
-        max_tokens=more + (1024 + 400 * len(labels) if think else REASON + 16 * len(labels)),
+        max_tokens=more + (sized(600 + 120 * count, 1024 + 400 * count) if think else _ordering(count)),
         image_tokens=image_tokens,
         kind="single" if think else "order",
         query=query,

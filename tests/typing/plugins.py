@@ -50,6 +50,7 @@ from mmrerank.rerank.strategies import (
     cascade,
     cotrr,
     dear,
+    describe,
     e2rank,
     erank,
     feedback,
@@ -78,8 +79,9 @@ from mmrerank.score import rerank as rerank_server
 from mmrerank.score import unime_reranker as unime_scorer
 
 STRATEGIES: list[Strategy] = [
-    cascade, cotrr, dear, e2rank, erank, feedback, first, grouprank, icr, judge, listwise, multivector, mvp,
-    none, plan, pointwise, prorank, prp, rank_r1, reasonrank, scorer, setwise, tsprank, unime_reranker, vote,
+    cascade, cotrr, dear, describe, e2rank, erank, feedback, first, grouprank, icr, judge, listwise,
+    multivector, mvp, none, plan, pointwise, prorank, prp, rank_r1, reasonrank, scorer, setwise, tsprank,
+    unime_reranker, vote,
 ]  # fmt: skip
 CHATS: list[ChatPlugin] = [colpali, openai, oracle, replay, scripted, transformers, vllm]
 SCORERS: list[ScorerPlugin] = [
