@@ -84,6 +84,8 @@ def _probe(chat: Chat) -> Iterator[Finding]:
             detail="sends thoughts, kept apart from answers" if thinks
             else "sends no thoughts (--chat-option thinking=2048 asks a thinking model for some)",
         )  # fmt: skip
+    for ability in chat.facts().abilities:
+        yield Finding(name=ability.name, status="ok" if ability.on else "off", detail=ability.why)
     yield from _finding("offers", _offers, chat)
 
 

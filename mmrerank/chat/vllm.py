@@ -22,6 +22,7 @@ from mmrerank.chat.text import valid_json, without_thinking
 from mmrerank.chat.thinking import with_thoughts
 from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
+from mmrerank.loading import loading
 from mmrerank.messages import Ask, Reply
 from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
@@ -234,19 +235,20 @@ def open(
             warn_of_code(rest)
     settings = {"max_model_len": max_model_len} if max_model_len else {}
     try:
-        engine = LLM(
-            model=rest,
-            trust_remote_code=trust_remote_code,
-            dtype=dtype,
-            gpu_memory_utilization=gpu_memory,
-            tensor_parallel_size=tensor_parallel,
-            limit_mm_per_prompt={"image": images},
-            enable_prefix_caching=True,
-            max_logprobs=LABELS,
-            # as they are once all but the labels are masked
-            logprobs_mode="processed_logprobs",
-            **settings,
-        )
+        with loading():
+            engine = LLM(
+                model=rest,
+                trust_remote_code=trust_remote_code,
+                dtype=dtype,
+                gpu_memory_utilization=gpu_memory,
+                tensor_parallel_size=tensor_parallel,
+                limit_mm_per_prompt={"image": images},
+                enable_prefix_caching=True,
+                max_logprobs=LABELS,
+                # as they are once all but the labels are masked
+                logprobs_mode="processed_logprobs",
+                **settings,
+            )
     except Exception as error:  # from a missing folder to a GPU that is too small
         why = " ".join(str(error).split())[:400]
         raise ModelError(f"vLLM does not start with {rest!r}: {type(error).__name__}: {why}") from error

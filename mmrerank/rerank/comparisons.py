@@ -127,9 +127,7 @@ def read_mark(reply: Reply, how: Literal["expected", "top"] = "expected") -> flo
         return None
     values = [v for v in found if v is not None]
     shift = max(values) if abs(max(values)) > _BEYOND_EXP else 0.0
-    chances = [
-        0.0 if d in reply.bounds else math.exp(v - shift) for d, v in zip(DIGITS, values, strict=True)
-    ]
+    chances = [0.0 if d in reply.bounds else math.exp(v - shift) for d, v in zip(DIGITS, values, strict=True)]
     if not any(chances):
         return None
     if how == "expected":
