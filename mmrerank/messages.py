@@ -162,6 +162,15 @@ _BYTES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ability:
+    """Something that a model can do or not: ``why`` says what that rests on, in words for a person."""
+
+    name: str
+    on: bool
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Retrieve(Ask):
     """A question to the first stage instead of the model: which images lie nearest?
 
@@ -243,6 +252,26 @@ class Scoring(Ask):
 
 def _words(parts: Iterable[Part]) -> str:
     return "".join(p.text for p in parts if p.text is not None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored(Retrieve):
+    """Asks the first stage for vectors of its embedder: that of ``query``, and those of the images ``shown``.
+
+    The images' are those that its index holds. The query is read after the images of ``group``, in one
+    prompt, where there are any. With ``optional`` an empty reply says that there are none, and they are only
+    wanted where the language model of this ranking is the index's embedder itself. They come back in
+    `Reply.states`, the query's first.
+    """
+
+    group: tuple[Candidate, ...] = ()
+    optional: bool = False
+
+    @property
+    def transcript(self) -> str:
+        """What is asked for."""
+        after = f", the query's read after {len(self.group)} images" if self.group else ""
+        return f"the index's vectors of the query and of {len(self.shown)} images{after}"
 
 
 @dataclass(frozen=True, kw_only=True)

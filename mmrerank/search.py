@@ -20,12 +20,13 @@ from mmrerank.events import Done, Event, OnEvent, Searched
 from mmrerank.index.index import ImageIndex
 from mmrerank.inputs import AllowUrls, to_query, typed, watching
 from mmrerank.limits import check_count, in_force, way
-from mmrerank.messages import Retrieve
-from mmrerank.ports import Chat, Embedder, Retriever
+from mmrerank.messages import Retrieve, Stored
+from mmrerank.ports import Chat, Embedder, Retriever, Vectors
 from mmrerank.query_embedder import embedder_for
 from mmrerank.rerank.drive import Progress
 from mmrerank.reranker import Method, Reranker
 from mmrerank.results import SearchResult, build_hits, in_first_order
+from mmrerank.stored import stored_vectors
 from mmrerank.streaming import Stream, events, finished
 from mmrerank.types import Candidate, Explanation, Hit, Query, Ranking
 
@@ -155,6 +156,10 @@ class ImageSearch:
                 moved += weights @ self.index.vectors(list(request.toward)).astype(np.float64)
             found.append(self._nearest(moved.astype(np.float32), request.k, keep))
         return found
+
+    def stored(self, request: Stored) -> tuple[Vectors, ...]:
+        """The query's vector and the index's own of images (`mmrerank.ports.Retriever`)."""
+        return stored_vectors(request, self.index, self.embedder, self._chat)
 
     def search(
         self,

@@ -213,7 +213,8 @@ def open(
     ``max_model_len`` is the longest prompt with its reply in tokens (0: the model's own), ``gpu_memory``
     the share of each GPU's memory that vLLM takes, ``tensor_parallel`` the number of GPUs, ``images`` how
     many a question may hold. Labels that hold less than ``label_share`` of the probability are asked for
-    again as text. ``trust_remote_code`` lets Python files of the model run, with a warning. Raises `MissingExtraError` without vLLM, `ModelError` when it does not start.
+    again as text. ``trust_remote_code`` lets Python files of the model run, with a warning. Raises
+    `MissingExtraError` without vLLM, `ModelError` when it does not start.
     """
     if not rest:
         raise UsageError(f"{FORM} needs a folder or a name; a server is vllm:MODEL@HOST")

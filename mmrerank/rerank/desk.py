@@ -15,7 +15,8 @@ from mmrerank.limits import way
 from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
 from mmrerank.rerank import prompting, rooms, scoring
-from mmrerank.rerank.asking import Heard, retrieved, within
+from mmrerank.rerank.again import retrieved
+from mmrerank.rerank.asking import Heard, within
 from mmrerank.rerank.sparing import PROBE
 from mmrerank.rerank.stopping import Watch, unreached
 from mmrerank.rerank.telling import Telling

@@ -133,7 +133,9 @@ class Written:
 
 def joined(ask: Ask, first: Reply, reason: str, answer: Reply) -> Reply:
     """The written answer as a reply to ``ask``, with what both cost."""
-    usage = first.usage + answer.usage
+    # as with thoughts before an answer: tokens and time, but one question
+    calls = max(first.usage.calls, answer.usage.calls)
+    usage = replace(first.usage + answer.usage, calls=calls)
     notes = tuple(dict.fromkeys((*first.notes, *answer.notes)))
     if answer.error is not None:
         return replace(answer, usage=usage, written=True)

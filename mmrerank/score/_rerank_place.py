@@ -37,6 +37,7 @@ _FORMS = {
     "tei": ("tei", "plain"),
     "vllm": ("content", "score"),
 }
+_SPEC = re.compile(r"(?P<model>[^@]+)@(?:(?P<name>[a-z]+)(?:\+|$))?(?P<url>.*)")
 _SECRET = re.compile(r"(?i)key|token|secret|passw|^(sig|code|sas)$")
 _PATH = re.compile(r"(/v\d)?/(rerank|score)/?$|/v\d/?$|/$")
 
@@ -65,21 +66,14 @@ class Address:
 
 def address(rest: str) -> Address:
     """``rest`` taken apart. Raises `UsageError` for a spec that names no model or no usable address."""
-    model, at, where = rest.rpartition("@")
-    name, plus, url = where.partition("+")
-    if not plus:
-        name, url = (where, "") if where in SERVERS else ("", where)
+    found = _SPEC.fullmatch(rest)
+    model, name, url = (found["model"], found["name"] or "", found["url"] or "") if found else ("", "", "")
     server = SERVERS.get(name) or _by_host(url)
     url = url or server.url
     url = url if "://" in url else f"http://{url}"
     split = urlsplit(url)
-    if (
-        not model
-        or not at
-        or not split.hostname
-        or split.scheme not in ("http", "https")
-        or (name not in SERVERS and name)
-    ):
+    unknown = name and name not in SERVERS
+    if not model or unknown or not split.hostname or split.scheme not in ("http", "https"):
         shown = re.sub(r"//.*@", "//***@", rest)  # an address may hold a password
         raise UsageError(
             f"rerank:{shown} is not {FORM}; URL begins with http:// or https://, and servers with a name "

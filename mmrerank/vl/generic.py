@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from mmrerank.loading import ModelLock
 from mmrerank.messages import Message
-from mmrerank.ports import Capability
+from mmrerank.ports import Ability, Capability
 from mmrerank.types import Image
 from mmrerank.vl.features import Features, FeatureStore, Picture
 from mmrerank.vl.generic_prompts import GenericPrompts, Prompt, Shown, noise
 from mmrerank.vl.load import Checkpoint
-from mmrerank.vl.local import Ability, Batch
+from mmrerank.vl.local import Batch
 from mmrerank.vl.prompts import PIXELS_VERSION, Encoded
 from mmrerank.vl.qwen import sound
 

@@ -78,6 +78,7 @@ def load(
     trust_remote_code: bool = False,
     before: Callable[[Any, Any], None] | None = None,
     template: bool = True,
+    kind: Callable[[], Any] | None = None,
 ) -> Checkpoint:
     """Loads ``name`` for inference.
 
@@ -86,7 +87,8 @@ def load(
     the device computes in it. ``types`` are the model types allowed, with their names, or None for any that answers
     messages, of images or of text alone; ``spare`` are tensors that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     ``before`` is called with the configuration and the processor before any weights are read; what it
-    raises ends the loading. Without ``template`` a checkpoint may lack a chat template. Raises `ModelError`
+    raises ends the loading. Without ``template`` a checkpoint may lack a chat template. ``kind`` returns
+    the auto class that loads it, where it is none that answers messages. Raises `ModelError`
     naming what was wrong, what is allowed and what to do.
     """
     if types is None:
@@ -105,7 +107,7 @@ def load(
     _check_folder(folder, types, wanted)
     check_folder(folder, trust=trust_remote_code)
     with loading():
-        return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template)
+        return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template, kind)
 
 
 def _fetched(name: str, trust: bool) -> Path:
@@ -187,6 +189,7 @@ def _load(
     trust: bool,
     before: Callable[[Any, Any], None] | None,
     template: bool,
+    kind: Callable[[], Any] | None,
 ) -> Checkpoint:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
@@ -197,13 +200,14 @@ def _load(
     try:
         with without_questions(), _no_progress_bar():
             config = _configuration(folder, trust)
-            sees = _is_seeing(config.model_type)
+            sees = kind is not None or _is_seeing(config.model_type)
             reader = AutoProcessor if sees else AutoTokenizer
-            processor = reader.from_pretrained(str(folder), trust_remote_code=trust)
+            # with the configuration, a processor class that only the folder knows is not asked for
+            processor = reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
             if before is not None:
                 before(config, processor)
-            kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-            model, info = kind.from_pretrained(
+            own = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+            model, info = (kind() if kind else own).from_pretrained(
                 str(folder),
                 config=config,
                 trust_remote_code=trust,
@@ -319,11 +323,13 @@ def _no_progress_bar() -> Iterator[None]:
     """A library writes nothing to the terminal; what the user set comes back afterwards."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what matters of its report on tensors is looked at below
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 

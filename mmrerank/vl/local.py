@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mmrerank.loading import ModelLock
 from mmrerank.messages import Message
-from mmrerank.ports import Capability
+from mmrerank.ports import Ability, Capability
 from mmrerank.types import Image
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.prompts import Encoded
@@ -35,15 +35,6 @@ class Batch:
     positions: torch.Tensor
     pictures: tuple[Picture, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ability:
-    """Something that a family can do or not, for `mmrerank doctor`: ``why`` says what that rests on."""
-
-    name: str
-    on: bool
-    why: str
 
 
 class LocalModel(Protocol):

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 from mmrerank.loading import ModelLock
 from mmrerank.messages import Message
-from mmrerank.ports import Capability
+from mmrerank.ports import Ability, Capability
 from mmrerank.types import Image
 from mmrerank.vl.features import Features, FeatureStore, Picture
 from mmrerank.vl.load import Checkpoint
 from mmrerank.vl.load import load as load_checkpoint
-from mmrerank.vl.local import Ability, Batch
+from mmrerank.vl.local import Batch
 from mmrerank.vl.prompts import PIXELS_VERSION, Encoded, Prompts
 
 if TYPE_CHECKING:

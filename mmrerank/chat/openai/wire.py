@@ -49,9 +49,8 @@ def body(
 ) -> Request:
     """The request for ``ask``, with room for so many tokens of ``thinking`` before a text.
 
-    ``ids`` are the tokens that spell its choices, where the server tells of tokens by their ids. What
-    ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an image
-    that cannot be read.
+    ``ids`` are the tokens that spell its choices, where the server tells of tokens by their ids. What ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an
+    image that cannot be read.
     """
     notes: dict[str, None] = {}
     words = in_words(ask.schema) if ask.schema is not None and dialect.schema_in_prompt else ""
@@ -140,8 +139,9 @@ def image_url(
     """``image`` upright, within the token budget and the server's limits and re-encoded, as a data URI."""
     whole = decode(image)
     picture = viewable(
-        whole, max_tokens=image_tokens, least_side=dialect.least_side, most_side=dialect.most_side
-    )
+        whole, max_tokens=image_tokens, pixels_per_token=dialect.pixels_per_token,
+        least_side=dialect.least_side, most_side=dialect.most_side,
+    )  # fmt: skip
     if notes is not None and (note := _resized(whole.size, picture.size, dialect)):
         notes[note] = None
     mime = "png" if picture.width * picture.height <= LOSSLESS else "jpeg"

@@ -235,7 +235,7 @@ class _Work:
         }  # fmt: skip
         return Resumable(
             folder=self.folder, chat=self.chat, work=work, around=self.around,
-            retriever=search_again(self.data, self.task, self.first, self.images),
+            retriever=search_again(self.data, self.task, self.first, self.images, self.chat),
             fresh=wanted.fresh, retry_failed=wanted.retry_failed, limit=wanted.forecast,
             price=wanted.price, progress=wanted.progress, say=wanted.say,
         )  # fmt: skip

@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ pytestmark = pytest.mark.slow
 Open = Callable[..., Any]
 VISION = "<|vision_start|><|image_pad|><|vision_end|>"
 JUDGE = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
+    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
+    "Instruct "
     'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
 )
 ANSWER = "<|im_end|>\n<|im_start|>assistant\n"
@@ -76,27 +78,36 @@ def jina(tmp_path_factory: pytest.TempPathFactory, checkpoints: Callable[[str], 
     return place
 
 
-@pytest.fixture
-def opened() -> Iterator[Open]:
+@pytest.fixture(scope="module")
+def opened() -> Open:
     from mmrerank import registry
     from mmrerank.ports import Scorer
 
+    @cache
     def open_(spec: str, **options: Any) -> Any:
         return registry.opened("scorer", spec, {"device": "cpu", **options}, Scorer)[1]
 
-    yield open_
+    return open_
+
+
+@cache
+def loaded(folder: Path) -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    model = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32)
+    return AutoProcessor.from_pretrained(str(folder)), model.eval()
 
 
 def authors(
     folder: Path, text: str, images: list[Pillow.Image], *, tail: int | None = None
 ) -> dict[str, Any]:
-    """What transformers makes of ``text`` with ``images`` of whole patches: ids, positions, last state,
-    logits.""" import torch from transformers import AutoModelForImageTextToText, AutoProcessor from
-    transformers.utils import logging
+    """What transformers makes of ``text`` with images of whole patches: ids, positions, last state."""
+    import torch
 
-    logging.disable_progress_bar()
-    processor = AutoProcessor.from_pretrained(str(folder))
-    model = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32).eval()
+    processor, model = loaded(folder)
     inputs = processor(text=[text], images=images or None, return_tensors="pt", do_resize=False)
     if tail is not None:  # appended to ids and mask, as the authors do
         for name, value in (("input_ids", tail), ("attention_mask", 1), ("mm_token_type_ids", 0)):
@@ -160,32 +171,30 @@ def test_qwen3_vl_reranker(checkpoints: Any, opened: Open, picture: Any) -> None
     expected = logistic(float(known["logits"][9693] - known["logits"][2152]))
     found = scorer.score(query, [Candidate(id="1", text="x " * 50), candidate], "Find the changed image.")
     assert found[1] == pytest.approx(expected, abs=1e-5)
-    assert 1e-4 < abs(found[1] - found[0])
+    assert abs(found[1] - found[0]) > 1e-4
 
 
 def test_pictures_are_sized_as_the_authors_size_them(checkpoints: Any, opened: Open, picture: Any) -> None:
     """4 to 1800 times 32 x 32 pixels through qwen-vl-utils, whatever the saved processor caps at."""
     import torch
     from qwen_vl_utils import process_vision_info
-    from transformers import AutoModelForImageTextToText, AutoProcessor
 
     folder = checkpoints("qwen3_vl")
     scorer = opened(f"qwen3_vl_reranker:{folder}")
     shown = picture(907, 641, 3)  # more than the 512 x 512 of this checkpoint's processor
     turns = [
-        {"role": "system", "content": [{"type": "text", "text": JUDGE.split("\n")[1].removesuffix("<|im_end|>")}]},
+        {"role": "system", "content": [{"type": "text", "text": JUDGE.split("\n")[1][: -len("<|im_end|>")]}]},
         {"role": "user", "content": [
             {"type": "text", "text": "<Instruct>: i"}, {"type": "text", "text": "<Query>:"},
             {"type": "text", "text": "q"}, {"type": "text", "text": "\n<Document>:"},
-            {"type": "image", "image": decode(shown), "min_pixels": 4 * 32 * 32, "max_pixels": 1800 * 32 * 32},
+            {"type": "image", "image": decode(shown), "min_pixels": 4 * 1024, "max_pixels": 1800 * 1024},
         ]},
     ]  # fmt: skip
-    processor = AutoProcessor.from_pretrained(str(folder))
+    processor, model = loaded(folder)
     text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
     images, _ = process_vision_info(turns, image_patch_size=16)
     inputs = processor(text=[text], images=images, do_resize=False, return_tensors="pt")
     assert int(inputs["image_grid_thw"].prod()) == (896 // 16) * (640 // 16)
-    model = AutoModelForImageTextToText.from_pretrained(str(folder), dtype=torch.float32).eval()
     with torch.inference_mode():
         logits = model(**inputs).logits[0, -1]
     (found,) = scorer.score(Query(text="q"), [Candidate(id="1", image=shown)], "i")
@@ -214,7 +223,8 @@ def test_monoqwen2(checkpoints: Any, opened: Open, picture: Any) -> None:
     scorer = opened(f"monoqwen2:{folder}")
     one = of(picture, 56, 2)
     text = (
-        f"{USER}{VISION}Assert the relevance of the previous image document to the following query, answer True or "
+        f"{USER}{VISION}Assert the relevance of the previous image document to the following query, answer "
+        "True or "
         f"False. The query is: a boat{ANSWER}"
     )
     known = authors(folder, text, [decode(one)])
@@ -263,11 +273,13 @@ def test_jina_m0_without_its_head_is_refused(checkpoints: Any, opened: Open) -> 
 # ---------------------------------------------------------------- one and several
 
 PAIR = (
-    "I will provide you with a query and a candidate. Please evaluate whether the candidate meets the requirements "
+    "I will provide you with a query and a candidate. Please evaluate whether the candidate meets the "
+    "requirements "
     "of the query. If it does, respond with 'Yes'; if it doesn't, respond with 'No'."
 )
 LIST = (
-    "I will provide you with a query followed by multiple candidates in the format: (1) cand1 (2) cand2, etc. Each "
+    "I will provide you with a query followed by multiple candidates in the format: (1) cand1 (2) cand2, "
+    "etc. Each "
     "candidate is independent of the others. Evaluate each candidate against the query, and respond with the "
     "number corresponding to the candidate that best meets the requirements of the query."
 )
@@ -322,38 +334,54 @@ def test_a_list_of_twenty_goes_through_windows(checkpoints: Any, picture: Any) -
 
 
 def test_mm_r5_asks_in_the_authors_words(checkpoints: Any, opened: Open, picture: Any) -> None:
-    from transformers import AutoProcessor
-
     folder = checkpoints("qwen2_5_vl")
     scorer = opened(f"mm_r5:{folder}", max_tokens=12)
     shown = [picture(56, 56, n) for n in range(2)]
     candidates = [Candidate(id=str(n), image=i) for n, i in enumerate(shown)]
-    ask = scorer.ask(Query(text="a boat"), candidates)
-    assert (ask.temperature, scorer.group) == (0.3, 20)
     text = (
-        "<|im_start|>system\nA conversation between User and Assistant. The user asks a question, and the Assistant "
-        "solves it. The assistant first thinks about the reasoning process in the mind and then provides the user "
-        "with the answer. The reasoning process and answer are enclosed within <think> </think> and <answer> "
-        "</answer> tags, respectively, i.e., <think> reasoning process here </think><answer> answer here </answer>"
-        "<|im_end|>\n<|im_start|>user\nPlease rank the following images according to their relevance to the "
-        "question. Provide your response in the format: <think>your reasoning process here</think><answer>"
-        "[image_id_1, image_id_2, ...]</answer> where the numbers in the list represent the ranking order of "
-        "images'id from most to least relevant. Before outputting the answer, you need to analyze each image and "
-        "provide your analysis process.For example: <think>Image 1 shows the most relevant content because..."
-        "</think><answer>[id_most_relevant, id_second_relevant, ...]</answer>\nThe question is: a boat\n\nThere "
-        "are 2 images, id from 1 to 2, Image ID to image mapping:\n"
-        f"\nImage 1: {VISION}\nImage 2: {VISION}{ANSWER}"
+        "<|im_start|>system\nA conversation between User and Assistant. The user asks a question, and the "
+        "Assistant solves it. The assistant first thinks about the reasoning process in the mind and then "
+        "provides the user with the answer. The reasoning process and answer are enclosed within <think> "
+        "</think> and <answer> </answer> tags, respectively, i.e., <think> reasoning process here </think>"
+        "<answer> answer here </answer><|im_end|>\n<|im_start|>user\nPlease rank the following images "
+        "according to their relevance to the question. Provide your response in the format: <think>your "
+        "reasoning process here</think><answer>[image_id_1, image_id_2, ...]</answer> where the numbers in "
+        "the list represent the ranking order of images'id from most to least relevant. Before outputting "
+        "the "
+        "answer, you need to analyze each image and provide your analysis process.For example: "
+        "<think>Image 1 "
+        "shows the most relevant content because...</think><answer>[id_most_relevant, id_second_relevant, "
+        "...]"
+        "</answer>\nThe question is: a boat\n\nThere are 2 images, id from 1 to 2, Image ID to image mapping:"
+        f"\n\nImage 1: {VISION}\nImage 2: {VISION}{ANSWER}"
     )
-    encoded = scorer.chat.qwen.encode(ask.messages, image_tokens=ask.image_tokens)
-    processor = AutoProcessor.from_pretrained(str(folder))
-    inputs = processor(text=[text], images=[decode(i) for i in shown], return_tensors="pt", do_resize=False)
-    found = processor.tokenizer.decode(encoded.ids).replace("<|image_pad|>" * 4, "<|image_pad|>")
-    # ``<think>`` is a token of Qwen3's vocabulary and none of Qwen2.5's: there nothing is set apart
-    assert found.replace("< ", "<") == text
-    assert len(encoded.ids) >= inputs["input_ids"].shape[1]
+    prompt = scorer.list_prompt(Query(text="a boat"), candidates, "")
+    assert scorer.reader.text(prompt) == text
+    known = authors(folder, text, [decode(i) for i in shown])
+    same_prompt(scorer, prompt, known)
+    assert scorer.group == 20
     marks = scorer.marks(Query(text="a boat"), candidates)
     assert all(math.isnan(s) for s in marks.scores)
     assert "wrote no <answer>" in str(marks.failures[0])
+    assert marks.written == 12
+
+
+def test_mm_r5_reads_the_order(
+    checkpoints: Any, opened: Open, picture: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mmrerank.chat.transformers.generate import Generated
+
+    scorer = opened(f"mm_r5:{checkpoints('qwen2_5_vl')}", max_tokens=12)
+    said = "<think>Image 3 shows a boat.</think><answer>[3, 1, 3]</answer>"
+    ids = tuple(scorer.reader.tokenizer(said)["input_ids"])
+    monkeypatch.setattr(scorer, "_write", lambda encoded: Generated(ids=ids, finish="stop"))
+    candidates = [Candidate(id=str(n), image=picture(28, 28, n)) for n in range(3)]
+    marks = scorer.marks(Query(text="a boat"), candidates)
+    assert marks.scores[2] == 1.0
+    assert marks.scores[0] == 0.5
+    assert math.isnan(marks.scores[1])
+    assert marks.text == "Image 3 shows a boat."
+    assert marks.notes == ("the model's order left out 1 of 3 images",)
 
 
 # ---------------------------------------------------------------- what goes wrong
