@@ -312,10 +312,12 @@ class Reply:
 @dataclass(frozen=True, kw_only=True)
 class Said:
     """What one reply says, for who watches a ranking: a judgement or a number of images by id, higher is
-    better, or the order of some, best first; and the parts of the query, where the reply names them.
+    better, with its ``relevance`` from 0 to 1 where that is known; or the order of some, best first; and the
+    parts of the query, where the reply names them.
     """
 
     judged: Mapping[str, Assessment | float] = field(default_factory=dict)
+    relevance: Mapping[str, float] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     components: tuple[Component, ...] = ()
 

@@ -186,13 +186,13 @@ class ImageSearch:
         """The ``k`` best images for ``query``.
 
         The first ``candidates`` of the first stage are reranked by method ``rerank`` (``options`` are the
-        method's); what lies beyond keeps first-stage order. ``images`` are reference images (paths, bytes, PIL
-        images, arrays; addresses with ``allow_urls``) and ``exclude`` words that must not apply; both are added
-        to those of a `Query`. Only images are searched that ``keep``, called with a `Candidate`, takes:
-        ``keep=lambda c: c.metadata.get("year") == 2024``. ``top_n`` is another name of ``k``, and counts where
-        it is smaller; with ``threshold`` only images that the method judged, with that relevance or more, are
-        returned (`mmrerank.best.best`). Setting ``cancel``, from another thread, ends the ranking with
-        `CancelledError`. ``on_event`` is called with each of `mmrerank.events` as it happens. Raises
+        method's); what lies beyond keeps first-stage order. ``images`` are reference images (paths, bytes,
+        PIL images, arrays; addresses with ``allow_urls``) and ``exclude`` words that must not apply; both are
+        added to those of a `Query`. Only images are searched that ``keep``, called with a `Candidate`, takes:
+        ``keep=lambda c: c.metadata.get("year") == 2024``. ``top_n`` is another name of ``k``, and counts
+        where it is smaller; with ``threshold`` only images that the method judged, with that relevance or
+        more, are returned (`mmrerank.best.best`). Setting ``cancel``, from another thread, ends the ranking
+        with `CancelledError`. ``on_event`` is called with each of `mmrerank.events` as it happens. Raises
         `UsageError` for more than `mmrerank.limits` allows and for what is of another kind.
         """
         asked = to_query(query, images, exclude, allow_urls=allow_urls)

@@ -61,6 +61,7 @@ class VllmChat(Chat):
         self._by_id = True
         """Whether labels are asked for by their tokens' ids, which newer engines take."""
         self._lock = threading.Lock()
+        self.batch = 64
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask in one batch. Raises `UsageError` for choices that are not single tokens."""
