@@ -11,7 +11,7 @@ import re
 from typing import TYPE_CHECKING, ClassVar
 
 from mmrerank.chat.transformers import revision as revision
-from mmrerank.score._local import BATCH, TOKENS, LocalScorer, label_ids, sigmoid
+from mmrerank.scorers._local import BATCH, TOKENS, LocalScorer, label_ids, sigmoid
 from mmrerank.types import Candidate, Query
 from mmrerank.vl.load import load
 from mmrerank.vl.scoring import Pixels, Prompt, Reader, Turn

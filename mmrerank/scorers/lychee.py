@@ -7,8 +7,8 @@ of others who use it: softmax over ``no`` and ``yes``, 4 to 1280 times 28 x 28 p
 from __future__ import annotations
 
 from mmrerank.chat.transformers import revision as revision
-from mmrerank.score._local import BATCH, TOKENS
-from mmrerank.score.qwen3_vl_reranker import Qwen3VLReranker
+from mmrerank.scorers._local import BATCH, TOKENS
+from mmrerank.scorers.qwen3_vl_reranker import Qwen3VLReranker
 from mmrerank.vl.load import load
 from mmrerank.vl.scoring import Pixels, Reader
 
@@ -33,7 +33,7 @@ def open(
     instruction: str = INSTRUCTION,
     trust_remote_code: bool = False,
 ) -> Lychee:
-    """Loads ``PATH_OR_NAME``; options and errors as in `mmrerank.score.qwen3_vl_reranker.open`."""
+    """Loads ``PATH_OR_NAME``; options and errors as in `mmrerank.scorers.qwen3_vl_reranker.open`."""
     loaded = load(rest, device=device, dtype=dtype, types=TYPES, trust_remote_code=trust_remote_code)
     reader = Reader(
         loaded, PIXELS, batch_size=batch_size, batch_tokens=batch_tokens, image_tokens=image_tokens

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from mmrerank.chat.transformers import revision as revision
-from mmrerank.score._local import BATCH, TOKENS, LocalScorer, label_ids, sigmoid
+from mmrerank.scorers._local import BATCH, TOKENS, LocalScorer, label_ids, sigmoid
 from mmrerank.types import Candidate, Query
 from mmrerank.vl.load import load
 from mmrerank.vl.scoring import Pixels, Prompt, Reader, Turn
@@ -69,7 +69,7 @@ def open(
     batch_tokens: int = TOKENS,
     image_tokens: int = 0,
 ) -> MonoQwen2:
-    """Loads ``PATH_OR_NAME``; options and errors as in `mmrerank.score.qwen3_vl_reranker.open`."""
+    """Loads ``PATH_OR_NAME``; options and errors as in `mmrerank.scorers.qwen3_vl_reranker.open`."""
     loaded = load(rest, device=device, dtype=dtype, types=TYPES)
     reader = Reader(
         loaded, PIXELS, batch_size=batch_size, batch_tokens=batch_tokens, image_tokens=image_tokens

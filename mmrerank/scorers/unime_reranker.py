@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import UsageError
 from mmrerank.ports import Marks
-from mmrerank.score._local import BATCH, TOKENS, LocalScorer, label_ids, sigmoid
+from mmrerank.scorers._local import BATCH, TOKENS, LocalScorer, label_ids, sigmoid
 from mmrerank.types import Candidate, Query
 from mmrerank.vl.load import load
 from mmrerank.vl.scoring import Piece, Pixels, Prompt, Reader, Turn
@@ -116,7 +116,7 @@ def open(
     trust_remote_code: bool = False,
 ) -> UniMEPairs:
     """Loads ``PATH_OR_NAME``; ``mode`` is ``pair`` or ``list``, and the rest is as in
-    `mmrerank.score.qwen3_vl_reranker.open`.
+    `mmrerank.scorers.qwen3_vl_reranker.open`.
     """
     if mode not in ("pair", "list"):
         raise UsageError(f"mode must be pair or list, not {mode!r}")

@@ -2,7 +2,7 @@
 
 vLLM, Cohere, Jina and text-embeddings-inference are known; which form a server takes is found out with the
 first question and reported. Pictures go as data URLs within a budget of pixels. Relevance is the server's
-score where that is 0 to 1. The key comes from the server's own variable (`mmrerank.score._rerank_place`).
+score where that is 0 to 1. The key comes from the server's own variable (`mmrerank.scorers._rerank_place`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from mmrerank.chat.openai.sending import Sender
 from mmrerank.chat.openai.wire import fields, image_url
 from mmrerank.errors import DATA_ERRORS, ChatError, InputError, ReplyError, UsageError, in_short
 from mmrerank.ports import Marks, Scorer
-from mmrerank.score._rerank_place import Address, address
-from mmrerank.score._rerank_wire import Answer, Side, Way, answer, body, pictured_in
+from mmrerank.scorers._rerank_place import Address, address
+from mmrerank.scorers._rerank_wire import Answer, Side, Way, answer, body, pictured_in
 from mmrerank.types import Candidate, Image, Query
 
 FORM = "rerank:MODEL@URL"

@@ -22,7 +22,7 @@ from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError
 from mmrerank.images import decode
 from mmrerank.paths import expanded
 from mmrerank.ports import Marks, Scorer
-from mmrerank.score._local import sigmoid
+from mmrerank.scorers._local import sigmoid
 from mmrerank.types import Candidate, Image, Query
 from mmrerank.vl.model_folder import check_folder, needs_code, there, without_questions
 

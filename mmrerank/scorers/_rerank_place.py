@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, urlsplit
 from mmrerank.catalog import Server
 from mmrerank.chat.openai.place import Place
 from mmrerank.errors import UsageError
-from mmrerank.score._rerank_wire import WAYS, Way
+from mmrerank.scorers._rerank_wire import WAYS, Way
 
 FORM = "rerank:MODEL@URL"
 SERVERS = {

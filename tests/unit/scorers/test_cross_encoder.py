@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from mmrerank.errors import MissingExtraError, ModelError
-from mmrerank.score import cross_encoder
+from mmrerank.scorers import cross_encoder
 from mmrerank.types import Candidate, Image, Query
 
 

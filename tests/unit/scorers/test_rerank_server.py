@@ -15,8 +15,8 @@ from mmrerank.chat.open import open_chat
 from mmrerank.errors import ChatError, ReplyError, UsageError
 from mmrerank.rerank.stopping import Stopped
 from mmrerank.reranker import Reranker
-from mmrerank.score._rerank_place import address
-from mmrerank.score._rerank_wire import Side, Way, answer, body
+from mmrerank.scorers._rerank_place import address
+from mmrerank.scorers._rerank_wire import Side, Way, answer, body
 from mmrerank.types import Candidate, Image, Query
 
 Pictures = Callable[..., Image]

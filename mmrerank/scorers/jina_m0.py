@@ -12,7 +12,7 @@ import warnings
 from typing import TYPE_CHECKING, ClassVar
 
 from mmrerank.chat.transformers import revision as revision
-from mmrerank.score._local import BATCH, TOKENS, LocalScorer, sigmoid
+from mmrerank.scorers._local import BATCH, TOKENS, LocalScorer, sigmoid
 from mmrerank.types import Candidate, Image, Query
 from mmrerank.vl.load import HEADLESS, load
 from mmrerank.vl.scoring import IMAGE, Pixels, Prompt, Reader, head_of
@@ -70,7 +70,7 @@ def open(
     batch_tokens: int = TOKENS,
     image_tokens: int = 0,
 ) -> JinaM0:
-    """Loads ``PATH_OR_NAME``; options and errors as in `mmrerank.score.qwen3_vl_reranker.open`."""
+    """Loads ``PATH_OR_NAME``; options and errors as in `mmrerank.scorers.qwen3_vl_reranker.open`."""
     with warnings.catch_warnings():
         # its own Python files are not needed: what they compute is computed here
         warnings.filterwarnings("ignore", ".*names Python files of its own.*")

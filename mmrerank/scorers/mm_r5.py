@@ -18,7 +18,7 @@ from mmrerank.chat.transformers.generate import Generated, Row, generate
 from mmrerank.chat.transformers.grammar import Grammars
 from mmrerank.errors import CancelledError, ChatError, InputError, ReplyError, UsageError
 from mmrerank.ports import Marks
-from mmrerank.score._local import LocalScorer
+from mmrerank.scorers._local import LocalScorer
 from mmrerank.types import Candidate, Query
 from mmrerank.vl.load import load
 from mmrerank.vl.prefix import NOTHING, Prefixes
