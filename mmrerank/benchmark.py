@@ -88,6 +88,10 @@ class BenchmarkQuery:
     exclude: tuple[str, ...] = ()
 
 
+APART = "apart"
+"""The kind of the answer to a task's question `Task.apart`."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """A split of a benchmark: its queries, what is right, and what may be returned.
@@ -96,6 +100,7 @@ class Task:
     private. ``gallery`` holds the documents, None where the data does not list them; ``lists`` the documents
     that a query chooses among, where each has its own. ``removed`` are documents that a query's list leaves
     out before it is judged, ``kept`` those that a first stage lists even when they are not among the nearest.
+    ``apart`` are a few documents of each query that methods rank by themselves too, in a second question.
     ``files`` maps a document to its file below the folder of images, where that is not the document's own
     name; ``texts`` to its words. ``first`` is a first stage that comes with the data, ``pictures`` gives
     pictures that lie in it. ``depth`` is how long a list the metrics look at; ``categories`` may break a
@@ -110,6 +115,7 @@ class Task:
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
     removed: Mapping[str, frozenset[str]] = field(default_factory=dict)
     kept: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    apart: Mapping[str, frozenset[str]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
@@ -122,7 +128,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The lists of one file. ``kind`` is ``run``, or the benchmark's own name for a file of its own."""
+    """The lists of one file. ``kind`` is ``run``, `APART`, or the benchmark's name for a file of its own."""
 
     path: str
     kind: str
@@ -170,7 +176,8 @@ class Benchmark(Protocol):
 
     ``METRICS`` are names of `mmrerank list metrics`, computed where `score` returns None. ``Options`` is a
     frozen dataclass, every field with a default; each becomes a flag of ``mmrerank eval NAME``.
-    ``METHODS`` are run where none is named. ``FILES_ARE_PARTS``: several files of one run each answer a part
+    ``METHODS`` are run where none is named. ``TIES``: its metrics say what equal scores mean, so that a
+    reranked list is scored with the method's own numbers; else in its order, without ties. ``FILES_ARE_PARTS``: several files of one run each answer a part
     of the queries; otherwise each must answer all. ``task`` is always what `load` (or `prepare`) returned.
 
     >>> class Boats(Benchmark):
@@ -186,6 +193,7 @@ class Benchmark(Protocol):
     METRICS: tuple[str, ...] = ("nDCG@10", "AP", "RR", "R@1", "R@10")
     Options: type[Any] = NoOptions
     METHODS: tuple[str, ...] = ()
+    TIES: bool = False
     FILES_ARE_PARTS: bool = False
     facts: BenchmarkFacts = BenchmarkFacts()
 
@@ -233,6 +241,10 @@ class Benchmark(Protocol):
         Raises `InputError` where the benchmark's server would refuse them.
         """
         return None
+
+    def write_apart(self, task: Any, run: Run, folder: Path) -> None:
+        """Writes the lists of the question `Task.apart` over what `write_own` has written of it."""
+        return
 
     def prepare(
         self, folder: Path, options: Any, progress: Callable[[str, int, int], None]

@@ -31,10 +31,13 @@ GROUP = "mmrerank.models"
 class Card:
     """A model with a short name.
 
-    ``kind`` is ``chat`` or ``embedder``; ``spec`` is what the name stands for. ``corpora`` are the domains of
-    the indexes that the model is meant for: empty for a general model; any other is refused elsewhere unless
-    it was named. ``domain`` says in words what little it knows (default: the first of ``corpora``).
-    ``prompts`` is a folder of prompt files, its prompt profile; empty for the product's own.
+    ``kind`` is ``chat``, ``scorer`` or ``embedder``; ``spec`` is what the name stands for. ``corpora`` are
+    the domains of the indexes that the model is meant for: empty for a general model; any other is refused
+    elsewhere unless it was named. ``domain`` says in words what little it knows (default: the first of
+    ``corpora``). ``prompts`` is a folder of prompt files, its prompt profile; empty for the product's own.
+    ``images`` and ``context`` are how many images and tokens one question may hold (0: not known), ``auto``
+    what options of methods that are left at ``auto`` mean for this model, such as
+    ``{"order_images": "false"}``.
     """
 
     name: str
@@ -44,6 +47,9 @@ class Card:
     domain: str = ""
     corpora: tuple[str, ...] = ()
     prompts: str = ""
+    images: int = 0
+    context: int = 0
+    auto: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.domain and self.corpora:
@@ -113,6 +119,11 @@ def _foreign() -> list[Card]:
     return found
 
 
+def kinds_at(kind: str) -> tuple[str, ...]:
+    """The kinds of models that may be named where one of ``kind`` is: scorers stand where chats do."""
+    return ("chat", "scorer") if kind == "chat" else (kind,)
+
+
 def chosen(kind: str, spec: str, corpus: str) -> str:
     """``spec``, or where it is empty the model that is meant for indexes of ``corpus`` (an index's domain).
 
@@ -150,7 +161,7 @@ def resolve(kind: str, spec: str) -> Card:
     ``openai:MODEL@NAME+URL``.
     """
     for card in cards():
-        if card.kind == kind and spec in (card.name, card.spec):
+        if card.kind in kinds_at(kind) and spec in (card.name, card.spec):
             return card
     return Card(name=spec, kind=kind, spec=_served(spec) if kind == "chat" else spec)
 
@@ -162,7 +173,7 @@ def is_local(kind: str, spec: str) -> bool:
     means the same everywhere, unless something here has that name too.
     """
     spec = spec.strip()
-    if any(c.kind == kind and spec in (c.name, c.spec) for c in cards()):
+    if any(c.kind in kinds_at(kind) and spec in (c.name, c.spec) for c in cards()):
         return False
     rest = spec.partition(":")[2]
     tails = [rest]

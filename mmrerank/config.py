@@ -36,7 +36,7 @@ class Settings:
 
     An empty ``index`` is the only one below ``./indexes``, an empty ``embedder`` the one that made the index,
     an empty ``chat`` the catalogue's model that is meant for such images; where there is none, an error
-    says what to name.
+    says what to name. ``threshold`` is the least relevance of what is returned; without one, all is.
     """
 
     index: str = ""
@@ -45,6 +45,7 @@ class Settings:
     rerank: str = "none"
     k: int = 10
     candidates: int = 20
+    threshold: float | None = None
     device: str = ""
     cache: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -207,6 +208,10 @@ _WORDS = {"true": True, "yes": True, "on": True, "1": True,
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
     if allowed := (get_args(hint) if str(get_origin(hint)) == "typing.Literal" else ()):
+        if value not in allowed and "true" in allowed and "false" in allowed:
+            # a switch with a third way: YAML and Python say true and false without quotes
+            word = _WORDS.get(str(value).lower())
+            value = value if word is None else str(word).lower()
         if value not in allowed:
             raise UsageError(f"{where} must be one of {', '.join(map(str, allowed))}, not {shown(value)}")
         return value

@@ -57,6 +57,9 @@ KINDS = {
         "chat",
         {"revision": lambda rest: None},
     ),
+    "scorer": Kind(
+        ("mmrerank.score",), "mmrerank.scorers", ("FORM", "open"), "scorer", {"revision": lambda rest: None}
+    ),
     "embedder": Kind(("mmrerank.embed",), "mmrerank.embedders", ("FORM", "open"), "embedder"),
     "corpus": Kind(("mmrerank.corpus",), "mmrerank.corpora", ("FORM", "accepts", "open"), "corpus"),
     "store": Kind(("mmrerank.index.stores",), "mmrerank.stores", ("open",), "store"),

@@ -118,10 +118,11 @@ class MissingExtraError(ModelError):
 FailureKind = Literal[
     "quota", "payment", "auth", "forbidden", "not_found", "unreachable", "web_page", "address", "no_images",
     "rate_limit", "timeout", "server", "too_large", "too_many_images", "image", "content_filter", "refusal",
-    "context", "no_logprobs", "bad_request", "reply", "no_room", "budget", "other",
+    "context", "no_logprobs", "labels", "bad_request", "reply", "no_room", "budget", "other",
 ]  # fmt: skip
 """Why a call failed, for programs. ``address``: another model or another address answers. ``no_images``:
-the model takes none. ``image``: this picture cannot be shown. ``no_room``: cut off before it said a word."""
+the model takes none. ``labels``: the model would rather say something else than one of the labels asked for.
+``image``: this picture cannot be shown. ``no_room``: cut off before it said a word."""
 SYSTEMIC: frozenset[FailureKind] = frozenset(
     {"quota", "payment", "auth", "forbidden", "not_found", "unreachable", "web_page", "address", "no_images"}
 )

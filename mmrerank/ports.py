@@ -5,6 +5,7 @@ A plug-in is one file. The file's name (or its entry point's name, in a package 
     kind        entry-point group      the file defines
     strategy    mmrerank.strategies    NEEDS, FAMILY, PAPER, Options, rank        (see `Strategy`)
     chat        mmrerank.chats         FORM, open(rest, **options) -> Chat        (see `ChatPlugin`)
+    scorer      mmrerank.scorers       FORM, open(rest, **options) -> Scorer      (see `ScorerPlugin`)
     embedder    mmrerank.embedders     FORM, open(rest, **options) -> Embedder    (see `EmbedderPlugin`)
     store       mmrerank.stores        open() -> VectorStore                      (see `StorePlugin`)
     corpus      mmrerank.corpora       FORM, accepts(location), open(location)    (see `CorpusPlugin`)
@@ -22,13 +23,16 @@ runs over all of them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmrerank.answering import Numbered, ending, filled, in_parts
 
 # these names are part of this file, and stand elsewhere for its length
 from mmrerank.benchmark import Answer as Answer
@@ -47,16 +51,27 @@ from mmrerank.benchmark import Scores as Scores
 from mmrerank.benchmark import Short as Short
 from mmrerank.benchmark import Task as Task
 from mmrerank.budget import bound
-from mmrerank.messages import Ask, Reply, Retrieve
+from mmrerank.errors import ChatError
+from mmrerank.messages import Ability as Ability
+from mmrerank.messages import Ask, Reply, Retrieve, Stored
 from mmrerank.messages import Judging as Judging
 from mmrerank.messages import Outcome as Outcome
+from mmrerank.messages import Room as Room
 from mmrerank.source import Corpus as Corpus
 from mmrerank.source import CorpusPlugin as CorpusPlugin
 from mmrerank.source import Sample as Sample
-from mmrerank.types import Candidate, Query, Ranking, Usage
+from mmrerank.types import Candidate, Image, Query, Ranking, Usage
 
-Capability = Literal["generate", "choice_logprobs", "attention", "embed", "token_embeddings", "retrieve"]
-"""What a method may need: all but ``retrieve`` (an index to search again) of the language model."""
+Capability = Literal[
+    "generate", "choice_logprobs", "attention", "embed", "token_embeddings", "score", "retrieve"
+]
+"""What a method may need: all but ``retrieve`` (an index to search again) of the language model. ``score`` is
+what dedicated rerankers offer (`Scorer`), and they alone."""
+LEAST_SHARE = 0.05
+"""Share of the probability that a question's labels must hold together for it to say anything.
+
+Below it the model would rather say something else, and is asked for a written answer.
+"""
 Vectors = NDArray[np.float32]
 
 
@@ -76,6 +91,10 @@ class Embedder(Protocol):
     dim: int
     domain: str = ""
     """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
+    place: str = ""
+    """The folder or the hub's name of its weights; empty where they are not one model's."""
+    lists: bool = False
+    """Whether `embed_after` reads a query after images, in one prompt."""
     prepares: bool = False
     """Whether `prepare` does something, in the threads that decode ahead of the model."""
 
@@ -103,6 +122,14 @@ class Embedder(Protocol):
         Raises `ImageError` for an image that cannot be decoded.
         """
         ...
+
+    def embed_after(self, query: Query, images: Sequence[Image]) -> Vectors:
+        """The unit vector ``(dim,)`` of ``query`` read after ``images``; only called where ``lists`` is true.
+
+        Raises `ImageError` for an image that cannot be decoded.
+        """
+        found: Vectors = self.embed_queries([query])[0]
+        return found
 
     def embed_documents(self, documents: Sequence[Query]) -> Vectors:
         """Unit vectors ``(n, dim)`` of what queries are to find: words, images, or both together.
@@ -188,13 +215,15 @@ class ChatFacts:
     """What a backend has found out about itself, for `mmrerank doctor`. None is "not known".
 
     ``schema`` says what became of JSON schemas so far: after
-    ``ignored`` and ``refused`` they are written into the prompt.
+    ``ignored`` and ``refused`` they are written into the prompt. ``abilities``: what is on and off for a
+    model in this process, and why.
     """
 
     model: str = ""
     cached_tokens: int | None = None
     thinks: bool | None = None
     schema: Literal["", "obeyed", "ignored", "refused"] = ""
+    abilities: tuple[Ability, ...] = ()
 
 
 @runtime_checkable
@@ -220,14 +249,22 @@ class Chat(Protocol):
     """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
     prompts: str = ""
     """The folder of its prompt profile; empty for the product's own. The catalogue's row sets it."""
+    room: Room = Room()
+    """What one of its questions may hold, as far as it is known, and what ``auto`` means for it."""
     fingerprint: str = ""
     """What else than the spec can change a reply: precision, versions, a grammar."""
     settings: Mapping[str, Any] = {}
     """The options that it was opened with and that can change a reply."""
     concurrency: int = 1
     """How many rankings may ask at once. 1: they share batches. Servers take more."""
+    label_share: float = LEAST_SHARE
+    """Share of the probability below which labels are asked for again as text; 0 never does."""
+    batch: int = 1
+    """How many questions `reply_each` gives to `reply` at a time; more where answering together is faster."""
     fake: bool = False
     """Whether it reads what only fakes may read; it is then never cached."""
+    group: int = 1
+    """How many candidates a question of capability ``score`` holds (`Scorer.group`)."""
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask."""
@@ -236,6 +273,21 @@ class Chat(Protocol):
     def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
         """`reply`, given up after so many seconds where the backend can do that; by default it cannot."""
         return self.reply(asks)
+
+    def reply_each(self, asks: Sequence[Ask], seconds: float | None = None) -> Numbered:
+        """Replies as they come, in any order, each with the place of its ask; closing it gives up the rest.
+
+        Asked where somebody waits for each reply, may cancel, or set a limit of seconds: what has no answer
+        then gets a `BudgetError`. By default `reply` of ``batch`` asks at a time.
+        """
+        end = ending(seconds)
+
+        def part(some: Sequence[Ask]) -> list[Reply]:
+            if end is None:
+                return self.reply(some)
+            return self.reply_within(some, max(end - time.monotonic(), 0.0))
+
+        return filled(in_parts(part, asks, self.batch, self.spec, end), len(asks), end)
 
     def known(self, asks: Sequence[Ask]) -> list[Reply | None]:
         """The replies that cost nothing, such as kept ones; None for the others."""
@@ -278,6 +330,91 @@ class ChatPlugin(Protocol):
         ...
 
 
+# ---------------------------------------------------------------- dedicated rerankers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marks:
+    """What a scorer says of some candidates, in their order, and what that cost.
+
+    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that
+    were read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a
+    person should know of how the scores came about.
+    """
+
+    scores: tuple[float, ...]
+    failures: Mapping[int, ChatError] = field(default_factory=dict)
+    tokens: tuple[int, ...] = ()
+    written: int = 0
+    text: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A dedicated reranker: a query and candidates to scores. It is opened where ``--chat`` is.
+
+    Law: `score` returns one number a candidate, in order; with ``group`` 1 a candidate's number depends on
+    the query and itself alone. A picture that cannot be shown is NaN, never a candidate without a picture.
+
+    >>> class Longest(Scorer):
+    ...     spec = "longest"
+    ...     def score(self, query, candidates, instruction=""):
+    ...         return [1 - 1 / (1 + len(c.text or "")) for c in candidates]
+    """
+
+    spec: str
+    fingerprint: str = ""
+    """What else than the spec can change a score: precision, pixels, versions."""
+    domain: str = ""
+    """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
+    group: int = 1
+    """How many candidates it reads together at most; 1: each by itself."""
+    logits: bool = False
+    """Whether scores are logits, whose sigmoid is the relevance; else they are 0 to 1."""
+    concurrency: int = 1
+    """How many rankings may ask at once. Servers take more than 1."""
+    image_tokens: int = 1280
+    """Visual tokens of an image at most, for budgets."""
+    writes: int = 1
+    """Tokens that it writes a question at most, for budgets."""
+
+    def score(self, query: Query, candidates: Sequence[Candidate], instruction: str = "") -> Sequence[float]:
+        """A number for each candidate, higher is better, NaN where it cannot say.
+
+        An empty ``instruction`` is the model's own. Raises `ChatError` where every question would fail.
+        """
+        ...
+
+    def marks(self, query: Query, candidates: Sequence[Candidate], instruction: str = "") -> Marks:
+        """`score` with its cost and the reasons of what is NaN; by default without either."""
+        return Marks(scores=tuple(self.score(query, candidates, instruction)))
+
+    def cancel(self) -> None:
+        """Gives up what is under way, from another thread."""
+        return
+
+    def close(self) -> None:
+        """Frees what it holds; it is not asked again."""
+        return
+
+
+class ScorerPlugin(Protocol):
+    """The file of a dedicated reranker. ``FORM`` is how it is named on the command line, as ``mine:PATH``.
+
+    It may define ``revision(rest)``: what tells these weights from others of that name, such as a commit.
+    """
+
+    FORM: str
+
+    def open(self, rest: str, /) -> Scorer:
+        """The scorer for ``NAME:rest``; further keywords, each with a default, are its options.
+
+        Raises `ModelError` when there is no such model here, `UsageError` for a wrong option.
+        """
+        ...
+
+
 # ---------------------------------------------------------------- strategies
 
 
@@ -287,6 +424,13 @@ class Retriever(Protocol):
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """Images with their scores, best first, for each request."""
         ...
+
+    def stored(self, request: Stored) -> tuple[Vectors, ...]:
+        """Vectors ``(dim,)`` of the query and of each image asked for; none, the default, where it has none.
+
+        Raises `InputError` for an image that it does not hold.
+        """
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)

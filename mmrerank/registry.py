@@ -6,6 +6,7 @@ What lacks a part of its interface is a `UsageError` that names the file and the
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,12 +14,15 @@ from mmrerank import catalog
 from mmrerank.discovery import KINDS, about, every, first_sentence, form, load, names, place, warn
 from mmrerank.errors import UsageError
 from mmrerank.paths import expanded
-from mmrerank.ports import Capability
+from mmrerank.ports import Capability, Scorer
 
 __all__ = [
-    "KINDS", "about", "check", "chosen", "every", "first_sentence", "form", "forms", "load", "names",
-    "needs_of", "opened", "place", "takes", "warn",
+    "KINDS", "about", "check", "chosen", "every", "first_sentence", "form", "forms", "kind_of", "load",
+    "names", "needs_of", "opened", "place", "takes", "warn",
 ]  # fmt: skip
+
+
+_opening = threading.RLock()  # libraries load one model at a time; `mmrerank.loading` says why
 
 
 def check(found: object, interface: type, what: str) -> None:
@@ -39,6 +43,14 @@ def needs_of(strategy: Any, options: Any) -> tuple[Capability, ...]:
     return tuple(strategy.NEEDS if needs is None else needs)
 
 
+def kind_of(kind: str, name: str) -> str:
+    """The kind of the plug-in ``name`` that was named where one of ``kind`` is.
+
+    That is ``kind``, but for a dedicated reranker, which stands where a chat does.
+    """
+    return "scorer" if kind == "chat" and name not in names("chat") and name in names("scorer") else kind
+
+
 def opened(kind: str, spec: str, options: Mapping[str, Any], interface: type) -> tuple[catalog.Card, Any]:
     """What ``spec`` names, a short name of the catalogue or ``PLUGIN:REST``, and its card.
 
@@ -49,8 +61,11 @@ def opened(kind: str, spec: str, options: Mapping[str, Any], interface: type) ->
     rest = card.spec.partition(":")[2]
     if rest.startswith("~"):  # no shell has replaced it: in quotes, a recipe, a container's settings
         rest = str(expanded(rest))
-    found = opener(rest, **given)
-    check(found, interface, f"{kind} {card.spec.partition(':')[0]!r}")
+    with _opening:
+        found = opener(rest, **given)
+    name = card.spec.partition(":")[0]
+    kind_there = kind_of(kind, name)
+    check(found, interface if kind_there == kind else Scorer, f"{kind_there} {name!r}")
     return card, found
 
 
@@ -63,8 +78,9 @@ def chosen(
     """
     card = catalog.resolve(kind, spec.strip())
     name = card.spec.partition(":")[0]
-    if name not in names(kind):
+    if name not in names(kind_of(kind, name)):
         raise UsageError(f"there is no {kind} {spec!r}; {forms(kind)}")
+    kind = kind_of(kind, name)
     opener = load(kind, name).open
     given = {k: v for k, v in options.items() if v is not None}
     allowed = set(inspect.signature(opener).parameters) - {"rest"}
@@ -84,5 +100,6 @@ def forms(kind: str) -> str:
     shapes = [form(kind, name) for name in names(kind)]
     if kind == "chat":
         shapes += [s.form for s in catalog.servers() if s.name != "openai"]
-    short = [c.name for c in catalog.cards() if c.kind == kind]
+        shapes += [form("scorer", name) for name in names("scorer")]
+    short = [c.name for c in catalog.cards() if c.kind in catalog.kinds_at(kind)]
     return f"forms are {', '.join(s for s in shapes if s)}; short names are {', '.join(short)}"

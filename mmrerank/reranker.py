@@ -6,29 +6,35 @@ one query or many together, and returns rankings with their explanation. First-s
 
 from __future__ import annotations
 
-import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from numbers import Real
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from mmrerank import catalog, registry
+from mmrerank.best import best, check_best
 from mmrerank.budget import Budget, Meter
 from mmrerank.chat.around import around
 from mmrerank.chat.open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
+from mmrerank.events import Done, Event, OnEvent
+from mmrerank.inputs import AllowUrls, pairs, to_query, typed, watching
+from mmrerank.inputs import to_candidate as to_candidate
+from mmrerank.inputs import to_image as to_image
+from mmrerank.inputs import to_ranking as to_ranking
 from mmrerank.limits import check_count, in_force, way
 from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.rerank.methods import parse_method
 from mmrerank.rerank.sparing import SHOWING, Searches, spared
 from mmrerank.rerank.stopping import Stopped, Watch
+from mmrerank.rerank.telling import Telling
 from mmrerank.results import SearchResult, build_hits, in_first_order
-from mmrerank.types import Candidate, Failure, Image, Query, Ranking, Repairs
+from mmrerank.streaming import Stream, events, finished
+from mmrerank.types import Failure, Query, Ranking, Repairs
 
 _REASONS = 3  # of failures that a warning tells
 _NAMED = 5  # candidates left out that a warning names
@@ -72,6 +78,13 @@ class Reranker:
         options: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
+        if not isinstance(name, str) and not callable(name):
+            raise UsageError(f"a method is a name or a function, not {type(name).__name__}")
+        typed("budget", budget, (Budget,), "a mmrerank.Budget")
+        typed("total", total, (Budget, Meter), "a mmrerank.Budget")
+        typed("options", options, (Mapping,), "a mapping of a method's options")
+        if retriever is not None:
+            registry.check(retriever, Retriever, "the retriever that was given")
         own = None if isinstance(name, str) else name
         self.name, named = parse_method(name) if isinstance(name, str) else (_name_of(name), {})
         self.retriever = retriever
@@ -93,33 +106,96 @@ class Reranker:
         query: str | Query,
         images: Sequence[Any] | Ranking,
         *,
+        top_n: int | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
+        allow_urls: AllowUrls = False,
     ) -> SearchResult:
-        """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``."""
-        return self.rank_batch([(query, images)], progress=progress, cancel=cancel)[0]
+        """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``.
+
+        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`). With ``allow_urls``, candidates
+        may be addresses of pictures: of the public internet, or as `mmrerank.images.urls.Urls` says.
+        """
+        found = self.rank_batch(
+            [(query, images)],
+            top_n=top_n,
+            threshold=threshold,
+            progress=progress,
+            cancel=cancel,
+            on_event=on_event,
+            allow_urls=allow_urls,
+        )
+        return found[0]
+
+    def stream(self, query: str | Query, images: Sequence[Any] | Ranking, **settings: Any) -> Stream:
+        """`rank` with the same ``settings``, as an iterator of `mmrerank.events`; closing it cancels the
+        ranking.
+        """
+        return Stream(lambda tell, cancel: self.rank(query, images, **settings, on_event=tell, cancel=cancel))
+
+    async def arank(
+        self, query: str | Query, images: Sequence[Any] | Ranking, **settings: Any
+    ) -> SearchResult:
+        """`rank` for asynchronous programs: in a thread, cancelled with the task that waits for it."""
+        return await finished(lambda cancel: self.rank(query, images, **settings, cancel=cancel))
+
+    def astream(
+        self, query: str | Query, images: Sequence[Any] | Ranking, **settings: Any
+    ) -> AsyncGenerator[Event, None]:
+        """`stream` for ``async for``."""
+        return events(lambda tell, cancel: self.rank(query, images, **settings, on_event=tell, cancel=cancel))
 
     def rank_batch(
         self,
         requests: Sequence[tuple[str | Query, Sequence[Any] | Ranking]],
         *,
+        top_n: int | None = None,
+        threshold: float | None = None,
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
+        allow_urls: AllowUrls = False,
     ) -> list[SearchResult]:
         """Ranks many requests, driven together so that they share the model's batches.
 
+        Of each, the ``top_n`` best are kept, and of those with a relevance of ``threshold`` or more.
         A picture that cannot be shown costs its candidate's place and nothing else. Raises `UsageError` for a
         query or candidates that say nothing, `InputError` for a reference image that cannot be shown, and
         `Stopped` (a `ChatError`, with the results that were complete) when all that is left would fail too.
         `CancelledError` soon after ``cancel`` is set, by whatever thread: no further question is sent.
+        ``on_event`` is called with each of `mmrerank.events` as it happens.
         """
+        check_best(self.name, top_n, threshold)
         try:
-            queries = [q if isinstance(q, Query) else Query(text=q) for q, _ in requests]
-        except UsageError:
+            results = self.ranked(
+                requests, progress=progress, cancel=cancel, on_event=on_event, allow_urls=allow_urls
+            )
+        except Stopped as stopped:
+            kept = stopped.results.items()
+            stopped.results = {n: best(r, top_n=top_n, threshold=threshold) for n, r in kept}
             raise
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        rankings = [to_ranking(c) for _, c in requests]
+        results = [best(r, top_n=top_n, threshold=threshold) for r in results]
+        if on_event is not None:
+            for n, result in enumerate(results):
+                on_event(Done(request=n, result=result))
+        return results
+
+    def ranked(
+        self,
+        requests: Sequence[tuple[str | Query, Sequence[Any] | Ranking]],
+        *,
+        progress: Progress | None = None,
+        cancel: threading.Event | None = None,
+        on_event: OnEvent | None = None,
+        allow_urls: AllowUrls = False,
+    ) -> list[SearchResult]:
+        """`rank_batch` without its last event, for who has more to do with the results."""
+        watching(progress, cancel, on_event)
+        asked = pairs(requests)
+        queries = [to_query(q) for q, _ in asked]
+        rankings = [to_ranking(c, allow_urls=allow_urls) for _, c in asked]
         for ranking in rankings:
             self._check_work(len(ranking))
         try:
@@ -132,6 +208,9 @@ class Reranker:
                 total=self.total,
                 watch=self._watch,
                 cancel=cancel,
+                tellings=[]
+                if on_event is None
+                else [Telling(on_event=on_event, ids=r.ids, request=n) for n, r in enumerate(rankings)],
             )
         except Stopped as stopped:
             whole = stopped.finished.items()
@@ -173,7 +252,7 @@ class Reranker:
             explanation=outcome.explanation,
             usage=driven.usage,
             repairs=_marked(driven),
-            warnings=(*_warnings(driven), *driven.notes, *_cut(outcome.ranking, driven)),
+            warnings=(*_warnings(driven), *driven.notes, *outcome.notes, *_cut(outcome.ranking, driven)),
             failures=_reasons(driven),
             trace=driven.trace,
         )
@@ -202,7 +281,8 @@ def _opened(chat: str | Chat | None, corpus: str) -> Chat | None:
 def _marked(driven: Driven) -> Repairs:
     """The method's own count; questions left unasked for want of budget are failures, whatever it says."""
     repairs = driven.outcome.repairs
-    return replace(repairs, failed=max(repairs.failed, min(driven.unasked, 1)))
+    failed = max(repairs.failed, min(driven.unasked, 1))
+    return replace(repairs, failed=failed, written=driven.written.again)
 
 
 def _warnings(driven: Driven) -> tuple[str, ...]:
@@ -258,57 +338,3 @@ def _left_out(left: Mapping[str, str]) -> str:
     more = f"; and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
     s, keep = ("", "its first-stage place") if len(left) == 1 else ("s", "their first-stage places")
     return f"{len(left)} candidate{s} left out of the questions, keeping {keep}: {names}{more}"
-
-
-def to_ranking(candidates: Sequence[Any] | Ranking) -> Ranking:
-    """A ranking of anything `to_candidate` takes; candidates without an id get their position."""
-    if isinstance(candidates, Ranking):
-        return candidates
-    try:
-        return Ranking(tuple(to_candidate(c, str(n)) for n, c in enumerate(candidates)))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def to_candidate(item: Any, default_id: str) -> Candidate:
-    """A candidate from a `Candidate`, `Image`, `Path`, bytes, PIL image, text or dictionary.
-
-    A bare string is text, never a path; a path is a `Path`, and its id the path as given. A dictionary
-    has the keys id, image, text, score, metadata. Raises `UsageError` for anything else.
-    """
-    if isinstance(item, Candidate):
-        return item
-    if isinstance(item, str):
-        return Candidate(id=default_id, text=item)
-    if isinstance(item, Mapping):
-        known = {f.name for f in fields(Candidate)}
-        if unknown := set(item) - known:
-            raise UsageError(f"a candidate has no {sorted(unknown)[0]!r}; it has {sorted(known)}")
-        values = dict(item)
-        if values.get("image") is not None:
-            values["image"] = to_image(values["image"])
-        score = values.get("score")
-        if isinstance(score, bool) or not isinstance(score, Real | None):
-            raise UsageError(f"a candidate's score is a number, not {score!r}")
-        values["id"] = str(values.get("id", default_id))  # ids are often numbers elsewhere
-        return Candidate(**values)
-    id_ = item.as_posix() if isinstance(item, Path) else default_id
-    return Candidate(id=id_, image=to_image(item))
-
-
-def to_image(item: Any) -> Image:
-    """An `Image` from an `Image`, a `Path`, encoded bytes or a PIL image."""
-    if isinstance(item, Image):
-        return item
-    if isinstance(item, Path):
-        return Image(path=item)
-    if isinstance(item, bytes):
-        return Image(data=item)
-    if "PIL.Image" in sys.modules and isinstance(item, sys.modules["PIL.Image"].Image):
-        from mmrerank.images import encoded
-
-        return encoded(item)
-    raise UsageError(
-        f"an image is a pathlib.Path, bytes, a PIL image or mmrerank.Image, not {type(item).__name__}; "
-        "a bare string is always text"
-    )

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from mmrerank import writing
+from mmrerank.errors import MissingExtraError
 from mmrerank.messages import Trace
 from mmrerank.paths import expanded
-from mmrerank.types import Candidate, Explanation, Failure, Hit, Query, Ranking, Repairs, Usage
+from mmrerank.types import (
+    Assessment,
+    Candidate,
+    Component,
+    Explanation,
+    Failure,
+    Hit,
+    Query,
+    Ranking,
+    Repairs,
+    Usage,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +33,7 @@ class SearchResult:
     ``first`` holds as many candidates in first-stage order: what stood there before. ``no_match`` is
     true when images were graded and none met every part of the query (or nothing was found at all).
     ``degraded`` is true when some judgements failed, so that the first-stage order stands there;
-    ``failures`` says why, by kind.
+    ``failures`` says why, by kind. ``cut`` counts the hits that a threshold of relevance left out.
 
     >>> from mmrerank import Reranker
     >>> result = Reranker("pointwise", "oracle").rank("a boat", [{"id": "a boat", "text": "a boat"}])
@@ -37,6 +50,7 @@ class SearchResult:
     repairs: Repairs = field(default_factory=Repairs)
     warnings: tuple[str, ...] = ()
     failures: tuple[Failure, ...] = ()
+    cut: int = 0
     trace: Trace = field(default_factory=Trace, repr=False)
 
     @property
@@ -60,17 +74,24 @@ class SearchResult:
     def __len__(self) -> int:
         return len(self.hits)
 
+    @overload
+    def __getitem__(self, place: int) -> Hit: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Hit, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[place]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON: the shape the command line and the server print."""
         return {
             "query": query_dict(self.query),
             "method": self.method,
             "no_match": self.no_match,
-            "components": [
-                {"id": c.id, "kind": c.kind, "text": c.text, "excluded": c.excluded}
-                for c in self.explanation.components
-            ],
+            "components": [component_dict(c) for c in self.explanation.components],
             "hits": [hit_dict(h) for h in self.hits],
+            "cut": self.cut,
             "reason": self.explanation.reason,
             "usage": {
                 "calls": self.usage.calls,
@@ -89,6 +110,50 @@ class SearchResult:
             "failures": [{"kind": f.kind, "count": f.count, "example": f.example} for f in self.failures],
             "warnings": list(self.warnings),
         }
+
+    @staticmethod
+    def from_dict(body: Mapping[str, Any]) -> SearchResult:
+        """The result that `to_dict` made ``body`` of, as far as that holds it. Raises `InputError`.
+
+        Without the trace, the method's scores, metadata, and pictures that were held in memory.
+        """
+        from mmrerank.result_file import restored
+
+        return restored(body)
+
+    def save(self, path: Path | str) -> Path:
+        """Writes all of it to ``path`` as JSON, in one step and for its owner alone, and returns the path.
+
+        It is what `to_dict` gives, and every field besides. Pictures held in memory are left out.
+        """
+        from mmrerank.result_file import save
+
+        return save(self, path)
+
+    @staticmethod
+    def load(path: Path | str) -> SearchResult:
+        """The result that `save` wrote to ``path``, or a command printed as JSON. Raises `InputError`."""
+        from mmrerank.result_file import load
+
+        return load(path)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """A flat row for each hit: its place, scores and grade, and the verdict of each part by its words."""
+        parts = {c.id: c.text for c in self.explanation.components}
+        rows = []
+        for hit, body in ((h, hit_dict(h)) for h in self.hits):
+            verdicts = {parts.get(v["component"], v["component"]): v["verdict"] for v in body.pop("verdicts")}
+            rows.append({**body, **hit.candidate.metadata, **verdicts})
+        return rows
+
+    def to_pandas(self) -> Any:
+        """`records` as a ``pandas.DataFrame``. Raises `MissingExtraError` where pandas is not installed."""
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise MissingExtraError("to_pandas() needs pandas; pip install pandas") from error
+        return pandas.DataFrame(self.records)
 
     def html(self) -> str:
         """A self-contained page: before and after, thumbnails, verdict matrix, reasons, cost."""
@@ -150,7 +215,7 @@ def query_dict(query: Query) -> dict[str, Any]:
 def location(image: Any) -> str | None:
     """Where an image is, as a printable string: its path (undecodable bytes escaped), or None."""
     if image is None or image.path is None:
-        return None
+        return None if image is None or not image.url else str(image.url)
     name = str(image.path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return name if image.offset is None else f"{name}#{image.offset}+{image.length}"
 
@@ -158,7 +223,6 @@ def location(image: Any) -> str | None:
 def hit_dict(hit: Hit) -> dict[str, Any]:
     """One hit as plain data."""
     candidate: Candidate = hit.candidate
-    assessments = hit.assessment
     body = {
         "id": hit.id,
         "rank": hit.rank,
@@ -167,11 +231,23 @@ def hit_dict(hit: Hit) -> dict[str, Any]:
         "relevance": hit.relevance,
         "image": location(candidate.image),
         "problem": hit.problem,
-        "grade": assessments.grade if assessments else None,
-        "reason": assessments.reason if assessments else "",
-        "verdicts": [
-            {"component": v.component, "verdict": v.verdict, "note": v.note}
-            for v in (assessments.verdicts if assessments else ())
-        ],
+        **assessment_dict(hit.assessment),
     }
     return body if candidate.text is None else {**body, "text": candidate.text}
+
+
+def assessment_dict(found: Assessment | None) -> dict[str, Any]:
+    """A judgement as plain data; without one, the same keys."""
+    judged = found or Assessment()
+    return {
+        "grade": judged.grade,
+        "reason": judged.reason,
+        "verdicts": [
+            {"component": v.component, "verdict": v.verdict, "note": v.note} for v in judged.verdicts
+        ],
+    }
+
+
+def component_dict(part: Component) -> dict[str, Any]:
+    """A part of a query as plain data."""
+    return {"id": part.id, "kind": part.kind, "text": part.text, "excluded": part.excluded}

@@ -1,4 +1,7 @@
-"""Opens a chat backend by what the user typed: a short name of the catalogue or ``PLUGIN:REST``."""
+"""Opens a chat backend by what the user typed: a short name of the catalogue or ``PLUGIN:REST``.
+
+A dedicated reranker is named in the same place, and comes as a chat of capability ``score``.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from mmrerank import registry
-from mmrerank.ports import Chat
+from mmrerank.chat.scoring import ScorerChat
+from mmrerank.ports import Chat, Room
 
 _NEUTRAL = {
-    *("api_key", "timeout", "max_retries", "concurrency", "backoff", "stream", "any_model"),
+    *("api_key", "timeout", "max_retries", "concurrency", "backoff", "stream", "any_model", "context"),
     *("batch_size", "batch_tokens", "prefix_bytes", "feature_bytes", "feature_folder", "gpu_memory"),
 }
 """Options of backends that change how a reply is got, not what it says."""
@@ -27,11 +31,16 @@ def open_chat(spec: str, **options: Any) -> Chat:
     ``.settings``.
     """
     card, found = registry.opened("chat", spec, options, Chat)
-    chat: Chat = found
+    scores = registry.kind_of("chat", card.spec.partition(":")[0]) == "scorer"
+    chat: Chat = ScorerChat(found) if scores else found
     chat.spec = spec
     chat.settings = deciding(options)
     if card.domain:
         chat.domain = card.domain
     if card.prompts:
         chat.prompts = card.prompts
+    own = chat.room
+    chat.room = Room(
+        images=own.images or card.images, tokens=own.tokens or card.context, auto={**own.auto, **card.auto}
+    )
     return chat

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,11 @@ from mmrerank.types import Image
 
 COUNTS = (1, 4, 10, 20)
 """Numbers of images that are tried in one question."""
+_PLAIN = (("Is fire hot?", "yes"), ("Is ice hot?", "no"))
+"""Questions to which every model knows the answer; one of each, or a liking for yes would pass."""
+_ONE_WORD = (
+    "switch thinking off, or use a model that answers in one word, or a method that writes (cotrr, listwise)"
+)
 _WORD = "kiwi"
 _LIMITS: tuple[FailureKind, ...] = ("too_many_images", "too_large", "context", "no_images")
 """Kinds of failure that tell how many images may be shown."""
@@ -78,6 +84,8 @@ def _probe(chat: Chat) -> Iterator[Finding]:
             detail="sends thoughts, kept apart from answers" if thinks
             else "sends no thoughts (--chat-option thinking=2048 asks a thinking model for some)",
         )  # fmt: skip
+    for ability in chat.facts().abilities:
+        yield Finding(name=ability.name, status="ok" if ability.on else "off", detail=ability.why)
     yield from _finding("offers", _offers, chat)
 
 
@@ -135,13 +143,39 @@ def _logprobs(chat: Chat) -> Finding:
             name=name, status="off",
             detail="none come back: pointwise, prp and setwise cannot use this backend",
         )  # fmt: skip
-    reply = chat.reply([_ask("Is fire hot? Answer yes or no.", choices=("yes", "no"))])[0]
-    if reply.error is not None:
-        if reply.error.kind != "reply":
-            raise reply.error
-        return _broken(name, reply.error, "switch thinking off, or use a model that answers in one word")
-    detail = ", ".join(f"{k} {v:.2f}" for k, v in reply.logprobs.items())
-    return Finding(name=name, status="ok", detail="; ".join((detail, *reply.notes)))
+    seen: list[str] = []
+    notes: dict[str, None] = {}
+    wrong = False
+    for question, right in _PLAIN:
+        reply = chat.reply([_ask(f"{question} Answer yes or no.", choices=("yes", "no"))])[0]
+        if reply.error is not None:
+            if reply.error.kind not in ("reply", "labels"):
+                raise reply.error
+            return _broken(name, reply.error, _ONE_WORD)
+        notes |= dict.fromkeys(reply.notes)
+        seen.append(f"{question} {_shown(reply)}")
+        margin = reply.logprobs.get("yes", math.nan) - reply.logprobs.get("no", math.nan)
+        wrong = wrong or not (margin > 0 if right == "yes" else margin < 0)
+        weak = reply.mass is not None and reply.mass < math.log(max(chat.label_share, 1e-9))
+        if weak and not chat.domain:
+            held = math.exp(reply.mass or 0.0)
+            seen[-1] += f", and both together hold {held:.2g} of the probability: it would say something else"
+            return Finding(name=name, status="broken", detail="; ".join(seen), fix=_ONE_WORD)
+    detail = "; ".join((*seen, *notes))
+    if wrong and chat.domain:
+        return Finding(name=name, status="ok", detail=f"{detail} (it knows {chat.domain})")
+    if wrong:
+        return Finding(
+            name=name, status="broken", detail=f"answers plain questions wrongly: {detail}",
+            fix="an order by these would be wrong: use a method that writes (cotrr, listwise)",
+        )  # fmt: skip
+    return Finding(name=name, status="ok", detail=detail)
+
+
+def _shown(reply: Reply) -> str:
+    """The log-probabilities of a reply; of a label that was not listed, that they are no higher."""
+    values = (f"{n} {'at most ' if n in reply.bounds else ''}{v:.2f}" for n, v in reply.logprobs.items())
+    return ", ".join(values)
 
 
 def _schema(chat: Chat) -> Finding:

@@ -7,8 +7,10 @@ The thoughts come back as the reply's text.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 
+from mmrerank.answering import Numbered, in_order
 from mmrerank.chat.text import quoted_back
 from mmrerank.messages import Ask, Message, Part, Reply
 
@@ -21,24 +23,38 @@ def with_thoughts(asks: Sequence[Ask], reply: Callable[[Sequence[Ask]], list[Rep
 
     An ask whose thoughts failed has failed; one whose thoughts ran out of room answers all the same.
     """
+
+    def each(some: Sequence[Ask]) -> Numbered:
+        yield from enumerate(reply(some))
+
+    return in_order(each_with_thoughts(asks, each))
+
+
+def each_with_thoughts(asks: Sequence[Ask], each: Callable[[Sequence[Ask]], Numbered]) -> Numbered:
+    """`with_thoughts`, where replies come one by one; all thoughts come before the first answer."""
     wanted = [n for n, ask in enumerate(asks) if ask.think and ask.choices]
     if not wanted:
-        return reply(asks)
-    thoughts = reply([replace(asks[n], choices=(), schema=None, think=False) for n in wanted])
-    thoughts_by_place = dict(zip(wanted, thoughts, strict=True))
-    failed = {n for n, r in thoughts_by_place.items() if r.error is not None}
+        yield from each(asks)
+        return
+    first = [replace(asks[n], choices=(), schema=None, think=False) for n in wanted]
+    thoughts: dict[int, Reply] = {}
+    with closing(each(first)) as found:
+        for n, reply in found:
+            if reply.error is None:
+                thoughts[wanted[n]] = reply
+            else:
+                yield wanted[n], reply
+    left = [n for n in range(len(asks)) if n in thoughts or n not in set(wanted)]
     second = [
-        replace(ask, messages=_after(ask, thoughts_by_place[n].text), think=False)
-        if n in thoughts_by_place
-        else ask
-        for n, ask in enumerate(asks)
-        if n not in failed
+        replace(asks[n], messages=_after(asks[n], thoughts[n].text), think=False)
+        if n in thoughts
+        else asks[n]
+        for n in left
     ]
-    answers = iter(reply(second) if second else [])  # a backend is never asked nothing
-    return [
-        thoughts_by_place[n] if n in failed else _joined(thoughts_by_place.get(n), next(answers))
-        for n in range(len(asks))
-    ]
+    if second:  # a backend is never asked nothing
+        with closing(each(second)) as found:
+            for n, reply in found:
+                yield left[n], _joined(thoughts.get(left[n]), reply)
 
 
 def _after(ask: Ask, thoughts: str) -> tuple[Message, ...]:

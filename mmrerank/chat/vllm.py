@@ -7,13 +7,13 @@ value. The prefix cache is on: what questions begin with alike is read once. A v
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mmrerank.chat.labels import log_sum, normalised, token_ids
 from mmrerank.chat.openai.amounts import most_images
 from mmrerank.chat.openai.complaints import meaning, system_refused
 from mmrerank.chat.openai.dialect import Dialect
@@ -22,17 +22,18 @@ from mmrerank.chat.text import valid_json, without_thinking
 from mmrerank.chat.thinking import with_thoughts
 from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
+from mmrerank.loading import loading
 from mmrerank.messages import Ask, Reply
 from mmrerank.paths import expanded, looked_at
-from mmrerank.ports import Capability, Chat
+from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
 from mmrerank.types import Usage
 from mmrerank.vl.model_folder import check_folder, warn_of_code
 
 FORM = "vllm:PATH_OR_NAME"
 IMAGES = 20
 """Images that one question may hold."""
-LABELS = 32
-"""Log-probabilities that the engine may give for one token: the labels of a question."""
+LABELS = 128
+"""Log-probabilities that the engine may give for one token: the labels of a question in all spellings."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +56,9 @@ class VllmChat(Chat):
         self._engine = engine
         self._dialect = Dialect()
         self._tokenizer = engine.get_tokenizer()
+        self._labels: dict[tuple[tuple[str, ...], bool], dict[str, tuple[int, ...]]] = {}
+        self._by_id = True
+        """Whether labels are asked for by their tokens' ids, which newer engines take."""
         self._lock = threading.Lock()
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
@@ -65,8 +69,7 @@ class VllmChat(Chat):
         replies: dict[int, Reply] = {}
         ready: list[_Ready] = []
         for place, ask in enumerate(asks):
-            for choice in ask.choices:
-                self._token(choice)
+            self._ids(ask)
             try:
                 if ask.read:
                     raise ChatError(f"vLLM does not give {ask.read}")
@@ -81,14 +84,18 @@ class VllmChat(Chat):
                 replies[row.place] = reply
         return [replies[place] for place in range(len(asks))]
 
-    def _token(self, choice: str) -> int:
-        ids = self._tokenizer.encode(choice, add_special_tokens=False)
-        if len(ids) != 1:
-            raise UsageError(
-                f"the choice {choice!r} is {len(ids)} tokens of {self.name}; choices are single "
-                "tokens, such as one letter or one digit"
+    def _ids(self, ask: Ask) -> dict[str, tuple[int, ...]]:
+        """The tokens that spell each choice of ``ask``; none where it has no choices."""
+        key = (ask.choices, ask.exact)
+        if ask.choices and key not in self._labels:
+            self._labels[key] = token_ids(
+                ask.choices,
+                lambda text: [int(n) for n in self._tokenizer.encode(text, add_special_tokens=False)],
+                lambda id_: str(self._tokenizer.decode([id_])),
+                exact=ask.exact,
+                name=self.name,
             )
-        return int(ids[0])
+        return self._labels.get(key, {})
 
     def _ready(self, place: int, ask: Ask) -> _Ready:
         notes: dict[str, None] = {}
@@ -130,12 +137,14 @@ class VllmChat(Chat):
         from vllm.sampling_params import StructuredOutputsParams
 
         if ask.choices:
-            return SamplingParams(
-                max_tokens=1,
-                temperature=0.0,
-                logprobs=len(ask.choices),
-                allowed_token_ids=[self._token(c) for c in ask.choices],
-            )
+            ids = sorted(n for own in self._ids(ask).values() for n in own)
+            plain = {"max_tokens": 1, "temperature": 0.0}
+            if self._by_id:
+                try:  # their values among all tokens, however unlikely they are
+                    return SamplingParams(**plain, logprob_token_ids=ids)
+                except TypeError:  # an older vLLM
+                    self._by_id = False
+            return SamplingParams(**plain, logprobs=len(ids), allowed_token_ids=ids)
         return SamplingParams(
             max_tokens=ask.max_tokens,
             temperature=ask.temperature,
@@ -161,14 +170,12 @@ class VllmChat(Chat):
 
     def _chosen(self, ask: Ask, made: Any) -> Reply:
         listed = made.logprobs[0] if made.logprobs else {}
-        found = {c: listed.get(self._token(c)) for c in ask.choices}
-        values = {c: float(v.logprob) for c, v in found.items() if v is not None}
-        if len(values) < len(ask.choices):
-            missing = ", ".join(c for c in ask.choices if c not in values)
+        given = {c: [listed[n] for n in ids if n in listed] for c, ids in self._ids(ask).items()}
+        if missing := ", ".join(c for c, rows in given.items() if not rows):
             return _failed(ChatError(f"{self.spec} gave no log-probability of {missing}"))
-        top = max(values.values())
-        total = top + math.log(sum(math.exp(v - top) for v in values.values()))
-        return Reply(logprobs={c: v - total for c, v in values.items()})
+        values, total = normalised({c: log_sum(float(v.logprob) for v in r) for c, r in given.items()})
+        # under a mask the labels share all that there is
+        return Reply(logprobs=values, mass=min(total, 0.0) if self._by_id else None)
 
 
 def _meant(why: str, messages: Sequence[dict[str, Any]]) -> ChatError:
@@ -198,14 +205,16 @@ def open(
     gpu_memory: float = 0.9,
     tensor_parallel: int = 1,
     images: int = IMAGES,
+    label_share: float = LEAST_SHARE,
     trust_remote_code: bool = False,
 ) -> VllmChat:
     """Starts an engine for ``PATH_OR_NAME``.
 
     ``max_model_len`` is the longest prompt with its reply in tokens (0: the model's own), ``gpu_memory``
     the share of each GPU's memory that vLLM takes, ``tensor_parallel`` the number of GPUs, ``images`` how
-    many a question may hold. ``trust_remote_code`` lets Python files of the model run, with a
-    warning. Raises `MissingExtraError` without vLLM, `ModelError` when it does not start.
+    many a question may hold. Labels that hold less than ``label_share`` of the probability are asked for
+    again as text. ``trust_remote_code`` lets Python files of the model run, with a warning. Raises
+    `MissingExtraError` without vLLM, `ModelError` when it does not start.
     """
     if not rest:
         raise UsageError(f"{FORM} needs a folder or a name; a server is vllm:MODEL@HOST")
@@ -226,20 +235,24 @@ def open(
             warn_of_code(rest)
     settings = {"max_model_len": max_model_len} if max_model_len else {}
     try:
-        engine = LLM(
-            model=rest,
-            trust_remote_code=trust_remote_code,
-            dtype=dtype,
-            gpu_memory_utilization=gpu_memory,
-            tensor_parallel_size=tensor_parallel,
-            limit_mm_per_prompt={"image": images},
-            enable_prefix_caching=True,
-            max_logprobs=LABELS,
-            # as they are once all but the labels are masked
-            logprobs_mode="processed_logprobs",
-            **settings,
-        )
+        with loading():
+            engine = LLM(
+                model=rest,
+                trust_remote_code=trust_remote_code,
+                dtype=dtype,
+                gpu_memory_utilization=gpu_memory,
+                tensor_parallel_size=tensor_parallel,
+                limit_mm_per_prompt={"image": images},
+                enable_prefix_caching=True,
+                max_logprobs=LABELS,
+                # as they are once all but the labels are masked
+                logprobs_mode="processed_logprobs",
+                **settings,
+            )
     except Exception as error:  # from a missing folder to a GPU that is too small
         why = " ".join(str(error).split())[:400]
         raise ModelError(f"vLLM does not start with {rest!r}: {type(error).__name__}: {why}") from error
-    return VllmChat(engine, rest)
+    chat = VllmChat(engine, rest)
+    chat.label_share = label_share
+    chat.room = Room(images=images, tokens=max_model_len)
+    return chat

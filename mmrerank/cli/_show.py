@@ -16,11 +16,12 @@ def show(result: SearchResult) -> None:
 
     console = table_console()
     judged = any(h.assessment for h in result.hits)
+    valued = any(h.relevance is not None for h in result.hits)
     moved = result.method != "none"
     for c in result.explanation.components:
         console.print(Text(f"{c.id} {c.kind}: {one_line(c.text)}", style="dim"))
     if not result.hits:
-        console.print("Nothing was found.")
+        console.print("No image is relevant enough." if result.cut else "Nothing was found.")
     elif result.no_match:
         console.print("No image meets every part of the query; the nearest come first.")
     if result.hits:
@@ -29,6 +30,8 @@ def show(result: SearchResult) -> None:
         if moved:
             table.add_column("was", justify="right", no_wrap=True)
         table.add_column("score", justify="right", no_wrap=True)
+        if valued:
+            table.add_column("relevance", justify="right", no_wrap=True)
         if judged:
             table.add_column("grade", justify="right", no_wrap=True)
             table.add_column("parts", no_wrap=True)
@@ -39,12 +42,15 @@ def show(result: SearchResult) -> None:
             cells = [str(hit.rank)]
             cells += [moved_text(hit)] if moved else []
             cells += ["" if hit.score is None else f"{hit.score:.4f}"]
+            cells += ["-" if hit.relevance is None else f"{hit.relevance:.3f}"] if valued else []
             cells += [_grade(hit), _parts(result, hit)] if judged else []
             cells += [one_line(f"{hit.id} ({hit.problem})" if hit.problem else hit.id)]
             cells += [one_line(hit.assessment.reason) if hit.assessment else ""] if judged else []
             # `Text`, because a name may look like markup
             table.add_row(*(Text(c) for c in cells))
         console.print(table)
+    if result.cut:
+        console.print(Text(f"{result.cut} not shown: below the threshold of relevance", style="dim"))
     if result.explanation.reason:
         console.print(Text(f"Order: {one_line(result.explanation.reason)}", style="dim"))
     for warning in result.warnings:

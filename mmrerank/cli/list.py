@@ -1,4 +1,4 @@
-"""List what can be named: methods, models, servers, stores, sources, metrics, benchmarks."""
+"""List what can be named: methods, models, scorers, servers, stores, sources, metrics, benchmarks."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ class What(StrEnum):
 
     methods = "methods"
     chats = "chats"
+    scorers = "scorers"
     embedders = "embedders"
     models = "models"
     servers = "servers"
@@ -36,7 +37,13 @@ class What(StrEnum):
     benchmarks = "benchmarks"
 
 
-_KIND = {What.chats: "chat", What.embedders: "embedder", What.stores: "store", What.corpora: "corpus"}
+_KIND = {
+    What.chats: "chat",
+    What.scorers: "scorer",
+    What.embedders: "embedder",
+    What.stores: "store",
+    What.corpora: "corpus",
+}
 
 
 def list_(
@@ -45,8 +52,8 @@ def list_(
     ] = None,
     output: OutputFlag = Output.text,
 ) -> None:
-    """List methods and their options, backends, embedders, models, servers, stores, sources, metrics,
-    benchmarks.
+    """List methods and their options, backends, scorers, embedders, models, servers, stores, sources,
+    metrics, benchmarks.
     """
     found = {w.value: _rows(w) for w in ([what] if what else What)}
     if output is Output.json:

@@ -60,6 +60,13 @@ ChatFlag = Annotated[
         "(default: the one that is meant for the index, if any).",
     ),
 ]  # fmt: skip
+ThresholdFlag = Annotated[
+    float | None,
+    typer.Option(
+        "--threshold", metavar="RELEVANCE", show_default=False,
+        help="Leave out images that the method finds less relevant than this, from 0 to 1, or did not judge.",
+    ),
+]  # fmt: skip
 DeviceFlag = Annotated[
     str | None,
     typer.Option(
@@ -232,9 +239,10 @@ def _values(spec: str, given: Mapping[str, Any], device: str = "") -> dict[str, 
     from mmrerank import catalog, registry
 
     plugin = catalog.resolve("chat", spec).spec.partition(":")[0]
-    if plugin not in registry.names("chat"):
+    kind = registry.kind_of("chat", plugin)
+    if plugin not in registry.names(kind):
         return dict(given)
-    known = inspect.signature(registry.load("chat", plugin).open).parameters
+    known = inspect.signature(registry.load(kind, plugin).open).parameters
     values = {k: _typed(_text(v), known[k].default if k in known else None, k) for k, v in given.items()}
     if device and "device" in known:
         values.setdefault("device", device)

@@ -22,6 +22,7 @@ from mmrerank.cli.options import (
     OutputFlag,
     PriceFlag,
     RecordFlag,
+    ThresholdFlag,
     TotalFlag,
     budget_of,
     chat_for,
@@ -57,9 +58,20 @@ MethodFlag = Annotated[
 ]  # fmt: skip
 
 
+TopFlag = Annotated[
+    int | None,
+    typer.Option(
+        "--top-n", metavar="N", show_default=False,
+        help="How many candidates of each request to print, best first (default: all).",
+    ),
+]  # fmt: skip
+
+
 def rerank(
     input: InputFlag,
     method: MethodFlag = None,
+    top_n: TopFlag = None,
+    threshold: ThresholdFlag = None,
     option: OptionsFlag = None,
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
@@ -80,6 +92,7 @@ def rerank(
     first-stage order.
     """
     from mmrerank import catalog, config
+    from mmrerank.best import check_best
     from mmrerank.cli._requests import read_requests
     from mmrerank.reranker import Reranker
 
@@ -87,6 +100,7 @@ def rerank(
     requests = read_requests(input, sys.stdin.buffer)
     settings = config.load(flags={"rerank": method, "chat": chat, "device": device, "cache": cache})
     name = method or ("cotrr" if settings.rerank == "none" else settings.rerank)
+    check_best(name, top_n, threshold)
     limits = budget_of(budget, price), budget_of(total_budget, price)
     options = pairs(option, "-o")
     if dry_run:
@@ -100,12 +114,18 @@ def rerank(
             options=pairs(chat_option, "--chat-option"), cache=settings.cache, record=record,
         )  # fmt: skip
         reranker = Reranker(name, backend, budget=limits[0], total=limits[1], options=options)
-    if _rank(reranker, requests, output):
+    if _rank(reranker, requests, output, top_n, threshold):
         raise typer.Exit(DEGRADED_EXIT_CODE)
     return None
 
 
-def _rank(reranker: Reranker, requests: Sequence[tuple[Query, Ranking]], output: Output) -> bool:
+def _rank(
+    reranker: Reranker,
+    requests: Sequence[tuple[Query, Ranking]],
+    output: Output,
+    top_n: int | None,
+    threshold: float | None,
+) -> bool:
     """Prints the result of each request; whether judgements failed in one of them.
 
     Where the run is stopped, what was complete is printed before the error is raised.
@@ -116,7 +136,9 @@ def _rank(reranker: Reranker, requests: Sequence[tuple[Query, Ranking]], output:
     for start in range(0, len(requests), BATCH):
         try:
             with working(), progress(f"judging requests from {start + 1} on") as step:
-                results = reranker.rank_batch(requests[start : start + BATCH], progress=step)
+                results = reranker.rank_batch(
+                    requests[start : start + BATCH], top_n=top_n, threshold=threshold, progress=step
+                )
         except Stopped as stopped:
             for number, result in stopped.results.items():
                 _print(result, start + number + 1, output)

@@ -27,6 +27,7 @@ from mmrerank.cli.options import (
     OutputFlag,
     PriceFlag,
     RecordFlag,
+    ThresholdFlag,
     TrustFlag,
     budget_of,
     chat_for,
@@ -55,7 +56,9 @@ TextArgument = Annotated[
 ]
 KFlag = Annotated[
     int | None,
-    typer.Option("--k", metavar="N", show_default=False, help="How many images to return (default: 10)."),
+    typer.Option(
+        "--k", "--top-n", metavar="N", show_default=False, help="How many images to return (default: 10)."
+    ),
 ]
 ImageFlag = Annotated[
     list[Path] | None,
@@ -134,6 +137,7 @@ def search(
     turn: TurnFlag = None,
     rerank: RerankFlag = None,
     candidates: CandidatesFlag = None,
+    threshold: ThresholdFlag = None,
     option: OptionsFlag = None,
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
@@ -161,8 +165,8 @@ def search(
     settings = config.load(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-               "embedder": embedder, "device": device, "cache": cache, "options": pairs(option, "-o"),
-               "chat_options": pairs(chat_option, "--chat-option")},
+               "threshold": threshold, "embedder": embedder, "device": device, "cache": cache,
+               "options": pairs(option, "-o"), "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
     check_count("results", settings.k, "--k")
     check_count("candidates", settings.candidates, "--candidates")
@@ -174,7 +178,7 @@ def search(
         others = {"TEXT": text, "--image": image, "--exclude": exclude, "--turn": turn, "--report": report,
                   "--trace": trace, "--filepath-only": filepath_only, "--print0": print0,
                   "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price,
-                  "-o": option, "--chat-option": chat_option}  # fmt: skip
+                  "-o": option, "--chat-option": chat_option, "--threshold": threshold}  # fmt: skip
         return search_vectors(settings, query_vectors, run, others, output)
 
     query = _query(text, image or (), exclude or (), turn or ())
@@ -260,7 +264,7 @@ def _result(
         # the batch form, where no option of a method can be taken for an argument of the search
         (result,) = searcher.search_batch(
             [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
-            options=settings.options, progress=step,
+            options=settings.options, threshold=settings.threshold, progress=step,
         )  # fmt: skip
     return result
 
@@ -314,13 +318,15 @@ def _save_trace(path: Path, result: SearchResult) -> None:
 
 
 def _save_run(path: Path, result: SearchResult) -> None:
-    """The hits as query ``0``; a reranked order has no scores, so its ranks are counted down."""
-    from mmrerank.benchmark import Run, Scored
+    """The hits as query ``0``, with the method's own scores; without any, ranks are counted down."""
+    from mmrerank.benchmark import Run
+    from mmrerank.evaluation.experiment.own_scores import with_scores
     from mmrerank.evaluation.measure.runs import write_run
 
-    plain = result.method == "none"
-    n = len(result.hits)
-    rows = [Scored(id=h.id, score=(h.score or 0.0) if plain else float(n + 1 - h.rank)) for h in result.hits]
+    own = result.explanation.scores
+    if result.method == "none":
+        own = {h.id: h.score for h in result.hits if h.score is not None}
+    rows = with_scores([h.id for h in result.hits], own)
     write_run(path, Run(rows={result.query.id or "0": rows}, tag=f"mmrerank-{result.method}"))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from mmrerank import config, registry
-from mmrerank.benchmark import Answer, Benchmark, BenchmarkFacts, Measured, Ranked, Run, Scores, Task
+from mmrerank.benchmark import APART, Answer, Benchmark, BenchmarkFacts, Measured, Ranked, Run, Scores, Task
 from mmrerank.discovery import source_file
 from mmrerank.errors import InputError, MmrerankError, UsageError
 from mmrerank.evaluation.measure import short
@@ -306,13 +306,14 @@ def write_submission(task: Task, answers: Sequence[Answer], folder: Path) -> lis
 
     Raises `UsageError` where the benchmark has none, or there is no run to write.
     """
-    runs = [a for a in answers if a.kind == "run"]
-    benchmark = benchmark_of(task.benchmark)
+    runs, benchmark = [a for a in answers if a.kind == "run"], benchmark_of(task.benchmark)
     if type(benchmark).write_own is Benchmark.write_own:
         raise UsageError(f"{task.benchmark} has no submission file")
     if len(runs) != 1:
         raise UsageError(f"a submission is written from one TREC run, not {len(runs)}; give it as --run")
     paths = list(benchmark.write_own(task, Run(rows=runs[0].rows, tag=runs[0].path), folder) or ())
+    for apart in (a for a in answers if a.kind == APART):
+        benchmark.write_apart(task, Run(rows=apart.rows, tag=apart.path), folder)
     for path in paths:
         read_answer(task, path)
     return paths

@@ -27,5 +27,6 @@ CARDS = (
         about="Tiny Qwen-VL-format model trained on the picture book, shipped with the package",
         corpora=(DOMAIN,),
         prompts=PROMPTS,
+        auto={"order_images": "false"},
     ),
 )

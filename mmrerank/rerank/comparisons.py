@@ -85,8 +85,14 @@ def mark(query: Query, candidate: Candidate, *, image_tokens: int = 256) -> Ask:
 
 
 def read_margin(reply: Reply, pair: tuple[str, str] = YES_NO) -> float | None:
-    """Log P(first of ``pair``) - log P(second), or None where the reply does not say."""
+    """Log P(first of ``pair``) - log P(second), or None where the reply does not say.
+
+    Where one side is only bounded (`Reply.bounds`), so is the margin: its sign is sure, its size the least
+    that it can be, which is what orders. Two bounds say nothing.
+    """
     one, other = (reply.logprobs.get(n) for n in pair)
+    if set(pair) <= set(reply.bounds):
+        return None
     if reply.error is not None or one is None or other is None or math.isnan(one - other):
         return None
     return one - other
@@ -113,14 +119,17 @@ _BEYOND_EXP = 700.0  # of floats; only a backend that does not normalise comes n
 def read_mark(reply: Reply, how: Literal["expected", "top"] = "expected") -> float | None:
     """A mark weighted by its probability, 0 to 9, or None where the reply does not say.
 
-    ``expected``: the mean of all digits; ``top``: the likeliest digit times its probability (ERank).
+    ``expected``: the mean of all digits; ``top``: the likeliest digit times its probability (ERank). A digit
+    that is only bounded counts as nothing: bounds are no values to add up.
     """
     found = [reply.logprobs.get(d) for d in DIGITS]
     if reply.error is not None or any(v is None or math.isnan(v) for v in found):
         return None
     values = [v for v in found if v is not None]
     shift = max(values) if abs(max(values)) > _BEYOND_EXP else 0.0
-    chances = [math.exp(v - shift) for v in values]
+    chances = [0.0 if d in reply.bounds else math.exp(v - shift) for d, v in zip(DIGITS, values, strict=True)]
+    if not any(chances):
+        return None
     if how == "expected":
         return sum(n * p for n, p in enumerate(chances)) / sum(chances)
     best = max(range(len(chances)), key=lambda n: chances[n])
@@ -161,7 +170,11 @@ def pick(query: Query, candidates: Sequence[Candidate], *, image_tokens: int = 2
 
 
 def read_letters(reply: Reply, ask: Ask) -> Mapping[str, float]:
-    """Log-probability by candidate id of the reply to `prefer` or `pick`; empty where it does not say."""
+    """Log-probability by candidate id of the reply to `prefer` or `pick`; empty where it does not say.
+
+    Letters that are only bounded (`Reply.bounds`) share the bound, below all others: they are last, and among
+    themselves in the order that they had.
+    """
     values = [reply.logprobs.get(n) for n in ask.labels]
     if reply.error is not None or any(v is None or math.isnan(v) for v in values):
         return {}

@@ -10,110 +10,19 @@ judgements, not results.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
-from typing import Any
 
-from mmrerank import cancel as cancelling
-from mmrerank.budget import Budget, Meter, bound
-from mmrerank.errors import (
-    LASTING,
-    BudgetError,
-    CancelledError,
-    CapabilityError,
-    ChatError,
-    ImageIndexError,
-    InputError,
-    ModelError,
-)
-from mmrerank.limits import in_force, way
-from mmrerank.messages import Ask, Message, Part, Reply, Retrieve, Step, Trace
-from mmrerank.ports import Chat, Judging, Outcome, Retriever
-from mmrerank.rerank import prompting
-from mmrerank.rerank.sparing import PROBE
-from mmrerank.rerank.stopping import Stopped, Watch, unreached
-from mmrerank.rerank.taken import asked, taken
-from mmrerank.rerank.understood import unreadable, watched
-from mmrerank.types import Failure, Usage
+from mmrerank.budget import Budget, Meter
+from mmrerank.errors import CancelledError, CapabilityError
+from mmrerank.limits import in_force
+from mmrerank.ports import Chat, Judging, Retriever
+from mmrerank.rerank.asking import plain_failure
+from mmrerank.rerank.desk import Desk, Driven, Job, Progress
+from mmrerank.rerank.stopping import Stopped, Watch
+from mmrerank.rerank.telling import Telling
 
-Progress = Callable[[int, int], None]
-"""Called with (questions answered, questions asked so far)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Driven:
-    """A finished strategy with what it cost and every step on the way."""
-
-    outcome: Outcome
-    usage: Usage
-    trace: Trace
-    failures: tuple[Failure, ...] = ()
-    """Why questions gave nothing, each kind with its first reason."""
-    notes: tuple[str, ...] = ()
-    """What replies say of how they were got, each once."""
-    unasked: int = 0
-    """Questions that were not asked, or not answered in time, for want of budget."""
-
-
-@dataclass(kw_only=True)
-class _Job:
-    judging: Judging
-    meters: tuple[Meter, ...] = ()
-    unasked: int = 0
-    asks: list[Ask] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
-    steps: list[Step] = field(default_factory=list)
-    failures: dict[str, Failure] = field(default_factory=dict)
-    notes: dict[str, None] = field(default_factory=dict)
-    outcome: Outcome | None = None
-    most: int = 0
-    """Questions that may be sent, whatever the method asks."""
-    sent: int = 0
-
-    def refused(self) -> list[Reply] | None:
-        """Replies to a round that would pass the limit on questions; None where it may be sent."""
-        self.sent += len(self.asks)
-        if self.sent <= self.most:
-            return None
-        why = f"not asked: a ranking may ask {self.most:,} questions; {way('questions')}"
-        return [Reply(error=BudgetError(why), finish="error") for _ in self.asks]
-
-    def advance(self, replies: list[Reply] | None) -> None:
-        try:
-            asks = self.judging.send(replies)  # type: ignore[arg-type] # None starts a generator
-            self.asks = [watched(a) for a in asks]
-        except StopIteration as stop:
-            self.asks, self.outcome = [], stop.value
-
-    def note(self, ask: Ask, reply: Reply) -> None:
-        """Takes down what ``reply`` cost and whether it failed."""
-        self.usage += reply.usage
-        self.steps.append(Step.of(ask, reply))
-        if ask.kind == PROBE:
-            return
-        self.notes |= dict.fromkeys(reply.notes)
-        if reply.error is not None:
-            self._failed(reply.error.kind, str(reply.error), outside=unreached(reply.error))
-            self.unasked += isinstance(reply.error, BudgetError)
-        elif ask.useful is not None and not ask.useful(reply):
-            self._failed("reply", unreadable(reply))
-
-    def _failed(self, kind: str, why: str, *, outside: bool = False) -> None:
-        before = self.failures.get(kind, Failure(kind=kind, example=why, count=0))
-        self.failures[kind] = replace(before, count=before.count + 1, outside=before.outside or outside)
-
-    @property
-    def driven(self) -> Driven:
-        """What came of it."""
-        return Driven(
-            outcome=_whole(self.outcome),
-            usage=self.usage,
-            trace=Trace(steps=tuple(self.steps)),
-            failures=tuple(self.failures.values()),
-            notes=tuple(self.notes),
-            unasked=self.unasked,
-        )
+__all__ = ["Driven", "Progress", "check", "drive"]
 
 
 def check(chat: Chat | None, needs: Iterable[str], method: str) -> None:
@@ -132,8 +41,13 @@ def check(chat: Chat | None, needs: Iterable[str], method: str) -> None:
         raise CapabilityError(
             f"{method} needs {', '.join(lacking)}, which {chat.spec} does not offer "
             f"(it offers {', '.join(sorted(chat.capabilities)) or 'nothing'}); "
-            "transformers:PATH offers all of them"
+            + (_RERANKERS if "score" in lacking else "transformers:PATH offers all of them")
         )
+
+
+_RERANKERS = (
+    "dedicated rerankers offer it, as in --chat rerank:MODEL@URL; `mmrerank list scorers` shows all forms"
+)
 
 
 def drive(
@@ -146,6 +60,7 @@ def drive(
     total: Meter | None = None,
     watch: Watch | None = None,
     cancel: threading.Event | None = None,
+    tellings: Sequence[Telling] = (),
 ) -> list[Driven]:
     """Drives every generator to its end and returns the results in the same order.
 
@@ -157,16 +72,22 @@ def drive(
     An error that concerns one question becomes that question's failed reply. `ModelError` (no such
     model or capability) is raised: no answer of this backend would mean anything. `Stopped` is raised, with
     what is finished, when a few questions in a row, or all, fail for a reason outside of them; ``watch``
-    counts over several calls. `CancelledError` is raised soon after ``cancel`` is set, by whatever thread.
+    counts over several calls. `CancelledError` is raised soon after ``cancel`` is set, by whatever thread:
+    what is being answered then is given up or finished, and nothing more is sent. ``tellings``, one for each
+    generator, hear of every reply as it comes.
     """
     shared = () if total is None else (total,)
     own = [() if budget is None else (Meter(budget),) for _ in judgings]
     most = in_force().questions
-    jobs = [_Job(judging=j, meters=(*m, *shared), most=most) for j, m in zip(judgings, own, strict=True)]
+    told: Sequence[Telling | None] = tellings or [None] * len(judgings)
+    jobs = [
+        Job(judging=j, meters=(*m, *shared), most=most, telling=t)
+        for j, m, t in zip(judgings, own, told, strict=True)
+    ]
     watch = watch or Watch()
     if chat is not None:
-        watch.plain = lambda: _plain_failure(chat)
-    desk = _Desk(chat=chat, retriever=retriever, progress=progress, watch=watch, cancel=cancel)
+        watch.plain = lambda: plain_failure(chat)
+    desk = Desk(chat=chat, retriever=retriever, progress=progress, watch=watch, cancel=cancel)
     for job in jobs:
         desk.advance(job, None)
     crew = min(1 if chat is None else chat.concurrency, len(jobs))
@@ -183,7 +104,7 @@ def drive(
     return [job.driven for job in jobs]
 
 
-def _each_alone(desk: _Desk, jobs: Sequence[_Job], crew: int) -> None:
+def _each_alone(desk: Desk, jobs: Sequence[Job], crew: int) -> None:
     """Every job in a thread of its own, so many at a time; the first error ends them all."""
     pool = ThreadPoolExecutor(crew, thread_name_prefix="ranking")
     try:
@@ -201,195 +122,3 @@ def _each_alone(desk: _Desk, jobs: Sequence[_Job], crew: int) -> None:
         raise
     finally:
         pool.shutdown()
-
-
-@dataclass(kw_only=True)
-class _Desk:
-    """Where questions are answered, for jobs of one thread or of several."""
-
-    chat: Chat | None
-    retriever: Retriever | None
-    progress: Progress | None
-    watch: Watch
-    cancel: threading.Event | None = None
-    reached: bool = False
-    lost: ChatError | None = None
-    asked: int = 0
-    answered: int = 0
-    closed: bool = False
-    lock: threading.RLock = field(default_factory=threading.RLock)
-
-    def advance(self, job: _Job, replies: list[Reply] | None) -> None:
-        """Lets the method go on, with the prompts that are meant for this model."""
-        with prompting.profile(self.chat.prompts if self.chat else ""):
-            job.advance(replies)
-
-    def serve(self, jobs: Sequence[_Job]) -> None:
-        """Brings ``jobs`` to their end, round by round. Raises `CancelledError`."""
-        with cancelling.heeding(self.cancel):
-            self._rounds(jobs)
-
-    def _rounds(self, jobs: Sequence[_Job]) -> None:
-        while open_jobs := [job for job in jobs if job.outcome is None]:
-            if self.closed:
-                return
-            cancelling.check()
-            # one call for the open questions of all jobs: a tournament of twenty rounds over fifty queries
-            # is twenty full batches, not a thousand single questions
-            refused = {id(job): job.refused() for job in open_jobs}
-            asks = [(a, job.meters) for job in open_jobs if refused[id(job)] is None for a in job.asks]
-            self._tell(asked=len(asks))
-            replies = iter(self._replies(asks))
-            if self.closed:
-                return  # what was given up is no answer
-            cancelling.check()
-            for job in open_jobs:
-                mine = refused[id(job)] or [next(replies) for _ in job.asks]
-                for ask, reply in zip(job.asks, mine, strict=True):
-                    job.note(ask, reply)
-                    self._watch(job, ask, reply)
-                self.advance(job, mine)
-            self._tell(answered=len(asks))
-
-    def _watch(self, job: _Job, ask: Ask, reply: Reply) -> None:
-        if isinstance(ask, Retrieve):
-            return
-        if reply.error is not None and (reply.error.systemic or reply.error.kind in LASTING):
-            self.lost = reply.error
-        else:
-            self.reached = True
-        self.watch.note(reply, id(job))
-
-    def end(self) -> None:
-        """Raises `Stopped` where no question got an answer, for a reason outside of all of them."""
-        if self.lost is not None and not self.reached:
-            self.watch.nothing(self.lost)
-
-    def _tell(self, *, asked: int = 0, answered: int = 0) -> None:
-        with self.lock:
-            self.asked += asked
-            self.answered += answered
-            if self.progress:
-                self.progress(self.answered, self.asked)
-
-    def _replies(self, asks: list[tuple[Ask, tuple[Meter, ...]]]) -> list[Reply]:
-        """Every question to whom it is for: the first stage or the model."""
-        searches = [a for a, _ in asks if isinstance(a, Retrieve)]
-        if not searches:
-            return _within(self.chat, asks)
-        with self.lock:  # an index and its embedder serve one at a time
-            found = iter(_retrieved(self.retriever, searches))
-        answered = iter(_within(self.chat, [row for row in asks if not isinstance(row[0], Retrieve)]))
-        return [next(found) if isinstance(a, Retrieve) else next(answered) for a, _ in asks]
-
-
-def _retrieved(retriever: Retriever | None, searches: list[Retrieve]) -> list[Reply]:
-    if retriever is None:
-        lacking = ChatError("there is no index here that could be searched again")
-        return [Reply(error=lacking, finish="error") for _ in searches]
-    try:
-        return [Reply(found=found) for found in retriever.retrieve(searches)]
-    except (InputError, ImageIndexError) as error:  # candidates from elsewhere, an index that is gone
-        failed = ChatError(f"the index cannot be searched again: {error}")
-        return [Reply(error=failed, finish="error") for _ in searches]
-
-
-def _within(chat: Chat | None, rows: list[tuple[Ask, tuple[Meter, ...]]]) -> list[Reply]:
-    """Replies within the budgets of their questions; without budgets, in one call.
-
-    Near a limit only so many are asked at once as fit at the most they can cost; when their real cost is
-    known, the rest is tried again.
-    """
-    asks = [ask for ask, _ in rows]
-    if not any(meters for _, meters in rows):
-        return _reply(chat, asks)
-    replies: dict[int, Reply] = {}
-    if chat is not None:
-        found = enumerate(chat.known(asks))  # cost nothing
-        replies = {n: taken(asks[n], r, chat.spec) for n, r in found if r is not None}
-    waiting = [n for n in range(len(rows)) if n not in replies]
-    most = [(bound if chat is None else chat.bound)(ask) for ask in asks]
-    # Ask what fits at its largest, learn what it really cost, ask again: a budget of 40,000 tokens sends more
-    # than one question although the bounds of all together would pass it.
-    while waiting:
-        sent: list[int] = []
-        why: dict[int, tuple[Meter, str]] = {}
-        for n in waiting:
-            refusal = _taken(rows[n][1], most[n])
-            if refusal is None:
-                sent.append(n)
-            else:
-                why[n] = refusal
-        if not sent:
-            # others may hold more than they will spend; what they leave is asked for again
-            if any(m.settling() for m in {m for n in waiting for m in rows[n][1]}):
-                continue
-            for n in waiting:
-                refused, limit = why[n]
-                refused.exhausted = limit
-                spent = BudgetError(f"not asked: the budget of {limit} is spent")
-                replies[n] = Reply(error=spent, finish="error")
-            break
-        left = [s for n in sent for m in rows[n][1] if (s := m.seconds_left()) is not None]
-        try:
-            answers = _reply(chat, [asks[n] for n in sent], min(left, default=None))
-        except BaseException:
-            # who shares a meter would wait for ever for what is set aside
-            for n in sent:
-                for meter in rows[n][1]:
-                    meter.settle(most[n], Usage())
-            raise
-        for n, reply in zip(sent, answers, strict=True):
-            used = reply.usage
-            if reply.error is None and used.calls and not used.input_tokens + used.output_tokens:
-                used = most[n]  # a server that does not count is taken to have used all it could
-            for meter in rows[n][1]:
-                meter.settle(most[n], used)
-            replies[n] = reply
-        waiting = [n for n in waiting if n not in replies]
-    return [replies[n] for n in range(len(rows))]
-
-
-def _taken(meters: tuple[Meter, ...], most: Usage) -> tuple[Meter, str] | None:
-    """Sets ``most`` aside with every meter, or with none and says whose limit it does not fit, and which."""
-    for place, meter in enumerate(meters):
-        if why := meter.take(most):
-            for other in meters[:place]:
-                other.settle(most, Usage())
-            return meter, why
-    return None
-
-
-def _reply(chat: Chat | None, asks: list[Ask], seconds: float | None = None) -> list[Reply]:
-    if not asks:
-        return []
-    if chat is None:
-        raise CapabilityError("this method asks a language model, and none was given; use --chat")
-
-    def ask_all(some: Sequence[Ask]) -> Sequence[Reply]:
-        return chat.reply(some) if seconds is None else chat.reply_within(some, seconds)
-
-    try:
-        return asked(ask_all, asks, chat.spec)
-    except ModelError:
-        raise
-    except ChatError as error:
-        if error.systemic:  # it concerns every question
-            raise Stopped(error, "no further question is asked") from error
-        return [Reply(error=error, finish="error") for _ in asks]
-
-
-def _plain_failure(chat: Chat) -> ChatError | None:
-    """How a question fails that nobody could forbid; None where it does not."""
-    plain = Message(role="user", parts=(Part(text="Answer yes or no: is fire hot?"),))
-    # never useful, so that no cache keeps or gives the answer: it is about now
-    ask = Ask(messages=(plain,), max_tokens=16, useful=lambda _: False)
-    try:
-        return asked(chat.reply, [ask], chat.spec)[0].error
-    except ChatError as error:
-        return error
-
-
-def _whole(outcome: Any) -> Outcome:
-    assert isinstance(outcome, Outcome), "a strategy must return an Outcome"
-    return outcome

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank.comparisons import thinking
-from mmrerank.rerank.orders import labels_in_order
+from mmrerank.rerank.orders import TOP_SCORE, label_scores, labels_in_order
 from mmrerank.rerank.parse import (
     answer,
     as_text,
@@ -53,6 +54,8 @@ from mmrerank.types import (
     Verdict,
 )
 
+REASON = 800
+"""Tokens for the sentences before the scores of an order: the best few images are compared in words."""
 THOUGHT = 1024
 """Tokens that may be thought before an order, unless a method says otherwise."""
 _VERDICT: dict[str, Any] = {"type": "string", "enum": list(VERDICTS)}
@@ -66,7 +69,7 @@ _COMPONENTS: dict[str, Any] = {
 
 
 def _scores(labels: Sequence[str]) -> dict[str, Any]:
-    return object_of({label: {"type": "integer", "minimum": 0, "maximum": 99} for label in labels})
+    return object_of({label: {"type": "integer", "minimum": 0, "maximum": TOP_SCORE} for label in labels})
 
 
 # --- deconstruct -------------------------------------------------------------------------------------
@@ -77,7 +80,7 @@ def deconstruct(query: Query, *, image_tokens: int = 256) -> Ask:
     return Ask(
         messages=render("deconstruct", query=query),
         schema=object_of({"components": _COMPONENTS}),
-        max_tokens=400,
+        max_tokens=1024,
         image_tokens=image_tokens,
         kind="deconstruct",
         query=query,
@@ -114,7 +117,7 @@ def evaluate(
     return Ask(
         messages=render("evaluate", query=query, components=components, candidates=shown(group)),
         schema=object_of(dict.fromkeys(labels, per_image)),
-        max_tokens=len(group) * (40 + 60 * len(components)),
+        max_tokens=len(group) * (128 + 128 * len(components)),
         image_tokens=image_tokens,
         kind="evaluate",
         query=query,
@@ -187,7 +190,8 @@ def order(
     """Asks for the order of all candidates given their evaluations, and optionally their images again.
 
     The reply: ``{"reason": ..., "scores": {"A": 0-99, ...}}``, one required key per candidate; with
-    ``think`` a ``"thought"`` of at most about so many tokens stands before both.
+    ``think`` a ``"thought"`` of at most about so many tokens stands before both, and a model that thinks on
+    its own may.
     """
     labels = labels_for(len(candidates))
     shown = [
@@ -204,7 +208,7 @@ def order(
     ask = Ask(
         messages=render("order", query=query, components=components, candidates=shown),
         schema=object_of({"thought": TEXT, **answer} if think else answer),
-        max_tokens=200 + think + 12 * len(labels),
+        max_tokens=REASON + think + 16 * len(labels),
         image_tokens=image_tokens,
         kind="order",
         query=query,
@@ -213,7 +217,7 @@ def order(
         components=tuple(components),
         details={"assessments": dict(assessments)},
     )
-    return thinking(ask, think > 0)
+    return replace(thinking(ask, think > 0), think=think > 0)
 
 
 def in_ids(reason: str, ids: Mapping[str, str]) -> str:
@@ -243,6 +247,7 @@ def _ordered(ask: Ask, found: Any, reason: str, repaired: bool, *, is_ranking: b
     return reading(
         "repaired" if mended else "ok",
         order=tuple(ids[n] for n in labels),
+        scores={ids[n]: s for n, s in label_scores(found, labels).items()},
         reason=in_ids(reason, ids),
         order_repairs=repairs,
     )
@@ -290,9 +295,17 @@ def _plain_scores(found: Any, ask: Ask) -> bool:
 
 
 def single(
-    query: Query, candidates: Sequence[Candidate], *, think: bool = True, image_tokens: int = 256
+    query: Query,
+    candidates: Sequence[Candidate],
+    *,
+    think: bool = True,
+    more: int = 0,
+    image_tokens: int = 256,
 ) -> Ask:
     """CoTRR in one call. Without ``think`` only the order is asked for: the ablation without reasoning.
+
+    A reply may have 1,024 tokens and 400 for each image, 9,024 for twenty; ``more`` are for thoughts of the
+    model's own.
 
     The reply: ``{"components": [...], "images": {"A": {"note", "verdicts": [...], "grade"}}, "reason",
     "scores": {"A": 0-99, ...}}``; verdicts stand in the order of the components.
@@ -316,12 +329,13 @@ def single(
         if think
         else render("order", query=query, components=(), candidates=shown),
         schema=object_of({**thoughts, **answer} if think else answer),
-        max_tokens=(600 + 120 * len(labels)) if think else 200 + 12 * len(labels),
+        max_tokens=more + (1024 + 400 * len(labels) if think else REASON + 16 * len(labels)),
         image_tokens=image_tokens,
         kind="single" if think else "order",
         query=query,
         shown=tuple(c.id for c in candidates),
         labels=labels,
+        think=more > 0,
     )
 
 
@@ -374,6 +388,7 @@ def read_single(reply: Reply, ask: Ask) -> Reading:
         components=components,
         assessments=assessments,
         order=ordering.order,
+        scores=ordering.scores,
         reason=ordering.reason,
         order_repairs=Repairs(
             unknown=ordering.repairs.unknown,

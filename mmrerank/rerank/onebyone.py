@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Sequence
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Judging, Outcome
 from mmrerank.rerank.aggregate import by_value, first_scores, fused
+from mmrerank.rerank.relevance import numbers
 from mmrerank.rerank.thrift import Thrift, scored
 from mmrerank.types import Assessment, Candidate, Explanation, Ranking, Repairs
 
@@ -24,12 +25,15 @@ def one_by_one(
     read: Callable[[Reply], float | None],
     tell: Callable[[float], str],
     reason: str,
+    relevance: Callable[[float], float] = float,
     thrift: Thrift = _EVERYTHING,
     weight: float = 1.0,
 ) -> Judging:
     """Orders by ``read`` of each reply, highest first, equal ones in first-stage order.
 
-    ``tell`` says a number in words; ``weight`` is the judgement's share beside the first stage's score.
+    ``tell`` says a number in words, ``relevance`` as 0 to 1 (by default it is that already). ``weight`` is
+    the judgement's share beside the first stage's score; below 1 the mixed number, which is from 0 to 1, is
+    score and relevance.
     One candidate or none is returned without a question.
     """
     if len(ranking) < 2:
@@ -42,7 +46,8 @@ def one_by_one(
         return [read(r) for r in replies]
 
     values, failed = yield from scored(ranking, thrift, scoring)
-    after, _ = ranking.reorder(by_value(ranking.ids, fused(values, first_scores(ranking), weight)))
+    mixed = fused(values, first_scores(ranking), weight)
+    after, _ = ranking.reorder(by_value(ranking.ids, mixed))
     assessments = {
         i: Assessment(reason=f"{tell(v)}{'; ' if i in thoughts else ''}{thoughts.get(i, '')}")
         for i, v in values.items()
@@ -54,7 +59,11 @@ def one_by_one(
         reason += f", {weight:g} of it beside the first stage's score"
     return Outcome(
         ranking=after,
-        explanation=Explanation(assessments=assessments, reason=reason),
+        explanation=Explanation(
+            assessments=assessments,
+            reason=reason,
+            **numbers(after.ids, mixed, relevance if weight >= 1 else float),
+        ),
         repairs=Repairs(failed=failed),
     )
 

@@ -25,6 +25,8 @@ from mmrerank.rerank.wording import (
 )
 from mmrerank.types import Repairs
 
+TOP_SCORE = 99
+"""Models are asked to order by scores from 0 to this."""
 _MAX_TEXT = 2**14  # characters at the end of a text in which an order in words is looked for
 _MAX_LINE = 2**13
 _MAX_ENTRIES = 2_000  # entries of an order that are read; the others are of no candidate
@@ -73,6 +75,23 @@ def labels_in_order(
         falls = not is_ranking or _falling(list(scores), scores)
         return _by_number(scores, labels, known, False) if falls else ([], Repairs())
     return _as_it_stands([_name(i) if isinstance(i, dict) else i for i in answer], labels, known)
+
+
+def label_scores(answer: Any, order: Sequence[str]) -> dict[str, float]:
+    """The scores behind ``order`` (of `labels_in_order`), to `TOP_SCORE`; empty where it came of none."""
+    if not isinstance(answer, dict) or not order:
+        return {}
+    known = known_labels(order)
+    found: dict[str, Number] = {}
+    for key, value in islice(answer.items(), _MAX_ENTRIES):
+        label = known.get(label_text(key)) or label_of(key, known)
+        number = number_of(_numbered(value).get("score") if isinstance(value, dict) else value)
+        if label is not None and number is not None:
+            found.setdefault(label, number)
+    tops = {i: 100.0 if n.form == "percent" else n.top or TOP_SCORE for i, n in found.items()}
+    scores = {i: n.value * TOP_SCORE / tops[i] for i, n in found.items()}
+    whole = set(order) == set(scores) and all(scores[a] >= scores[b] for a, b in pairwise(order))
+    return {n: scores[n] for n in order} if whole else {}
 
 
 def _as_it_stands(

@@ -20,12 +20,16 @@ Pair = tuple[int, int]
 
 
 class Pairs:
-    """Compares places of a list of candidates; ``failed`` counts the replies that said nothing."""
+    """Compares places of a list of candidates; ``failed`` counts the replies that said nothing.
+
+    ``compared`` are the candidates of which a pair was answered in both orders.
+    """
 
     def __init__(
         self, query: Query, images: Sequence[Candidate], *, written: bool = False, image_tokens: int = 256
     ) -> None:
         self.failed = 0
+        self.compared: set[str] = set()
         self._query, self._images = query, images
         self._written, self._tokens = written, image_tokens
 
@@ -39,10 +43,11 @@ class Pairs:
         read = [self._chances(r, a) for a, r in zip(asks, replies, strict=True)]
         self.failed += sum(not r for r in read)
         found: list[float | None] = []
-        for n, (one, _) in enumerate(pairs):
+        for n, (one, other) in enumerate(pairs):
             both = [r[self._images[one].id] for r in read[2 * n : 2 * n + 2] if r]
             # equal preferences must not differ by the order in which they were added up
             found.append(round(sum(both) / 2, 9) if len(both) == 2 else None)
+            self.compared |= {self._images[n].id for n in (one, other)} if len(both) == 2 else set()
         return found
 
     def matrix(self, k: int, pairs: Sequence[Pair]) -> Generator[list[Ask], list[Reply], Preferences]:

@@ -22,12 +22,17 @@ def labels_for(n: int) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """What was understood from one reply; ``repairs`` is ready to be added up."""
+    """What was understood from one reply; ``repairs`` is ready to be added up.
+
+    ``scores`` are by id, where an order was given as numbers that fall along it.
+    """
 
     status: Status
     components: tuple[Component, ...] = ()
     assessments: Mapping[str, Assessment] = field(default_factory=dict)
     order: tuple[str, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Of an order that was told in scores: those, by id, on the scale that was asked for."""
     reason: str = ""
     repairs: Repairs = field(default_factory=Repairs)
 

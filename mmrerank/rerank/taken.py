@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+from mmrerank.answering import Numbered
 from mmrerank.errors import DATA_ERRORS, ChatError, ReplyError, in_short, one_line
 from mmrerank.messages import Ask, Reply
 from mmrerank.rerank.parse import MAX_REPLY_CHARS
@@ -25,24 +27,31 @@ _NOTES, _NOTE = 20, 500  # notes of a reply that are shown, and characters of on
 _FINISH = ("stop", "length", "error")
 
 
-def asked(ask_all: Callable[[Sequence[Ask]], Sequence[Reply]], asks: Sequence[Ask], name: str) -> list[Reply]:
-    """The replies to ``asks``, whatever a backend of that ``name`` brings; its `ChatError` passes.
+def asked(ask_all: Callable[[Sequence[Ask]], Numbered], asks: Sequence[Ask], name: str) -> Numbered:
+    """The replies to ``asks`` as they come, whatever a backend of that ``name`` brings; a `ChatError` passes.
 
-    Where taking apart the answers of several questions together fails, each is asked again by itself, so
-    that one odd answer costs no other.
+    Where taking apart the answers of several questions together fails, each that has no reply yet is asked
+    again by itself, so that one odd answer costs no other.
     """
+    left = dict(enumerate(asks))
     try:
-        replies = ask_all(asks)
-        if not isinstance(replies, Sequence) or len(replies) != len(asks):
-            count = len(replies) if isinstance(replies, Sequence) else "no list of"
-            short = ReplyError(f"{name} gave {count} replies to {len(asks)} questions")
-            return [Reply(error=short, finish="error") for _ in asks]
+        with closing(ask_all(asks)) as found:
+            for place, reply in found:
+                if place not in left:
+                    raise ReplyError(f"{name} gave more replies than the {len(asks)} questions asked for")
+                yield place, taken(left.pop(place), reply, name)
     except DATA_ERRORS as error:
         if len(asks) > 1:
-            return [asked(ask_all, [ask], name)[0] for ask in asks]
+            for place, ask in left.items():
+                for _, reply in asked(ask_all, [ask], name):
+                    yield place, reply
+            return
         odd = ReplyError(f"{name} could not read an answer: {in_short(error)}")
-        return [Reply(error=odd, finish="error")]
-    return [taken(ask, reply, name) for ask, reply in zip(asks, replies, strict=True)]
+        for place in left:
+            yield place, Reply(error=odd, finish="error")
+        return
+    if left:
+        raise ReplyError(f"{name} gave {len(asks) - len(left)} replies to {len(asks)} questions")
 
 
 def taken(ask: Ask, reply: Any, name: str) -> Reply:
@@ -68,7 +77,17 @@ def _sound(reply: Any) -> Reply:
         raise ReplyError(f"it is a {type(reply).__name__} and no Reply")
     usage = _usage(reply.usage)
     if isinstance(reply.error, ChatError):
-        return replace(reply, text="", logprobs={}, states=(), finish="error", usage=usage, notes=())
+        return replace(
+            reply,
+            text="",
+            logprobs={},
+            bounds=(),
+            states=(),
+            scores=(),
+            finish="error",
+            usage=usage,
+            notes=(),
+        )
     if reply.error is not None or not isinstance(reply.text, str) or reply.finish not in _FINISH:
         raise ReplyError("its error, text or finish is of the wrong kind")
     notes = [one_line(str(n), _NOTE) for n in list(reply.notes)[:_NOTES]]
@@ -81,6 +100,9 @@ def _sound(reply: Any) -> Reply:
         text=_encodable(text),
         logprobs=_logprobs(reply.logprobs),
         mass=None if reply.mass is None else _number(reply.mass),
+        bounds=tuple(n for n in reply.bounds if isinstance(n, str)),
+        scores=tuple(_number(s) for s in reply.scores),
+        logits=bool(reply.logits),
         usage=usage,
         notes=tuple(notes),
     )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 from mmrerank.errors import DATA_ERRORS
-from mmrerank.messages import Ask, Reply
+from mmrerank.messages import Ask, Reply, Said, Scoring
 from mmrerank.rerank import comparisons, judgements
+from mmrerank.rerank.describing import read_description
 from mmrerank.rerank.states import read_attention, read_tokens, read_vector
 
 SHOWN = 80
@@ -22,6 +24,7 @@ _READERS: dict[str, Callable[[Reply, Ask], bool]] = {
     "deconstruct": lambda reply, _: judgements.read_deconstruct(reply).status != "failed",
     "evaluate": lambda reply, ask: judgements.read_evaluate(reply, ask).status != "failed",
     "order": lambda reply, ask: judgements.read_order(reply, ask).status != "failed",
+    "describe": lambda reply, _: bool(read_description(reply)),
     "single": lambda reply, ask: judgements.read_single(reply, ask).status != "failed",
     "grade": lambda reply, ask: bool(comparisons.read_grade(reply, ask)[0]),
     "choose": lambda reply, ask: comparisons.read_best(reply, ask)[0] is not None,
@@ -31,10 +34,39 @@ _READERS: dict[str, Callable[[Reply, Ask], bool]] = {
 """Readers of written answers, by the kind of the question; of other kinds nothing is known."""
 
 
+def _single(ask: Ask, reply: Reply) -> Said:
+    read = judgements.read_single(reply, ask)
+    return Said(judged=read.assessments, order=read.order, components=read.components)
+
+
+def _number(ask: Ask, value: float | None) -> Said:
+    return Said() if value is None else Said(judged={ask.shown[0]: value})
+
+
+_SAYS: dict[str, Callable[[Ask, Reply], Said]] = {
+    "evaluate": lambda ask, reply: Said(judged=judgements.read_evaluate(reply, ask).assessments),
+    "order": lambda ask, reply: Said(order=judgements.read_order(reply, ask).order),
+    "single": _single,
+    "grade": lambda ask, reply: Said(judged=comparisons.read_grade(reply, ask)[0]),
+    "score": lambda ask, reply: _number(ask, comparisons.read_score(reply)),
+    "relevance": lambda ask, reply: _number(ask, comparisons.read_margin(reply, comparisons.ONE_ZERO)),
+    "fit": lambda ask, reply: Said(
+        judged={i: s for i, s in zip(ask.shown, reply.scores, strict=False) if not math.isnan(s)}
+    ),
+    "mark": lambda ask, reply: _number(ask, comparisons.read_mark(reply)),
+}
+"""What replies say of images, for who watches, by the kind of the question."""
+
+
 def watched(ask: Ask) -> Ask:
-    """``ask`` with ``useful`` set, where its kind is known."""
-    known = ask.choices or ask.read or ask.kind in _READERS
-    return replace(ask, useful=lambda reply: _readable(ask, reply)) if known and ask.useful is None else ask
+    """``ask`` with ``useful`` and ``says`` set, where its kind is known and the method set none."""
+    known = ask.choices or ask.read or ask.kind in _READERS or isinstance(ask, Scoring)
+    if ask.useful is None and known:
+        ask = replace(ask, useful=partial(_readable, ask))
+    says = _SAYS.get(ask.kind)
+    if ask.says is None and says is not None and ask.shown:
+        ask = replace(ask, says=partial(says, ask))
+    return ask
 
 
 def _readable(ask: Ask, reply: Reply) -> bool:
@@ -49,6 +81,8 @@ def answers(ask: Ask, reply: Reply) -> bool:
     """Whether ``reply`` says anything about what ``ask`` asks; true where its kind is unknown."""
     if reply.error is not None:
         return False
+    if isinstance(ask, Scoring):
+        return len(reply.scores) == len(ask.candidates) and not all(map(math.isnan, reply.scores))
     if ask.choices:
         values = [reply.logprobs.get(c) for c in ask.choices]
         return all(v is not None and not math.isnan(v) for v in values)

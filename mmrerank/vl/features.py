@@ -24,12 +24,14 @@ class Features:
     """An image as the language model reads it.
 
     ``grid`` (3,): patches in time, height and width. ``pooled`` (tokens, hidden): the visual tokens.
-    ``deep``: of Qwen3-VL, what is added after its first layers, each (tokens, hidden).
+    ``deep``: of Qwen3-VL, what is added after its first layers, each (tokens, hidden). ``text``: what stands
+    for the image in a prompt, where that is the processor's to say.
     """
 
     grid: torch.Tensor
     pooled: torch.Tensor
     deep: tuple[torch.Tensor, ...] = ()
+    text: str = ""
 
     @property
     def size(self) -> int:
@@ -86,7 +88,8 @@ class FeatureStore:
         self._keep(key, features)
         if self.folder is not None:
             deep = {f"deep.{n}": t for n, t in enumerate(features.deep)}
-            self.folder.put(key, {"grid": features.grid, "pooled": features.pooled, **deep})
+            text = {"text": _letters(features.text)} if features.text else {}
+            self.folder.put(key, {"grid": features.grid, "pooled": features.pooled, **deep, **text})
 
     def clear(self) -> None:
         """Forgets what is in memory."""
@@ -105,10 +108,20 @@ class FeatureStore:
                 self._size -= old.size
 
 
+def _letters(text: str) -> torch.Tensor:
+    import torch
+
+    return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
 def _whole(found: dict[str, Any] | None) -> Features | None:
     """Tensors from disk as features; None where some are missing."""
-    names = {"grid", "pooled", *(f"deep.{n}" for n in range(len(found or {}) - 2))}
-    if found is None or set(found) != names:
+    if found is None:
+        return None
+    letters = found.pop("text", None)
+    names = {"grid", "pooled", *(f"deep.{n}" for n in range(len(found) - 2))}
+    if set(found) != names:
         return None
     deep = tuple(found[f"deep.{n}"] for n in range(len(found) - 2))
-    return Features(grid=found["grid"], pooled=found["pooled"], deep=deep)
+    text = "" if letters is None else bytes(letters.tolist()).decode()
+    return Features(grid=found["grid"], pooled=found["pooled"], deep=deep, text=text)

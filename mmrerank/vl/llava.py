@@ -6,11 +6,11 @@ It only reads (`mmrerank.embed`); chats run on Qwen-VL.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mmrerank.loading import ModelLock
 from mmrerank.vl.load import Checkpoint
 from mmrerank.vl.model_folder import template_of
 
@@ -26,7 +26,7 @@ class Llava:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.name = checkpoint.name
         self.model, self.processor = checkpoint.model, checkpoint.processor
-        self.lock = threading.RLock()
+        self.lock = ModelLock()
         if checkpoint.family == "llava_next":
             self._count_patches()
 

@@ -1,13 +1,14 @@
-"""Loads a vision-language checkpoint (Qwen2-VL, Qwen2.5-VL, Qwen3-VL, ...) from a folder or a hub name.
+"""Loads a vision-language checkpoint, or one that reads text only, from a folder or a hub name.
 
 Says what is wrong with a checkpoint before anything slow happens, and afterwards refuses one whose weights
-are incomplete. It does not run the model (`mmrerank.vl.qwen`), reads safetensors only, never pickles, and
+are incomplete. It does not run the model (`mmrerank.vl.qwen`, `mmrerank.vl.generic`), reads safetensors only, never pickles, and
 runs no Python file of a checkpoint unless ``trust_remote_code`` is set.
 """
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrerank.errors import MmrerankError, ModelError
+from mmrerank.loading import loading
 from mmrerank.paths import check_readable, expanded, looked_at
 from mmrerank.vl.model_folder import check_folder, json_file, needs_code, plain, there, without_questions
 
@@ -31,6 +33,7 @@ MODEL_TYPES: Mapping[str, str] = {
 SMALL = 50_000_000
 """Parameters below which a CPU computes in float32: such a model gains nothing from bfloat16."""
 
+_SUCH_AS = "Qwen-VL, Gemma 3, InternVL (-hf), SmolVLM, LLaVA-OneVision or Mistral 3"
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _FILES = ["*.json", "*.jinja", "*.txt", "*.model", "*.safetensors"]
 """What is fetched of a repository: no Python file, no pickle."""
@@ -48,12 +51,21 @@ ABSENT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A loaded model and its processor. ``family`` is the configuration's model type."""
+    """A loaded model and its processor. ``family`` is the configuration's model type.
+
+    ``sees`` is false of a model that reads text only: its processor is a tokenizer.
+    """
 
     name: str
     family: str
     model: Any
     processor: Any
+    sees: bool = True
+
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, of the processor where there is one."""
+        return self.processor.tokenizer if self.sees else self.processor
 
 
 def load(
@@ -61,23 +73,28 @@ def load(
     *,
     device: str | None = None,
     dtype: str | None = None,
-    types: Mapping[str, str] = MODEL_TYPES,
+    types: Mapping[str, str] | None = MODEL_TYPES,
     spare: frozenset[str] = frozenset(),
     trust_remote_code: bool = False,
     before: Callable[[Any, Any], None] | None = None,
     template: bool = True,
+    kind: Callable[[], Any] | None = None,
 ) -> Checkpoint:
     """Loads ``name`` for inference.
 
     ``device`` is a torch device, ``auto`` (spread over what there is) or None (CUDA if present, else CPU).
     ``dtype`` is a torch dtype's name; by default float32 for a small model on a CPU, else bfloat16 where
-    the device computes in it. ``types`` are the model types allowed, with their names; ``spare`` are tensors
-    that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
+    the device computes in it. ``types`` are the model types allowed, with their names, or None for any that answers
+    messages, of images or of text alone; ``spare`` are tensors that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     ``before`` is called with the configuration and the processor before any weights are read; what it
-    raises ends the loading. Without ``template`` a checkpoint may lack a chat template. Raises `ModelError`
+    raises ends the loading. Without ``template`` a checkpoint may lack a chat template. ``kind`` returns
+    the auto class that loads it, where it is none that answers messages. Raises `ModelError`
     naming what was wrong, what is allowed and what to do.
     """
-    wanted = f"a folder or a hub name of a {_either(types.values())} model"
+    if types is None:
+        types, wanted = _answering(), f"a folder or a hub name of a model that answers, such as {_SUCH_AS}"
+    else:
+        wanted = f"a folder or a hub name of a {_either(types.values())} model"
     if not name.strip():
         raise ModelError(f"no model was named; give {wanted}, as in PLUGIN:PATH_OR_NAME")
     folder = expanded(name.strip())
@@ -89,7 +106,8 @@ def load(
         folder = _fetched(name, trust_remote_code)
     _check_folder(folder, types, wanted)
     check_folder(folder, trust=trust_remote_code)
-    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template)
+    with loading():
+        return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template, kind)
 
 
 def _fetched(name: str, trust: bool) -> Path:
@@ -112,6 +130,19 @@ def _either(names: Iterable[str]) -> str:
     return f"{', '.join(most)} or {last}" if most else last
 
 
+def _answering() -> Mapping[str, str]:
+    """The model types that transformers loads as a model that answers messages."""
+    from transformers.models.auto import modeling_auto as auto
+
+    return dict(auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES | auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+
+
+def _is_seeing(model_type: object) -> bool:
+    from transformers.models.auto import modeling_auto as auto
+
+    return model_type in auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
 def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
     """Raises `ModelError` unless ``folder`` holds the files of a checkpoint of one of ``types``."""
     if not folder.is_dir():
@@ -121,15 +152,19 @@ def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
         raise ModelError(f"{folder} holds no config.json, so it is no checkpoint; give {allowed}")
     model_type = json_file(config).get("model_type")
     _check_type(str(folder), model_type, types, allowed)
-    wanted = {
+    files = {
         "weights (*.safetensors; pickled weights are not read)": ("*.safetensors",),
-        "a tokenizer (tokenizer.json, or vocab.json and merges.txt)": ("tokenizer.json", "vocab.json"),
+        "a tokenizer (tokenizer.json, or vocab.json and merges.txt)": (
+            *("tokenizer.json", "vocab.json", "tokenizer.model", "tekken.json"),
+        ),
         "an image processor (preprocessor_config.json)": (
             "preprocessor_config.json",
             "processor_config.json",
         ),
     }
-    for what, patterns in wanted.items():
+    if not _is_seeing(model_type):
+        files.popitem()
+    for what, patterns in files.items():
         found = [file for p in patterns for file in folder.glob(p)]
         if not found:
             raise ModelError(f"{folder} lacks {what}; copy the whole checkpoint")
@@ -140,9 +175,8 @@ def _check_folder(folder: Path, types: Mapping[str, str], allowed: str) -> None:
 def _check_type(name: str, model_type: object, types: Mapping[str, str], allowed: str) -> None:
     if model_type not in types:
         why = f": {ABSENT[model_type]}" if isinstance(model_type, str) and model_type in ABSENT else ""
-        raise ModelError(
-            f"{name} is a {model_type!r} model{why}; allowed are {', '.join(types)}: give {allowed}"
-        )
+        named = ", ".join(types) if len(types) < 20 else f"{len(types)} kinds that transformers knows"
+        raise ModelError(f"{name} is a {model_type!r} model{why}; allowed are {named}: give {allowed}")
 
 
 def _load(
@@ -155,9 +189,10 @@ def _load(
     trust: bool,
     before: Callable[[Any, Any], None] | None,
     template: bool,
+    kind: Callable[[], Any] | None,
 ) -> Checkpoint:
     import torch
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
     if dtype is not None and not isinstance(vars(torch).get(dtype), torch.dtype):
         raise ModelError(f"there is no dtype {dtype!r}; allowed are float32, bfloat16 and float16")
@@ -165,11 +200,14 @@ def _load(
     try:
         with without_questions(), _no_progress_bar():
             config = _configuration(folder, trust)
+            sees = kind is not None or _is_seeing(config.model_type)
+            reader = AutoProcessor if sees else AutoTokenizer
             # with the configuration, a processor class that only the folder knows is not asked for
-            processor = AutoProcessor.from_pretrained(str(folder), config=config, trust_remote_code=trust)
+            processor = reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
             if before is not None:
                 before(config, processor)
-            model, info = AutoModelForImageTextToText.from_pretrained(
+            own = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+            model, info = (kind() if kind else own).from_pretrained(
                 str(folder),
                 config=config,
                 trust_remote_code=trust,
@@ -193,8 +231,10 @@ def _load(
             f"{name} lacks {len(absent)} of the model's tensors, or has them in another shape, such as "
             f"{absent[0]}; copy the whole checkpoint"
         )
-    if template and vars(processor).get("chat_template") is None:
+    if template and processor.chat_template is None:
         raise ModelError(f"{name} has no chat template; give an instruction-tuned checkpoint")
+    if config.is_encoder_decoder:
+        raise ModelError(f"{name} reads with one model and writes with another; give {allowed}")
     # the scales of quantised weights are for the numbers that they came as
     # transformers sets it on quantised models alone
     quantised = bool(getattr(model, "is_quantized", False))  # it is there when true
@@ -211,7 +251,7 @@ def _load(
         text = " ".join(str(error).split())[:300]
         raise ModelError(f"{name} cannot be put on {target}: {text}") from error
     _use_flash_attention(model)
-    return Checkpoint(name=name, family=config.model_type, model=model.eval(), processor=processor)
+    return Checkpoint(name=name, family=config.model_type, model=model.eval(), processor=processor, sees=sees)
 
 
 def _use_flash_attention(model: Any) -> None:
@@ -220,6 +260,8 @@ def _use_flash_attention(model: Any) -> None:
     from transformers.utils import is_flash_attn_2_available
 
     half = model.dtype in (torch.bfloat16, torch.float16)
+    if "token_type_ids" in inspect.signature(model.forward).parameters:
+        return  # tokens of an image look ahead within it, which those kernels cannot
     if model.device.type == "cuda" and half and is_flash_attn_2_available():
         try:
             model.set_attn_implementation("flash_attention_2")

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmrerank.vl.local import LocalModel
 from mmrerank.vl.prompts import Encoded
-from mmrerank.vl.qwen import QwenVL
 
 if TYPE_CHECKING:
     import torch
@@ -70,13 +70,14 @@ class Prefixes:
     ``limit`` bounds the bytes of keys and values kept, on the model's device; 0 shares nothing at all.
     """
 
-    def __init__(self, qwen: QwenVL, limit: int = BYTES) -> None:
+    def __init__(self, qwen: LocalModel, limit: int = BYTES) -> None:
         from transformers.cache_utils import DynamicLayer
 
         self._qwen, self._limit = qwen, limit
         self._kept: list[Prefix] = []  # the most recent last
         # layers with a sliding window forget the beginning
-        self._whole = all(type(layer) is DynamicLayer for layer in qwen.new_cache().layers)
+        layers = qwen.new_cache().layers
+        self._whole = qwen.resumes and all(type(layer) is DynamicLayer for layer in layers)
         self.enabled = limit > 0 and self._whole
 
     def clear(self) -> None:
@@ -127,7 +128,7 @@ class Prefixes:
         start = self.covering(prompt, length)
         if start.length < max(length - slack, min(length, 1)):
             cache = self.cache(start, rows=1)
-            beginning = _beginning(prompt, length)
+            beginning = prompt.beginning(length)
             with torch.inference_mode():
                 self._qwen.hidden(self._qwen.collate([beginning], start.length), cache)
             start = Start(length=length, prefix=self._add(prompt.marks[:length], cache, 0, []))
@@ -236,10 +237,3 @@ def _most_saved(heights: Sequence[int]) -> int:
             best = max(best, tall * (place - begin))
         open_.append((begin, height))
     return best
-
-
-def _beginning(prompt: Encoded, length: int) -> Encoded:
-    pictures = tuple(prompt.pictures_between(0, length))
-    return replace(
-        prompt, ids=prompt.ids[:length], positions=prompt.positions[:, :length], pictures=pictures, words=()
-    )

@@ -8,11 +8,10 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from mmrerank.messages import Message, Role
 from mmrerank.types import Image
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.load import Checkpoint
-from mmrerank.vl.model_folder import template_of
+from mmrerank.vl.turns import Turns
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -38,7 +37,6 @@ PIXELS_VERSION = 2
 MAX_RATIO = 180
 """Longest side over shortest; qwen-vl-utils refuses 200. Longer strips are padded in grey."""
 MOST_THREADS = 8
-_STAND_IN = re.compile("\ue000(\\d+)\ue001")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +51,7 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Encoded:
-    """One prompt: ``ids`` (L,), ``positions`` (3, L) for M-RoPE, and its pictures in order.
+    """One prompt: ``ids`` (L,), ``positions`` (3, L) for M-RoPE or (1, L), and its pictures in order.
 
     ``words`` is filled where `Prompts.encode` was asked for it.
     """
@@ -63,6 +61,10 @@ class Encoded:
     pictures: tuple[Picture, ...]
     image_id: int
     words: tuple[Words, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was changed of the images to show them, in words for a person."""
+    company: str = ""
+    """Prompts run together only with those of the same company."""
 
     @property
     def length(self) -> int:
@@ -89,6 +91,13 @@ class Encoded:
         """The last place not after ``at`` where the prompt may be cut: outside every picture."""
         return next((start for start, end in self.spans if start < at < end), at)
 
+    def beginning(self, length: int) -> Encoded:
+        """The prompt's first ``length`` tokens; no picture is cut in two."""
+        pictures = tuple(self.pictures_between(0, length))
+        return replace(
+            self, ids=self.ids[:length], positions=self.positions[:, :length], pictures=pictures, words=()
+        )
+
     def pictures_between(self, start: int, end: int) -> list[Picture]:
         """The pictures whose tokens lie from ``start`` to ``end``."""
         return [
@@ -98,13 +107,11 @@ class Encoded:
         ]
 
 
-class Prompts:
+class Prompts(Turns):
     """Turns messages into `Encoded`, images by way of ``features``."""
 
     def __init__(self, checkpoint: Checkpoint, features: FeatureStore) -> None:
-        self._name = checkpoint.name
-        self._processor = checkpoint.processor
-        self._tokenizer = checkpoint.processor.tokenizer
+        super().__init__(checkpoint)
         self._rope: Any = checkpoint.model.model.get_rope_index
         self._features = features
         images = checkpoint.processor.image_processor
@@ -115,18 +122,7 @@ class Prompts:
         self.min_pixels: int = images.size["shortest_edge"]
         self.max_pixels: int = images.size["longest_edge"]
         self.image_id: int = checkpoint.model.config.image_token_id
-        self._thinks = "enable_thinking" in str(self._processor.chat_template)
         self._alive: WeakValueDictionary[str, Picture] = WeakValueDictionary()
-
-    @cached_property
-    def _special(self) -> re.Pattern[str]:
-        # added tokens are more than the special ones: <think>, <tool_call>
-        names = {*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab()}
-        return re.compile("|".join(re.escape(n) for n in sorted(names, key=len, reverse=True) if n))
-
-    def defuse(self, text: str) -> str:
-        """``text`` with every special token's spelling opened by a space, so that it stays plain text."""
-        return self._special.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def encode(self, messages: Sequence[Message], *, image_tokens: int, words: bool = False) -> Encoded:
         """The prompt that asks for an answer to ``messages``, each image within ``image_tokens`` tokens.
@@ -189,56 +185,6 @@ class Prompts:
             words=tuple(words),
         )
 
-    def render(self, messages: Sequence[Message]) -> str:
-        """``messages`` as the chat template writes them, one placeholder an image, thinking switched off."""
-        turns = [{"role": m.role, "content": [dict(c) for c in self._content(m)]} for m in messages]
-        return self.apply(turns)
-
-    def apply(self, turns: Sequence[dict[str, Any]]) -> str:
-        """What the chat template makes of ``turns``, up to where the answer begins."""
-        options = {"enable_thinking": False} if self._thinks else {}
-        with template_of(self._name):
-            text: str = self._processor.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=True, **options
-            )
-        # templates of thinking models open the block whatever they are encoding
-        opened = text.rstrip()
-        return f"{opened}\n\n</think>\n\n" if opened.endswith("<think>") else text
-
-    def _content(self, message: Message) -> Iterator[dict[str, str]]:
-        for run in _runs(message):
-            # joined first: a special token could be spelt across two parts
-            text = {"type": "text", "text": self.defuse("".join(run or ()))}
-            yield {"type": "image"} if run is None else text
-
-    def _parts(self, messages: Sequence[Message], text: str) -> list[tuple[int, Role, int, int]]:
-        """Where in ``text`` each text part stands, found by filling in the template with stand-ins."""
-        runs: list[tuple[int, Role, list[str]]] = []
-        turns = []
-        for number, message in enumerate(messages):
-            content = []
-            for run in _runs(message):
-                content.append({"type": "image"} if run is None else
-                               {"type": "text", "text": f"\ue000{len(runs)}\ue001"})  # fmt: skip
-                if run is not None:
-                    runs.append((number, message.role, run))
-            turns.append({"role": message.role, "content": content})
-        pieces = _STAND_IN.split(self.apply(turns))
-        parts: list[tuple[int, Role, int, int]] = []
-        rebuilt = pieces[0]
-        for which, after in zip(pieces[1::2], pieces[2::2], strict=True):
-            message_number, role, run = runs[int(which)]
-            ends = [len(rebuilt) + len(self.defuse("".join(run[: n + 1]))) for n in range(len(run))]
-            starts = [len(rebuilt), *ends]
-            parts += [(message_number, role, a, b) for a, b in zip(starts, ends, strict=False) if b > a]
-            rebuilt += self.defuse("".join(run)) + after
-        if rebuilt != text:
-            raise ModelError(
-                f"{self._name}: its chat template rewrites texts, so that their tokens cannot be encoding; "
-                "give another checkpoint, or a method that needs no hidden states"
-            )
-        return parts
-
     def picture(self, image: Image, tokens: int) -> Picture:
         """``image`` within ``tokens`` visual tokens: its features if they are kept, else its pixels."""
         key = f"{image.digest}:{tokens}"
@@ -257,19 +203,7 @@ class Prompts:
 
         An image that cannot be shown is left out: `encode` says why.
         """
-
-        def one(wanted: tuple[Image, int]) -> Picture | None:
-            try:
-                return self.picture(*wanted)
-            except (InputError, OSError, ValueError):
-                return None
-
-        workers = min(_cores(), MOST_THREADS)
-        distinct = list({(id(image), tokens): (image, tokens) for image, tokens in images}.values())
-        if workers < 2 or len(distinct) < 2:
-            return []
-        with ThreadPoolExecutor(workers) as pool:
-            return [p for p in pool.map(one, distinct) if p is not None]
+        return in_threads(self.picture, images)
 
     def prepare(self, image: PIL.Image.Image, tokens: int, *, key: str = "") -> Picture:
         """The pixels of a decoded RGB image, resized to within ``tokens`` visual tokens."""
@@ -289,6 +223,25 @@ class Prompts:
         return Picture(key=key, grid=made["image_grid_thw"][0], pixels=made["pixel_values"])
 
 
+def in_threads(
+    picture: Callable[[Image, int], Picture], images: Iterable[tuple[Image, int]]
+) -> list[Picture]:
+    """``picture`` of each image and its tokens that can be shown; nothing where threads would not help."""
+
+    def one(wanted: tuple[Image, int]) -> Picture | None:
+        try:
+            return picture(*wanted)
+        except (InputError, OSError, ValueError):
+            return None
+
+    workers = min(_cores(), MOST_THREADS)
+    distinct = list({(id(image), tokens): (image, tokens) for image, tokens in images}.values())
+    if workers < 2 or len(distinct) < 2:
+        return []
+    with ThreadPoolExecutor(workers) as pool:
+        return [p for p in pool.map(one, distinct) if p is not None]
+
+
 def _within(size: tuple[int, int], side: int, tokens: int) -> tuple[int, int]:
     """The largest size of about the shape of ``size`` in whole squares of ``side``, at most ``tokens``."""
     scale = math.sqrt(tokens / (size[0] * size[1]))
@@ -301,21 +254,6 @@ def _cores() -> int:
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _runs(message: Message) -> Iterator[list[str] | None]:
-    """A message's texts, neighbours together, and None for each image."""
-    run: list[str] = []
-    for part in message.parts:
-        if part.text is not None:
-            run.append(part.text)
-            continue
-        if run:
-            yield run
-        run = []
-        yield None
-    if run:
-        yield run
 
 
 def widened(picture: PIL.Image.Image, ratio: int) -> PIL.Image.Image:

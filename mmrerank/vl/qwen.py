@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from mmrerank.loading import ModelLock
 from mmrerank.messages import Message
+from mmrerank.ports import Ability, Capability
+from mmrerank.types import Image
 from mmrerank.vl.features import Features, FeatureStore, Picture
 from mmrerank.vl.load import Checkpoint
 from mmrerank.vl.load import load as load_checkpoint
+from mmrerank.vl.local import Batch
 from mmrerank.vl.prompts import PIXELS_VERSION, Encoded, Prompts
 
 if TYPE_CHECKING:
@@ -31,22 +33,13 @@ LOOK_TOKENS_CPU = 256
 """The same on a CPU, where what does not fit the core's cache took a sixth longer."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Batch:
-    """Prompts side by side from token ``start`` on, left padded to one length L.
-
-    ``ids`` (B, L), ``positions`` (3, B, L), ``mask`` (B, start + L): padding stands between what the rows
-    share and what they do not, so that every row's last token is at the end.
-    """
-
-    ids: torch.Tensor
-    mask: torch.Tensor
-    positions: torch.Tensor
-    pictures: tuple[Picture, ...]
-
-
 class QwenVL:
     """A loaded checkpoint. ``lock`` must be held while the model runs: all methods but `encode`."""
+
+    resumes = True
+    capabilities: frozenset[Capability] = frozenset(
+        {"generate", "choice_logprobs", "attention", "embed", "token_embeddings"}
+    )
 
     def __init__(self, checkpoint: Checkpoint, features: FeatureStore | None = None) -> None:
         self.name = checkpoint.name
@@ -54,7 +47,7 @@ class QwenVL:
         self.model = checkpoint.model
         self.processor = checkpoint.processor
         self.tokenizer = checkpoint.processor.tokenizer
-        self.lock = threading.RLock()
+        self.lock = ModelLock()
         self.features = FeatureStore() if features is None else features
         self.prompts = Prompts(checkpoint, self.features)
         self.image_id = self.prompts.image_id
@@ -84,6 +77,23 @@ class QwenVL:
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
+    def before(self) -> str:
+        """What stands before the first token of an answer."""
+        return self.prompts.before
+
+    @property
+    def abilities(self) -> tuple[Ability, ...]:
+        """What is reused, for `mmrerank doctor`."""
+        side = int(self.prompts.pixels_per_token**0.5)
+        return (
+            Ability(
+                name="image size", on=True, why=f"{side} x {side} pixels a token, as many as are asked for"
+            ),
+            Ability(name="image reuse", on=True, why="what was seen of an image does not depend on others"),
+            Ability(name="prompt reuse", on=True, why="beginnings that prompts share are computed once"),
+        )
+
+    @property
     def vocabulary(self) -> int:
         """Width of the logits: the embedding table's rows, at least the tokenizer's tokens."""
         return int(self.model.config.get_text_config().vocab_size)
@@ -103,6 +113,10 @@ class QwenVL:
     def encode(self, messages: Sequence[Message], *, image_tokens: int, words: bool = False) -> Encoded:
         """`Prompts.encode`: the prompt that asks for an answer to ``messages``."""
         return self.prompts.encode(messages, image_tokens=image_tokens, words=words)
+
+    def ahead(self, images: Iterable[tuple[Image, int]]) -> list[Picture]:
+        """`Prompts.ahead`: pictures made in threads."""
+        return self.prompts.ahead(images)
 
     def collate(self, rows: Sequence[Encoded], start: int = 0) -> Batch:
         """``rows`` from token ``start`` on, left padded to one length, on the model's device."""
@@ -163,7 +177,7 @@ class QwenVL:
     def forward(self, batch: Batch, cache: Any = None) -> torch.Tensor:
         """Logits (B, vocabulary) float32 at each row's last prompt token; fills ``cache`` if given."""
         out = self.model(**self._inputs(batch, cache), logits_to_keep=1)
-        return _sound(out.logits[:, -1].float())
+        return sound(out.logits[:, -1].float())
 
     def hidden(self, batch: Batch, cache: Any = None) -> torch.Tensor:
         """The last layer's normed states (B, L, width) float32; fills ``cache`` if given."""
@@ -227,7 +241,7 @@ class QwenVL:
             use_cache=True,
             logits_to_keep=1,
         )
-        return _sound(out.logits[:, -1].float())
+        return sound(out.logits[:, -1].float())
 
     def new_cache(self) -> Any:
         """An empty key-value cache for `forward`, `hidden` and `step`."""
@@ -236,7 +250,7 @@ class QwenVL:
         return DynamicCache(config=self.model.config.get_text_config())
 
 
-def _sound(logits: torch.Tensor) -> torch.Tensor:
+def sound(logits: torch.Tensor) -> torch.Tensor:
     """``logits``, or an `ArithmeticError` where a row says nothing: a grammar would make words of it."""
     if not logits.amax(-1).isfinite().all():
         raise ArithmeticError(

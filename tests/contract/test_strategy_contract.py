@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import random
 from collections.abc import Sequence
 from typing import get_args
 
 import pytest
+from relevance_laws import check_numbers
 
 from mmrerank import registry
+from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import ChatError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Chat, StrategyOptions
@@ -73,10 +76,30 @@ def test_the_result_is_a_permutation(name: str, failing: float, count: int) -> N
     result = Reranker(name, chat).rank(Query(text="a red boat"), given)
     assert sorted(h.id for h in result) == [c.id for c in given]
     assert [h.id for h in result.first] == [c.id for c in given]
+    check_numbers(result)
     if chat.asked and failing == 1.0:  # no information keeps the first stage's order, and says so
         assert [h.id for h in result] == [c.id for c in given]
         assert result.degraded
         assert result.warnings
+        assert not result.explanation.relevance
+        assert not result.explanation.scores
+
+
+WITHOUT_NUMBERS = {"none", "describe"}
+"""Methods that judge nothing."""
+
+
+@every
+def test_every_hit_has_a_relevance_of_a_model_that_knows(name: str) -> None:
+    ids = ["x", "red", "a red boat", "red boat"]
+    result = Reranker(name, Oracle()).rank("a red boat", [Candidate(id=i, image=PICTURE) for i in ids])
+    check_numbers(result)
+    if name not in WITHOUT_NUMBERS:
+        shown = [h.relevance for h in result if h.relevance is not None]
+        assert len(shown) == len(ids)
+        assert shown[0] > shown[-1]
+        # what the number means is said in the file
+        assert "elevance" in inspect.getsource(registry.load("strategy", name))
 
 
 @every

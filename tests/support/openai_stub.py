@@ -41,6 +41,8 @@ class StubServer:
         self.headers: list[dict[str, str]] = []
         self.times: list[float] = []
         self.paths: list[str] = []
+        self.tokenized: list[str] = []
+        self.vocabulary: Callable[[str], list[int]] | None = None  # what /tokenize answers; 404 without
         self.script: list[Any] = [completion()]
         self.answer: Callable[[dict[str, Any]], Any] | None = None
         self.later: Callable[[dict[str, Any]], Any] | None = None  # asked while others may be answered
@@ -56,6 +58,11 @@ class StubServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if self.path.endswith("/tokenize"):  # beside the protocol: no question of a model
+                    stub.tokenized.append(body["prompt"])
+                    ids = stub.vocabulary(body["prompt"]) if stub.vocabulary else None
+                    self.write((404, {}, {"detail": "Not Found"}) if ids is None else {"tokens": ids})
+                    return
                 with lock:
                     stub.requests.append(body | {"_key": self.headers["authorization"]})
                     stub.headers.append(dict(self.headers))

@@ -1,7 +1,9 @@
 """A server stub with vLLM's documented shapes over tiny real weights: a model is behind the wire.
 
-It obeys ``logprobs``, ``top_logprobs``, ``structured_outputs.choice`` (as under ``--logprobs-mode
-processed_logprobs``), ``response_format`` and ``stream``, and tells of a prefix cache that it does not have.
+It obeys ``logprobs``, ``top_logprobs`` (20 at most), ``logprob_token_ids`` (128 at most; an older one passes
+over it), ``return_tokens_as_token_ids``, ``structured_outputs.choice`` (whose mask shows in log-probabilities
+only as under ``--logprobs-mode processed_logprobs``), ``response_format``, ``stream`` and ``/tokenize``, and
+tells of a prefix cache that it does not have.
 """
 
 from __future__ import annotations
@@ -57,7 +59,10 @@ def next_token(chat: Any, ask: Ask, allowed: list[int] | None = None) -> Any:
 class TinyServer:
     """Serves ``chat`` (of `mmrerank.chat.transformers`) as ``model`` on loopback until `close`."""
 
-    def __init__(self, chat: Any, model: str = "tiny-vl", most_images: int = 20) -> None:
+    def __init__(
+        self, chat: Any, model: str = "tiny-vl", most_images: int = 20, *, old: bool = False, raw: bool = True
+    ) -> None:
+        self.old, self.raw = old, raw
         self.requests: list[dict[str, Any]] = []
         self.seen: set[str] = set()
         server = self
@@ -74,6 +79,13 @@ class TinyServer:
 
             def do_POST(self) -> None:
                 request = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                if self.path == "/tokenize":
+                    found = chat.qwen.tokenizer(
+                        request["prompt"], add_special_tokens=request.get("add_special_tokens", True)
+                    )["input_ids"]
+                    said = {"count": len(found), "max_model_len": 32768, "tokens": found}
+                    self.send(404 if server.old else 200, json.dumps(said).encode())
+                    return
                 server.requests.append(request)
                 images = json.dumps(request["messages"]).count('"image_url": {')
                 if images > most_images:
@@ -114,17 +126,24 @@ class TinyServer:
         prompt = chat.qwen.encode(ask.messages, image_tokens=ROOMY).length
         choice: dict[str, Any] = {"index": 0, "stop_reason": None}
         if request.get("logprobs"):
+            assert request["top_logprobs"] <= 20
             wanted = request.get("structured_outputs", {}).get("choice")
             allowed = wanted and [tokenizer(c, add_special_tokens=False)["input_ids"][0] for c in wanted]
             values = next_token(chat, ask, allowed)
-            best = values.topk(min(request["top_logprobs"], len(values)))
+            first = int(values.argmax())
+            if self.raw and allowed:
+                values = next_token(chat, ask)
+            ids = [] if self.old else request.get("logprob_token_ids") or []
+            assert len(ids) <= 128
+            shown = [first, *ids] if ids else values.topk(request["top_logprobs"]).indices.tolist()
+            named = request.get("return_tokens_as_token_ids")
             top = []
-            for value, i in zip(best.values.tolist(), best.indices.tolist(), strict=True):
-                token = tokenizer.decode([i])
+            for i in dict.fromkeys(shown):
+                token = f"token_id:{i}" if named else tokenizer.decode([i])
                 # vLLM writes minus infinity as -9999
-                row = {"token": token, "logprob": max(value, -9999.0), "bytes": list(token.encode())}
-                top.append(row)
-            text, finish, count = top[0]["token"], "length", 1
+                value = max(float(values[i]), -9999.0)
+                top.append({"token": token, "logprob": value, "bytes": list(token.encode())})
+            text, finish, count = tokenizer.decode([first]), "length", 1
             choice["logprobs"] = {"content": [{**top[0], "top_logprobs": top}]}
         else:
             reply = chat.reply([ask])[0]

@@ -1,7 +1,8 @@
 """A stand-in for the package vLLM, which needs a GPU build: its documented names and shapes, tiny weights.
 
 Only what `mmrerank.chat.vllm` touches is here, as vLLM's documentation shows it: ``LLM(...)``, ``LLM.chat``,
-``SamplingParams``, ``StructuredOutputsParams`` and the output objects. Nothing of vLLM is tested by it.
+``SamplingParams`` (of before ``logprob_token_ids`` with ``installed(old=True)``), ``StructuredOutputsParams``
+and the output objects. Nothing of vLLM is tested by it.
 """
 
 from __future__ import annotations
@@ -31,8 +32,28 @@ class SamplingParams:
     seed: int | None = None
     max_tokens: int | None = 16
     logprobs: int | None = None
+    logprob_token_ids: list[int] | None = None
     allowed_token_ids: list[int] | None = None
     structured_outputs: StructuredOutputsParams | None = None
+
+
+def _old_params(
+    *,
+    temperature: float = 1.0,
+    max_tokens: int = 16,
+    logprobs: int | None = None,
+    allowed_token_ids: list[int] | None = None,
+    seed: int | None = None,
+    structured_outputs: StructuredOutputsParams | None = None,
+) -> SamplingParams:
+    return SamplingParams(
+        temperature=temperature,
+        max_tokens=max_tokens,
+        logprobs=logprobs,
+        allowed_token_ids=allowed_token_ids,
+        seed=seed,
+        structured_outputs=structured_outputs,
+    )
 
 
 @dataclass
@@ -94,6 +115,15 @@ class LLM:
         prompt = qwen.encode(ask.messages, image_tokens=ask.image_tokens).ids.tolist()
         if len(prompt) > self.longest:
             raise ValueError(f"The decoder prompt (length {len(prompt)}) is longer than the maximum")
+        if params.logprob_token_ids:
+            # the sampled token and those asked for, with their values among all tokens
+            assert params.logprobs is None, "top-k is replaced by the list"
+            assert len(params.logprob_token_ids) <= 128
+            values = next_token(self.chat_model, ask)
+            first = int(values.argmax())
+            rows = {i: Logprob(float(values[i])) for i in (first, *params.logprob_token_ids)}
+            one = CompletionOutput(0, qwen.tokenizer.decode([first]), [first], [rows], "length")
+            return RequestOutput(prompt, [one])
         if params.logprobs is None:
             made = self.chat_model.reply([ask])[0]
             ids = qwen.tokenizer(made.text, add_special_tokens=False)["input_ids"]
@@ -114,10 +144,11 @@ class LLM:
 
 
 @contextmanager
-def installed() -> Iterator[type[LLM]]:
-    """The stand-in in the place of the package while the block runs."""
+def installed(*, old: bool = False) -> Iterator[type[LLM]]:
+    """The stand-in in the place of the package while the block runs; ``old`` takes no ids of labels."""
     package, params = ModuleType("vllm"), ModuleType("vllm.sampling_params")
-    package.LLM, package.SamplingParams = LLM, SamplingParams  # type: ignore[attr-defined]
+    package.LLM = LLM  # type: ignore[attr-defined]
+    package.SamplingParams = _old_params if old else SamplingParams  # type: ignore[attr-defined]
     params.StructuredOutputsParams = StructuredOutputsParams  # type: ignore[attr-defined]
     before = {n: sys.modules.get(n) for n in ("vllm", "vllm.sampling_params")}
     sys.modules.update({"vllm": package, "vllm.sampling_params": params})

@@ -6,12 +6,13 @@ record keeps everything that was answered, from wherever it came.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmrerank.answering import Numbered, in_order, numbered
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Chat, ChatFacts
+from mmrerank.ports import Capability, Chat, ChatFacts, Room
 from mmrerank.types import Usage
 
 OFF = "off"
@@ -25,6 +26,7 @@ class Around(Chat):
         self.inner = inner
         self.fake = inner.fake
         self.concurrency = inner.concurrency
+        self.group = inner.group
 
     @property
     def spec(self) -> str:  # type: ignore[override] # follows the inner chat's
@@ -40,6 +42,16 @@ class Around(Chat):
     def prompts(self) -> str:  # type: ignore[override]
         """The inner chat's."""
         return self.inner.prompts
+
+    @property
+    def label_share(self) -> float:  # type: ignore[override]
+        """The inner chat's."""
+        return self.inner.label_share
+
+    @property
+    def room(self) -> Room:  # type: ignore[override]
+        """The inner chat's."""
+        return self.inner.room
 
     @property
     def capabilities(self) -> frozenset[Capability]:  # type: ignore[override]
@@ -62,7 +74,19 @@ class Around(Chat):
 
     def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
         """`reply`, given up after so many seconds where the inner chat can do that."""
-        return self.inner.reply_within(asks, seconds)
+
+        def whole(some: Sequence[Ask]) -> Numbered:
+            yield from numbered(self.inner.reply_within(some, seconds), some, self.spec)
+
+        return in_order(self.passed(asks, whole))
+
+    def reply_each(self, asks: Sequence[Ask], seconds: float | None = None) -> Numbered:
+        """As the inner chat."""
+        return self.passed(asks, lambda some: self.inner.reply_each(some, seconds))
+
+    def passed(self, asks: Sequence[Ask], ask: Callable[[Sequence[Ask]], Numbered]) -> Numbered:
+        """Replies to ``asks`` by way of ``ask``, which asks the inner chat: what a subclass changes."""
+        yield from ask(asks)
 
     def known(self, asks: Sequence[Ask]) -> list[Reply | None]:
         """The replies that cost nothing, None for the others."""

@@ -17,13 +17,14 @@ import sqlite3
 import threading
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmrerank import writing
+from mmrerank.answering import Numbered
 from mmrerank.chat.around import Around
 from mmrerank.chat.around.identity import fingerprint
 from mmrerank.chat.around.replies import UNREADABLE, from_plain, packed, to_plain
@@ -251,38 +252,37 @@ class Cached(Around):
         self._content: dict[tuple[Any, ...], str] = {}
         self._told = False
 
-    def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
+    def passed(self, asks: Sequence[Ask], ask: Callable[[Sequence[Ask]], Numbered]) -> Numbered:
         """Kept replies at no cost, and the inner chat's for the rest; equal questions are asked once.
 
         A kept reply that does not answer its question, as older versions kept some, is asked for again.
+        Whatever came is kept, also where the rest is given up.
         """
         start = time.perf_counter()
         keys, found, useless = self._found(asks)
         took = Usage(seconds=(time.perf_counter() - start) / max(len(asks), 1))
-        missing: dict[bytes | int, int] = {}
-        for place, key in enumerate(keys):
-            if key is None or key not in found:
-                missing.setdefault(place if key is None else key, place)
-        fresh: dict[int, Reply] = {}
-        if missing:
-            places = list(missing.values())
-            replies = self.inner.reply_within([asks[p] for p in places], seconds)
-            if len(replies) != len(places):
-                return replies  # the driver tells of a backend that breaks the law
-            fresh = dict(zip(places, replies, strict=True))
-            answered = [(keys[p], r) for p, r in fresh.items() if _answers(asks[p], r)]
-            self._keep([row for row in answered if row[0] not in useless])
-            self._keep([row for row in answered if row[0] in useless], over=True)
-        answers = []
+        missing: dict[bytes | int, list[int]] = {}  # places of equal questions
         for place, key in enumerate(keys):
             if key is not None and key in found:
-                answers.append(replace(found[key], usage=took))
-            elif place in fresh:
-                answers.append(fresh[place])
-            else:  # asked a moment ago, by an equal question of the same call
-                assert key is not None
-                answers.append(replace(fresh[missing[key]], usage=Usage()))
-        return answers
+                yield place, replace(found[key], usage=took)
+            else:
+                missing.setdefault(place if key is None else key, []).append(place)
+        if not missing:
+            return
+        groups = list(missing.values())
+        fresh: list[tuple[bytes | None, Reply]] = []
+        try:
+            with closing(ask([asks[places[0]] for places in groups])) as replies:
+                for n, reply in replies:
+                    first, *equal = groups[n]
+                    if _answers(asks[first], reply):
+                        fresh.append((keys[first], reply))
+                    yield first, reply
+                    for place in equal:
+                        yield place, replace(reply, usage=Usage())
+        finally:
+            self._keep([row for row in fresh if row[0] not in useless])
+            self._keep([row for row in fresh if row[0] in useless], over=True)
 
     def known(self, asks: Sequence[Ask]) -> list[Reply | None]:
         """The kept replies, None where there is none."""

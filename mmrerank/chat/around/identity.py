@@ -25,8 +25,9 @@ def chat_identity(chat: str | Chat) -> dict[str, Any]:
     if rest and Path(rest).expanduser().exists():
         return {"spec": spec, "digest": files_digest(Path(rest).expanduser())}
     # an object of somebody's own may have any spec
-    known = plugin in registry.names("chat") or isinstance(chat, str)
-    digest = registry.load("chat", plugin).revision(rest) if known else None
+    kind = registry.kind_of("chat", plugin)
+    known = plugin in registry.names(kind) or isinstance(chat, str)
+    digest = registry.load(kind, plugin).revision(rest) if known else None
     return {"spec": spec, "digest": digest}
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, astuple, dataclass, fields
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from mmrerank import writing
+from mmrerank.answering import Numbered
 from mmrerank.chat.around import OFF, Around
 from mmrerank.errors import InputError
 from mmrerank.messages import Ask, Reply
@@ -40,12 +42,17 @@ class Ledgered(Around):
         super().__init__(inner)
         self.path = path
 
-    def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
-        """The inner chat's replies, counted."""
-        replies = self.inner.reply_within(asks, seconds)
-        if replies:
-            self._add(replies)
-        return replies
+    def passed(self, asks: Sequence[Ask], ask: Callable[[Sequence[Ask]], Numbered]) -> Numbered:
+        """The inner chat's replies, counted, also where the rest is given up."""
+        replies: list[Reply] = []
+        try:
+            with closing(ask(asks)) as found:
+                for place, reply in found:
+                    replies.append(reply)
+                    yield place, reply
+        finally:
+            if replies:
+                self._add(replies)
 
     def _add(self, replies: Sequence[Reply]) -> None:
         used = sum((r.usage for r in replies), Usage())

@@ -9,11 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from mmrerank import writing
+from mmrerank.answering import Numbered
 from mmrerank.chat.around import Around
 from mmrerank.chat.around.replies import packed, to_plain
 from mmrerank.errors import ChatError, InputError
@@ -34,12 +36,16 @@ class Recorded(Around):
         self._lock = threading.Lock()
         self._add([])  # a file that cannot be written is reported before anything is paid for
 
-    def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
-        """The inner chat's replies, written down."""
-        replies = self.inner.reply_within(asks, seconds)
-        if len(replies) == len(asks):  # the driver tells of a backend that breaks the law
-            self._write(list(zip(asks, replies, strict=True)))
-        return replies
+    def passed(self, asks: Sequence[Ask], ask: Callable[[Sequence[Ask]], Numbered]) -> Numbered:
+        """The inner chat's replies, written down in the order of the questions."""
+        replies: dict[int, Reply] = {}
+        try:
+            with closing(ask(asks)) as found:
+                for place, reply in found:
+                    replies[place] = reply
+                    yield place, reply
+        finally:
+            self._write([(asks[place], replies[place]) for place in sorted(replies)])
 
     def known(self, asks: Sequence[Ask]) -> list[Reply | None]:
         """What costs nothing, written down as well."""

@@ -7,6 +7,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Mapping
+from math import isnan, nan
 from typing import Any, get_args
 
 import numpy as np
@@ -33,6 +34,9 @@ def to_plain(reply: Reply) -> dict[str, Any]:
         "text": reply.text,
         "logprobs": dict(reply.logprobs),
         **({} if reply.mass is None else {"mass": reply.mass}),
+        **({"bounds": list(reply.bounds)} if reply.bounds else {}),
+        **({"scores": [None if isnan(s) else s for s in reply.scores]} if reply.scores else {}),
+        **({"logits": True} if reply.logits else {}),
         "finish": reply.finish,
         "usage": dataclasses.asdict(reply.usage),
         **({"notes": list(reply.notes)} if reply.notes else {}),
@@ -74,7 +78,10 @@ def from_plain(body: Mapping[str, Any], states: bytes | None = None) -> Reply:
         text=body["text"],
         logprobs={str(k): float(v) for k, v in body["logprobs"].items()},
         mass=None if body.get("mass") is None else float(body["mass"]),
+        bounds=tuple(str(n) for n in body.get("bounds", ())),
         states=unpacked(states) if states else (),
+        scores=tuple(nan if s is None else float(s) for s in body.get("scores", ())),
+        logits=bool(body.get("logits")),
         usage=Usage(**{k: _count(v) for k, v in body["usage"].items() if k in known}),
         finish=body["finish"],
         notes=tuple(str(n) for n in body.get("notes", ())),

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mmrerank.chat.fakes.scripted import Answer, as_reply, lines
 from mmrerank.errors import ChatError, InputError
-from mmrerank.messages import Ask, Reply
+from mmrerank.messages import Ask, Reply, Scoring
 from mmrerank.ports import Capability, Chat
 from mmrerank.types import COMPONENT_KINDS, MAX_GRADE, Query
 
@@ -53,7 +53,7 @@ class Oracle(Chat):
     def __init__(self, grades: Grades = by_name, components: Callable[[Query], Parts] = whole) -> None:
         self.spec = "oracle"
         self.capabilities: frozenset[Capability] = frozenset(
-            {"generate", "choice_logprobs", "attention", "embed", "token_embeddings"}
+            {"generate", "choice_logprobs", "attention", "embed", "token_embeddings", "score"}
         )
         self._grades, self._components = grades, components
 
@@ -65,6 +65,8 @@ class Oracle(Chat):
         try:
             if ask.query is None:
                 raise ChatError("the oracle needs the ask's query, and this ask has none")
+            if isinstance(ask, Scoring):
+                return Reply(scores=tuple(g / MAX_GRADE for g in self._graded(ask, ask.query).values()))
             if ask.read:
                 return Reply(states=self._states(ask, ask.query))
             if ask.choices:
@@ -99,6 +101,8 @@ class Oracle(Chat):
     def _object(self, ask: Ask, query: Query) -> dict[str, Any]:
         if ask.kind == "deconstruct":
             return {"components": list(self._components(query))}
+        if ask.kind == "describe":
+            return {"thought": "", "description": query.words or "an image like the reference"}
         if ask.kind == "caption":
             return dict.fromkeys(ask.labels, query.words or "an image like the reference")
         grades = self._graded(ask, query)

@@ -8,17 +8,15 @@ comes from the server's own variable (``OPENAI_API_KEY`` for ``openai:``) and is
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import json
-import threading
 import time
 import weakref
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
-from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from mmrerank import cancel
+from mmrerank.answering import Numbered, in_order
 from mmrerank.budget import PER_MESSAGE, bound
 from mmrerank.chat.openai.address import address
 from mmrerank.chat.openai.amounts import most_images
@@ -26,27 +24,27 @@ from mmrerank.chat.openai.dialect import Dialect
 from mmrerank.chat.openai.failures import Complaint, Refused
 from mmrerank.chat.openai.learning import Trial
 from mmrerank.chat.openai.limits import Limits as Limits
+from mmrerank.chat.openai.loop import Loop
+from mmrerank.chat.openai.offers import offers
 from mmrerank.chat.openai.outage import Outage
 from mmrerank.chat.openai.place import Place
-from mmrerank.chat.openai.reading import answered_as, follows, notes, off_schema, reading
+from mmrerank.chat.openai.reading import answered_as, follows, lists, notes, off_schema, reading
 from mmrerank.chat.openai.sdk import connected, stop
 from mmrerank.chat.openai.sending import Sender
+from mmrerank.chat.openai.vocabulary import Vocabulary
 from mmrerank.chat.openai.wire import body, fields, images_of, in_words
-from mmrerank.chat.thinking import with_thoughts
-from mmrerank.errors import DATA_ERRORS, BudgetError, ChatError, InputError, ReplyError, UsageError, in_short
-from mmrerank.messages import Ask, Message, Part, Reply
-from mmrerank.ports import Capability, Chat, ChatFacts
+from mmrerank.chat.thinking import each_with_thoughts
+from mmrerank.errors import DATA_ERRORS, ChatError, InputError, ReplyError, UsageError, in_short
+from mmrerank.images.budget import pixels_per_token as per_token
+from mmrerank.messages import Ask, Reply
+from mmrerank.ports import LEAST_SHARE, Capability, Chat, ChatFacts, Room
 from mmrerank.types import Usage
 
 FORM = "openai:MODEL[@BASE_URL]"  # read from the source text by `mmrerank list`
 IN_VAIN = 3
 """Replies off their schema after which the schema always stands in the prompt."""
-_ODD_ANSWERS = ("reply", "no_room", "refusal", "content_filter")
-"""Kinds of failures of one question that say nothing about what the server can do."""
-_LOOKS = 0.1  # seconds between looks whether an answer is still wanted
 _MOST_LISTED, _LONGEST_NAME = 10_000, 500
 """Models of a server that are listed, and characters of a name; hosted gateways list some hundreds."""
-_T = TypeVar("_T")
 
 
 class OpenAIChat(Chat):
@@ -73,7 +71,8 @@ class OpenAIChat(Chat):
         """Prompt tokens that the server reports to have read before."""
         self.thought = False
         """Whether an answer came with thoughts."""
-        self.most_images: int | None = None
+        self.room = Room(images=self.limits.images, tokens=self.limits.context)
+        self.most_images: int | None = self.limits.images or None
         """Images a question may hold, once the server has refused more."""
         self._accepted: set[str] = set()  # fields of requests that were answered
         self._obeyed = False  # whether a reply ever followed its schema without being told in words
@@ -81,14 +80,12 @@ class OpenAIChat(Chat):
         self._most_shown = 0  # images of a question that was answered
         self._outage = Outage()
         self._capabilities: frozenset[Capability] | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name=f"chat {self.host}", daemon=True)
-        self._thread.start()
+        self._loop = Loop(f"chat {self.host}", self._place)
         self._room = asyncio.Semaphore(self.concurrency)
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self._client = self._wait(connected(base_url, api_key, self.limits.timeout))
+        self._client = self._loop.wait(connected(base_url, api_key, self.limits.timeout))
+        self._vocabulary = Vocabulary(self._client, base_url, model)
         self._sender = Sender(self._client, self._place, self.limits, api_key)
-        self._end = weakref.finalize(self, stop, self._loop, self._thread, self._client)
+        self._end = weakref.finalize(self, stop, self._loop.loop, self._loop.thread, self._client)
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override] # worked out when asked
@@ -110,20 +107,10 @@ class OpenAIChat(Chat):
         about again next time.
         """
         if self._capabilities is None:
-            question = Message(role="user", parts=(Part(text="Answer yes or no: is fire hot?"),))
-            probe = Ask(messages=(question,), choices=("yes", "no"))
-            error = self.reply([probe])[0].error
-            if error is not None and error.kind == "bad_request":
-                # it does not say what it minds: the same question without log-probabilities tells
-                plain = self.reply([replace(probe, choices=(), max_tokens=16)])[0].error
-                error = error if plain is not None else ChatError(str(error), kind="no_logprobs")
-            # labels missing among the likeliest still shows that log-probabilities come back
-            given = error is None or "likeliest" in str(error)
-            if error is not None and not given and error.kind != "no_logprobs":
-                if error.kind in _ODD_ANSWERS:  # shows nothing: the judgements try it, and give their reasons
-                    return frozenset({"generate", "choice_logprobs"})
-                raise error
-            self._capabilities = frozenset({"generate", *(("choice_logprobs",) if given else ())})
+            found, known = offers(lambda ask: self.reply([ask])[0].error)
+            if not known:
+                return found
+            self._capabilities = found
         return self._capabilities
 
     @capabilities.setter
@@ -136,18 +123,20 @@ class OpenAIChat(Chat):
 
     def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
         """`reply`, where what is not answered after so many seconds gets a reply with a `BudgetError`."""
-        if not asks:
-            return []
-        start = time.perf_counter()
+        return in_order(self.reply_each(asks, seconds))
 
-        def within(some: Sequence[Ask]) -> list[Reply]:
-            left = None if seconds is None else seconds - (time.perf_counter() - start)
-            return self._wait(self._all(some, None if left is None else max(left, 0.0)))
+    def reply_each(self, asks: Sequence[Ask], seconds: float | None = None) -> Numbered:
+        """Replies as the server gives them; each bears the wall time since the one before."""
+        start = last = time.perf_counter()
 
-        replies = with_thoughts(asks, within)
-        # the asks waited side by side: each bears its share of the wall time
-        share = Usage(seconds=(time.perf_counter() - start) / len(asks))
-        return [replace(r, usage=r.usage + share) for r in replies]
+        def within(some: Sequence[Ask]) -> Numbered:
+            left = None if seconds is None else max(seconds - (time.perf_counter() - start), 0.0)
+            return self._loop.each(self._one, some, left)
+
+        with closing(each_with_thoughts(asks, within)) as found:
+            for place, reply in found:
+                waited, last = time.perf_counter() - last, time.perf_counter()
+                yield place, replace(reply, usage=reply.usage + Usage(seconds=waited))
 
     def bound(self, ask: Ask) -> Usage:
         """The most that ``ask`` is taken to cost: `budget.bound`, with thoughts and a schema in words."""
@@ -160,13 +149,7 @@ class OpenAIChat(Chat):
 
     def cancel(self) -> None:
         """Gives up every question under way; the calls that wait for them end with an error."""
-
-        def give_up() -> None:
-            for task in self._under_way:
-                task.cancel()
-
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(give_up)
+        self._loop.cancel()
 
     def facts(self) -> ChatFacts:
         """What the server does, as far as it was asked."""
@@ -192,50 +175,11 @@ class OpenAIChat(Chat):
                 raise self._sender.classified(error).error from None
             return [name[:_LONGEST_NAME] for name in found if isinstance(name, str)][:_MOST_LISTED]
 
-        return self._wait(listed())
+        return self._loop.wait(listed())
 
     def close(self) -> None:
         """Closes connections and the thread; later calls of `reply` fail."""
         self._end()
-
-    def _wait(self, work: Coroutine[Any, Any, _T]) -> _T:
-        if self._loop.is_closed():
-            work.close()
-            raise UsageError(f"{self.spec} was closed; open it again")
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            while cancel.heeded():
-                try:
-                    return future.result(timeout=_LOOKS)
-                except TimeoutError:
-                    if future.done():
-                        break  # the work's own
-                    cancel.check()
-            return future.result()
-        except concurrent.futures.CancelledError:
-            raise ChatError(f"{self._place} was given up while it was asked") from None
-        except BaseException:
-            future.cancel()
-            raise
-
-    async def _all(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
-        tasks = [asyncio.ensure_future(self._one(ask, time.monotonic())) for ask in asks]
-        self._under_way.update(tasks)
-        try:
-            _, late = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-            if any(not t.cancelled() and t.exception() for t in tasks if t.done()):
-                return list(await asyncio.gather(*tasks))  # raises
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
-            why = f"{self._place} had not answered when the time was over"
-            gone = Reply(error=BudgetError(why), finish="error", usage=Usage(calls=1))
-            return [gone if t in late and t.cancelled() else t.result() for t in tasks]
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._under_way.difference_update(tasks)
 
     async def _one(self, ask: Ask, asked: float) -> Reply:
         images = images_of(ask.messages)
@@ -272,15 +216,18 @@ class OpenAIChat(Chat):
         trial, spent, in_words_now = Trial(self.dialect), Usage(), False
         images = images_of(ask.messages)
         while True:
+            by_id = ask.choices and trial.dialect.by_id
+            ids = await self._vocabulary.ids(ask) if by_id else {}
             request = await asyncio.to_thread(
-                body, ask, self.model, trial.dialect, thinking=self.limits.thinking, wanted=self._wanted
-            )
+                body, ask, self.model, trial.dialect, thinking=self.limits.thinking, wanted=self._wanted,
+                ids=ids,
+            )  # fmt: skip
             try:
                 payload = await self._sender.send(request.fields)
             except Complaint as complaint:
                 most = most_images(complaint.whole, images)
                 if most is not None and most >= self._most_shown:
-                    self.most_images = most
+                    self.most_images, self.room = most, replace(self.room, images=most)
                     raise self._too_many_images() from None
                 if trial.goes_on(complaint, request.fields, frozenset(self._accepted)):
                     continue
@@ -305,8 +252,13 @@ class OpenAIChat(Chat):
             seen = notes(payload)
             self.cached_tokens += seen.cached_tokens
             self.thought = self.thought or seen.thought
+            if ids and not lists(payload, ids):  # older servers pass over fields that they do not know
+                self.dialect = replace(self.dialect, by_id=False)
+                trial, spent = Trial(self.dialect), spent + reading(ask, payload).usage
+                continue
             few = trial.dialect.top < self._wanted.top  # then the request's notes say so
-            reply = reading(ask, payload, top=0 if few else trial.dialect.top)
+            masked = "structured_outputs" in request.fields
+            reply = reading(ask, payload, top=0 if few else trial.dialect.top, ids=ids, masked=masked)
             asked = ask.schema is not None and "response_format" in request.fields and reply.error is None
             if not in_words_now or self._formless(ask, reply):
                 self.dialect = self.dialect.after(trial.known, trial.dialect)
@@ -352,30 +304,41 @@ def open(
     backoff: float = 0.5,
     stream: bool = False,
     thinking: int = 0,
+    pixels_per_token: int = 0,
     any_model: bool = False,
+    label_share: float = LEAST_SHARE,
+    images: int = 0,
+    context: int = 0,
     extra: str = "",
 ) -> OpenAIChat:
     """Opens ``MODEL@BASE_URL``, ``MODEL@SERVER+BASE_URL`` (a name of ``servers.toml``), or ``MODEL`` at
     ``OPENAI_BASE_URL`` (default: OpenAI's own). Nothing is sent yet.
 
-    ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after
-    the first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and
-    doubles. ``thinking`` tokens may go before an answer (0: none wanted). ``extra`` is a JSON object of
-    more fields for every request; ``any_model`` as in `Limits`. Raises `UsageError` for a spec that names
+    ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after the
+    first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and doubles.
+    ``thinking`` tokens may go before an answer (0: none wanted). A visual token of the model sees
+    ``pixels_per_token`` pixels (0: as its name has it). ``extra`` is a JSON object of more fields for every
+    request; labels that hold less than ``label_share`` of the probability are asked for again as
+    text; ``any_model``, ``images`` and ``context`` as in `Limits`. Raises `UsageError` for a spec that names
     no model or no usable address.
     """
+    if pixels_per_token < 0:
+        raise UsageError(f"pixels_per_token is a number of pixels, such as 1024, not {pixels_per_token}")
     found = address(rest)
-    return OpenAIChat(
+    chat = OpenAIChat(
         found.model,
         found.url,
         api_key=found.key(api_key),
         limits=Limits(
             timeout=timeout, max_retries=max_retries, concurrency=concurrency, backoff=backoff,
-            thinking=thinking, any_model=any_model,
+            thinking=thinking, any_model=any_model, images=images, context=context,
         ),
         dialect=Dialect(
             limit=found.limit, stream=stream, extra=fields(extra), quiet=found.server.quiet,
-            chooses=found.server.chooses,
+            chooses=found.server.chooses, by_id=found.server.chooses,
+            pixels_per_token=pixels_per_token or per_token(found.model),
         ),
         place=Place(model=found.model, url=found.url, server=found.server),
     )  # fmt: skip
+    chat.label_share = label_share
+    return chat

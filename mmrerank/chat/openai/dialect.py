@@ -49,9 +49,13 @@ class Dialect:
     quiet: Mapping[str, Any] = field(default_factory=dict)
     chooses: bool = False
     """Whether choices are sent as vLLM's ``structured_outputs``."""
+    by_id: bool = False
+    """Whether choices are asked for by their tokens' ids, as vLLM's ``logprob_token_ids``."""
     least_side: int = LEAST_SIDE
     most_side: int = 0
     most_bytes: int = 0
+    pixels_per_token: int = 28 * 28
+    """Pixels of an image that a visual token sees: a fact of the model."""
 
     def after(self, before: Dialect, learnt: Dialect) -> Dialect:
         """What makes ``learnt`` differ from ``before``, on top of what others have learnt meanwhile."""
@@ -77,6 +81,8 @@ class Dialect:
 
     def suspects(self, request: Mapping[str, Any]) -> Iterator[tuple[str, Dialect]]:
         """Fields that may be what an unsaid complaint is about, each with what to try: the rarest first."""
+        if "logprob_token_ids" in request:
+            yield "logprob_token_ids", replace(self, by_id=False)
         if "structured_outputs" in request:
             yield "structured_outputs", replace(self, chooses=False)
         for name in [n for n in self.quiet if n in request]:
@@ -98,8 +104,8 @@ class Dialect:
             found.append(f"the server takes no temperature: its own was used, not {ask.temperature:g}")
         if ask.choices and self.top < wanted.top:
             found.append(
-                f"the server gives at most {self.top} log-probabilities, not {wanted.top}: a choice that is "
-                "not among them counts as the least of them"
+                f"the server gives at most {self.top} log-probabilities, not {wanted.top}: of a choice that "
+                "is not among them only a bound is known, the least of them"
             )
         if not self.system and any(m.role == "system" for m in ask.messages):
             found.append("the model takes no system turn: its text stands in the first user turn")
@@ -167,6 +173,10 @@ def _no_choices(now: Dialect, text: str, request: Mapping[str, Any]) -> Dialect 
     return replace(now, chooses=False) if "structured_outputs" in request else None
 
 
+def _no_ids(now: Dialect, text: str, request: Mapping[str, Any]) -> Dialect | None:
+    return replace(now, by_id=False) if "logprob_token_ids" in request else None
+
+
 def _calmer(now: Dialect, text: str, request: Mapping[str, Any]) -> Dialect | None:
     if "reasoning_effort" not in now.quiet or "reasoning_effort" not in request:
         return None
@@ -199,6 +209,7 @@ _FIELDS = [
     (re.compile(names, re.I), without)
     for names, without in (
         (r"max_(completion_|new_)?tokens", _limit),
+        (r"logprob_token_ids|tokens_as_token_ids", _no_ids),
         (r"logprobs", _fewer),
         (r"temperature", _no_temperature),
         (r"stream_options|include_usage", _no_usage),

@@ -19,12 +19,12 @@ _MOST_TRIES = 24
 
 _SENT_AS = {
     "temperature": "temperature", "schema": "response_format", "stream": "stream", "usage": "stream_options",
-    "chooses": "structured_outputs",
+    "chooses": "structured_outputs", "by_id": "logprob_token_ids",
 }  # fmt: skip
 """What a part of a dialect is called in a request, where the name could stand in other sentences too."""
 _WORDS_FOR = {
     "temperature": "temperature", "stream": "stream(?:ing)?", "stream_options": "stream[_ ]options",
-    "structured_outputs": "structured[_ ]outputs?",
+    "structured_outputs": "structured[_ ]outputs?", "logprob_token_ids": "logprob[_ ]token[_ ]ids",
     "response_format": r"response[_ ]format|json|structured[_ ]outputs?|grammar|(?:json[_ ])?schema",
 }  # fmt: skip
 _IN_PROSE = {

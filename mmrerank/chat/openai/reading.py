@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mmrerank.chat.openai.listing import NoLogprobsError, chosen, complete
 from mmrerank.chat.text import thinks_on, without_thinking
 from mmrerank.errors import FailureKind, NoRoomError, ReplyError
 from mmrerank.messages import Ask, Reply
@@ -27,16 +27,16 @@ _REFUSAL = re.compile(
     re.I,
 )
 _LONGEST_REFUSAL = 600
-_MOST_LOG = 1e4
-"""A log-probability farther from 0 than this is cut to it: some servers write -inf as -9999."""
 _SEARCHED = 2**17
 """Characters at the end of a text that are searched for an object."""
 
 
-def reading(ask: Ask, payload: bytes, *, top: int = 0) -> Reply:
+def reading(
+    ask: Ask, payload: bytes, *, top: int = 0, ids: Mapping[int, str] | None = None, masked: bool = False
+) -> Reply:
     """The reply that a response's bytes hold; one with a `ReplyError` and its cost when they hold none.
 
-    ``top`` is how many log-probabilities were asked for.
+    ``top`` is how many log-probabilities were asked for; ``ids`` and ``masked`` as in `listing.chosen`.
     """
     try:
         response = json.loads(payload)
@@ -56,7 +56,7 @@ def reading(ask: Ask, payload: bytes, *, top: int = 0) -> Reply:
     finish = str(_at(choice, "finish_reason") or "").casefold()
     if ask.choices:
         try:
-            return replace(_chosen(ask.choices, choice, top), usage=usage)
+            return replace(chosen(ask, choice, asked=top, ids=ids, masked=masked), usage=usage)
         except ReplyError as error:
             unwilling = _unwilling(message, finish) if isinstance(error, NoLogprobsError) else None
             return replace(unwilling or _useless(str(error), kind=type(error)), usage=usage)
@@ -209,6 +209,14 @@ def _thoughts(response: Any) -> bool:
     return bool(_at(message, "reasoning_content") or _at(message, "reasoning") or counted)
 
 
+def lists(payload: bytes, ids: Mapping[int, str]) -> bool:
+    """Whether a response gives the log-probabilities of all of these tokens."""
+    try:
+        return complete(_choice(json.loads(payload)), ids)
+    except (ValueError, RecursionError):
+        return False
+
+
 def trouble(payload: bytes) -> tuple[Any, int] | None:
     """What a response with a good status, or a stream that had begun, tells of an error; and its code."""
     try:
@@ -259,63 +267,6 @@ def follows(reply: Reply, schema: Mapping[str, Any]) -> bool:
     """Whether a text holds an object with the keys of ``schema``, whatever stands around it."""
     found = json.loads(last_object(reply.text) or "null")
     return isinstance(found, dict) and set(schema.get("required", ())) <= found.keys()
-
-
-class NoLogprobsError(ReplyError):
-    """The server sent no log-probabilities at all."""
-
-    kind: FailureKind = "no_logprobs"
-
-
-def _chosen(choices: Sequence[str], choice: Any, asked: int) -> Reply:
-    """Log-probabilities normalised over ``choices``, and that of all together where all are listed.
-
-    A choice that is not listed gets the smallest value listed, and a note says so.
-    """
-    listed = _listed(_at(choice, "logprobs"))
-    found: dict[str, float] = {}
-    for token, value in listed:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and value == value  # no NaN
-        if isinstance(token, str) and number:
-            # cut before any arithmetic: an integer may have 400 digits
-            found.setdefault(token, float(max(min(value, _MOST_LOG), -_MOST_LOG)))
-    if not found:
-        raise NoLogprobsError("the server returned no log-probabilities")
-    if not found.keys() & set(choices):
-        raise ReplyError(
-            f"none of the choices {', '.join(choices)} is among the {len(found)} likeliest tokens"
-        )
-    floor = min(found.values())
-    values = [found.get(c, floor) for c in choices]
-    top = max(values)
-    if top <= -_MOST_LOG:
-        raise ReplyError(f"none of the choices {', '.join(choices)} has a log-probability above {top:g}")
-    total = top + math.log(sum(math.exp(v - top) for v in values))
-    complete = all(c in found for c in choices)
-    return Reply(
-        logprobs={c: v - total for c, v in zip(choices, values, strict=True)},
-        mass=total if complete else None,
-        notes=() if complete or len(listed) >= asked else (_few(len(listed), asked),),
-    )
-
-
-def _listed(logprobs: Any) -> list[tuple[Any, Any]]:
-    """The likeliest first tokens with their values: as chats have them, or as completions did before."""
-    content, older = _at(logprobs, "content"), _at(logprobs, "top_logprobs")
-    first = content[0] if isinstance(content, list) and content else None
-    listed = _at(first, "top_logprobs")
-    if isinstance(listed, list):
-        return [(_at(entry, "token"), _at(entry, "logprob")) for entry in listed]
-    if isinstance(older, list) and older and isinstance(older[0], dict):
-        return list(older[0].items())
-    return []
-
-
-def _few(given: int, asked: int) -> str:
-    return (
-        f"the server gives {given} log-probabilities, not the {asked} asked for: a choice that is not among "
-        "them counts as the least of them"
-    )
 
 
 def _choice(response: Any) -> Any:

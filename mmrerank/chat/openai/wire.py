@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import PIL.Image
 
+from mmrerank.chat.labels import spelt
 from mmrerank.chat.openai.dialect import Dialect
 from mmrerank.errors import UsageError
 from mmrerank.images import data_uri, decode
@@ -38,11 +39,17 @@ class Request:
 
 
 def body(
-    ask: Ask, model: str, dialect: Dialect, *, thinking: int = 0, wanted: Dialect | None = None
+    ask: Ask,
+    model: str,
+    dialect: Dialect,
+    *,
+    thinking: int = 0,
+    wanted: Dialect | None = None,
+    ids: Iterable[int] = (),
 ) -> Request:
     """The request for ``ask``, with room for so many tokens of ``thinking`` before a text.
 
-    What ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an
+    ``ids`` are the tokens that spell its choices, where the server tells of tokens by their ids. What ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an
     image that cannot be read.
     """
     notes: dict[str, None] = {}
@@ -52,7 +59,7 @@ def body(
     room = 1 if ask.choices else ask.max_tokens + thinking
     request[dialect.limit] = min(room, dialect.most_tokens or room)
     # the first token of a thinking model opens its thoughts, which no choice is
-    if ask.choices or not thinking:
+    if ask.choices or not (thinking or ask.think):
         request.update(dialect.quiet)
     if dialect.temperature:
         request["temperature"] = ask.temperature
@@ -61,9 +68,12 @@ def body(
         if dialect.usage:
             request["stream_options"] = {"include_usage": True}
     if ask.choices:
-        if dialect.chooses:
-            request["structured_outputs"] = {"choice": list(ask.choices)}
         request |= {"logprobs": True, "top_logprobs": dialect.top}
+        if asked := sorted(ids):
+            request |= {"logprob_token_ids": asked, "return_tokens_as_token_ids": True}
+        elif dialect.chooses:
+            spellings = [s for own in spelt(ask.choices, exact=ask.exact).values() for s in own]
+            request["structured_outputs"] = {"choice": spellings}
     elif ask.schema is not None and dialect.schema == "object":
         request["response_format"] = {"type": "json_object"}
     elif ask.schema is not None and dialect.schema != "none":
@@ -129,8 +139,9 @@ def image_url(
     """``image`` upright, within the token budget and the server's limits and re-encoded, as a data URI."""
     whole = decode(image)
     picture = viewable(
-        whole, max_tokens=image_tokens, least_side=dialect.least_side, most_side=dialect.most_side
-    )
+        whole, max_tokens=image_tokens, pixels_per_token=dialect.pixels_per_token,
+        least_side=dialect.least_side, most_side=dialect.most_side,
+    )  # fmt: skip
     if notes is not None and (note := _resized(whole.size, picture.size, dialect)):
         notes[note] = None
     mime = "png" if picture.width * picture.height <= LOSSLESS else "jpeg"

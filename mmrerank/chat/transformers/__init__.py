@@ -1,7 +1,7 @@
-"""Qwen2-VL, Qwen2.5-VL and Qwen3-VL in this process: ``transformers:PATH_OR_NAME``.
+"""Any multimodal model of transformers, or one that reads text only, in this process: ``transformers:PATH_OR_NAME``.
 
-Offers `generate`, under the ask's schema if it has one, `choice_logprobs`, and what only a local model has:
-`attention`, `embed` and `token_embeddings`. Sampling draws from a seed made of the ask itself, so a reply
+Offers `generate`, under the ask's schema if it has one, `choice_logprobs`, and what only a local model has and
+its family can do: `attention`, `embed` and `token_embeddings`. Sampling draws from a seed made of the ask itself, so a reply
 never depends on its neighbours or on what was asked before; what is kept of earlier asks only saves time.
 """
 
@@ -10,32 +10,34 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from mmrerank import cancel
+from mmrerank.answering import Numbered, ending, filled, in_order, over
+from mmrerank.chat.labels import token_ids
 from mmrerank.chat.text import valid_json, without_thinking
-from mmrerank.chat.thinking import with_thoughts
+from mmrerank.chat.thinking import each_with_thoughts
 from mmrerank.chat.transformers import read as _read
 from mmrerank.chat.transformers.generate import Row, generate
 from mmrerank.chat.transformers.grammar import Grammars
 from mmrerank.errors import CancelledError, ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import Capability, Chat
+from mmrerank.ports import LEAST_SHARE, Capability, Chat, ChatFacts, Room
 from mmrerank.types import Image, Usage
 from mmrerank.vl import feature_folder as on_disk
 from mmrerank.vl import features, prefix
 from mmrerank.vl.feature_folder import FeatureFolder
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.load import weights_digest
+from mmrerank.vl.local import LocalModel
+from mmrerank.vl.open import open_model
 from mmrerank.vl.prefix import NOTHING, Prefixes, PromptGroup, Start
 from mmrerank.vl.prompts import Encoded
-from mmrerank.vl.qwen import QwenVL
 
 FORM = "transformers:PATH_OR_NAME"
 BATCH = 32
 TOKENS = 16384
-BEFORE = "<|im_start|>assistant\n"
-"""What stands before the first token of an answer in the chat templates of this family."""
 PIXEL_BYTES = 1 << 30
 """Pixels that wait at once: what more images bring is prepared only after these were looked at."""
 AHEAD = 64
@@ -49,17 +51,18 @@ class _Job:
     place: int
     ask: Ask
     prompt: Encoded
-    choices: tuple[int, ...]
+    choices: tuple[tuple[int, ...], ...]
+    """The tokens of each label."""
     reusable: int
     seconds: float
 
 
 class TransformersChat(Chat):
-    """A Qwen-VL checkpoint that answers asks. Safe to call from several threads; they take turns."""
+    """A checkpoint that answers asks. Safe to call from several threads; they take turns."""
 
     def __init__(
         self,
-        qwen: QwenVL,
+        qwen: LocalModel,
         *,
         batch_size: int = BATCH,
         batch_tokens: int = TOKENS,
@@ -69,21 +72,29 @@ class TransformersChat(Chat):
             raise UsageError("batch_size and batch_tokens must be at least 1")
         self.spec = f"transformers:{qwen.name}"
         self.fingerprint = str(qwen.model.dtype)  # what else than the weights changes a reply
-        self.capabilities: frozenset[Capability] = frozenset(
-            {"generate", "choice_logprobs", "attention", "embed", "token_embeddings"}
-        )
+        self.capabilities: frozenset[Capability] = qwen.capabilities
         self.qwen = qwen
+        longest = qwen.model.config.get_text_config().to_dict().get("max_position_embeddings")
+        self.room = Room(tokens=int(longest or 0))
         self._batch_size, self._batch_tokens = batch_size, batch_tokens
         self._grammars = Grammars(qwen.tokenizer, width=qwen.vocabulary, stop=qwen.stop_ids)
         self._prefixes = Prefixes(qwen, prefix_bytes)
-        self._labels: dict[str, int] = {}
+        self._labels: dict[tuple[tuple[str, ...], bool], tuple[tuple[int, ...], ...]] = {}
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask, batched. Raises `UsageError` for choices that are not single tokens."""
-        return with_thoughts(asks, self._replies)
+        return in_order(self.reply_each(asks))
 
-    def _replies(self, asks: Sequence[Ask]) -> list[Reply]:
-        replies: dict[int, Reply] = {}
+    def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
+        """`reply`; the time is looked at between batches."""
+        return in_order(self.reply_each(asks, seconds))
+
+    def reply_each(self, asks: Sequence[Ask], seconds: float | None = None) -> Numbered:
+        """Replies as batches end. Between two of them it can be closed, and the time is looked at."""
+        end = ending(seconds)
+        return filled(each_with_thoughts(asks, partial(self._replies, end=end)), len(asks), end)
+
+    def _replies(self, asks: Sequence[Ask], *, end: float | None) -> Numbered:
         choices = [self._choices(ask) for ask in asks]
         waiting: list[_Job] = []
         held: dict[int, int] = {}  # bytes of pixels or features, by picture
@@ -92,17 +103,20 @@ class TransformersChat(Chat):
                 job = self._job(place, ask, choices[place])
             except (InputError, OSError, ValueError) as error:
                 why = ChatError(f"an image of the question cannot be shown: {error}", kind="image")
-                replies[place] = _failed(why)
+                yield place, _failed(why)
             except ChatError as error:
-                replies[place] = _failed(error)
+                yield place, _failed(error)
             else:
                 waiting.append(job)
                 held |= {id(p): p.size for p in job.prompt.pictures}
                 if sum(held.values()) > PIXEL_BYTES:
-                    replies |= self._answer_all(waiting)
+                    yield from self._answer_all(waiting, end)
                     waiting, held = [], {}
-        replies |= self._answer_all(waiting)
-        return [replies[place] for place in range(len(asks))]
+        yield from self._answer_all(waiting, end)
+
+    def facts(self) -> ChatFacts:
+        """What its family can do and what not."""
+        return ChatFacts(model=self.qwen.name, abilities=self.qwen.abilities)
 
     def _prepared(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Ask]]:
         """Asks with their places, the pictures of the next few ready whenever one comes."""
@@ -115,13 +129,19 @@ class TransformersChat(Chat):
                     shown = [p.image for m in asks[until].messages for p in m.parts]
                     images += [(i, asks[until].image_tokens) for i in shown if i is not None]
                     until += 1
-                ready[:] = self.qwen.prompts.ahead(images)
+                ready[:] = self.qwen.ahead(images)
             yield place, ask
 
-    def _job(self, place: int, ask: Ask, choices: tuple[int, ...]) -> _Job:
+    def _job(self, place: int, ask: Ask, choices: tuple[tuple[int, ...], ...]) -> _Job:
         start = time.perf_counter()
         words = ask.read in ("attention", "token_embeddings")
         prompt = self.qwen.encode(ask.messages, image_tokens=ask.image_tokens, words=words)
+        if self.room.tokens and prompt.length > self.room.tokens:
+            raise ChatError(
+                f"the question has {prompt.length} tokens; {self.qwen.name} reads at most {self.room.tokens}. "
+                "Show fewer images at a time, or smaller ones",
+                kind="context",
+            )
         return _Job(
             place=place,
             ask=ask,
@@ -131,46 +151,35 @@ class TransformersChat(Chat):
             seconds=time.perf_counter() - start,
         )
 
-    def _choices(self, ask: Ask) -> tuple[int, ...]:
-        choices = tuple(self._token(c) for c in ask.choices)
-        if len(set(choices)) != len(choices):
-            raise UsageError(f"choices must differ; these are {', '.join(ask.choices)}")
-        return choices
-
-    def _token(self, choice: str) -> int:
-        if choice not in self._labels:
-            self._labels[choice] = self._label(choice)
-        return self._labels[choice]
-
-    def _label(self, choice: str) -> int:
-        ids: list[int] = self.qwen.tokenizer(choice, add_special_tokens=False)["input_ids"]
-        if len(ids) != 1:
-            raise UsageError(
-                f"the choice {choice!r} is {len(ids)} tokens of {self.qwen.name}; choices are single "
-                "tokens, such as one letter or one digit"
+    def _choices(self, ask: Ask) -> tuple[tuple[int, ...], ...]:
+        """The tokens of each label of ``ask``, all its spellings. Raises `UsageError` for none."""
+        key = (ask.choices, ask.exact)
+        if key not in self._labels:
+            tokenizer = self.qwen.tokenizer
+            found = token_ids(
+                ask.choices,
+                lambda text: tokenizer.encode(text, add_special_tokens=False),
+                lambda id_: tokenizer.decode([id_]),
+                before=self.qwen.before,
+                exact=ask.exact,
+                name=self.qwen.name,
             )
-        # a label that merges with what stands before it is never the next token
-        begun = self.qwen.tokenizer(f"{BEFORE}{choice}", add_special_tokens=False)["input_ids"]
-        if begun[-1] != ids[0]:
-            raise UsageError(
-                f"the choice {choice!r} merges with the beginning of an answer of {self.qwen.name}, so it is "
-                "never the next token; choices are bare letters or digits, without brackets or spaces"
-            )
-        return ids[0]
+            self._labels[key] = tuple(found.values())
+        return self._labels[key]
 
-    def _answer_all(self, jobs: Sequence[_Job]) -> dict[int, Reply]:
-        """Replies by place: jobs of one kind together, by what their prompts share."""
-        replies: dict[int, Reply] = {}
-        for needs in sorted({j.ask.needs for j in jobs}):
-            own = [j for j in jobs if j.ask.needs == needs]
+    def _answer_all(self, jobs: Sequence[_Job], end: float | None) -> Numbered:
+        """Replies with their places until ``end``: jobs of one kind together, by what their prompts share."""
+        for alike in sorted({(j.ask.needs, j.prompt.company) for j in jobs}):
+            own = [j for j in jobs if (j.ask.needs, j.prompt.company) == alike]
             with self.qwen.lock:
                 groups = self._prefixes.groups([j.prompt for j in own], [j.reusable for j in own])
             for group in groups:
                 for batch in self._batches([own[n] for n in group.places]):
                     cancel.check()
-                    answers = self._answer(batch, group)
-                    replies |= {j.place: r for j, r in zip(batch, answers, strict=True)}
-        return replies
+                    if over(end):
+                        return
+                    for job, reply in zip(batch, self._answer(batch, group), strict=True):
+                        yield job.place, reply
 
     def _batches(self, jobs: Sequence[_Job]) -> Iterator[list[_Job]]:
         """Jobs of similar length together, within the rows and padded tokens allowed."""
@@ -212,7 +221,7 @@ class TransformersChat(Chat):
             return [r for job in jobs for r in self._answer([job], group)]
         share = (time.perf_counter() - began) / len(jobs)
         return [
-            replace(r, usage=r.usage + _used(j, seconds=share + j.seconds))
+            replace(r, usage=r.usage + _used(j, seconds=share + j.seconds), notes=(*r.notes, *j.prompt.notes))
             for j, r in zip(jobs, replies, strict=True)
         ]
 
@@ -250,9 +259,10 @@ class TransformersChat(Chat):
         self._prefixes.keep(prompts, start, cache)
         replies = []
         for job, row in zip(jobs, logits, strict=True):
-            logprobs = torch.log_softmax(row[list(job.choices)], -1).tolist()
+            values = torch.stack([torch.logsumexp(row[list(ids)], -1) for ids in job.choices])
+            logprobs = torch.log_softmax(values, -1).tolist()
             named: dict[str, float] = dict(zip(job.ask.choices, logprobs, strict=True))
-            among = torch.logsumexp(row[list(job.choices)], -1) - torch.logsumexp(row, -1)
+            among = torch.logsumexp(values, -1) - torch.logsumexp(row, -1)
             replies.append(Reply(logprobs=named, mass=float(among), usage=Usage(output_tokens=1)))
         return replies
 
@@ -295,6 +305,7 @@ def open(
     feature_bytes: int = features.BYTES,
     feature_folder: Path | str | None = None,
     feature_folder_bytes: int = on_disk.BYTES,
+    label_share: float = LEAST_SHARE,
     trust_remote_code: bool = False,
 ) -> TransformersChat:
     """Loads ``PATH_OR_NAME``.
@@ -303,18 +314,21 @@ def open(
     padded prompt tokens bound a batch. ``prefix_bytes`` and ``feature_bytes`` bound what is kept of prompts'
     beginnings (on the device) and of images (in main memory); 0 keeps nothing. ``feature_folder`` keeps
     images' features on disk too, at most ``feature_folder_bytes``, the least recently used deleted first.
+    Labels that hold less than ``label_share`` of the probability are asked for again as text.
     ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     Raises `ModelError` when there is no such model.
     """
     store = FeatureStore(feature_bytes)
-    qwen = QwenVL.load(rest, device=device, dtype=dtype, features=store, trust_remote_code=trust_remote_code)
+    qwen = open_model(rest, device=device, dtype=dtype, features=store, trust_remote_code=trust_remote_code)
     if feature_folder is not None:
         store.folder = FeatureFolder(
             Path(feature_folder).expanduser(),
             owner=f"{weights_digest(rest)} {qwen.model.dtype} {qwen.eyes}",
             limit=feature_folder_bytes,
         )
-    return TransformersChat(qwen, batch_size=batch_size, batch_tokens=batch_tokens, prefix_bytes=prefix_bytes)
+    chat = TransformersChat(qwen, batch_size=batch_size, batch_tokens=batch_tokens, prefix_bytes=prefix_bytes)
+    chat.label_share = label_share
+    return chat
 
 
 def revision(rest: str) -> str | None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Literal
 
 from mmrerank import cancel
 from mmrerank.chat.transformers.grammar import Grammars, Writing
+from mmrerank.vl.local import LocalModel
 from mmrerank.vl.prefix import Prefixes, Start
 from mmrerank.vl.prompts import Encoded
-from mmrerank.vl.qwen import QwenVL
 
 if TYPE_CHECKING:
     import torch
@@ -40,7 +40,7 @@ class Generated:
 
 
 def generate(
-    qwen: QwenVL, grammars: Grammars, rows: Sequence[Row], prefixes: Prefixes, start: Start
+    qwen: LocalModel, grammars: Grammars, rows: Sequence[Row], prefixes: Prefixes, start: Start
 ) -> list[Generated]:
     """Replies to ``rows``, in their order; all begin with ``start``. The caller holds ``qwen.lock``."""
     import torch
@@ -50,7 +50,7 @@ def generate(
 
 
 def _generate(
-    qwen: QwenVL, grammars: Grammars, rows: Sequence[Row], prefixes: Prefixes, start: Start
+    qwen: LocalModel, grammars: Grammars, rows: Sequence[Row], prefixes: Prefixes, start: Start
 ) -> list[Generated]:
     import torch
 

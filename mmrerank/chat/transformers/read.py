@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mmrerank.errors import ChatError
 from mmrerank.messages import Ask
+from mmrerank.vl.local import LocalModel
 from mmrerank.vl.prefix import Prefixes, Start
 from mmrerank.vl.prompts import Encoded, Words
-from mmrerank.vl.qwen import QwenVL
 
 if TYPE_CHECKING:
     import torch
@@ -35,7 +35,7 @@ def reusable(ask: Ask, prompt: Encoded) -> int:
     return prompt.length - 1
 
 
-def attention(qwen: QwenVL, prefixes: Prefixes, ask: Ask, prompt: Encoded) -> States:
+def attention(qwen: LocalModel, prefixes: Prefixes, ask: Ask, prompt: Encoded) -> States:
     """Attention that the tokens of each image get from those of the last text part."""
     import torch
 
@@ -49,14 +49,16 @@ def attention(qwen: QwenVL, prefixes: Prefixes, ask: Ask, prompt: Encoded) -> St
     return tuple(asking[first:last].copy() for first, last in prompt.spans)
 
 
-def embeddings(qwen: QwenVL, prefixes: Prefixes, prompts: Sequence[Encoded], start: Start) -> list[States]:
+def embeddings(
+    qwen: LocalModel, prefixes: Prefixes, prompts: Sequence[Encoded], start: Start
+) -> list[States]:
     """One unit vector a prompt: the state of its last token."""
     states = _hidden(qwen, prefixes, prompts, start)[:, -1]
     return [(vector,) for vector in _unit(states)]
 
 
 def token_embeddings(
-    qwen: QwenVL, prefixes: Prefixes, prompts: Sequence[Encoded], start: Start
+    qwen: LocalModel, prefixes: Prefixes, prompts: Sequence[Encoded], start: Start
 ) -> list[States]:
     """Unit vectors of the tokens of the images, or else of the user's words; one array a prompt."""
     import torch
@@ -70,7 +72,7 @@ def token_embeddings(
     return found
 
 
-def _hidden(qwen: QwenVL, prefixes: Prefixes, prompts: Sequence[Encoded], start: Start) -> torch.Tensor:
+def _hidden(qwen: LocalModel, prefixes: Prefixes, prompts: Sequence[Encoded], start: Start) -> torch.Tensor:
     import torch
 
     with torch.inference_mode():

@@ -1,19 +1,20 @@
 """CIRR: a picture and a change in words; the whole gallery, and the five pictures most like the first.
 
-The reference picture is never among the results. Source: Liu et al. 2021, arXiv 2108.04024;
-Cuberick-Orion/CIRR, version rc2. Soft labels are ignored, as the standard metrics do.
+The reference picture is never among the results. The subset question is answered by the order that a list
+has the five in; with ``subset``, methods rank those five by themselves. Source: Liu et al. 2021, arXiv
+2108.04024; Cuberick-Orion/CIRR, version rc2. Soft labels are ignored, as the standard metrics do.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mmrerank import writing
-from mmrerank.benchmark import Answer, Benchmark, BenchmarkQuery, Measured, NoOptions, Ranked, Run, Task
+from mmrerank.benchmark import APART, Answer, Benchmark, BenchmarkQuery, Measured, Ranked, Run, Task
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation.measure.files import TableRow, Unique, json_rows, read_json
 from mmrerank.evaluation.measure.metrics import in_order
@@ -27,6 +28,14 @@ VERSION = "rc2"
 _RECALL, _SUBSET = "recall", "recall_subset"
 _LENGTH = {_RECALL: 50, _SUBSET: 3}
 _LARGEST = 5_000_000  # bytes the server takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CirrOptions:
+    """How the subset question is put."""
+
+    subset: bool = False
+    """Methods rank the five pictures of each query's set by themselves for Rsub@k"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +81,9 @@ class Cirr(Benchmark):
     """A picture and a change in words; a run gives every figure, a submission file those of its metric."""
 
     SPLITS = ("val", "test1", "train")
+    Options = CirrOptions
 
-    def load(self, data: Path, split: str, options: NoOptions) -> CirrTask:
+    def load(self, data: Path, split: str, options: CirrOptions) -> CirrTask:
         """``captions/cap.rc2.SPLIT.json`` and ``image_splits/split.rc2.SPLIT.json``."""
         captions = find(data, NAME, f"captions/cap.rc2.{split}.json", f"cap.rc2.{split}.json")
         images = find(data, NAME, f"image_splits/split.rc2.{split}.json", f"split.rc2.{split}.json")
@@ -110,6 +120,7 @@ class Cirr(Benchmark):
             members=members,
             removed=removed,
             kept=members,  # Rsub is over these, however far down they are
+            apart=members if options.subset else {},
             depth=50,
             warnings=(
                 *count_warnings(NAME, split, {"queries": len(asked), "sets": len(sets)}, str(captions)),
@@ -185,24 +196,24 @@ class Cirr(Benchmark):
                 faults.strange(query, body[query], gallery)
             bodies[kind] = body
         faults.raise_any()
-        paths = []
-        for kind, body in bodies.items():
-            path = folder / f"{kind}.json"
-            writing.write(path, json.dumps(body).encode())
-            paths.append(path)
-        return paths
+        return [_written(folder, kind, body) for kind, body in bodies.items()]
+
+    def write_apart(self, task: CirrTask, run: Run, folder: Path) -> None:
+        """Writes ``recall_subset.json`` again, in the order that the five were ranked in by themselves."""
+        lists = {q: [r.id for r in run.rows[q]][: _count(task, q, _SUBSET)] for q in task.queries}
+        _written(folder, _SUBSET, {"version": VERSION, "metric": _SUBSET, **lists})
 
     def score(self, task: CirrTask, answers: Sequence[Answer]) -> dict[str, Measured]:
         """R@1/5/10/50, Rsub@1/2/3 and the mean of R@5 and Rsub@1.
 
-        A run gives all of them; a submission file those of its metric. Raises `UsageError` when two files
-        give the same.
+        A run gives all of them; a submission file those of its metric; beside a run of the five by themselves
+        another gives those of the gallery. Raises `UsageError` when two files give the same.
         """
         found: dict[str, Measured] = {}
-        for answer in answers:
+        for answer in _parted(task, answers):
             rows = without(task, answer.rows)
             some: dict[str, Measured] = {}
-            if answer.kind != _SUBSET:
+            if answer.kind not in (_SUBSET, APART):
                 own = _own_sets(task, rows)
                 some |= {f"R@{k}": recall(f"R@{k}", rows, task, k, partial=own) for k in (1, 5, 10, 50)}
             if answer.kind != _RECALL:
@@ -212,7 +223,8 @@ class Cirr(Benchmark):
             if both := some.keys() & found.keys():
                 raise UsageError(
                     f"{answer.path} gives {sorted(both)[0]} a second time; one run gives every figure, "
-                    "two files must be submission files of the two metrics"
+                    "two files must be submission files of the two metrics, or a run of the gallery and one "
+                    "of the sets"
                 )
             found |= some
         if {"R@5", "Rsub@1"} <= found.keys():
@@ -229,8 +241,9 @@ class Cirr(Benchmark):
     def warnings(self, task: CirrTask, answers: Sequence[Answer]) -> list[str]:
         """A warning where lists are of the query's own set alone."""
         found = []
-        for answer in answers:
-            own = _own_sets(task, without(task, answer.rows)) if answer.kind != _SUBSET else ()
+        for answer in _parted(task, answers):
+            apart = answer.kind in (_SUBSET, APART)
+            own = () if apart else _own_sets(task, without(task, answer.rows))
             if own:
                 found.append(
                     f"{answer.path}: {len(own)} of {len(answer.rows)} lists hold images of their query's own "
@@ -238,6 +251,23 @@ class Cirr(Benchmark):
                     "that of the gallery"
                 )
         return found
+
+
+def _parted(task: CirrTask, answers: Sequence[Answer]) -> list[Answer]:
+    """Of two runs the one whose lists are of the queries' own sets alone answers the subset question."""
+    kinds = [a.kind for a in answers]
+    if len(answers) == 2 and kinds == ["run", "run"]:
+        own = [len(_own_sets(task, without(task, a.rows))) == len(a.rows) for a in answers]
+        kinds = [APART if o else "run" for o in own] if own.count(True) == 1 else kinds
+    if APART in kinds:
+        kinds = [_RECALL if k == "run" else k for k in kinds]
+    return [replace(a, kind=k) for a, k in zip(answers, kinds, strict=True)]
+
+
+def _written(folder: Path, kind: str, body: Mapping[str, Any]) -> Path:
+    path = folder / f"{kind}.json"
+    writing.write(path, json.dumps(body).encode())
+    return path
 
 
 def _count(task: CirrTask, query: str, kind: str) -> int:

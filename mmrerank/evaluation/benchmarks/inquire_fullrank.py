@@ -43,6 +43,7 @@ class InquireFullrank(Benchmark):
     """Expert queries, judged on the first k of a list."""
 
     SPLITS = _inquire.SPLITS
+    TIES = True
     Options = InquireOptions
 
     def load(self, data: Path, split: str, options: InquireOptions) -> InquireTask:

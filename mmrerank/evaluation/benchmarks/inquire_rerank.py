@@ -163,6 +163,7 @@ class InquireRerank(Benchmark):
     """A hundred given pictures for each query, judged on the whole list."""
 
     SPLITS = _inquire.SPLITS
+    TIES = True
 
     def load(self, data: Path, split: str, options: NoOptions) -> InquireRerankTask:
         """The rows ``*SPLIT*.parquet`` (or csv, jsonl) below ``data``; else INQUIRE's own two files."""

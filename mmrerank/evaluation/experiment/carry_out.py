@@ -26,13 +26,13 @@ from mmrerank.evaluation.experiment.provenance import candidates_digest, provena
 from mmrerank.evaluation.experiment.recommend import PREFERRED
 from mmrerank.evaluation.experiment.reranking import Item
 from mmrerank.evaluation.experiment.resume import Progress, Resumable, Surroundings
+from mmrerank.evaluation.experiment.search_again import search_again
 from mmrerank.evaluation.experiment.settings import chat_options, data_digests, index_facts, settings
 from mmrerank.evaluation.experiment.work import asks_model, gives_verdicts, work_digest
 from mmrerank.evaluation.measure.runs import write_qrels, write_run
 from mmrerank.evaluation.measure.scoring import RunLike, as_run
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.methods import MethodSpec
-from mmrerank.search import ImageSearch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +122,7 @@ class _Work:
     # ------------------------------------------------------------ first stage
 
     def _lists(self) -> None:
-        """The lists to score or to rerank: those given, a first stage, or what lies in the data."""
+        """The lists to score or to rerank: those given, a first stage, or what is in the data (INQUIRE's)."""
         wanted, task = self.wanted, self.task
         if wanted.run and (wanted.index or wanted.shards):
             raise UsageError("give --run, or --index to make one, not both")
@@ -138,7 +138,6 @@ class _Work:
             own = self.benchmark.own_runs(wanted.data) if wanted.data else ()
             self.answers = [tasks.read_answer(task, path) for path in own]
             if not own and task.first and wanted.methods:
-                # the data brings a first stage, such as INQUIRE-Rerank's clip_score
                 self.answers = [Answer(path=str(wanted.data), kind="run", rows=task.first)]
 
     def _read(self, run: RunLike) -> Answer:
@@ -226,13 +225,6 @@ class _Work:
         digest = work_digest(self.wanted.own_options, self.wanted.candidates, self.chat, self.around.limits)
         return home / f"{self.task.benchmark}-{digest}"
 
-    @property
-    def _retriever(self) -> ImageSearch | None:
-        """The index that the benchmark made: other benchmarks say which documents a query may find."""
-        if self.data.index is None or self.first is None or self.first.index is None:
-            return None
-        return ImageSearch(self.first.index, embedder=self.first.embedder)
-
     @cached_property
     def judging(self) -> Resumable:
         """Journals and model for all methods."""
@@ -242,7 +234,8 @@ class _Work:
             **dataclasses.asdict(wanted.own_options),
         }  # fmt: skip
         return Resumable(
-            folder=self.folder, chat=self.chat, work=work, retriever=self._retriever, around=self.around,
+            folder=self.folder, chat=self.chat, work=work, around=self.around,
+            retriever=search_again(self.data, self.task, self.first, self.images, self.chat),
             fresh=wanted.fresh, retry_failed=wanted.retry_failed, limit=wanted.forecast,
             price=wanted.price, progress=wanted.progress, say=wanted.say,
         )  # fmt: skip
@@ -277,7 +270,7 @@ class _Work:
         answers: list[Answer] = []
         by_query = self.wanted.per_query
         for label, one in done.items():
-            answers = [self._write(one, run, origin)]
+            answers = self._write(one, run, origin)
             if task.qrels:
                 scores = tasks.score(task, answers)
                 done[label] = replace(one, scores=scores)
@@ -289,8 +282,8 @@ class _Work:
             results = {n: r for n, r in results.items() if n != judge} | {judge: results[judge]}
         report = self.benchmark.report(task, results, further.results if further else ())
         last = next(reversed(done.values()))
-        # in the very order that was reranked: a method that does nothing must gain nothing from ties
-        unmoved = two_stage.reordered(task, run, {}, k, "first-stage")
+        # as `none` is scored: a method that does nothing must gain nothing from ties
+        unmoved = two_stage.unmoved(task, run, "first-stage")
         return Evaluation(
             task=task, answers=answers, scores=self._warned(last), methods=done, report=report,
             side_by_side=self.wanted.side_by_side, heading=heading,
@@ -359,16 +352,16 @@ class _Work:
             data=data,
         )
 
-    def _write(self, one: MethodRun, first: Run, origin: Mapping[str, Any]) -> Answer:
+    def _write(self, one: MethodRun, first: Run, origin: Mapping[str, Any]) -> list[Answer]:
         """``METHOD.trec``, ``.raw.jsonl`` (scores as they were), ``.jsonl`` (results), ``.json`` (origin)."""
         spec, folder, k = one.spec, self.folder, self.wanted.candidates
         orders = {r.query.id: [h.id for h in r.hits] for r in one.results}
-        if spec.name == "none":  # with the first stage's own scores
-            run = two_stage.unchanged(self.task, first, spec.stem)
-        else:
-            run = two_stage.reordered(self.task, first, orders, k, spec.stem)
-        path = folder / f"{spec.stem}.trec"
-        write_run(path, run, raw=folder / f"{spec.stem}.raw.jsonl")
+        run = two_stage.unchanged(self.task, first, spec.stem)
+        if spec.name != "none":  # which keeps the first stage's own scores
+            own = {r.query.id: r.explanation.scores for r in one.results}
+            run = two_stage.reordered(self.task, first, orders, k, spec.stem, own)
+        path, raw = folder / f"{spec.stem}.trec", folder / f"{spec.stem}.raw.jsonl"
+        write_run(path, run, raw=raw)
         config = {**origin["config"], "method": spec.name, "options": dataclasses.asdict(spec.options)}
         config.pop("methods")
         lines = [json.dumps(r.to_dict()) + "\n" for r in one.results]
@@ -377,7 +370,8 @@ class _Work:
         two_stage.write(folder / f"{spec.stem}.json", body + "\n")
         if self.data.index is not None:
             write_qrels(folder / "qrels.txt", self.task.qrels)
-        return replace(tasks.read_answer(self.task, path), path=str(path))
+        main = replace(tasks.read_answer(self.task, raw if self.benchmark.TIES else path), path=str(path))
+        return two_stage.answers(self.task, main, first, orders, spec.stem, folder)
 
     def _warned(self, one: MethodRun) -> Any:
         """The scores with a warning where a model knows little of such images."""

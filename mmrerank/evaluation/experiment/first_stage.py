@@ -134,7 +134,7 @@ def first_stage(
                 "they cannot be found"
             )
     rows: dict[str, Ranked] = {}
-    searcher = _Searcher(task, index, names)
+    searcher = Searcher(task, index, names)
     cut: list[str] = []
     for queries, vectors in _embedded(task, embedder, images):
         ids = list(queries)
@@ -161,7 +161,7 @@ def _embedded(
         yield queries, embedder.embed_queries(list(queries.values()))
 
 
-class _Searcher:
+class Searcher:
     """Ranks galleries; one that many queries share is looked up once.
 
     ``names`` is the index's id of each document; those that a search of the whole index finds are added.
@@ -174,6 +174,7 @@ class _Searcher:
         self._galleries: dict[int, tuple[Sequence[str], list[str], Vectors]] = {}
 
     def search(self, ids: Sequence[str], vectors: Vectors, k: int) -> list[Ranked]:
+        """The ``k`` nearest documents of each query, and those that its list must hold."""
         task = self._task
         free = [n for n, i in enumerate(ids) if task.gallery is None and i not in task.lists]
         whole = self._everything([ids[n] for n in free], vectors[free], k) if free else []

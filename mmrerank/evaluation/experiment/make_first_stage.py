@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class MadeFirstStage:
     embedder: Embedder
     locate: Locate
     index: ImageIndex | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+    """The index's id of each document."""
     warnings: Sequence[str] = ()
 
     @property
@@ -78,7 +80,7 @@ def make_first_stage(
         made = stage.first_stage(task, opened, model, images=images, depth=depth, progress=progress)
         run, names = made.run, made.names
         found = MadeFirstStage(
-            path=path, embedder=model, index=opened,
+            path=path, embedder=model, index=opened, names=names,
             warnings=made.warnings, locate=lambda d: opened.image(names.get(d, d)),
         )  # fmt: skip
     elif not embedder:

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mmrerank import registry
+from mmrerank import catalog, registry
 from mmrerank.budget import Budget, Meter, Price
 from mmrerank.chat.around import around
 from mmrerank.chat.around.identity import chat_identity
@@ -102,6 +102,12 @@ class Resumable:
         options = deciding(self.around.chat_options)
         return {**chat_identity(self.chat), **({"options": options} if options else {})}
 
+    @property
+    def _auto(self) -> Mapping[str, str]:
+        """What options that are left at ``auto`` mean for the model."""
+        known = self.chat
+        return catalog.resolve("chat", known).auto if isinstance(known, str) else known.room.auto
+
     def rerank(
         self, method: str, items: Sequence[Item], *, options: Mapping[str, Any] | None = None, part: str = ""
     ) -> Judged:
@@ -125,7 +131,7 @@ class Resumable:
                 gone = cost if self.limit is None else kept
                 left = [(q, r) for q, r in items if q.id not in gone]
                 known = list(cost.values()) or self.spent.get(kind, [])
-                return forecast(method, chosen, left, known, price=self.price)
+                return forecast(method, chosen, left, known, price=self.price, auto=self._auto)
 
             before = expected()
             taken = len(items) - before.queries

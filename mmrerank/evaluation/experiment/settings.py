@@ -89,9 +89,10 @@ def chat_options(chat: str | Chat, given: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(chat, str):
         return dict(chat.settings)
     plugin = catalog.resolve("chat", chat).spec.partition(":")[0] if chat else ""
-    if plugin not in registry.names("chat"):
+    kind = registry.kind_of("chat", plugin)
+    if plugin not in registry.names(kind):
         return _plain(given)
-    known = inspect.signature(registry.load("chat", plugin).open).parameters.values()
+    known = inspect.signature(registry.load(kind, plugin).open).parameters.values()
     defaults = {p.name: p.default for p in known if p.default is not inspect.Parameter.empty}
     return _plain({**defaults, **{k: v for k, v in given.items() if v is not None}})
 

@@ -1,22 +1,25 @@
 """The two stages of an evaluation: the head of each list as a reranker takes it, and put back in a new order.
 
 The head is the first ``candidates`` of each list; what lies beyond keeps its order. The ceiling is what the
-best order of the head would score: no reranker can pass it.
+best order of the head would score: no reranker can pass it. Documents that a task has ranked apart
+(`mmrerank.benchmark.Task.apart`) are lists of their own, whose queries are called ``ID#apart``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from mmrerank import writing
-from mmrerank.benchmark import Answer, Ranked, Run, Scored, Scores, Task
+from mmrerank.benchmark import APART, Answer, Ranked, Run, Scored, Scores, Task
 from mmrerank.errors import InputError, UsageError
 from mmrerank.evaluation import tasks as benchmark
 from mmrerank.evaluation.experiment.first_stage import image_file, query_of
+from mmrerank.evaluation.experiment.own_scores import with_scores
 from mmrerank.evaluation.experiment.reranking import Item
 from mmrerank.evaluation.measure.metrics import in_order
+from mmrerank.evaluation.measure.runs import write_run
 from mmrerank.types import Candidate, Image, Ranking
 
 Locate = Callable[[str], Image]
@@ -46,12 +49,51 @@ def items_of(task: Task, run: Run, candidates: int, locate: Locate, images: Path
         head = _listed(task, id_, run.rows[id_])[:candidates]
         if not len(head):
             continue
-        members = tuple(_candidate(task, d, s, pictures) for d, s in zip(head.ids, head.scores, strict=True))
+        members = tuple(
+            candidate_of(task, d, s, pictures.of) for d, s in zip(head.ids, head.scores, strict=True)
+        )
         items.append((query_of(task, id_, images), Ranking(members)))
     if not items:
         raise InputError(f"the run answers no query of {task.benchmark} {task.split}")
+    for id_, few in _apart(task, run).items():
+        members = tuple(
+            candidate_of(task, d, s, pictures.of) for d, s in zip(few.ids, few.scores, strict=True)
+        )
+        items.append((replace(query_of(task, id_, images), id=_named(id_)), Ranking(members)))
     pictures.check()
     return items
+
+
+def _named(query: str) -> str:
+    return f"{query}#{APART}"
+
+
+def _apart(task: Task, run: Run) -> dict[str, Ranked]:
+    """The documents that each query has ranked apart, in the order of its list; those that lack are last."""
+    found: dict[str, Ranked] = {}
+    for query in (q for q in task.queries if q in task.apart and q in run.rows):
+        listed = benchmark.only(_listed(task, query, run.rows[query]), task.apart[query])
+        lacking = sorted(task.apart[query] - set(listed.ids))
+        least = min(listed.scores, default=0.0)
+        found[query] = Ranked([*listed.ids, *lacking], [*listed.scores, *(least for _ in lacking)])
+    return found
+
+
+def answers(
+    task: Task, main: Answer, run: Run, orders: Mapping[str, Sequence[str]], tag: str, folder: Path | None
+) -> list[Answer]:
+    """``main``, and the answer to the question that is asked apart where there is one, written to
+    ``TAG.apart.trec`` in ``folder``.
+    """
+    if not task.apart:
+        return [main]
+    new = {q: orders.get(_named(q), r.ids) for q, r in _apart(task, run).items()}
+    apart = Run(rows={q: in_order(ids) for q, ids in new.items()}, tag=tag)
+    path = (folder or Path()) / f"{tag}.{APART}.trec"
+    if folder is not None:
+        write_run(path, apart)
+    rows = {q: Ranked.of(r) for q, r in apart.rows.items()}
+    return [main, Answer(path=str(path), kind=APART, rows=rows)]
 
 
 @dataclass(kw_only=True)
@@ -87,15 +129,26 @@ def _listed(task: Task, query: str, rows: Sequence[Scored]) -> Ranked:
     return benchmark.benchmark_of(task.benchmark).settle_ties(query, ranked)
 
 
-def _candidate(task: Task, document: str, score: float, pictures: _Pictures) -> Candidate:
+def candidate_of(task: Task, document: str, score: float, locate: Locate) -> Candidate:
+    """A document as models get it."""
     text = task.texts.get(document)
     if text is not None and document not in task.files:
         return Candidate(id=document, text=text, score=score)
-    return Candidate(id=document, image=pictures.of(document), text=text or None, score=score)
+    return Candidate(id=document, image=locate(document), text=text or None, score=score)
 
 
-def reordered(task: Task, run: Run, orders: Mapping[str, Sequence[str]], candidates: int, tag: str) -> Run:
-    """``run`` with the heads in new orders and no ties left; a query without one keeps its list."""
+def reordered(
+    task: Task,
+    run: Run,
+    orders: Mapping[str, Sequence[str]],
+    candidates: int,
+    tag: str,
+    own: Mapping[str, Mapping[str, float]] | None = None,
+) -> Run:
+    """``run`` with the heads in new orders; a query without one keeps its list.
+
+    ``own`` are the method's scores by query: see `own_scores`. Without them no ties are left.
+    """
     rows = {}
     for query, listed in run.rows.items():
         ranked = _listed(task, query, listed)
@@ -103,7 +156,7 @@ def reordered(task: Task, run: Run, orders: Mapping[str, Sequence[str]], candida
         tail = ranked.ids[candidates:]
         # a method that searches again may have found some of those
         ids = list(ranked.ids) if order is None else list(dict.fromkeys((*order, *tail)))
-        rows[query] = Ranked.of(in_order(ids))
+        rows[query] = with_scores(ids, (own or {}).get(query, {}))
     return Run(rows=rows, tag=tag)
 
 
@@ -112,13 +165,21 @@ def unchanged(task: Task, run: Run, tag: str) -> Run:
     return Run(rows={q: _listed(task, q, r) for q, r in run.rows.items()}, tag=tag)
 
 
+def unmoved(task: Task, run: Run, tag: str) -> Run:
+    """`unchanged`, with equal scores only where the benchmark's metrics say what they mean."""
+    if benchmark.benchmark_of(task.benchmark).TIES:
+        return unchanged(task, run, tag)
+    return reordered(task, run, {}, 0, tag)
+
+
 def ceiling(task: Task, run: Run, candidates: int) -> Scores:
     """What the best order of each head scores."""
     orders = {}
     for query, listed in run.rows.items():
         head = _listed(task, query, listed)[:candidates]
         orders[query] = _best(head.ids, task.qrels.get(query, {}))
-    return score(task, reordered(task, run, orders, candidates, "ceiling"))
+    orders |= {_named(q): _best(r.ids, task.qrels.get(q, {})) for q, r in _apart(task, run).items()}
+    return score(task, reordered(task, run, orders, candidates, "ceiling"), orders)
 
 
 def _best(ids: Sequence[str], judged: Mapping[str, int]) -> list[str]:
@@ -127,11 +188,12 @@ def _best(ids: Sequence[str], judged: Mapping[str, int]) -> list[str]:
     return sorted(ids, key=lambda d: (-judged.get(d, 0), named.get(d, 0)))
 
 
-def score(task: Task, run: Run) -> Scores:
-    """Scores a run that is in memory."""
+def score(task: Task, run: Run, orders: Mapping[str, Sequence[str]] | None = None) -> Scores:
+    """Scores a run that is in memory; ``orders`` are those of what is ranked apart."""
     rows = {q: Ranked.of(r) for q, r in run.rows.items() if q in task.queries}
     rows = dict(benchmark.benchmark_of(task.benchmark).canonical(task, rows))
-    return benchmark.score(task, [Answer(path=run.tag, kind="run", rows=rows)])
+    main = Answer(path=run.tag, kind="run", rows=rows)
+    return benchmark.score(task, answers(task, main, run, orders or {}, run.tag, None))
 
 
 def write(path: Path, text: str) -> None:

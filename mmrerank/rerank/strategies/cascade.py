@@ -1,16 +1,21 @@
 """A cascade: a cheap method over all candidates, a dear one over the best of them.
 
 Both are methods by name, with their own defaults. `dear` is one such pair under the name of its paper.
+
+Relevance is the second method's for those that it ordered, and the first one's for the rest, but never above
+the least of the second's. Where the second says nothing at all, all is the first one's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from mmrerank import registry
 from mmrerank.limits import Count
 from mmrerank.ports import Capability, Judging, Outcome, Strategy, StrategyOptions
+from mmrerank.rerank.relevance import Numbers, falling, stacked
 from mmrerank.types import Explanation, Query, Ranking
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs", "generate")
@@ -75,9 +80,20 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             assessments=_merged(before.explanation, after.explanation, assessments),
             reason=f"first {options.first}, then {options.then} over the best {len(head)}: "
             + "; then ".join(reasons),
+            **_numbers(order.ids, {c.id for c in after.ranking}, before.explanation, after.explanation),
         ),
         repairs=before.repairs + after.repairs,
+        notes=(*before.notes, *after.notes),
     )
+
+
+def _numbers(ids: Sequence[str], head: Collection[str], one: Explanation, other: Explanation) -> Numbers:
+    """The second method's numbers for the ``head``, the first one's for the rest, as one scale."""
+    if not other.scores and not other.relevance:
+        return {"scores": dict(one.scores), "relevance": falling(ids, one.relevance)}
+    rest = {i: s for i, s in one.scores.items() if i not in head}
+    behind = {i: r for i, r in one.relevance.items() if i not in head}
+    return {"scores": stacked(other.scores, rest), "relevance": falling(ids, {**other.relevance, **behind})}
 
 
 def _merged(before: Explanation, after: Explanation, assessments: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 `cascade` of `pointwise` and `reasonrank`. The released second stage forbids the steps it asks for and leaves
 short lists and leftover heads alone; here thoughts have a field of their own and windows reach the head.
+Relevance is that of `reasonrank` for the best, and P(yes) for the rest, never above the least of the best.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``read=expected`` is the mean of all digits under their probabilities, ``top`` the likeliest digit times its
 probability. Marks are 0 to 9: on Qwen's vocabulary 10 would begin like 1. Without ``think``, the
-digit is read at once.
+digit is read at once. Relevance is the mark's share of 9.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
+from mmrerank.rerank.relevance import out_of
 from mmrerank.types import Candidate, Query, Ranking
 
 NEEDS: tuple[Capability, ...] = ("generate", "choice_logprobs")
@@ -60,5 +61,6 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             read=read,
             tell=lambda v: f"mark {v:.2f} of 9",
             reason="ordered by marks weighted with their probability",
+            relevance=out_of(9),
         )
     )

@@ -5,6 +5,9 @@ found beyond the first candidates are judged too and join the order. ``judge=ver
 part by part; ``judge=first`` asks no model: the head of the first stage is believed instead (Rocchio's
 pseudo-relevance feedback), the baseline to compare with. Without an index to search it orders what it was
 given.
+
+Relevance is P(yes) among yes and no, or the mean verdict (met 1, partly 0.5, missed 0); with ``judge=first``,
+the cosine with the moved vector, negative ones counting 0.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value, verdict_sum
 from mmrerank.rerank.parts import decomposed, evaluated, whole_query
-from mmrerank.rerank.strategies.judge import soft
+from mmrerank.rerank.relevance import chance, numbers
 from mmrerank.types import Assessment, Candidate, Component, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs", "retrieve")
@@ -113,6 +116,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             assessments=assessments,
             reason=("ordered by the verdicts" if components else "ordered by P(yes)")
             + (f"; {added} found by searching again" if added else "; nothing new was found"),
+            **numbers(after.ids, scores),
         ),
         repairs=repairs,
     )
@@ -129,8 +133,8 @@ def _judged(
         return values, assessments, repairs
     asks = [comparisons.score(query, c, image_tokens=tokens) for c in group]
     replies = yield asks
-    chances = {c.id: soft(r) for c, r in zip(group, replies, strict=True)}
-    values = {i: p for i, p in chances.items() if p is not None}
+    margins = {c.id: comparisons.read_score(r) for c, r in zip(group, replies, strict=True)}
+    values = {i: chance(m) for i, m in margins.items() if m is not None}
     assessments = {i: Assessment(reason=f"judged to match with {p:.0%}") for i, p in values.items()}
     return values, assessments, Repairs(failed=len(group) - len(values))
 
@@ -160,6 +164,7 @@ def _believed(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            reason=f"searched again, moved towards the first {len(head)}; {len(new)} images are new"
+            reason=f"searched again, moved towards the first {len(head)}; {len(new)} images are new",
+            **numbers(after.ids, {c.id: c.score for c in reply.found if c.score is not None}),
         ),
     )

@@ -4,10 +4,14 @@ Letters stand bare at the start of the answer: on Qwen's vocabulary an opening b
 them, and an order read behind one is the first stage's in disguise. ``calibrate`` subtracts what the same
 question without a search says, ``shifts`` averages over turned lists: both against a liking for a letter or a
 place. More than ``window`` candidates are read in windows from the end to the head.
+
+Relevance is the letter's share of the probability: the shares of one question add up to 1. Scores are the
+log-probabilities; over several windows, images keep the distance that they had in the last one together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +20,7 @@ from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value
+from mmrerank.rerank.relevance import chained, log_sum, numbers
 from mmrerank.rerank.schedules import windows
 from mmrerank.rerank.states import NOTHING
 from mmrerank.types import Assessment, Candidate, Explanation, Query, Ranking, Repairs
@@ -65,23 +70,31 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     order = list(ranking.candidates)
     failed = 0
     assessments: dict[str, Assessment] = {}
+    rounds: list[dict[str, float]] = []
     spans = windows(len(order), options.window, options.step) if len(order) > 1 else []
     for start, end in spans:
         part = order[start:end]
         values, raw, missing = yield from letters(query, part, options)
         failed += missing
+        rounds += [values] if values else []
         by_id = {c.id: c for c in part}
         # what the calibration leaves even, the answer itself decides
         before = by_value([c.id for c in part], raw)
         order[start:end] = [by_id[i] for i in by_value(before, values)]
         assessments.update({i: Assessment(reason=f"log P of its letter {v:.2f}") for i, v in values.items()})
     after, _ = ranking.reorder(c.id for c in order)
+    scores = chained(after.ids, rounds)
+    whole = log_sum(rounds[-1].values()) if rounds else 0.0
     reason = "ordered by the probabilities of one answer's letters"
     if options.calibrate:
         reason += ", less those without a search"
     return Outcome(
         ranking=after,
-        explanation=Explanation(assessments=assessments, reason=reason),
+        explanation=Explanation(
+            assessments=assessments,
+            reason=reason,
+            **numbers(after.ids, scores, lambda s: math.exp(min(s - whole, 0.0))),
+        ),
         repairs=Repairs(failed=failed),
     )
 

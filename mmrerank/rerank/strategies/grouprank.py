@@ -3,6 +3,9 @@
 The mean of an image's grades orders it. Unlike the released code, an image without a readable grade keeps
 its first-stage rank instead of getting zero, and scores are stretched before they are mixed with the first
 stage's. ``anchors`` images of the head stand in every group, so that grades of different groups compare.
+
+Relevance is the mean grade of 10; with ``weight`` below 1 it is the mixed number, which says how a candidate
+stands among these and nothing more.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from mmrerank.limits import Count, ImageTokens, Repeats, Seed, Share, UpTo
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.aggregate import by_value, first_scores, fused, mean_known
+from mmrerank.rerank.relevance import numbers, out_of
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("generate",)
@@ -93,6 +97,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         explanation=Explanation(
             assessments=assessments,
             reason=f"ordered by the mean of {options.repeats} grades in groups{beside}",
+            **numbers(after.ids, mixed_in, out_of(comparisons.TOP_MARK) if options.weight >= 1 else float),
         ),
         repairs=repairs,
     )

@@ -4,6 +4,8 @@ All images stand in one prompt and the search after them. Two passes share the i
 whose attention is subtracted, since some images are looked at whatever is asked. Tokens far below their
 image's mean (mean - 2 sigma) are dropped as noise. Nothing is generated. The first-stage order is turned, so
 that the likeliest images stand last, next to the search.
+
+Relevance is an image's part of all attention above that of the search without content; the parts add up to 1.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import numpy as np
 from mmrerank.limits import ImageTokens
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
+from mmrerank.rerank.relevance import falling, parts
 from mmrerank.rerank.states import NOTHING, Matrix, attend, read_attention
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
@@ -65,6 +68,8 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         ranking=after,
         explanation=Explanation(
             assessments=assessments,
+            scores=values,
+            relevance=falling(after.ids, parts(values)),
             reason="ordered by how much the search attends to each image"
             + (", less what it attends to without a search" if options.calibrate else ""),
         ),

@@ -4,11 +4,15 @@ Windows go from the end to the head and overlap, so that a good image can climb 
 all candidates at once, which models tuned for it prefer. Within a window that failed, the order stays as it
 was. ``think`` is ReasonRank's way: thoughts of any length before the order; one that used up its room
 without an answer is asked once more with twice the room. See `reasonrank`.
+
+Relevance is the score that the model wrote, of 99; over several windows, images keep the distance that they
+had in the last one together. Where it wrote an order without scores, relevance is the place alone: the share
+of the other candidates that an image stands before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 
 from mmrerank.errors import NoRoomError
@@ -16,6 +20,8 @@ from mmrerank.limits import Count, ImageTokens, Thoughts
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import judgements
+from mmrerank.rerank.orders import TOP_SCORE
+from mmrerank.rerank.relevance import Numbers, chained, numbers, out_of, placed
 from mmrerank.rerank.replies import Reading
 from mmrerank.rerank.schedules import windows
 from mmrerank.types import Explanation, Query, Ranking, Repairs
@@ -62,6 +68,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     k = len(order)
     size = max(k, 1) if options.full else options.window
     repairs, reason = Repairs(), ""
+    reads: list[Reading] = []
     for start, end in windows(k, size, min(options.step, size)) if k > 1 else ():
         ask = judgements.order(
             query,
@@ -74,11 +81,21 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         )
         read = yield from _answer(ask, again=options.think > 0)
         repairs += read.repairs
+        reads += [read] if read.order else []
         reason = read.reason
         there, _ = Ranking(tuple(order[start:end])).reorder(read.order)
         order[start:end] = there.candidates
     after, _ = ranking.reorder(c.id for c in order)
-    return Outcome(ranking=after, explanation=Explanation(reason=reason), repairs=repairs)
+    told = _numbers(after.ids, reads)
+    return Outcome(ranking=after, explanation=Explanation(reason=reason, **told), repairs=repairs)
+
+
+def _numbers(ids: Sequence[str], reads: Sequence[Reading]) -> Numbers:
+    """Scores where every window gave them; else places, of what the model named."""
+    if all(r.scores for r in reads):
+        return numbers(ids, chained(ids, [r.scores for r in reads]), out_of(TOP_SCORE))
+    named = {i for r in reads for i in r.order}
+    return {"scores": {}, "relevance": {i: p for i, p in placed(ids).items() if i in named}}
 
 
 def _answer(ask: Ask, *, again: bool) -> Generator[list[Ask], list[Reply], Reading]:

@@ -2,8 +2,10 @@
 
 The index gathers by one vector an image, this refines by many: the mean over the search's tokens of the best
 cosine among the image's tokens. ``alpha`` leaves out candidates far behind in the first stage, ``beta`` stops
-when judging no longer changes the top, as in two-step multivector retrieval. An image's tokens do not depend
-on the search: with a cache they are made once.
+when judging no longer changes the top, as in two-step multivector retrieval. ``colpali:PATH`` is a model that
+is trained for it (ColPali, ColQwen2); the hidden states of a language model are not, and order far worse. An
+image's tokens do not depend on the search: with a cache they are made once. Relevance is MaxSim, which is a
+mean of cosines, negative ones counting 0.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from mmrerank.limits import Count, ImageTokens, Share, UpTo
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
+from mmrerank.rerank.relevance import numbers
 from mmrerank.rerank.states import Matrix, read_tokens, tokens_of_candidate, tokens_of_query, tokens_of_text
 from mmrerank.rerank.thrift import Thrift, scored
 from mmrerank.types import Assessment, Candidate, Explanation, Query, Ranking, Repairs
@@ -79,7 +82,9 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=assessments, reason="the mean over the search's tokens of each one's nearest patch"
+            assessments=assessments,
+            reason="the mean over the search's tokens of each one's nearest patch",
+            **numbers(after.ids, values),
         ),
         repairs=Repairs(failed=failed),
     )

@@ -4,7 +4,8 @@ The query is taken apart; for each part, an image's patches are pooled by how ne
 and the anchor is the part's own vector moved towards the views of the candidates that fit it best. The mean
 cosine of a candidate's views with their anchors is its score, so the order of the candidates does not matter.
 Reference images of the query are one more part.
-The paper trains encoder and anchors; this is its zero-training counterpart.
+The paper trains encoder and anchors; this is its zero-training counterpart. Relevance is that mean cosine,
+negative ones counting 0.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from mmrerank.messages import Ask
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
 from mmrerank.rerank.parts import decomposed, whole_query
+from mmrerank.rerank.relevance import numbers
 from mmrerank.rerank.states import Matrix, read_tokens, tokens_of_candidate, tokens_of_query, tokens_of_text
 from mmrerank.rerank.verdicts import MAX_COMPONENTS
 from mmrerank.types import Assessment, Component, Explanation, Query, Ranking, Repairs
@@ -112,6 +114,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             components=tuple(components),
             assessments=assessments,
             reason="nearest, over the query's parts, to what the best candidates show of each",
+            **numbers(after.ids, values),
         ),
         repairs=repairs,
     )

@@ -3,7 +3,8 @@
 After plan-guided generation over content units: the query is taken apart, plans are different subsets of its
 parts (diversity comes from the plan, not from chance), each becomes a short caption, and the index is
 searched with every one. What several lists agree on joins the candidates (reciprocal rank fusion), and all
-are ordered by the yes/no margin. Without an index to search it orders what it was given.
+are ordered by the yes/no margin. Without an index to search it orders what it was given. Relevance is P(yes)
+among yes and no.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mmrerank.rerank.comparisons import read_score, score
 from mmrerank.rerank.parse import answer, as_mapping, as_text, labelled
 from mmrerank.rerank.parts import decomposed
 from mmrerank.rerank.prompting import render
+from mmrerank.rerank.relevance import chance, numbers
 from mmrerank.rerank.replies import TEXT, labels_for, object_of
 from mmrerank.types import Assessment, Candidate, Component, Explanation, Query, Ranking, Repairs
 
@@ -78,6 +80,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             assessments={i: Assessment(reason=f"yes/no margin {v:+.2f}") for i, v in values.items()},
             reason=f"searched with {searched or 'nothing more'}; {len(found)} images are new; "
             "ordered by the margin of yes over no",
+            **numbers(after.ids, values, chance),
         ),
         repairs=repairs + Repairs(failed=len(everything) - len(values)),
     )

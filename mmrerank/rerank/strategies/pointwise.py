@@ -3,10 +3,14 @@
 log P(yes) - log P(no) of the next token, as INQUIRE's reranking baseline and the SFT head of "SFT or CL"
 (GMR) score; ``formula=yes`` is its contrastive head, log P(yes) alone. An image whose judgement failed keeps
 its first-stage rank. ``alpha`` and ``beta`` leave out calls (`mmrerank.rerank.thrift`).
+
+Relevance is P(yes) among yes and no; with ``formula=yes`` P(yes) among all that the model might say. With
+``weight`` below 1 it is the mixed number, which says how a candidate stands among these and nothing more.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +19,7 @@ from mmrerank.messages import Ask
 from mmrerank.ports import Capability, Judging, StrategyOptions
 from mmrerank.rerank import comparisons
 from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
+from mmrerank.rerank.relevance import chance
 from mmrerank.rerank.thrift import Thrift
 from mmrerank.types import Candidate, Query, Ranking
 
@@ -73,6 +78,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             read=comparisons.read_score if margin else comparisons.read_alone,
             tell=lambda v: f"yes/no margin {v:+.2f}" if margin else f"log P(yes) {v:.2f}",
             reason="ordered by the margin of yes over no" if margin else "ordered by P(yes)",
+            relevance=chance if margin else math.exp,
             thrift=Thrift(alpha=options.alpha, beta=options.beta, top=options.top),
             weight=options.weight,
         )

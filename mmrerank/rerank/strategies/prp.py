@@ -2,6 +2,9 @@
 
 ``allpairs`` ranks by the mean preference over all pairs, ``sliding`` lets the best bubble up ``top`` times,
 ``heap`` sorts the best ``top`` out of a binary heap. A pair whose judgement failed keeps first-stage order.
+
+Relevance is the mean preference over all pairs; with ``sliding`` and ``heap`` the place: the share of the
+other candidates that an image stands before, and one value for all that stand behind the best ``top``.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from mmrerank.limits import Count, ImageTokens
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import by_value, mean_preference
 from mmrerank.rerank.pairs import Pairs
+from mmrerank.rerank.relevance import Numbers, numbers, placed
 from mmrerank.rerank.schedules import bubble_top, heap_calls, heap_top
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
@@ -65,23 +69,26 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
         query, ranking.candidates, written=options.read == "written", image_tokens=options.image_tokens
     )
     assessments: dict[str, Assessment] = {}
+    told: Numbers
     if options.schedule == "allpairs":
         p = yield from pairs.matrix(k, list(combinations(range(k), 2)))
         means = zip(ranking.ids, mean_preference(p), strict=True)
         values = {i: round(v, 9) for i, v in means if v is not None}
         assessments = {i: Assessment(reason=f"preferred in {v:.0%} of its pairs") for i, v in values.items()}
-        ids = by_value(ranking.ids, values)
+        after, _ = ranking.reorder(by_value(ranking.ids, values))
+        told = numbers(after.ids, values)
     else:
         if options.schedule == "sliding":
             order = yield from bubble_top(k, options.top, pairs.best)
         else:
             order = yield from heap_top(k, options.top, 2, pairs.best)
-        ids = [ranking.ids[n] for n in order]
-    after, _ = ranking.reorder(ids)
+        after, _ = ranking.reorder(ranking.ids[n] for n in order)
+        places = placed(after.ids, options.top)
+        told = {"scores": {}, "relevance": {i: p for i, p in places.items() if i in pairs.compared}}
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=assessments, reason=f"ordered by pairwise preferences ({options.schedule})"
+            assessments=assessments, reason=f"ordered by pairwise preferences ({options.schedule})", **told
         ),
         repairs=Repairs(failed=pairs.failed),
     )

@@ -3,6 +3,9 @@
 Setwise with reasoning. ``votes`` asks several times, under labels that are shuffled and turned around, and
 takes the majority, so that a liking for a letter is not a liking for an image. Unlike the released code, a
 reply that names none, or a tied vote, leaves first-stage order.
+
+Relevance is the place: the share of the other candidates that an image stands before; those behind the best
+``top``, among which nothing is settled, share one value.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from mmrerank.limits import Count, ImageTokens, Repeats, Seed
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
+from mmrerank.rerank.relevance import placed
 from mmrerank.rerank.schedules import heap_calls, heap_top
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
@@ -56,6 +60,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     rng = random.Random(options.seed)
     repairs = Repairs()
     thoughts: dict[str, str] = {}
+    seen: set[str] = set()
 
     def best(places: Sequence[int]) -> Generator[list[Ask], list[Reply], int]:
         nonlocal repairs
@@ -75,6 +80,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             id_, read = comparisons.read_best(reply, ask)
             repairs += read.repairs
             if id_ is not None:
+                seen.update(ask.shown)
                 named[ranking.ids.index(id_)] += 1
                 thoughts.setdefault(id_, read.reason)
         # the earlier place where votes are equal, or nothing is known
@@ -86,7 +92,9 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=assessments, reason="the best of many, named after a comparison, again and again"
+            assessments=assessments,
+            reason="the best of many, named after a comparison, again and again",
+            relevance={i: p for i, p in placed(after.ids, options.top).items() if i in seen},
         ),
         repairs=repairs,
     )

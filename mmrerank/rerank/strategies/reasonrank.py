@@ -1,7 +1,7 @@
 """ReasonRank: the model reasons at length, then orders; windows of 20 slide by 10.
 
 `listwise` with thoughts before the order, under the name researchers look for. The thoughts are a part of the
-reply of their own, so that numbers in them are never read as a ranking.
+reply of their own, so that numbers in them are never read as a ranking. Relevance as in `listwise`.
 """
 
 from __future__ import annotations

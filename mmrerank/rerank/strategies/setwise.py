@@ -3,6 +3,9 @@
 One question shows a candidate and ``children`` others and reads the letters' log-probabilities. ``heap``
 sorts the best ``top`` out of a heap; ``insertion`` goes by the first-stage order and discards several at once
 that do not beat the last of the top. The rest keep first-stage order, as do those of a failed question.
+
+Relevance is the place: the share of the other candidates that an image stands before; those behind the best
+``top``, among which nothing is settled, share one value.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from mmrerank.limits import Count, ImageTokens
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank import comparisons
+from mmrerank.rerank.relevance import placed
 from mmrerank.rerank.schedules import heap_calls, heap_top, insertion_calls, insertion_top
 from mmrerank.types import Explanation, Query, Ranking, Repairs
 
@@ -60,6 +64,7 @@ class Options(StrategyOptions):
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Picks and orders; one candidate or none is returned without a question."""
     failed = 0
+    seen: set[str] = set()
 
     def best(places: Sequence[int]) -> Generator[list[Ask], list[Reply], int]:
         nonlocal failed
@@ -70,20 +75,24 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             (reply,) = yield [ask]
             named, _ = comparisons.read_best(reply, ask)
             failed += named is None
+            seen.update(ask.shown if named is not None else ())
             return places[0] if named is None else places[ask.shown.index(named)]
         (reply,) = yield [ask]
         values = comparisons.read_letters(reply, ask)
         failed += not values
+        seen.update(values)
         # the earlier place where they are equal, or nothing is known
         return max(places, key=lambda n: (values.get(ranking.ids[n], 0.0), -n))
 
     sort = heap_top if options.schedule == "heap" else insertion_top
     order = yield from sort(len(ranking), options.top, options.children, best)
     after, _ = ranking.reorder(ranking.ids[n] for n in order)
+    places = placed(after.ids, options.top)
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            reason=f"the best of {options.children + 1} images at a time, sorted by {options.schedule}"
+            relevance={i: p for i, p in places.items() if i in seen},
+            reason=f"the best of {options.children + 1} images at a time, sorted by {options.schedule}",
         ),
         repairs=Repairs(failed=failed),
     )

@@ -1,9 +1,15 @@
-"""TSPRank: all pairs are compared, and the ranking is the best path through them.
+"""TSPRank: all pairs are compared, and the ranking is what they agree on, or the best path through them.
 
-The edge from one image to the next is the log-probability that the first is better, so that a path is worth
-the probability of all its steps. On raw probabilities or logits a path orders badly; on log-probabilities it
-is exact for a consistent model. Where the model is not, ``aggregate=copeland``, ``borda`` or
-``bradley_terry`` over the same comparisons are usually better, since a path reads neighbours only.
+By default images are ordered by the share of their pairs that they win (Copeland's rule); ``borda`` takes the
+mean preference, ``bradley_terry`` the strengths that explain the comparisons best. ``path`` is the paper's:
+the edge from one image to the next is the log-probability that the first is better, so that a path is worth
+the probability of all its steps. A path reads neighbours only. It is exact for a consistent model and meant
+for trained scores; on the noisy pairs of a model as it comes it orders far worse (Kendall's tau 0.55 against
+0.85).
+
+Relevance is the share of pairs won, the mean preference, or the probability to be better than an average
+image (``bradley_terry``); along a path it is the place, as the share of the other images that one stands
+before.
 """
 
 from __future__ import annotations
@@ -19,6 +25,7 @@ from mmrerank.ports import Capability, Judging, Outcome, StrategyOptions
 from mmrerank.rerank.aggregate import Preferences, bradley_terry, by_value, copeland, mean_preference
 from mmrerank.rerank.pairs import Pairs
 from mmrerank.rerank.path import best_path
+from mmrerank.rerank.relevance import Numbers, chance, numbers, placed
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
@@ -32,7 +39,7 @@ _CLOSE = 1e-9  # what an edge in first-stage order is worth more: it decides bet
 class Options(StrategyOptions):
     """``aggregate``: how comparisons become an order. ``image_tokens`` bounds the visual tokens per image."""
 
-    aggregate: Literal["path", "copeland", "borda", "bradley_terry"] = "path"
+    aggregate: Literal["copeland", "borda", "bradley_terry", "path"] = "copeland"
     image_tokens: ImageTokens = 256
 
     def calls(self, k: int) -> int:
@@ -49,13 +56,16 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     compared = Pairs(query, images, image_tokens=options.image_tokens)
     p = yield from compared.matrix(k, pairs)
     mean = dict(zip(ranking.ids, mean_preference(p), strict=True))
+    told: Numbers
     if options.aggregate == "path":
-        order = [ranking.ids[n] for n in _path(p)]
+        after, _ = ranking.reorder(ranking.ids[n] for n in _path(p))
+        places = placed(after.ids)
+        told = {"scores": {}, "relevance": {i: v for i, v in places.items() if i in compared.compared}}
     else:
         rule = _RULES[options.aggregate](p)
         values = {i: round(v, 9) for i, v in zip(ranking.ids, rule, strict=True) if v is not None}
-        order = by_value(ranking.ids, values)
-    after, _ = ranking.reorder(order)
+        after, _ = ranking.reorder(by_value(ranking.ids, values))
+        told = numbers(after.ids, values, chance if options.aggregate == "bradley_terry" else float)
     assessments = {
         i: Assessment(reason=f"preferred in {v:.0%} of its pairs") for i, v in mean.items() if v is not None
     }
@@ -63,7 +73,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     return Outcome(
         ranking=after,
         explanation=Explanation(
-            assessments=assessments, reason=f"{how} of {len(pairs)} pairs asked in both orders"
+            assessments=assessments, reason=f"{how} of {len(pairs)} pairs asked in both orders", **told
         ),
         repairs=Repairs(failed=compared.failed),
     )

@@ -3,6 +3,8 @@
 Each shuffled list is also asked turned around, so that a liking for places cancels, and images that the model
 does not tell apart come out even and keep first-stage order. With an odd number the list as it
 stands has a vote as well. (Shuffled self-consistency: Permutation Self-Consistency, arXiv 2310.07712.)
+
+Relevance is the share of all points that an image could have: of the others that it stands before.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from mmrerank import registry
 from mmrerank.limits import Repeats, Seed
 from mmrerank.ports import Capability, Judging, Outcome, Strategy, StrategyOptions
 from mmrerank.rerank.aggregate import by_value
+from mmrerank.rerank.relevance import numbers
 from mmrerank.rerank.together import together
 from mmrerank.types import Assessment, Explanation, Query, Ranking, Repairs
 
@@ -75,6 +78,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     voted = [_counted(o, known) for o in outcomes]
     points = shares(voted)
     after, _ = ranking.reorder(by_value(ranking.ids, points))
+    told = numbers(after.ids, points)
     votes = sum(len(ids) > 1 for ids in voted)
     best = (len(ranking) - 1) * votes
     points = {i: p * best for i, p in points.items()}
@@ -93,8 +97,10 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             components=first.components,
             assessments=assessments,
             reason=f"Borda count of {votes} votes of {options.method} over shuffled lists",
+            **told,
         ),
         repairs=repairs,
+        notes=tuple(dict.fromkeys(n for o in outcomes for n in o.notes)),
     )
 
 

@@ -154,7 +154,7 @@ class TestNames:
         stub.script = [vllm_logprobs(a=-1.0, b=-2.0)]
         one(opened(f"vllm:m@{stub.url}", thinking=100), ask(choices=("a", "b")))
         assert stub.requests[-1]["chat_template_kwargs"] == {"enable_thinking": False}
-        assert stub.requests[-1]["structured_outputs"] == {"choice": ["a", "b"]}
+        assert stub.requests[-1]["structured_outputs"] == {"choice": ["a", " a", "b", " b"]}
         assert stub.requests[-1]["max_tokens"] == 1
 
     def test_foreign_fields_are_left_out_where_they_are_refused(self, stub: StubServer, opened: Any) -> None:

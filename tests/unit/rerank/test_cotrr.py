@@ -81,7 +81,7 @@ def test_every_kind_of_query(query: Query, images: int, mode: str) -> None:
     assert all(words in chat.asks[-1].messages[-1].text for words in query.exclude)
     for ask in chat.asks:
         shown = sum(p.image is not None for m in ask.messages for p in m.parts)
-        assert shown == images + (len(ask.shown) if ask.kind in ("evaluate", "single") else 0)
+        assert shown == images + (0 if ask.kind == "deconstruct" else len(ask.shown))
 
 
 @pytest.mark.parametrize(
