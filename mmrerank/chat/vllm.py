@@ -23,6 +23,7 @@ from mmrerank.chat.thinking import with_thoughts
 from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
 from mmrerank.loading import loading
+from mmrerank.images.budget import pixels_per_token
 from mmrerank.messages import Ask, Reply
 from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
@@ -55,7 +56,7 @@ class VllmChat(Chat):
         self.name = name
         self.capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs"})
         self._engine = engine
-        self._dialect = Dialect()
+        self._dialect = Dialect(pixels_per_token=pixels_per_token(name))
         self._tokenizer = engine.get_tokenizer()
         self._labels: dict[tuple[tuple[str, ...], bool], dict[str, tuple[int, ...]]] = {}
         self._by_id = True
