@@ -67,7 +67,7 @@ Capability = Literal[
 ]
 """What a method may need: all but ``retrieve`` (an index to search again) of the language model. ``score`` is
 what dedicated rerankers offer (`Scorer`), and they alone."""
-LEAST_SHARE = 0.05
+LEAST_SHARE = 0.02
 """Share of the probability that a question's labels must hold together for it to say anything.
 
 Below it the model would rather say something else, and is asked for a written answer.
