@@ -66,10 +66,9 @@ from mmrerank.types import Candidate, Query, Ranking, Usage
 Capability = Literal[
     "generate", "choice_logprobs", "attention", "embed", "token_embeddings", "score", "retrieve"
 ]
-"""What a method may need of the model, but for ``retrieve``: an index to search again. ``score``: a `Scorer`."""
+"""What a method may need: of the model, but for ``retrieve``, an index. ``score`` is a `Scorer`'s."""
 LEAST_SHARE = 0.05
-"""Share of the probability that a question's labels must hold together; below it the model, which would rather
-say something else, is asked for a written answer."""
+"""Share of the probability that labels must hold together; below it a written answer is asked for."""
 Vectors = NDArray[np.float32]
 
 
