@@ -51,7 +51,8 @@ from mmrerank.benchmark import Scores as Scores
 from mmrerank.benchmark import Short as Short
 from mmrerank.benchmark import Task as Task
 from mmrerank.budget import bound
-from mmrerank.messages import Ask, Reply, Retrieve
+from mmrerank.messages import Ability as Ability
+from mmrerank.messages import Ask, Reply, Retrieve, Stored
 from mmrerank.messages import Judging as Judging
 from mmrerank.messages import Outcome as Outcome
 from mmrerank.messages import Room as Room
@@ -61,7 +62,7 @@ from mmrerank.scorer import ScorerPlugin as ScorerPlugin
 from mmrerank.source import Corpus as Corpus
 from mmrerank.source import CorpusPlugin as CorpusPlugin
 from mmrerank.source import Sample as Sample
-from mmrerank.types import Candidate, Query, Ranking, Usage
+from mmrerank.types import Candidate, Image, Query, Ranking, Usage
 
 Capability = Literal[
     "generate", "choice_logprobs", "attention", "embed", "token_embeddings", "score", "retrieve"
@@ -88,6 +89,10 @@ class Embedder(Protocol):
     dim: int
     domain: str = ""
     """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
+    place: str = ""
+    """The folder or the hub's name of its weights; empty where they are not one model's."""
+    lists: bool = False
+    """Whether `embed_after` reads a query after images, in one prompt."""
     prepares: bool = False
     """Whether `prepare` does something, in the threads that decode ahead of the model."""
 
@@ -115,6 +120,14 @@ class Embedder(Protocol):
         Raises `ImageError` for an image that cannot be decoded.
         """
         ...
+
+    def embed_after(self, query: Query, images: Sequence[Image]) -> Vectors:
+        """The unit vector ``(dim,)`` of ``query`` read after ``images``; only called where ``lists`` is true.
+
+        Raises `ImageError` for an image that cannot be decoded.
+        """
+        found: Vectors = self.embed_queries([query])[0]
+        return found
 
     def embed_documents(self, documents: Sequence[Query]) -> Vectors:
         """Unit vectors ``(n, dim)`` of what queries are to find: words, images, or both together.
@@ -200,13 +213,15 @@ class ChatFacts:
     """What a backend has found out about itself, for `mmrerank doctor`. None is "not known".
 
     ``schema`` says what became of JSON schemas so far: after
-    ``ignored`` and ``refused`` they are written into the prompt.
+    ``ignored`` and ``refused`` they are written into the prompt. ``abilities``: what is on and off for a
+    model in this process, and why.
     """
 
     model: str = ""
     cached_tokens: int | None = None
     thinks: bool | None = None
     schema: Literal["", "obeyed", "ignored", "refused"] = ""
+    abilities: tuple[Ability, ...] = ()
 
 
 @runtime_checkable
@@ -322,6 +337,13 @@ class Retriever(Protocol):
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """Images with their scores, best first, for each request."""
         ...
+
+    def stored(self, request: Stored) -> tuple[Vectors, ...]:
+        """Vectors ``(dim,)`` of the query and of each image asked for; none, the default, where it has none.
+
+        Raises `InputError` for an image that it does not hold.
+        """
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)

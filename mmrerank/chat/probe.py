@@ -84,6 +84,8 @@ def _probe(chat: Chat) -> Iterator[Finding]:
             detail="sends thoughts, kept apart from answers" if thinks
             else "sends no thoughts (--chat-option thinking=2048 asks a thinking model for some)",
         )  # fmt: skip
+    for ability in chat.facts().abilities:
+        yield Finding(name=ability.name, status="ok" if ability.on else "off", detail=ability.why)
     yield from _finding("offers", _offers, chat)
 
 
@@ -165,7 +167,7 @@ def _logprobs(chat: Chat) -> Finding:
     if wrong:
         return Finding(
             name=name, status="broken", detail=f"answers plain questions wrongly: {detail}",
-            fix="an order by these would be wrong: use a method that writes (cotrr, listwise), or another model",
+            fix="an order by these would be wrong: use a method that writes (cotrr, listwise)",
         )  # fmt: skip
     return Finding(name=name, status="ok", detail=detail)
 

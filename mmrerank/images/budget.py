@@ -6,6 +6,7 @@ Never crops or pads.
 from __future__ import annotations
 
 import math
+import re
 
 import PIL.Image
 
@@ -13,6 +14,18 @@ LEAST_SIDE = 32
 """Pixels that a side has at least where a model looks at it: the patches of Qwen3-VL (28 for Qwen2.5-VL)."""
 MOST_RATIO = 196
 """How many times longer one side may be than the other: Qwen-VL takes less than 200."""
+
+_LARGE = re.compile(r"qwen-?(3[-_.:]?vl|3\.[5-9])")
+"""Names of models whose patches are of 16 pixels, four to a token."""
+
+
+def pixels_per_token(model: str) -> int:
+    """Pixels that a token of ``model`` sees, by its name: 32 x 32 for Qwen3-VL and Qwen3.5, else 28 x 28.
+
+    >>> pixels_per_token("Qwen/Qwen3-VL-8B-Instruct"), pixels_per_token("Qwen/Qwen2.5-VL-7B-Instruct")
+    (1024, 784)
+    """
+    return 32 * 32 if _LARGE.search(model.casefold()) else 28 * 28
 
 
 def fit(image: PIL.Image.Image, *, max_tokens: int, pixels_per_token: int = 28 * 28) -> PIL.Image.Image:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from mmrerank import cancel
+from mmrerank.chat.openai.dialect import Dialect
 from mmrerank.chat.openai.failures import Complaint, Refused
 from mmrerank.chat.openai.limits import Limits
 from mmrerank.chat.openai.said import error_text
@@ -25,6 +26,7 @@ from mmrerank.chat.openai.sdk import connected, stop
 from mmrerank.chat.openai.sending import Sender
 from mmrerank.chat.openai.wire import fields, image_url
 from mmrerank.errors import DATA_ERRORS, ChatError, InputError, ReplyError, UsageError, in_short
+from mmrerank.images.budget import pixels_per_token
 from mmrerank.ports import Marks, Scorer
 from mmrerank.scorers._rerank_place import Address, address
 from mmrerank.scorers._rerank_wire import Answer, Side, Way, answer, body, pictured_in
@@ -82,6 +84,7 @@ class RerankServer(Scorer):
         self.concurrency, self.image_tokens = limits.concurrency, image_tokens
         self.extra = fields(extra)
         self.fingerprint = json.dumps([found.place.model, found.place.url, image_tokens, self.extra])
+        self._pictured = Dialect(pixels_per_token=pixels_per_token(found.place.model))
         self.ways: dict[bool, Way] = {}
         """How the server is asked about words alone (False) and about images, once it has answered."""
         self._possible, self._batch_size = found.ways, batch_size
@@ -126,7 +129,7 @@ class RerankServer(Scorer):
     # ------------------------------------------------------------ asking
 
     def _url(self, image: Image) -> str:
-        return image_url(image, self.image_tokens)
+        return image_url(image, self.image_tokens, self._pictured)
 
     async def _all(self, query: Side, candidates: Sequence[Candidate], instruction: str) -> _Part:
         """All candidates, so many in a request."""

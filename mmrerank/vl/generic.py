@@ -9,19 +9,19 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import threading
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from mmrerank.loading import ModelLock
 from mmrerank.messages import Message
-from mmrerank.ports import Capability
+from mmrerank.ports import Ability, Capability
 from mmrerank.types import Image
 from mmrerank.vl.features import Features, FeatureStore, Picture
 from mmrerank.vl.generic_prompts import GenericPrompts, Prompt, Shown, noise
 from mmrerank.vl.load import Checkpoint
-from mmrerank.vl.local import Ability, Batch
+from mmrerank.vl.local import Batch
 from mmrerank.vl.prompts import PIXELS_VERSION, Encoded
 from mmrerank.vl.qwen import sound
 
@@ -43,7 +43,7 @@ class AnyModel:
             checkpoint.model, checkpoint.processor, checkpoint.tokenizer,
         )  # fmt: skip
         self.sees = checkpoint.sees
-        self.lock = threading.RLock()
+        self.lock = ModelLock()
         self.features = FeatureStore() if features is None else features
         self._takes = frozenset(inspect.signature(checkpoint.model.forward).parameters)
         self.prompts = GenericPrompts(checkpoint, self.features)
@@ -52,6 +52,11 @@ class AnyModel:
             self.prompts.apart = not self.prompts.why
 
     # ------------------------------------------------------------------ what it is
+
+    @property
+    def image_id(self) -> int:
+        """The token of an image."""
+        return self.prompts.image_id
 
     @property
     def before(self) -> str:

@@ -6,13 +6,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mmrerank.loading import ModelLock
 from mmrerank.messages import Message
-from mmrerank.ports import Capability
+from mmrerank.ports import Ability, Capability
 from mmrerank.types import Image
 from mmrerank.vl.features import FeatureStore, Picture
 from mmrerank.vl.prompts import Encoded
@@ -37,15 +37,6 @@ class Batch:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ability:
-    """Something that a family can do or not, for `mmrerank doctor`: ``why`` says what that rests on."""
-
-    name: str
-    on: bool
-    why: str
-
-
 class LocalModel(Protocol):
     """A loaded checkpoint. ``lock`` must be held while the model runs: all methods but `encode`, `ahead`."""
 
@@ -53,7 +44,7 @@ class LocalModel(Protocol):
     family: str
     model: Any
     tokenizer: Any
-    lock: threading.RLock
+    lock: ModelLock
     features: FeatureStore
 
     @property

@@ -35,6 +35,7 @@ from mmrerank.chat.openai.vocabulary import Vocabulary
 from mmrerank.chat.openai.wire import body, fields, images_of, in_words
 from mmrerank.chat.thinking import each_with_thoughts
 from mmrerank.errors import DATA_ERRORS, ChatError, InputError, ReplyError, UsageError, in_short
+from mmrerank.images.budget import pixels_per_token as per_token
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import LEAST_SHARE, Capability, Chat, ChatFacts, Room
 from mmrerank.types import Usage
@@ -141,7 +142,7 @@ class OpenAIChat(Chat):
         """The most that ``ask`` is taken to cost: `budget.bound`, with thoughts and a schema in words."""
         most = bound(ask)
         if ask.schema is not None and not ask.choices and self.dialect.schema_in_prompt:
-            words = len(in_words(ask.schema).encode()) + PER_MESSAGE
+            words = len(in_words(ask).encode()) + PER_MESSAGE
             most += Usage(input_tokens=words)
         thinks = not ask.choices or ask.think
         return most + Usage(output_tokens=self.limits.thinking if thinks else 0)
@@ -303,6 +304,7 @@ def open(
     backoff: float = 0.5,
     stream: bool = False,
     thinking: int = 0,
+    pixels_per_token: int = 0,
     any_model: bool = False,
     label_share: float = LEAST_SHARE,
     images: int = 0,
@@ -314,11 +316,14 @@ def open(
 
     ``timeout`` (seconds) bounds each try, with ``stream`` its silences; ``max_retries`` the tries after the
     first, ``concurrency`` the requests under way; ``backoff`` is the first pause in seconds and doubles.
-    ``thinking`` tokens may go before an answer (0: none wanted). ``extra`` is a JSON object of more fields
-    for every request; labels that hold less than ``label_share`` of the probability are asked for again as
+    ``thinking`` tokens may go before an answer (0: none wanted). A visual token of the model sees
+    ``pixels_per_token`` pixels (0: as its name has it). ``extra`` is a JSON object of more fields for every
+    request; labels that hold less than ``label_share`` of the probability are asked for again as
     text; ``any_model``, ``images`` and ``context`` as in `Limits`. Raises `UsageError` for a spec that names
     no model or no usable address.
     """
+    if pixels_per_token < 0:
+        raise UsageError(f"pixels_per_token is a number of pixels, such as 1024, not {pixels_per_token}")
     found = address(rest)
     chat = OpenAIChat(
         found.model,
@@ -331,6 +336,7 @@ def open(
         dialect=Dialect(
             limit=found.limit, stream=stream, extra=fields(extra), quiet=found.server.quiet,
             chooses=found.server.chooses, by_id=found.server.chooses,
+            pixels_per_token=pixels_per_token or per_token(found.model),
         ),
         place=Place(model=found.model, url=found.url, server=found.server),
     )  # fmt: skip

@@ -54,6 +54,8 @@ class Dialect:
     least_side: int = LEAST_SIDE
     most_side: int = 0
     most_bytes: int = 0
+    pixels_per_token: int = 28 * 28
+    """Pixels of an image that a visual token sees: a fact of the model."""
 
     def after(self, before: Dialect, learnt: Dialect) -> Dialect:
         """What makes ``learnt`` differ from ``before``, on top of what others have learnt meanwhile."""

@@ -23,7 +23,8 @@ from mmrerank.chat.transformers.generate import Row, generate
 from mmrerank.chat.transformers.grammar import Grammars
 from mmrerank.errors import CancelledError, ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
-from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
+from mmrerank.ports import LEAST_SHARE, Capability, Chat, ChatFacts, Room
+from mmrerank.reply_shape import shows_shape
 from mmrerank.types import Image, Usage
 from mmrerank.vl import feature_folder as on_disk
 from mmrerank.vl import features, prefix
@@ -38,8 +39,6 @@ from mmrerank.vl.prompts import Encoded
 FORM = "transformers:PATH_OR_NAME"
 BATCH = 32
 TOKENS = 16384
-BEFORE = "<|im_start|>assistant\n"
-"""What stands before the first token of an answer in the chat templates of this family."""
 PIXEL_BYTES = 1 << 30
 """Pixels that wait at once: what more images bring is prepared only after these were looked at."""
 AHEAD = 64
@@ -116,6 +115,10 @@ class TransformersChat(Chat):
                     waiting, held = [], {}
         yield from self._answer_all(waiting, end)
 
+    def facts(self) -> ChatFacts:
+        """What its family can do and what not."""
+        return ChatFacts(model=self.qwen.name, abilities=self.qwen.abilities)
+
     def _prepared(self, asks: Sequence[Ask]) -> Iterator[tuple[int, Ask]]:
         """Asks with their places, the pictures of the next few ready whenever one comes."""
         ready: list[Picture] = []
@@ -134,6 +137,12 @@ class TransformersChat(Chat):
         start = time.perf_counter()
         words = ask.read in ("attention", "token_embeddings")
         prompt = self.qwen.encode(ask.messages, image_tokens=ask.image_tokens, words=words)
+        if self.room.tokens and prompt.length > self.room.tokens:
+            raise ChatError(
+                f"the question has {prompt.length} tokens; {self.qwen.name} reads at most {self.room.tokens}. "
+                "Show fewer images at a time, or smaller ones",
+                kind="context",
+            )
         return _Job(
             place=place,
             ask=ask,
@@ -152,7 +161,7 @@ class TransformersChat(Chat):
                 ask.choices,
                 lambda text: tokenizer.encode(text, add_special_tokens=False),
                 lambda id_: tokenizer.decode([id_]),
-                before=BEFORE,
+                before=self.qwen.before,
                 exact=ask.exact,
                 name=self.qwen.name,
             )
@@ -226,7 +235,7 @@ class TransformersChat(Chat):
                 seed=int(job.ask.digest()[:15], 16) if job.ask.temperature > 0 else 0,
                 writing=None
                 if job.ask.schema is None
-                else self._grammars.writing(job.ask.schema, job.ask.max_tokens),
+                else self._grammars.writing(job.ask.schema, job.ask.max_tokens, spaced=shows_shape(job.ask)),
             )
             for job in jobs
         ]
