@@ -22,6 +22,7 @@ from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError
 from mmrerank.images import decode
 from mmrerank.paths import expanded
 from mmrerank.ports import Marks, Scorer
+from mmrerank.scorers._files import fetched
 from mmrerank.scorers._local import sigmoid
 from mmrerank.types import Candidate, Image, Query
 from mmrerank.vl.model_folder import check_folder, needs_code, there, without_questions
@@ -146,7 +147,7 @@ def open(
         raise ModelError(f"no model was named; give {FORM}")
     folder = expanded(rest)
     if not folder.is_dir():
-        folder = _fetched(rest, model_revision, trust_remote_code)
+        folder = fetched(rest, [*_FILES, "*.py", "*/*.py"] if trust_remote_code else _FILES, model_revision)
     check_folder(folder, trust=trust_remote_code)
     _check_modules(folder, trust_remote_code)
     try:
@@ -189,21 +190,6 @@ def _package() -> tuple[str, Any]:
             "pip install --upgrade 'mmrerank[rerankers]'"
         )
     return version, sentence_transformers.CrossEncoder
-
-
-def _fetched(name: str, revision: str, trust: bool) -> Path:
-    """The folder in the hub's cache of a repository, fetched where it is not there."""
-    from huggingface_hub import snapshot_download
-
-    files = [*_FILES, "*.py", "*/*.py"] if trust else _FILES
-    try:
-        return Path(snapshot_download(name, allow_patterns=files, revision=revision or None))
-    except Exception as error:  # the hub's client has many kinds of errors, and its network's beside
-        text = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{name!r} is no folder here, and the hub did not give it: {text}. Check the name and the "
-            "network, or give a folder that holds the checkpoint"
-        ) from error
 
 
 def _check_modules(folder: Path, trust: bool) -> None:
