@@ -26,11 +26,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from mmrerank.answering import Numbered, ending, filled, in_parts
 
@@ -63,14 +59,19 @@ from mmrerank.source import Corpus as Corpus
 from mmrerank.source import CorpusPlugin as CorpusPlugin
 from mmrerank.source import Sample as Sample
 from mmrerank.types import Candidate, Image, Query, Ranking, Usage
+from mmrerank.vector_store import Rows as Rows
+from mmrerank.vector_store import StorePlugin as StorePlugin
+from mmrerank.vector_store import Vectors as Vectors
+from mmrerank.vector_store import VectorStore as VectorStore
 
 Capability = Literal[
     "generate", "choice_logprobs", "attention", "embed", "token_embeddings", "score", "retrieve"
 ]
-"""What a method may need: of the model, but for ``retrieve``, an index. ``score`` is a `Scorer`'s."""
+"""What a method may need of the model, but for ``retrieve``: an index to search again. ``score`` is what a
+`Scorer` does."""
 LEAST_SHARE = 0.05
-"""Share of the probability that labels must hold together; below it a written answer is asked for."""
-Vectors = NDArray[np.float32]
+"""Share of the probability that a question's labels must hold together; below it the model, which would
+rather say something else, is asked for a written answer."""
 
 
 # ---------------------------------------------------------------- embedders
@@ -149,59 +150,6 @@ class EmbedderPlugin(Protocol):
         another before any weights are loaded. An index's own word opens ``rest`` only where it names nothing
         on this machine. Raises `ModelError` when the weights are missing or of another kind.
         """
-        ...
-
-
-# ---------------------------------------------------------------- vector stores
-
-
-class Rows(Protocol):
-    """Vectors ``(n, dim)``, float32, in several files: taken in pieces like an array, for whole they may not
-    fit into memory. ``numpy.asarray(rows)`` copies them all.
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(n, dim)``."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> Vectors:
-        """A run of rows, mapped where it can be, or a copy of single ones."""
-        ...
-
-
-@runtime_checkable
-class VectorStore(Protocol):
-    """Nearest neighbours by inner product over rows ``0..n-1``; a view that can be rebuilt at any time."""
-
-    name: ClassVar[str]
-    maps: ClassVar[bool] = False
-    """Whether it takes `Rows`, which stay on the disk; others get one array, in memory."""
-
-    def build(self, vectors: Vectors | Rows) -> None:
-        """Replaces the contents by ``vectors`` ``(n, dim)``."""
-        ...
-
-    def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Leaves the view in ``folder`` (which may not exist yet); nothing by default. Raises `OSError`."""
-        return
-
-    def load(self, folder: Path, vectors: Vectors | Rows) -> bool:
-        """Takes the view from ``folder`` if it is one of these ``vectors``; False has it built instead."""
-        return False
-
-
-class StorePlugin(Protocol):
-    """The file of a vector store."""
-
-    def open(self) -> VectorStore:
-        """An empty store. Raises `MissingExtraError` where its library is not installed."""
         ...
 
 

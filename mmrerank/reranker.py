@@ -88,7 +88,9 @@ class Reranker:
         typed("total", total, (Budget, Meter), "a mmrerank.Budget")
         typed("options", options, (Mapping,), "a mapping of a method's options")
         if retriever is not None and "retrieve" not in dir(retriever):
-            raise UsageError(f"a retriever is an ImageSearch or has retrieve(), not {type(retriever).__name__}")
+            raise UsageError(
+                f"a retriever is an ImageSearch or has retrieve(), not {type(retriever).__name__}"
+            )
         own = None if isinstance(name, str) else name
         self.name, named = parse_method(name) if isinstance(name, str) else (_name_of(name), {})
         self.retriever = retriever

@@ -130,11 +130,7 @@ class Desk:
     def advance(self, job: Job, replies: list[Reply] | None) -> None:
         """Lets the method go on, with the prompts that are meant for this model and what it can hold."""
         chat = self.chat
-        with (
-            profiles.holding(chat) as notes,
-            rooms.within(chat),
-            scoring.grouped(chat.group if chat else 1),
-        ):
+        with profiles.holding(chat) as notes, rooms.within(chat), scoring.grouped(chat.group if chat else 1):
             job.advance(replies)
         job.notes |= notes
 
