@@ -36,6 +36,7 @@ class ScorerChat(Chat):
         self.scorer = scorer
         self.spec, self.domain = scorer.spec, scorer.domain
         self.concurrency, self.group = scorer.concurrency, max(scorer.group, 1)
+        self.batch = 1 if self.group > 1 else max(scorer.batch, 1)
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override] # the scorer's, which may learn

@@ -43,7 +43,7 @@ class CrossEncoderScorer(Scorer):
         if batch_size < 1 or image_tokens < 0:
             raise UsageError("batch_size must be at least 1, image_tokens 0 or more")
         self.model, self.spec = model, spec
-        self._batch_size, self._image_tokens = batch_size, image_tokens
+        self.batch, self._image_tokens = batch_size, image_tokens
         self._lock = threading.Lock()
         activation = model.activation_fn
         self._sigmoid = isinstance(activation, torch.nn.Sigmoid)
@@ -70,9 +70,9 @@ class CrossEncoderScorer(Scorer):
                 failures[n] = ChatError(why, kind="image")
         scores = [math.nan] * len(candidates)
         places = list(pairs)
-        for start in range(0, len(places), self._batch_size):
+        for start in range(0, len(places), self.batch):
             cancel.check()
-            some = {p: pairs[p] for p in places[start : start + self._batch_size]}
+            some = {p: pairs[p] for p in places[start : start + self.batch]}
             for place, value in self._read(some, instruction.strip()).items():
                 if isinstance(value, ChatError):
                     failures[place] = value
