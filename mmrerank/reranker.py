@@ -84,7 +84,7 @@ class Reranker:
         typed("total", total, (Budget, Meter), "a mmrerank.Budget")
         typed("options", options, (Mapping,), "a mapping of a method's options")
         if retriever is not None and "retrieve" not in dir(retriever):
-            raise UsageError(f"a retriever is an ImageSearch or has retrieve(), not {type(retriever).__name__}")
+            raise UsageError(f"a retriever is an ImageSearch, not {type(retriever).__name__}")
         own = None if isinstance(name, str) else name
         self.name, named = parse_method(name) if isinstance(name, str) else (_name_of(name), {})
         self.retriever = retriever
@@ -115,7 +115,7 @@ class Reranker:
     ) -> SearchResult:
         """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``.
 
-        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`). With ``allow_urls``, candidates
+        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`). With ``allow_urls`` candidates
         may be addresses of pictures: of the public internet, or as `mmrerank.images.urls.Urls` says.
         """
         found = self.rank_batch(
