@@ -2,8 +2,9 @@
 
     python bench/two_passes.py
 
-No model is asked. Each of 200 lists has twenty images of worth 0 to 3 in random order. The judge gives an image
-20 points for each step of worth, some noise, and so many points for each place that it stands before others.
+No model is asked. Each of 200 lists has twenty images of worth 0 to 3 in random order. The judge gives an
+image 20 points for each step of worth, some noise, and so many points for each place that it stands before
+others.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Judge(Chat):
 
 
 def ndcg(order: Sequence[str], worth: Sequence[int], k: int = 10) -> float:
-    """nDCG at ``k`` with the gains 0, 1, 3, 7."""
+    """The nDCG at ``k`` with the gains 0, 1, 3, 7."""
     gains = [2 ** worth[int(i)] - 1 for i in order]
 
     def total(row: Sequence[float]) -> float:

@@ -138,7 +138,8 @@ class Room:
     """What one question to a model may hold, as far as that is known; 0 is not known.
 
     ``images`` that it shows, ``tokens`` that are read and written together. ``auto`` says by name what
-    options that are left at ``auto`` mean for this model.
+    options that are left at ``auto`` mean for this model. A ``brief`` model writes a few words where others
+    write sentences, and gets that much room for its replies.
 
     >>> Room(images=8).holds(Ask(messages=()))
     True
@@ -147,6 +148,7 @@ class Room:
     images: int = 0
     tokens: int = 0
     auto: Mapping[str, str] = field(default_factory=dict)
+    brief: bool = False
 
     def holds(self, ask: Ask) -> bool:
         """Whether ``ask`` fits: three bytes of text are taken for a token, each image for its budget."""

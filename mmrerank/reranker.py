@@ -27,6 +27,7 @@ from mmrerank.inputs import to_image as to_image
 from mmrerank.inputs import to_ranking as to_ranking
 from mmrerank.limits import check_count, in_force, way
 from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
+from mmrerank.rerank import profiles
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.rerank.methods import parse_method
 from mmrerank.rerank.sparing import SHOWING, Searches, spared
@@ -55,8 +56,9 @@ class Reranker:
     of `mmrerank.messages.Ask` and returns a `mmrerank.ports.Outcome`; ``chat`` a backend or its spec
     (``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none; default: the model
     that the catalogue means for images of ``corpus``, an index's domain);
-    ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an `ImageSearch`) is what
-    methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
+    ``prompts`` is a prompt profile, by its name (``mmrerank list prompts``) or its folder (default: the
+    model's); ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an
+    `ImageSearch`) is what methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
     when the backend cannot do what the method needs.
 
     >>> texts = [{"id": name, "text": name} for name in ("a house", "a red boat")]
@@ -73,6 +75,7 @@ class Reranker:
         retriever: Retriever | None = None,
         cache: Path | str = "",
         record: Path | str = "",
+        prompts: Path | str = "",
         budget: Budget | None = None,
         total: Budget | Meter | None = None,
         options: Mapping[str, Any] | None = None,
@@ -95,10 +98,11 @@ class Reranker:
         chosen = {**named, **(options or {}), **more}
         self.options = build(self.module.Options, chosen, where=f"method {self.name}")
         needs = [n for n in registry.needs_of(self.module, self.options) if n != "retrieve"]
+        folder = profiles.folder_of(prompts)  # a wrong one is reported before a model is loaded
         # a method without needs never costs the loading of a model; a function's are not known
         self.chat = _opened(chat, corpus) if needs or own else None
         if self.chat is not None:
-            self.chat = around(self.chat, cache=cache, record=record)
+            self.chat = around(self.chat, cache=cache, record=record, prompts=folder)
         check(self.chat, needs, self.name)
 
     def rank(

@@ -52,6 +52,7 @@ class ImageSearch:
         device: str = "",
         cache: Path | str = "",
         record: Path | str = "",
+        prompts: Path | str = "",
         budget: Budget | None = None,
         total: Budget | Meter | None = None,
     ) -> None:
@@ -66,6 +67,7 @@ class ImageSearch:
         self.index = index
         self._chat = chat
         self._cache, self._record, self._budget = cache, record, budget
+        self._prompts = prompts
         self._total = Meter(total) if isinstance(total, Budget) else total
         self._embedder, self._device = embedder, device
         self._lock = threading.RLock()
@@ -80,6 +82,7 @@ class ImageSearch:
         device: str = "",
         cache: Path | str = "",
         record: Path | str = "",
+        prompts: Path | str = "",
         budget: Budget | None = None,
         total: Budget | Meter | None = None,
     ) -> ImageSearch:
@@ -88,8 +91,8 @@ class ImageSearch:
         ``chat`` is a backend or its spec (``transformers:PATH``, ``openai:MODEL@URL``; default: the
         catalogue's model that is meant for such images, if there is one); ``embedder`` defaults to the one
         that made the index, unless that is a folder or file of this machine, which has to be named. It runs
-        on ``device`` (default: a GPU where there is one). ``cache``, ``record``, ``budget`` and ``total`` are
-        those of `Reranker`. Raises `ImageIndexError`.
+        on ``device`` (default: a GPU where there is one). ``cache``, ``record``, ``prompts``, ``budget`` and
+        ``total`` are those of `Reranker`. Raises `ImageIndexError`.
         """
         return cls(
             ImageIndex.open(path),
@@ -98,6 +101,7 @@ class ImageSearch:
             device=device,
             cache=cache,
             record=record,
+            prompts=prompts,
             budget=budget,
             total=total,
         )
@@ -288,6 +292,7 @@ class ImageSearch:
                 retriever=retriever,
                 cache=self._cache,
                 record=self._record,
+                prompts=self._prompts,
                 budget=self._budget or budget,
                 total=self._total,
                 options=options,
@@ -340,5 +345,5 @@ class _Kept:
         return self.search.retrieve(requests, keep=self.keep)
 
     def stored(self, request: Stored) -> tuple[Vectors, ...]:
-        """`ImageSearch.stored`."""
+        """`ImageSearch.stored`: vectors of images that were kept already."""
         return self.search.stored(request)

@@ -23,9 +23,11 @@ from mmrerank.chat.thinking import with_thoughts
 from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
 from mmrerank.loading import loading
+from mmrerank.images.budget import pixels_per_token
 from mmrerank.messages import Ask, Reply
 from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
+from mmrerank.reply_shape import shows_shape
 from mmrerank.types import Usage
 from mmrerank.vl.model_folder import check_folder, warn_of_code
 
@@ -54,7 +56,7 @@ class VllmChat(Chat):
         self.name = name
         self.capabilities: frozenset[Capability] = frozenset({"generate", "choice_logprobs"})
         self._engine = engine
-        self._dialect = Dialect()
+        self._dialect = Dialect(pixels_per_token=pixels_per_token(name))
         self._tokenizer = engine.get_tokenizer()
         self._labels: dict[tuple[tuple[str, ...], bool], dict[str, tuple[int, ...]]] = {}
         self._by_id = True
@@ -152,7 +154,7 @@ class VllmChat(Chat):
             seed=int(ask.digest()[:15], 16) if ask.temperature > 0 else None,
             structured_outputs=None
             if ask.schema is None
-            else StructuredOutputsParams(json=dict(ask.schema), disable_any_whitespace=True),
+            else StructuredOutputsParams(json=dict(ask.schema), disable_any_whitespace=not shows_shape(ask)),
         )
 
     def _reading(self, ask: Ask, output: Any) -> Reply:

@@ -49,6 +49,7 @@ WEIGHTS = (  # the order of preference is open_clip's own
 _LOCAL, _HUB = "local-dir:", "hf-hub:"
 _CONFIG = "open_clip_config.json"
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz")
+_MORE_OF_A_TOKENIZER = ("merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
 _TOKENIZERS = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model", "config.json"]
 
 
@@ -191,6 +192,9 @@ def _load_folder(folder: Path, expect: str, trust: bool, *, name: str = "") -> L
     if foreign := bool(config["text_cfg"].get("hf_tokenizer_name")):
         tokenizer_files = sorted(folder.glob("tokenizer*.json")) + sorted(folder.glob("vocab*"))
         extra = "".join(sha256(f) for f in tokenizer_files if f.is_file())
+        # files that came in later are named, so that older fingerprints without them stay
+        more = sorted(f for pattern in _MORE_OF_A_TOKENIZER for f in folder.glob(pattern))
+        extra += "".join(f" {f.name} {sha256(f)}" for f in more if f.is_file())
     digest = sha256(weights) + extra
     with loading(), _quiet():
         open_clip = _suited(config)

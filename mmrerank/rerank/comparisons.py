@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from mmrerank.messages import Ask, Part, Reply
+from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.rerank.orders import last_label
 from mmrerank.rerank.parse import (
     GRADED,
@@ -49,10 +49,15 @@ def thinking(ask: Ask, think: bool = True) -> Ask:
         return ask
     *before, last = ask.messages
     (more,) = render("think")
-    spoken = replace(last, parts=(*last.parts, Part(text="\n"), *more.parts))
+    spoken = replace(last, parts=(*last.parts, *_line(more)))
     if not ask.choices:
         return replace(ask, messages=(*before, spoken))
     return replace(ask, messages=(*before, spoken), think=True, max_tokens=SENTENCES)
+
+
+def _line(more: Message) -> tuple[Part, ...]:
+    """A further line of a question; none where the prompt is empty."""
+    return (Part(text="\n"), *more.parts) if more.parts else ()
 
 
 def _about_one(
@@ -183,18 +188,21 @@ def read_letters(reply: Reply, ask: Ask) -> Mapping[str, float]:
 
 def written(ask: Ask) -> Ask:
     """`prefer` or `pick` for backends without log-probabilities: the letter is written, ``{"best": "B"}``."""
-    best = {"type": "string", "enum": list(ask.labels)}
-    return replace(ask, choices=(), schema=object_of({"best": best}), max_tokens=20)
+    schema = object_of({"best": {"type": "string", "enum": list(ask.labels)}})
+    *before, last = ask.messages
+    (more,) = render("written", schema=schema)
+    messages = (*before, replace(last, parts=(*last.parts, *_line(more))))
+    return replace(ask, messages=messages, choices=(), schema=schema, max_tokens=40)
 
 
 def choose(query: Query, candidates: Sequence[Candidate], *, image_tokens: int = 256) -> Ask:
     """Which image fits best, written after a comparison: ``{"thought", "best": letter}`` (Rank-R1)."""
     labels = labels_for(len(candidates))
-    best = {"type": "string", "enum": list(labels)}
+    schema = object_of({"thought": TEXT, "best": {"type": "string", "enum": list(labels)}})
     return Ask(
-        messages=render("choose", query=query, candidates=shown(candidates)),
-        schema=object_of({"thought": TEXT, "best": best}),
-        max_tokens=SENTENCES + 20,
+        messages=render("choose", query=query, candidates=shown(candidates), schema=schema),
+        schema=schema,
+        max_tokens=SENTENCES + 40,
         image_tokens=image_tokens,
         kind="choose",
         query=query,
@@ -240,10 +248,11 @@ def grade(query: Query, group: Sequence[Candidate], *, image_tokens: int = 256) 
     """
     labels = labels_for(len(group))
     mark = {"type": "integer", "enum": list(range(TOP_MARK + 1))}
+    schema = object_of(dict.fromkeys(labels, object_of({"note": TEXT, "grade": mark})))
     return Ask(
-        messages=render("grade", query=query, candidates=shown(group)),
-        schema=object_of(dict.fromkeys(labels, object_of({"note": TEXT, "grade": mark}))),
-        max_tokens=80 * len(group),
+        messages=render("grade", query=query, candidates=shown(group), schema=schema),
+        schema=schema,
+        max_tokens=120 * len(group),
         image_tokens=image_tokens,
         kind="grade",
         query=query,

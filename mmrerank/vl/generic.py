@@ -54,6 +54,11 @@ class AnyModel:
     # ------------------------------------------------------------------ what it is
 
     @property
+    def image_id(self) -> int:
+        """The token of an image."""
+        return self.prompts.image_id
+
+    @property
     def before(self) -> str:
         """What stands before the first token of an answer."""
         return self.prompts.before

@@ -1,4 +1,4 @@
-"""What every dedicated reranker must do: a number a candidate, of itself alone; none of what it cannot see."""
+"""What every dedicated reranker must do: a number a candidate, of itself alone, none where it cannot see."""
 
 from __future__ import annotations
 

@@ -104,6 +104,19 @@ def build(
     return folder
 
 
+def hurried(source: Path, folder: Path, by: float) -> Path:
+    """A copy of the checkpoint in ``source`` whose written texts are short; see `build`."""
+    import shutil
+
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    shutil.copytree(source, folder, dirs_exist_ok=True)
+    model = AutoModelForImageTextToText.from_pretrained(source)
+    _hurry(model, AutoProcessor.from_pretrained(source).tokenizer, by)
+    model.save_pretrained(folder)
+    return folder
+
+
 def build_text(folder: Path, *, seed: int = 0, template: str = CHATML) -> Path:
     """A tiny causal model that sees no images (Qwen2) in ``folder``."""
     import torch

@@ -25,6 +25,7 @@ from mmrerank.evaluation.experiment.journal import Journal, looked_at, opened
 from mmrerank.evaluation.experiment.provenance import candidates_digest, code_digest, prompt_digests
 from mmrerank.evaluation.experiment.reranking import PORTION, Item, finished, read_back, rerank_all
 from mmrerank.ports import Chat, Retriever
+from mmrerank.rerank.profiles import folder_of
 from mmrerank.reranker import Reranker
 from mmrerank.results import SearchResult
 from mmrerank.types import Usage
@@ -34,7 +35,8 @@ from mmrerank.types import Usage
 class Surroundings:
     """What stands around the model of an evaluation: files for its replies, and what may be spent.
 
-    ``chat_options`` are those with which the model is opened.
+    ``chat_options`` are those with which the model is opened, ``prompts`` a profile that stands in place of
+    the model's own.
     ``budget`` bounds each query's ranking; when ``total`` is spent the evaluation stops, and goes on from
     there when it is started again.
     """
@@ -45,6 +47,7 @@ class Surroundings:
     budget: Budget | None = None
     total: Meter | None = None
     chat_options: Mapping[str, Any] = field(default_factory=dict)
+    prompts: Path | str = ""
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -186,7 +189,7 @@ class Resumable:
             "method": method,
             "options": dataclasses.asdict(chosen),
             "chat": self.identity if asks_model else {},
-            "prompts": prompt_digests(self.chat) if asks_model else {},
+            "prompts": prompt_digests(self.chat, self.around.prompts) if asks_model else {},
             # what a budget cut short is not finished under another one
             "budget": self.around.limits if asks_model else {},
             "first_stage": candidates_digest(items),
@@ -201,7 +204,13 @@ class Resumable:
             chat = self.chat
             if isinstance(chat, str):
                 chat = open_chat(chat, **set_.chat_options)
-            self.chat = around(chat, cache=set_.cache, record=set_.record, ledger=set_.ledger)
+            self.chat = around(
+                chat,
+                cache=set_.cache,
+                record=set_.record,
+                ledger=set_.ledger,
+                prompts=folder_of(set_.prompts),
+            )
         return Reranker(
             method, self.chat, retriever=self.retriever, budget=set_.budget, total=set_.total, **options
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import time
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import PIL.Image
 import pytest
 from openai_stub import KEY, SCHEMA, StubServer, completion, vllm_logprobs
 
@@ -156,6 +159,28 @@ class TestNames:
         assert stub.requests[-1]["chat_template_kwargs"] == {"enable_thinking": False}
         assert stub.requests[-1]["structured_outputs"] == {"choice": ["a", " a", "b", " b"]}
         assert stub.requests[-1]["max_tokens"] == 1
+
+    @pytest.mark.parametrize(
+        ("model", "options", "sides"),
+        [
+            ("Qwen/Qwen3-VL-8B-Instruct", {}, (512, 512)),
+            ("qwen3-vl:8b", {}, (512, 512)),
+            ("Qwen3.5-27B", {}, (512, 512)),
+            ("Qwen/Qwen2.5-VL-7B-Instruct", {}, (448, 448)),
+            ("judge", {"pixels_per_token": 1024}, (512, 512)),
+        ],
+    )
+    def test_a_token_is_as_many_pixels_as_the_model_has_it(
+        self, stub: StubServer, opened: Any, picture: Any, model: str, options: Any, sides: Any
+    ) -> None:
+        # 256 tokens: of 32 x 32 pixels for Qwen3-VL, of 28 x 28 for those before it
+        part = Part(image=picture(1024, 1024))
+        message = Message(role="user", parts=(part,))
+        stub.script = [completion("a boat")]
+        one(opened(f"openai:{model}@{stub.url}", **options), Ask(messages=(message,), image_tokens=256))
+        url = stub.requests[-1]["messages"][0]["content"][0]["image_url"]["url"]
+        sent = PIL.Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+        assert sent.size == sides
 
     def test_foreign_fields_are_left_out_where_they_are_refused(self, stub: StubServer, opened: Any) -> None:
         def picky(body: dict[str, Any]) -> Any:

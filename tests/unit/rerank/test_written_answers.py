@@ -68,7 +68,8 @@ def test_the_written_answer_decides(share: float) -> None:
     assert any(told in w for w in result.warnings)
     again = judge.asks[4]
     assert (again.choices, again.max_tokens) == ((), 512)
-    assert again.transcript.endswith("Answer with one of these and nothing else: yes, no.")
+    assert "Answer with one of these and nothing else: yes, no. Write it as JSON" in again.transcript
+    assert again.schema is not None
 
 
 def test_only_those_that_hold_too_little_are_asked_again() -> None:

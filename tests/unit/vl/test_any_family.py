@@ -15,7 +15,6 @@ import tiny_vlm
 from command import run, write_lines
 
 from mmrerank.chat.open import open_chat
-from mmrerank.errors import ModelError
 from mmrerank.images import decode
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.types import Image
@@ -171,7 +170,7 @@ def test_images_of_any_shape_stay_within_their_tokens_where_the_family_can(
     for tokens in (24, 100):
         prompt = model.encode(ask(picture(*size)).messages, image_tokens=tokens)
         count = int((prompt.ids == model.prompts.image_id).sum())
-        assert 1 <= count
+        assert count >= 1
         assert (count <= tokens) or (kind == "llava_onevision" and f"{count} tokens" in prompt.notes[0])
 
 
@@ -194,6 +193,7 @@ METHODS = ("pointwise", "first", "listwise", "cotrr")
 def test_methods_run_through_the_command_line_with_two_and_twenty_images(
     kind: str, folders: Any, picture: Picture, tmp_path: Path
 ) -> None:
+    terse = tiny_vlm.hurried(folders(kind), tmp_path / "model", 2.0)
     for n in range(20):
         (tmp_path / f"{n}.png").write_bytes(picture(56 + n, 70, seed=n).data or b"")
     rows = [
@@ -207,9 +207,136 @@ def test_methods_run_through_the_command_line_with_two_and_twenty_images(
     for method in METHODS:
         # random weights spread over all tokens: what the labels hold is taken, however little
         result = run(
-            "rerank", "--input", asked, "--rerank", method, "--chat", f"transformers:{folders(kind)}",
+            "rerank", "--input", asked, "--rerank", method, "--chat", f"transformers:{terse}",
             "--chat-option", "label_share=0", "--output", "json",
         )  # fmt: skip
         for line, row in zip(result.stdout.splitlines(), rows, strict=True):
             found = json.loads(line)
             assert {h["id"] for h in found["hits"]} == {c["id"] for c in row["candidates"]}
+            assert found["repairs"]["failed"] == 0
+
+
+def test_features_are_found_again_on_disk(folders: Any, picture: Picture, tmp_path: Path) -> None:
+    question = ask(picture(224, 224), picture(448, 224, seed=1), "Is it?", choices=("A", "B"))
+    for kind in ("mistral3", "idefics3", "qwen3_5"):
+        looked: list[int] = []
+        replies = []
+        for _ in range(2):
+            chat: Any = open_chat(f"transformers:{folders(kind)}", feature_folder=tmp_path / kind)
+            seen = chat.qwen._seen
+            chat.qwen._seen = lambda inputs, seen=seen: looked.append(1) or seen(inputs)
+            replies += chat.reply([question])
+        assert len(looked) == 2
+        assert replies[0].logprobs == pytest.approx(replies[1].logprobs, abs=1e-6)
+
+
+class TestTextOnly:
+    """A causal model without eyes."""
+
+    @pytest.fixture(scope="class")
+    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tiny_vlm.build_text(tmp_path_factory.mktemp("text"))
+
+    def test_texts_are_ranked_and_images_refused(self, folder: Path, picture: Picture) -> None:
+        chat: Any = open_chat(f"transformers:{folder}", label_share=0)
+        question = ask("Does 'a red dog' match 'a dog'?", choices=("A", "B"))
+        assert chat.reply([question])[0].error is None
+        assert near(ours(chat, question), self.plain(folder, question))
+        reply = chat.reply([ask(picture(), "Is it?", choices=("A", "B"))])[0]
+        assert reply.error.kind == "no_images"
+        assert "reads text only and cannot see images" in str(reply.error)
+        assert [(a.name, a.on) for a in chat.facts().abilities][0] == ("images", False)
+
+    @staticmethod
+    def plain(folder: Path, question: Ask) -> Any:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        turns = [{"role": m.role, "content": m.text} for m in question.messages]
+        inputs = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            return AutoModelForCausalLM.from_pretrained(folder).eval()(**inputs).logits[0, -1].float()
+
+    def test_through_the_command_line(self, folder: Path, picture: Picture, tmp_path: Path) -> None:
+        (tmp_path / "a.png").write_bytes(picture().data or b"")
+        texts = [{"id": t, "text": t, "score": 0.5} for t in ("a red dog", "a blue cat")]
+        images = [{"id": t, "image": "a.png", "score": 0.5} for t in "ab"]
+        for candidates, code in ((texts, 0), (images, 6)):
+            row = {"query": {"text": "a red dog"}, "candidates": candidates}
+            asked = write_lines(tmp_path / "requests.jsonl", [row])
+            result = run(
+                "rerank", "--input", asked, "--rerank", "pointwise", "--chat", f"transformers:{folder}",
+                "--chat-option", "label_share=0", code=code,
+            )  # fmt: skip
+        assert "reads text only and cannot see images" in result.stderr
+
+    def test_a_template_without_a_system_turn_gets_it_in_the_users(self, tmp_path: Path) -> None:
+        strict = (
+            "{%- for m in messages %}{%- if m.role == 'system' %}{{ raise_exception('System role not supported') }}"
+            "{%- endif %}{{ '[' + m.role + ']' + m.content + '\n' }}{%- endfor %}[assistant]"
+        )
+        chat: Any = open_chat(f"transformers:{tiny_vlm.build_text(tmp_path, template=strict)}")
+        written = chat.qwen.prompts.render(ask("Is it?").messages)
+        assert written == "[user]You judge images.\n\nIs it?\n[assistant]"
+        assert chat.qwen.before == "\n[assistant]"
+
+
+def test_images_stand_where_they_are_named(chats: Any, picture: Picture) -> None:
+    shown = ask("Image A: ", picture(), " Image B: ", picture(seed=1), " Which?")
+    for kind in tiny_vlm.KINDS:
+        prompts = chats(kind).qwen.prompts
+        text = prompts.render(shown.messages)
+        places = [text.index("Image A:"), text.index(prompts.placeholder), text.index("Image B:"),
+                  text.rindex(prompts.placeholder), text.index("Which?")]  # fmt: skip
+        assert places == sorted(places), kind
+
+
+def test_a_thinking_template_is_told_not_to(chats: Any) -> None:
+    assert chats("qwen3_5").qwen.before.endswith("assistant\n<think>\n\n</think>\n\n")
+
+
+def test_fewer_tiles_where_fewer_tokens_are_asked_for(chats: Any, picture: Picture) -> None:
+    image = picture(448, 448)
+    for kind in ("internvl", "idefics3"):
+        model = chats(kind).qwen
+        counts = [
+            int((model.encode(ask(image).messages, image_tokens=n).ids == model.image_id).sum())
+            for n in (4, 20, 40, 400)
+        ]
+        assert counts == sorted(counts)
+        assert counts[0] == 4
+        assert counts[-1] > counts[0]
+        assert all(c <= n for c, n in zip(counts, (4, 20, 40, 400), strict=True))
+    gemma = chats("gemma3").qwen.encode(ask(image).messages, image_tokens=2)
+    assert "4 tokens" in gemma.notes[0]
+    assert chats("gemma3").reply([ask(image, "?", max_tokens=2, image_tokens=2)])[0].notes == gemma.notes
+
+
+def test_too_long_a_question_is_refused(folders: Any, picture: Picture, tmp_path: Path) -> None:
+    folder = tiny_vlm.build(tmp_path, "mistral3", max_position_embeddings=64)
+    replies = open_chat(f"transformers:{folder}").reply(
+        [ask("A " * 80, max_tokens=4), ask("A", max_tokens=4)]
+    )
+    assert replies[0].error is not None
+    assert replies[0].error.kind == "context"
+    assert replies[1].error is None
+
+
+def test_doctor_says_what_is_on_and_off(folders: Any) -> None:
+    for kind, line in (
+        ("llava_onevision", "how many tokens an image has depends on the images beside it"),
+        ("gemma3", "images attend within themselves"),
+    ):
+        result = run("doctor", "--chat", f"transformers:{folders(kind)}", "--output", "json", code=None)
+        checks = {c["name"]: c for c in json.loads(result.stdout)["checks"]}
+        found = checks["image reuse" if kind == "llava_onevision" else "prompt reuse"]
+        assert (found["status"], found["detail"]) == ("off", line)
+
+
+def test_a_model_of_another_kind_is_refused(folders: Any, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}), "utf-8")
+    with pytest.raises(ModelError, match="is a 'bert' model; allowed are .* kinds that transformers knows"):
+        open_chat(f"transformers:{tmp_path}")
