@@ -58,8 +58,8 @@ class Reranker:
     that the catalogue means for images of ``corpus``, an index's domain);
     ``prompts`` is a prompt profile, by its name (``mmrerank list prompts``) or its folder (default: the
     model's); ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an
-    `ImageSearch`) is what methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
-    when the backend cannot do what the method needs.
+    `ImageSearch`) is what methods that search again ask. Raises `UsageError` for an unknown name or option
+    and `CapabilityError` when the backend cannot do what the method needs.
 
     >>> texts = [{"id": name, "text": name} for name in ("a house", "a red boat")]
     >>> [hit.id for hit in Reranker("pointwise", "oracle").rank("a red boat", texts)]
@@ -85,6 +85,8 @@ class Reranker:
             raise UsageError(f"a method is a name or a function, not {type(name).__name__}")
         typed("budget", budget, (Budget,), "a mmrerank.Budget")
         typed("total", total, (Budget, Meter), "a mmrerank.Budget")
+        typed("cache", cache, (str, Path), "a path, or off")
+        typed("record", record, (str, Path), "a path, or off")
         typed("options", options, (Mapping,), "a mapping of a method's options")
         if retriever is not None and "retrieve" not in dir(retriever):
             raise UsageError(f"a retriever is an ImageSearch, not {type(retriever).__name__}")
