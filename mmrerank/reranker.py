@@ -60,8 +60,8 @@ class Reranker:
     that the catalogue means for images of ``corpus``, an index's domain);
     ``prompts`` is a prompt profile, by its name (``mmrerank list prompts``) or its folder (default: the
     model's); ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an
-    `ImageSearch`) is what methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
-    when the backend cannot do what the method needs.
+    `ImageSearch`) is what methods that search again ask. Raises `UsageError` for an unknown name or option
+    and `CapabilityError` when the backend cannot do what the method needs.
 
     >>> texts = [{"id": name, "text": name} for name in ("a house", "a red boat")]
     >>> [hit.id for hit in Reranker("pointwise", "oracle").rank("a red boat", texts)]
@@ -87,11 +87,11 @@ class Reranker:
             raise UsageError(f"a method is a name or a function, not {type(name).__name__}")
         typed("budget", budget, (Budget,), "a mmrerank.Budget")
         typed("total", total, (Budget, Meter), "a mmrerank.Budget")
+        typed("cache", cache, (str, Path), "a path, or off")
+        typed("record", record, (str, Path), "a path, or off")
         typed("options", options, (Mapping,), "a mapping of a method's options")
         if retriever is not None and "retrieve" not in dir(retriever):
-            raise UsageError(
-                f"a retriever is an ImageSearch or has retrieve(), not {type(retriever).__name__}"
-            )
+            raise UsageError(f"a retriever is an ImageSearch, not {type(retriever).__name__}")
         own = None if isinstance(name, str) else name
         self.name, named = parse_method(name) if isinstance(name, str) else (_name_of(name), {})
         self.retriever = retriever
@@ -123,9 +123,8 @@ class Reranker:
     ) -> SearchResult:
         """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``.
 
-        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`). With ``allow_urls``,
-        candidates may be addresses of pictures: of the public internet, or as `mmrerank.images.urls.Urls`
-        says.
+        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`). With ``allow_urls`` candidates
+        may be addresses of pictures: of the public internet, or as `mmrerank.images.urls.Urls` says.
         """
         found = self.rank_batch(
             [(query, images)],
