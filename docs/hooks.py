@@ -110,7 +110,7 @@ def forms() -> str:
     """How embedders and language models are named."""
     rows = [
         [word, _code(p["form"]), p["about"]]
-        for word, kind in (("`--embedder`", "embedders"), ("`--chat`", "chats"))
+        for word, kind in (("`--embedder`", "embedders"), ("`--chat`", "chats"), ("`--chat`", "scorers"))
         for p in _listed()[kind]
     ]
     return _table(["flag", "form", "about"], rows)

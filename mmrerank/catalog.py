@@ -34,10 +34,11 @@ class Card:
     ``kind`` is ``chat``, ``scorer`` or ``embedder``; ``spec`` is what the name stands for. ``corpora`` are
     the domains of the indexes that the model is meant for: empty for a general model; any other is refused
     elsewhere unless it was named. ``domain`` says in words what little it knows (default: the first of
-    ``corpora``). ``prompts`` is a folder of prompt files, its prompt profile; empty for the product's own.
+    ``corpora``). ``prompts`` is a folder of prompt files, its prompt profile, and ``profile`` the name under
+    which anybody may ask for that; empty for the product's own.
     ``images`` and ``context`` are how many images and tokens one question may hold (0: not known), ``auto``
     what options of methods that are left at ``auto`` mean for this model, such as
-    ``{"order_images": "false"}``.
+    ``{"order_images": "false"}``. A ``brief`` model writes a few words where others write sentences.
     """
 
     name: str
@@ -47,9 +48,11 @@ class Card:
     domain: str = ""
     corpora: tuple[str, ...] = ()
     prompts: str = ""
+    profile: str = ""
     images: int = 0
     context: int = 0
     auto: Mapping[str, str] = field(default_factory=dict)
+    brief: bool = False
 
     def __post_init__(self) -> None:
         if not self.domain and self.corpora:

@@ -36,7 +36,8 @@ class Settings:
 
     An empty ``index`` is the only one below ``./indexes``, an empty ``embedder`` the one that made the index,
     an empty ``chat`` the catalogue's model that is meant for such images; where there is none, an error
-    says what to name. ``threshold`` is the least relevance of what is returned; without one, all is.
+    says what to name. ``threshold`` is the least relevance of what is returned; without one, all is. Empty
+    ``prompts`` are the model's own profile.
     """
 
     index: str = ""
@@ -48,6 +49,7 @@ class Settings:
     threshold: float | None = None
     device: str = ""
     cache: str = ""
+    prompts: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     chat_options: Mapping[str, Any] = field(default_factory=dict)
 

@@ -58,7 +58,7 @@ KINDS = {
         {"revision": lambda rest: None},
     ),
     "scorer": Kind(
-        ("mmrerank.score",), "mmrerank.scorers", ("FORM", "open"), "scorer", {"revision": lambda rest: None}
+        ("mmrerank.scorers",), "mmrerank.scorers", ("FORM", "open"), "scorer", {"revision": lambda rest: None}
     ),
     "embedder": Kind(("mmrerank.embed",), "mmrerank.embedders", ("FORM", "open"), "embedder"),
     "corpus": Kind(("mmrerank.corpus",), "mmrerank.corpora", ("FORM", "accepts", "open"), "corpus"),

@@ -57,33 +57,39 @@ class PartsFound(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Judged(Event):
-    """An image was judged, in words or by a number (higher is better); ``done`` of ``of`` images are."""
+    """An image was judged, in words or by a number (higher is better); ``done`` of ``of`` images are.
+
+    ``relevance`` is from 0 to 1, None where the method knows none of a single image.
+    """
 
     name: ClassVar[str] = "judged"
     id: str
     assessment: Assessment | None = None
     score: float | None = None
+    relevance: float | None = None
     done: int
     of: int
 
     def _fields(self) -> dict[str, Any]:
         told = assessment_dict(self.assessment)
-        return {"id": self.id, **told, "score": self.score, "done": self.done, "of": self.of}
+        numbers = {"score": self.score, "relevance": self.relevance, "done": self.done, "of": self.of}
+        return {"id": self.id, **told, **numbers}
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrderChanged(Event):
     """The order by what is known so far, best first. It is provisional: `Done` has the method's own.
 
-    ``scores`` are the numbers so far by id, higher is better; images without one stand at their old places.
+    ``scores`` and ``relevance`` are the numbers so far by id; images without one stand at their old places.
     """
 
     name: ClassVar[str] = "order"
     ids: tuple[str, ...]
     scores: Mapping[str, float] = field(default_factory=dict)
+    relevance: Mapping[str, float] = field(default_factory=dict)
 
     def _fields(self) -> dict[str, Any]:
-        return {"ids": list(self.ids), "scores": dict(self.scores)}
+        return {"ids": list(self.ids), "scores": dict(self.scores), "relevance": dict(self.relevance)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache
+from numbers import Integral
 from typing import Annotated, Any
 
 from mmrerank.errors import QueryError, UsageError
@@ -46,6 +47,8 @@ class Limits:
     """Bytes of one line, of a recipe, and of words on stdin: 16 MB hold a request of 100,000 candidates."""
     file_bytes: int = 536_870_912
     """Bytes of a file that is read whole, after unpacking: as objects it takes several times as much."""
+    url_bytes: int = 33_554_432
+    """Bytes of a picture that is fetched: 32 MB hold the largest photographs."""
     option_factor: int = 1
     """Upper bounds of a method's options are multiplied by this."""
 
@@ -108,6 +111,8 @@ def way(name: str) -> str:
 
 def check_count(name: str, value: int, what: str) -> None:
     """Raises `UsageError` for a ``value`` below 1 or above the limit ``name``; ``what`` names it."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise UsageError(f"{what} must be a whole number, not {shown(value)}")
     if value < 1:
         raise UsageError(f"{what} must be at least 1, not {value}")
     most: int = vars(in_force())[name]

@@ -138,7 +138,8 @@ class Room:
     """What one question to a model may hold, as far as that is known; 0 is not known.
 
     ``images`` that it shows, ``tokens`` that are read and written together. ``auto`` says by name what
-    options that are left at ``auto`` mean for this model.
+    options that are left at ``auto`` mean for this model. A ``brief`` model writes a few words where others
+    write sentences, and gets that much room for its replies.
 
     >>> Room(images=8).holds(Ask(messages=()))
     True
@@ -147,6 +148,7 @@ class Room:
     images: int = 0
     tokens: int = 0
     auto: Mapping[str, str] = field(default_factory=dict)
+    brief: bool = False
 
     def holds(self, ask: Ask) -> bool:
         """Whether ``ask`` fits: three bytes of text are taken for a token, each image for its budget."""
@@ -255,6 +257,26 @@ def _words(parts: Iterable[Part]) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stored(Retrieve):
+    """Asks the first stage for vectors of its embedder: that of ``query``, and those of the images ``shown``.
+
+    The images' are those that its index holds. The query is read after the images of ``group``, in one
+    prompt, where there are any. With ``optional`` an empty reply says that there are none, and they are only
+    wanted where the language model of this ranking is the index's embedder itself. They come back in
+    `Reply.states`, the query's first.
+    """
+
+    group: tuple[Candidate, ...] = ()
+    optional: bool = False
+
+    @property
+    def transcript(self) -> str:
+        """What is asked for."""
+        after = f", the query's read after {len(self.group)} images" if self.group else ""
+        return f"the index's vectors of the query and of {len(self.shown)} images{after}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Reply:
     """What came back: text, log-probabilities by choice, states, scores, images, or an error. Never nothing.
 
@@ -290,10 +312,12 @@ class Reply:
 @dataclass(frozen=True, kw_only=True)
 class Said:
     """What one reply says, for who watches a ranking: a judgement or a number of images by id, higher is
-    better, or the order of some, best first; and the parts of the query, where the reply names them.
+    better, with its ``relevance`` from 0 to 1 where that is known; or the order of some, best first; and the
+    parts of the query, where the reply names them.
     """
 
     judged: Mapping[str, Assessment | float] = field(default_factory=dict)
+    relevance: Mapping[str, float] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     components: tuple[Component, ...] = ()
 

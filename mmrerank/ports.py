@@ -25,12 +25,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
-
-import numpy as np
-from numpy.typing import NDArray
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from mmrerank.answering import Numbered, ending, filled, in_parts
 
@@ -51,28 +47,31 @@ from mmrerank.benchmark import Scores as Scores
 from mmrerank.benchmark import Short as Short
 from mmrerank.benchmark import Task as Task
 from mmrerank.budget import bound
-from mmrerank.errors import ChatError
 from mmrerank.messages import Ability as Ability
-from mmrerank.messages import Ask, Reply, Retrieve
+from mmrerank.messages import Ask, Reply, Retrieve, Stored
 from mmrerank.messages import Judging as Judging
 from mmrerank.messages import Outcome as Outcome
 from mmrerank.messages import Room as Room
+from mmrerank.scorer import Marks as Marks
+from mmrerank.scorer import Scorer as Scorer
+from mmrerank.scorer import ScorerPlugin as ScorerPlugin
 from mmrerank.source import Corpus as Corpus
 from mmrerank.source import CorpusPlugin as CorpusPlugin
 from mmrerank.source import Sample as Sample
-from mmrerank.types import Candidate, Query, Ranking, Usage
+from mmrerank.types import Candidate, Image, Query, Ranking, Usage
+from mmrerank.vector_store import Rows as Rows
+from mmrerank.vector_store import StorePlugin as StorePlugin
+from mmrerank.vector_store import Vectors as Vectors
+from mmrerank.vector_store import VectorStore as VectorStore
 
 Capability = Literal[
     "generate", "choice_logprobs", "attention", "embed", "token_embeddings", "score", "retrieve"
 ]
-"""What a method may need: all but ``retrieve`` (an index to search again) of the language model. ``score`` is
-what dedicated rerankers offer (`Scorer`), and they alone."""
+"""What a method may need of the model, but for ``retrieve``: an index to search again. ``score`` is what a
+`Scorer` does."""
 LEAST_SHARE = 0.05
-"""Share of the probability that a question's labels must hold together for it to say anything.
-
-Below it the model would rather say something else, and is asked for a written answer.
-"""
-Vectors = NDArray[np.float32]
+"""Share of the probability that a question's labels must hold together; below it the model, which would
+rather say something else, is asked for a written answer."""
 
 
 # ---------------------------------------------------------------- embedders
@@ -91,6 +90,10 @@ class Embedder(Protocol):
     dim: int
     domain: str = ""
     """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
+    place: str = ""
+    """The folder or the hub's name of its weights; empty where they are not one model's."""
+    lists: bool = False
+    """Whether `embed_after` reads a query after images, in one prompt."""
     prepares: bool = False
     """Whether `prepare` does something, in the threads that decode ahead of the model."""
 
@@ -119,6 +122,14 @@ class Embedder(Protocol):
         """
         ...
 
+    def embed_after(self, query: Query, images: Sequence[Image]) -> Vectors:
+        """The unit vector ``(dim,)`` of ``query`` read after ``images``; only called where ``lists`` is true.
+
+        Raises `ImageError` for an image that cannot be decoded.
+        """
+        found: Vectors = self.embed_queries([query])[0]
+        return found
+
     def embed_documents(self, documents: Sequence[Query]) -> Vectors:
         """Unit vectors ``(n, dim)`` of what queries are to find: words, images, or both together.
 
@@ -139,59 +150,6 @@ class EmbedderPlugin(Protocol):
         another before any weights are loaded. An index's own word opens ``rest`` only where it names nothing
         on this machine. Raises `ModelError` when the weights are missing or of another kind.
         """
-        ...
-
-
-# ---------------------------------------------------------------- vector stores
-
-
-class Rows(Protocol):
-    """Vectors ``(n, dim)``, float32, in several files: taken in pieces like an array, for whole they may not
-    fit into memory. ``numpy.asarray(rows)`` copies them all.
-    """
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(n, dim)``."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> Vectors:
-        """A run of rows, mapped where it can be, or a copy of single ones."""
-        ...
-
-
-@runtime_checkable
-class VectorStore(Protocol):
-    """Nearest neighbours by inner product over rows ``0..n-1``; a view that can be rebuilt at any time."""
-
-    name: ClassVar[str]
-    maps: ClassVar[bool] = False
-    """Whether it takes `Rows`, which stay on the disk; others get one array, in memory."""
-
-    def build(self, vectors: Vectors | Rows) -> None:
-        """Replaces the contents by ``vectors`` ``(n, dim)``."""
-        ...
-
-    def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""
-        ...
-
-    def save(self, folder: Path) -> None:
-        """Leaves the view in ``folder`` (which may not exist yet); nothing by default. Raises `OSError`."""
-        return
-
-    def load(self, folder: Path, vectors: Vectors | Rows) -> bool:
-        """Takes the view from ``folder`` if it is one of these ``vectors``; False has it built instead."""
-        return False
-
-
-class StorePlugin(Protocol):
-    """The file of a vector store."""
-
-    def open(self) -> VectorStore:
-        """An empty store. Raises `MissingExtraError` where its library is not installed."""
         ...
 
 
@@ -318,91 +276,6 @@ class ChatPlugin(Protocol):
         ...
 
 
-# ---------------------------------------------------------------- dedicated rerankers
-
-
-@dataclass(frozen=True, kw_only=True)
-class Marks:
-    """What a scorer says of some candidates, in their order, and what that cost.
-
-    ``scores``: higher is better, NaN where it cannot say; ``failures`` says by place why. ``tokens`` that
-    were read by place (empty: not known), ``written`` in all. ``text`` is what it wrote, ``notes`` what a
-    person should know of how the scores came about.
-    """
-
-    scores: tuple[float, ...]
-    failures: Mapping[int, ChatError] = field(default_factory=dict)
-    tokens: tuple[int, ...] = ()
-    written: int = 0
-    text: str = ""
-    notes: tuple[str, ...] = ()
-
-
-@runtime_checkable
-class Scorer(Protocol):
-    """A dedicated reranker: a query and candidates to scores. It is opened where ``--chat`` is.
-
-    Law: `score` returns one number a candidate, in order; with ``group`` 1 a candidate's number depends on
-    the query and itself alone. A picture that cannot be shown is NaN, never a candidate without a picture.
-
-    >>> class Longest(Scorer):
-    ...     spec = "longest"
-    ...     def score(self, query, candidates, instruction=""):
-    ...         return [1 - 1 / (1 + len(c.text or "")) for c in candidates]
-    """
-
-    spec: str
-    fingerprint: str = ""
-    """What else than the spec can change a score: precision, pixels, versions."""
-    domain: str = ""
-    """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
-    group: int = 1
-    """How many candidates it reads together at most; 1: each by itself."""
-    logits: bool = False
-    """Whether scores are logits, whose sigmoid is the relevance; else they are 0 to 1."""
-    concurrency: int = 1
-    """How many rankings may ask at once. Servers take more than 1."""
-    image_tokens: int = 1280
-    """Visual tokens of an image at most, for budgets."""
-    writes: int = 1
-    """Tokens that it writes a question at most, for budgets."""
-
-    def score(self, query: Query, candidates: Sequence[Candidate], instruction: str = "") -> Sequence[float]:
-        """A number for each candidate, higher is better, NaN where it cannot say.
-
-        An empty ``instruction`` is the model's own. Raises `ChatError` where every question would fail.
-        """
-        ...
-
-    def marks(self, query: Query, candidates: Sequence[Candidate], instruction: str = "") -> Marks:
-        """`score` with its cost and the reasons of what is NaN; by default without either."""
-        return Marks(scores=tuple(self.score(query, candidates, instruction)))
-
-    def cancel(self) -> None:
-        """Gives up what is under way, from another thread."""
-        return
-
-    def close(self) -> None:
-        """Frees what it holds; it is not asked again."""
-        return
-
-
-class ScorerPlugin(Protocol):
-    """The file of a dedicated reranker. ``FORM`` is how it is named on the command line, as ``mine:PATH``.
-
-    It may define ``revision(rest)``: what tells these weights from others of that name, such as a commit.
-    """
-
-    FORM: str
-
-    def open(self, rest: str, /) -> Scorer:
-        """The scorer for ``NAME:rest``; further keywords, each with a default, are its options.
-
-        Raises `ModelError` when there is no such model here, `UsageError` for a wrong option.
-        """
-        ...
-
-
 # ---------------------------------------------------------------- strategies
 
 
@@ -412,6 +285,13 @@ class Retriever(Protocol):
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """Images with their scores, best first, for each request."""
         ...
+
+    def stored(self, request: Stored) -> tuple[Vectors, ...]:
+        """Vectors ``(dim,)`` of the query and of each image asked for; none, the default, where it has none.
+
+        Raises `InputError` for an image that it does not hold.
+        """
+        return ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ What lacks a part of its interface is a `UsageError` that names the file and the
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,6 +20,9 @@ __all__ = [
     "KINDS", "about", "check", "chosen", "every", "first_sentence", "form", "forms", "kind_of", "load",
     "names", "needs_of", "opened", "place", "takes", "warn",
 ]  # fmt: skip
+
+
+_opening = threading.RLock()  # libraries load one model at a time; `mmrerank.loading` says why
 
 
 def check(found: object, interface: type, what: str) -> None:
@@ -57,7 +61,8 @@ def opened(kind: str, spec: str, options: Mapping[str, Any], interface: type) ->
     rest = card.spec.partition(":")[2]
     if rest.startswith("~"):  # no shell has replaced it: in quotes, a recipe, a container's settings
         rest = str(expanded(rest))
-    found = opener(rest, **given)
+    with _opening:
+        found = opener(rest, **given)
     name = card.spec.partition(":")[0]
     kind_there = kind_of(kind, name)
     check(found, interface if kind_there == kind else Scorer, f"{kind_there} {name!r}")

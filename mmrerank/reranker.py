@@ -6,11 +6,9 @@ one query or many together, and returns rankings with their explanation. First-s
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from numbers import Real
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,8 +21,13 @@ from mmrerank.chat.open import open_chat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
 from mmrerank.events import Done, Event, OnEvent
+from mmrerank.inputs import AllowUrls, pairs, to_query, typed, watching
+from mmrerank.inputs import to_candidate as to_candidate
+from mmrerank.inputs import to_image as to_image
+from mmrerank.inputs import to_ranking as to_ranking
 from mmrerank.limits import check_count, in_force, way
 from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
+from mmrerank.rerank import profiles
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.rerank.methods import parse_method
 from mmrerank.rerank.sparing import SHOWING, Searches, spared
@@ -32,7 +35,7 @@ from mmrerank.rerank.stopping import Stopped, Watch
 from mmrerank.rerank.telling import Telling
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.streaming import Stream, events, finished
-from mmrerank.types import Candidate, Failure, Image, Query, Ranking, Repairs
+from mmrerank.types import Failure, Query, Ranking, Repairs
 
 _REASONS = 3  # of failures that a warning tells
 _NAMED = 5  # candidates left out that a warning names
@@ -53,8 +56,9 @@ class Reranker:
     of `mmrerank.messages.Ask` and returns a `mmrerank.ports.Outcome`; ``chat`` a backend or its spec
     (``transformers:PATH``, ``openai:MODEL@URL``; a method without needs takes none; default: the model
     that the catalogue means for images of ``corpus``, an index's domain);
-    ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an `ImageSearch`) is what
-    methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
+    ``prompts`` is a prompt profile, by its name (``mmrerank list prompts``) or its folder (default: the
+    model's); ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an
+    `ImageSearch`) is what methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
     when the backend cannot do what the method needs.
 
     >>> texts = [{"id": name, "text": name} for name in ("a house", "a red boat")]
@@ -71,11 +75,21 @@ class Reranker:
         retriever: Retriever | None = None,
         cache: Path | str = "",
         record: Path | str = "",
+        prompts: Path | str = "",
         budget: Budget | None = None,
         total: Budget | Meter | None = None,
         options: Mapping[str, Any] | None = None,
         **more: Any,
     ) -> None:
+        if not isinstance(name, str) and not callable(name):
+            raise UsageError(f"a method is a name or a function, not {type(name).__name__}")
+        typed("budget", budget, (Budget,), "a mmrerank.Budget")
+        typed("total", total, (Budget, Meter), "a mmrerank.Budget")
+        typed("options", options, (Mapping,), "a mapping of a method's options")
+        if retriever is not None and "retrieve" not in dir(retriever):
+            raise UsageError(
+                f"a retriever is an ImageSearch or has retrieve(), not {type(retriever).__name__}"
+            )
         own = None if isinstance(name, str) else name
         self.name, named = parse_method(name) if isinstance(name, str) else (_name_of(name), {})
         self.retriever = retriever
@@ -86,10 +100,11 @@ class Reranker:
         chosen = {**named, **(options or {}), **more}
         self.options = build(self.module.Options, chosen, where=f"method {self.name}")
         needs = [n for n in registry.needs_of(self.module, self.options) if n != "retrieve"]
+        folder = profiles.folder_of(prompts)  # a wrong one is reported before a model is loaded
         # a method without needs never costs the loading of a model; a function's are not known
         self.chat = _opened(chat, corpus) if needs or own else None
         if self.chat is not None:
-            self.chat = around(self.chat, cache=cache, record=record)
+            self.chat = around(self.chat, cache=cache, record=record, prompts=folder)
         check(self.chat, needs, self.name)
 
     def rank(
@@ -102,10 +117,12 @@ class Reranker:
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
         on_event: OnEvent | None = None,
+        allow_urls: AllowUrls = False,
     ) -> SearchResult:
         """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``.
 
-        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`).
+        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`). With ``allow_urls``, candidates
+        may be addresses of pictures: of the public internet, or as `mmrerank.images.urls.Urls` says.
         """
         found = self.rank_batch(
             [(query, images)],
@@ -114,6 +131,7 @@ class Reranker:
             progress=progress,
             cancel=cancel,
             on_event=on_event,
+            allow_urls=allow_urls,
         )
         return found[0]
 
@@ -144,6 +162,7 @@ class Reranker:
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
         on_event: OnEvent | None = None,
+        allow_urls: AllowUrls = False,
     ) -> list[SearchResult]:
         """Ranks many requests, driven together so that they share the model's batches.
 
@@ -156,7 +175,9 @@ class Reranker:
         """
         check_best(self.name, top_n, threshold)
         try:
-            results = self.ranked(requests, progress=progress, cancel=cancel, on_event=on_event)
+            results = self.ranked(
+                requests, progress=progress, cancel=cancel, on_event=on_event, allow_urls=allow_urls
+            )
         except Stopped as stopped:
             kept = stopped.results.items()
             stopped.results = {n: best(r, top_n=top_n, threshold=threshold) for n, r in kept}
@@ -174,15 +195,13 @@ class Reranker:
         progress: Progress | None = None,
         cancel: threading.Event | None = None,
         on_event: OnEvent | None = None,
+        allow_urls: AllowUrls = False,
     ) -> list[SearchResult]:
         """`rank_batch` without its last event, for who has more to do with the results."""
-        try:
-            queries = [q if isinstance(q, Query) else Query(text=q) for q, _ in requests]
-        except UsageError:
-            raise
-        except ValueError as error:
-            raise UsageError(str(error)) from error
-        rankings = [to_ranking(c) for _, c in requests]
+        watching(progress, cancel, on_event)
+        asked = pairs(requests)
+        queries = [to_query(q) for q, _ in asked]
+        rankings = [to_ranking(c, allow_urls=allow_urls) for _, c in asked]
         for ranking in rankings:
             self._check_work(len(ranking))
         try:
@@ -325,57 +344,3 @@ def _left_out(left: Mapping[str, str]) -> str:
     more = f"; and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
     s, keep = ("", "its first-stage place") if len(left) == 1 else ("s", "their first-stage places")
     return f"{len(left)} candidate{s} left out of the questions, keeping {keep}: {names}{more}"
-
-
-def to_ranking(candidates: Sequence[Any] | Ranking) -> Ranking:
-    """A ranking of anything `to_candidate` takes; candidates without an id get their position."""
-    if isinstance(candidates, Ranking):
-        return candidates
-    try:
-        return Ranking(tuple(to_candidate(c, str(n)) for n, c in enumerate(candidates)))
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-
-
-def to_candidate(item: Any, default_id: str) -> Candidate:
-    """A candidate from a `Candidate`, `Image`, `Path`, bytes, PIL image, text or dictionary.
-
-    A bare string is text, never a path; a path is a `Path`, and its id the path as given. A dictionary
-    has the keys id, image, text, score, metadata. Raises `UsageError` for anything else.
-    """
-    if isinstance(item, Candidate):
-        return item
-    if isinstance(item, str):
-        return Candidate(id=default_id, text=item)
-    if isinstance(item, Mapping):
-        known = {f.name for f in fields(Candidate)}
-        if unknown := set(item) - known:
-            raise UsageError(f"a candidate has no {sorted(unknown)[0]!r}; it has {sorted(known)}")
-        values = dict(item)
-        if values.get("image") is not None:
-            values["image"] = to_image(values["image"])
-        score = values.get("score")
-        if isinstance(score, bool) or not isinstance(score, Real | None):
-            raise UsageError(f"a candidate's score is a number, not {score!r}")
-        values["id"] = str(values.get("id", default_id))  # ids are often numbers elsewhere
-        return Candidate(**values)
-    id_ = item.as_posix() if isinstance(item, Path) else default_id
-    return Candidate(id=id_, image=to_image(item))
-
-
-def to_image(item: Any) -> Image:
-    """An `Image` from an `Image`, a `Path`, encoded bytes or a PIL image."""
-    if isinstance(item, Image):
-        return item
-    if isinstance(item, Path):
-        return Image(path=item)
-    if isinstance(item, bytes):
-        return Image(data=item)
-    if "PIL.Image" in sys.modules and isinstance(item, sys.modules["PIL.Image"].Image):
-        from mmrerank.images import encoded
-
-        return encoded(item)
-    raise UsageError(
-        f"an image is a pathlib.Path, bytes, a PIL image or mmrerank.Image, not {type(item).__name__}; "
-        "a bare string is always text"
-    )

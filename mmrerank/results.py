@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from mmrerank import writing
+from mmrerank.errors import MissingExtraError
 from mmrerank.messages import Trace
 from mmrerank.paths import expanded
 from mmrerank.types import (
@@ -72,6 +74,15 @@ class SearchResult:
     def __len__(self) -> int:
         return len(self.hits)
 
+    @overload
+    def __getitem__(self, place: int) -> Hit: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> tuple[Hit, ...]: ...
+
+    def __getitem__(self, place: int | slice) -> Hit | tuple[Hit, ...]:
+        return self.hits[place]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON: the shape the command line and the server print."""
         return {
@@ -99,6 +110,50 @@ class SearchResult:
             "failures": [{"kind": f.kind, "count": f.count, "example": f.example} for f in self.failures],
             "warnings": list(self.warnings),
         }
+
+    @staticmethod
+    def from_dict(body: Mapping[str, Any]) -> SearchResult:
+        """The result that `to_dict` made ``body`` of, as far as that holds it. Raises `InputError`.
+
+        Without the trace, the method's scores, metadata, and pictures that were held in memory.
+        """
+        from mmrerank.result_file import restored
+
+        return restored(body)
+
+    def save(self, path: Path | str) -> Path:
+        """Writes all of it to ``path`` as JSON, in one step and for its owner alone, and returns the path.
+
+        It is what `to_dict` gives, and every field besides. Pictures held in memory are left out.
+        """
+        from mmrerank.result_file import save
+
+        return save(self, path)
+
+    @staticmethod
+    def load(path: Path | str) -> SearchResult:
+        """The result that `save` wrote to ``path``, or a command printed as JSON. Raises `InputError`."""
+        from mmrerank.result_file import load
+
+        return load(path)
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """A flat row for each hit: its place, scores and grade, and the verdict of each part by its words."""
+        parts = {c.id: c.text for c in self.explanation.components}
+        rows = []
+        for hit, body in ((h, hit_dict(h)) for h in self.hits):
+            verdicts = {parts.get(v["component"], v["component"]): v["verdict"] for v in body.pop("verdicts")}
+            rows.append({**body, **hit.candidate.metadata, **verdicts})
+        return rows
+
+    def to_pandas(self) -> Any:
+        """`records` as a ``pandas.DataFrame``. Raises `MissingExtraError` where pandas is not installed."""
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise MissingExtraError("to_pandas() needs pandas; pip install pandas") from error
+        return pandas.DataFrame(self.records)
 
     def html(self) -> str:
         """A self-contained page: before and after, thumbnails, verdict matrix, reasons, cost."""
@@ -160,7 +215,7 @@ def query_dict(query: Query) -> dict[str, Any]:
 def location(image: Any) -> str | None:
     """Where an image is, as a printable string: its path (undecodable bytes escaped), or None."""
     if image is None or image.path is None:
-        return None
+        return None if image is None or not image.url else str(image.url)
     name = str(image.path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return name if image.offset is None else f"{name}#{image.offset}+{image.length}"
 

@@ -3,27 +3,35 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from mmrerank import registry
 from mmrerank.best import best, check_best
 from mmrerank.budget import Budget, Meter
 from mmrerank.embed.overlong import overlong
+from mmrerank.errors import UsageError
 from mmrerank.events import Done, Event, OnEvent, Searched
 from mmrerank.index.index import ImageIndex
-from mmrerank.limits import check_count
-from mmrerank.messages import Retrieve
-from mmrerank.ports import Chat, Embedder
+from mmrerank.inputs import AllowUrls, to_query, typed, watching
+from mmrerank.limits import check_count, in_force, way
+from mmrerank.messages import Retrieve, Stored
+from mmrerank.ports import Chat, Embedder, Retriever, Vectors
 from mmrerank.query_embedder import embedder_for
 from mmrerank.rerank.drive import Progress
-from mmrerank.reranker import Method, Reranker, to_image
+from mmrerank.reranker import Method, Reranker
 from mmrerank.results import SearchResult, build_hits, in_first_order
+from mmrerank.stored import stored_vectors
 from mmrerank.streaming import Stream, events, finished
 from mmrerank.types import Candidate, Explanation, Hit, Query, Ranking
+
+Keep = Callable[[Candidate], bool]
+"""Whether an image of the index is searched."""
 
 
 class ImageSearch:
@@ -44,14 +52,25 @@ class ImageSearch:
         device: str = "",
         cache: Path | str = "",
         record: Path | str = "",
+        prompts: Path | str = "",
         budget: Budget | None = None,
         total: Budget | Meter | None = None,
     ) -> None:
+        if not isinstance(index, ImageIndex):
+            raise UsageError(
+                f"an ImageSearch takes an ImageIndex, not {type(index).__name__}; open takes a path"
+            )
+        typed("budget", budget, (Budget,), "a mmrerank.Budget")
+        typed("total", total, (Budget, Meter), "a mmrerank.Budget")
+        if not isinstance(embedder, str):
+            registry.check(embedder, Embedder, "the embedder that was given")
         self.index = index
         self._chat = chat
         self._cache, self._record, self._budget = cache, record, budget
+        self._prompts = prompts
         self._total = Meter(total) if isinstance(total, Budget) else total
         self._embedder, self._device = embedder, device
+        self._lock = threading.RLock()
 
     @classmethod
     def open(
@@ -63,6 +82,7 @@ class ImageSearch:
         device: str = "",
         cache: Path | str = "",
         record: Path | str = "",
+        prompts: Path | str = "",
         budget: Budget | None = None,
         total: Budget | Meter | None = None,
     ) -> ImageSearch:
@@ -71,8 +91,8 @@ class ImageSearch:
         ``chat`` is a backend or its spec (``transformers:PATH``, ``openai:MODEL@URL``; default: the
         catalogue's model that is meant for such images, if there is one); ``embedder`` defaults to the one
         that made the index, unless that is a folder or file of this machine, which has to be named. It runs
-        on ``device`` (default: a GPU where there is one). ``cache``, ``record``, ``budget`` and ``total`` are
-        those of `Reranker`. Raises `ImageIndexError`.
+        on ``device`` (default: a GPU where there is one). ``cache``, ``record``, ``prompts``, ``budget`` and
+        ``total`` are those of `Reranker`. Raises `ImageIndexError`.
         """
         return cls(
             ImageIndex.open(path),
@@ -81,6 +101,7 @@ class ImageSearch:
             device=device,
             cache=cache,
             record=record,
+            prompts=prompts,
             budget=budget,
             total=total,
         )
@@ -90,20 +111,46 @@ class ImageSearch:
         """The embedder, opened on first use. Raises `MismatchError` when the index was made with another,
         `ModelError` where only the index names a model of this machine.
         """
+        with self._lock:
+            return self._opened_embedder()
+
+    def _opened_embedder(self) -> Embedder:
         if isinstance(self._embedder, str):
             where: dict[str, Any] = {"device": self._device} if self._device else {}
             self._embedder = embedder_for(self.index.manifest, self.index.path, self._embedder, **where)
         self.index.check_embedder(self._embedder)
         return self._embedder
 
-    def first_stage(self, queries: Sequence[Query], k: int) -> list[Ranking]:
-        """The ``k`` nearest images of each query by inner product of unit vectors."""
+    def first_stage(self, queries: Sequence[Query], k: int, *, keep: Keep | None = None) -> list[Ranking]:
+        """The ``k`` nearest images of each query by inner product of unit vectors, of those that ``keep``
+        takes.
+        """
         check_count("results", k, "k")
-        vectors = self.embedder.embed_queries(queries)
-        return [Ranking(self.index.candidates(v, k)) for v in vectors]
+        with self._lock:  # an index and its embedder serve one at a time
+            vectors = self.embedder.embed_queries(queries)
+            return [Ranking(self._nearest(v, k, keep)) for v in vectors]
 
-    def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
+    def _nearest(self, vector: Any, k: int, keep: Keep | None) -> tuple[Candidate, ...]:
+        if keep is None:
+            return self.index.candidates(vector, k)
+        most = min(len(self.index), max(in_force().results, k))
+        size, known = k, dict[str, bool]()
+        while True:
+            size = min(4 * size, most)
+            found = self.index.candidates(vector, size)
+            known |= {c.id: bool(keep(c)) for c in found if c.id not in known}
+            kept = [c for c in found if known[c.id]]
+            if len(kept) >= k or size == most:
+                return tuple(kept[:k])
+
+    def retrieve(
+        self, requests: Sequence[Retrieve], *, keep: Keep | None = None
+    ) -> list[tuple[Candidate, ...]]:
         """What lies nearest to each request's query, moved where it says so (`mmrerank.ports.Retriever`)."""
+        with self._lock:
+            return self._moved(requests, keep)
+
+    def _moved(self, requests: Sequence[Retrieve], keep: Keep | None) -> list[tuple[Candidate, ...]]:
         queries = [r.query for r in requests if r.query is not None]
         found: list[tuple[Candidate, ...]] = []
         for request, vector in zip(requests, self.embedder.embed_queries(queries), strict=True):
@@ -111,8 +158,12 @@ class ImageSearch:
             if request.toward:
                 weights = np.array(list(request.toward.values()))
                 moved += weights @ self.index.vectors(list(request.toward)).astype(np.float64)
-            found.append(self.index.candidates(moved.astype(np.float32), request.k))
+            found.append(self._nearest(moved.astype(np.float32), request.k, keep))
         return found
+
+    def stored(self, request: Stored) -> tuple[Vectors, ...]:
+        """The query's vector and the index's own of images (`mmrerank.ports.Retriever`)."""
+        return stored_vectors(request, self.index, self.embedder, self._chat)
 
     def search(
         self,
@@ -121,7 +172,10 @@ class ImageSearch:
         k: int = 10,
         rerank: Method = "none",
         candidates: int = 20,
-        images: Sequence[Any] = (),
+        images: Any = (),
+        exclude: str | Sequence[str] = (),
+        keep: Keep | None = None,
+        allow_urls: AllowUrls = False,
         top_n: int | None = None,
         threshold: float | None = None,
         progress: Progress | None = None,
@@ -132,20 +186,23 @@ class ImageSearch:
         """The ``k`` best images for ``query``.
 
         The first ``candidates`` of the first stage are reranked by method ``rerank`` (``options`` are the
-        method's); what lies beyond keeps first-stage order. ``images`` are reference images for a text
-        query (paths, PIL images, bytes). ``top_n`` is another name of ``k``, and counts where it is smaller;
-        with ``threshold`` only images that the method judged, with that relevance or more, are returned
-        (`mmrerank.best.best`). Setting ``cancel``, from another thread, ends the ranking with
-        `CancelledError`. ``on_event`` is called with each of `mmrerank.events` as it happens. Raises
-        `UsageError` for more than `mmrerank.limits` allows.
+        method's); what lies beyond keeps first-stage order. ``images`` are reference images (paths, bytes,
+        PIL images, arrays; addresses with ``allow_urls``) and ``exclude`` words that must not apply; both are
+        added to those of a `Query`. Only images are searched that ``keep``, called with a `Candidate`, takes:
+        ``keep=lambda c: c.metadata.get("year") == 2024``. ``top_n`` is another name of ``k``, and counts
+        where it is smaller; with ``threshold`` only images that the method judged, with that relevance or
+        more, are returned (`mmrerank.best.best`). Setting ``cancel``, from another thread, ends the ranking
+        with `CancelledError`. ``on_event`` is called with each of `mmrerank.events` as it happens. Raises
+        `UsageError` for more than `mmrerank.limits` allows and for what is of another kind.
         """
-        asked = query if isinstance(query, Query) else Query(text=query, images=tuple(map(to_image, images)))
+        asked = to_query(query, images, exclude, allow_urls=allow_urls)
         return self.search_batch(
             [asked],
             k=k,
             rerank=rerank,
             candidates=candidates,
             options=options,
+            keep=keep,
             top_n=top_n,
             threshold=threshold,
             progress=progress,
@@ -175,12 +232,13 @@ class ImageSearch:
 
     def search_batch(
         self,
-        queries: Sequence[Query],
+        queries: Sequence[str | Query],
         *,
         k: int = 10,
         rerank: Method = "none",
         candidates: int = 20,
         options: Mapping[str, Any] | None = None,
+        keep: Keep | None = None,
         top_n: int | None = None,
         threshold: float | None = None,
         progress: Progress | None = None,
@@ -194,27 +252,18 @@ class ImageSearch:
         """
         check_count("results", k, "k")
         check_count("candidates", candidates, "candidates")
+        watching(progress, cancel, on_event)
+        asked = [to_query(q) for q in queries]
         # a wrong method, option or backend is reported before the embedder is loaded
-        reranker = Reranker(
-            rerank,
-            self._chat,
-            corpus=self.index.domain,
-            retriever=self,
-            cache=self._cache,
-            record=self._record,
-            budget=self._budget or budget,
-            total=self._total,
-            options=options,
-        )
-        self._chat = reranker.chat or self._chat
+        reranker = self._reranker(rerank, options, budget, _Kept(self, keep))
         check_best(reranker.name, top_n, threshold)
         k = min(k, top_n or k)
-        rankings = self.first_stage(queries, max(k, candidates))
+        rankings = self.first_stage(asked, max(k, candidates), keep=keep)
         if on_event is not None:
             for n, found in enumerate(rankings):
                 on_event(Searched(request=n, hits=build_hits(found, found, Explanation())[:k]))
-        heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(queries, rankings, strict=True)]
-        warnings = self._warnings(reranker.chat)
+        heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(asked, rankings, strict=True)]
+        warnings = [*self._warnings(reranker.chat), *self._short(rankings, max(k, candidates), keep)]
         results = []
         reranked = reranker.ranked(heads, progress=progress, cancel=cancel, on_event=on_event)
         for before, head in zip(rankings, reranked, strict=True):
@@ -229,6 +278,37 @@ class ImageSearch:
             if on_event is not None:
                 on_event(Done(request=len(results) - 1, result=results[-1]))
         return results
+
+    def _reranker(
+        self, method: Method, options: Mapping[str, Any] | None, budget: Budget | None, retriever: Retriever
+    ) -> Reranker:
+        # each model is opened once, whoever asks first
+        closed = self._chat is None or isinstance(self._chat, str)
+        with self._lock if closed else nullcontext():
+            reranker = Reranker(
+                method,
+                self._chat,
+                corpus=self.index.domain,
+                retriever=retriever,
+                cache=self._cache,
+                record=self._record,
+                prompts=self._prompts,
+                budget=self._budget or budget,
+                total=self._total,
+                options=options,
+            )
+            self._chat = reranker.chat or self._chat
+        return reranker
+
+    def _short(self, rankings: Sequence[Ranking], wanted: int, keep: Keep | None) -> list[str]:
+        """Says where ``keep`` was not asked about all images and took too few."""
+        most = in_force().results
+        few = min((len(r) for r in rankings), default=wanted)
+        if keep is None or few >= wanted or len(self.index) <= most:
+            return []
+        return [
+            f"keep took {few} of the {most:,} nearest images; others were not looked at; {way('results')}"
+        ]
 
     def _looked_at(self, hits: tuple[Hit, ...], k: int, head: int) -> tuple[tuple[Hit, ...], list[str]]:
         """``hits`` with what is wrong with their files, and sentences about it.
@@ -251,3 +331,19 @@ class ImageSearch:
             if model.domain and model.domain != self.index.domain
         ]
         return [*limited, *self.index.embedder_warnings(self.embedder)]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A search as the first stage of methods that search again, within the same images."""
+
+    search: ImageSearch
+    keep: Keep | None
+
+    def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
+        """`ImageSearch.retrieve` of what ``keep`` takes."""
+        return self.search.retrieve(requests, keep=self.keep)
+
+    def stored(self, request: Stored) -> tuple[Vectors, ...]:
+        """`ImageSearch.stored`: vectors of images that were kept already."""
+        return self.search.stored(request)

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from mmrerank.errors import QueryError
 from mmrerank.limits import check_words
 from mmrerank.plain_files import open_plain
 
@@ -27,13 +28,19 @@ MAX_GRADE = 3
 """Grades run from 0 (unrelated) to 3 (every part of the query is met)."""
 
 
+def _typed(what: str, value: object, kinds: Any, words: str) -> None:
+    if not isinstance(value, kinds):
+        raise QueryError(f"{what} is {words}, not {type(value).__name__}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Image:
     """Where an image is. Its bytes are read when asked for, its pixels by `mmrerank.images.decode`.
 
     Exactly one of ``path`` and ``data`` is set. ``offset`` and ``length`` (bytes) select a span of
     ``path``, such as a member of a tar shard. ``sha256`` (hex, of the encoded bytes), ``width`` and
-    ``height`` (pixels, after orientation) are filled in where they are known.
+    ``height`` (pixels, after orientation) are filled in where they are known. ``url`` is where ``data`` came
+    from; ``problem`` says why it could not be had, and is what reading raises.
 
     >>> Image(data=b"the bytes of a file").digest[:8]
     '0f599b94'
@@ -46,13 +53,19 @@ class Image:
     sha256: str | None = None
     width: int | None = None
     height: int | None = None
+    url: str = ""
+    problem: str = ""
 
     def __post_init__(self) -> None:
+        _typed("an image's path", self.path, Path | None, "a pathlib.Path")
+        _typed("an image's data", self.data, bytes | None, "bytes")
         if (self.path is None) == (self.data is None):
             raise ValueError("an Image has either a path or data, and not both")
 
     def read(self) -> bytes:
         """The encoded bytes. Raises `OSError` when the file cannot be read, or is a pipe or a device."""
+        if self.problem:
+            raise OSError(self.problem)
         if self.data is not None:
             return self.data
         assert self.path is not None
@@ -106,6 +119,10 @@ class Query:
     id: str = ""
 
     def __post_init__(self) -> None:
+        for name, several in (("images", self.images), ("exclude", self.exclude), ("turns", self.turns)):
+            _typed(f"a query's {name}", several, tuple | list, "a tuple")
+        for image in self.images:
+            _typed("a query's image", image, Image, "a mmrerank.Image (search(images=...) takes paths, too)")
         words = {"text": (self.text,), "exclude": self.exclude, "turns": self.turns, "id": (self.id,)}
         check_words({**words, "instruction": (self.instruction,)}, len(self.images))
         if not (self.text.strip() or self.images or any(t.strip() for t in self.turns)):
@@ -141,6 +158,9 @@ class Candidate:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        _typed("a candidate's id", self.id, str, "text")
+        _typed("a candidate's text", self.text, str | None, "text")
+        _typed("a candidate's image", self.image, Image | None, "a mmrerank.Image (a dictionary takes paths)")
         if self.image is None and self.text is None:
             raise ValueError(f"candidate {self.id!r} has neither an image nor a text")
 
@@ -350,4 +370,4 @@ class Hit:
     def score(self) -> float | None:
         """First-stage score, or None where there was none (or it was not a number)."""
         score = self.candidate.score
-        return None if score is None or math.isnan(score) else score
+        return None if score is None or math.isnan(score) else float(score)

@@ -41,6 +41,9 @@ def open_chat(spec: str, **options: Any) -> Chat:
         chat.prompts = card.prompts
     own = chat.room
     chat.room = Room(
-        images=own.images or card.images, tokens=own.tokens or card.context, auto={**own.auto, **card.auto}
+        images=own.images or card.images,
+        tokens=own.tokens or card.context,
+        auto={**own.auto, **card.auto},
+        brief=own.brief or card.brief,
     )
     return chat

@@ -167,7 +167,7 @@ def _logprobs(chat: Chat) -> Finding:
     if wrong:
         return Finding(
             name=name, status="broken", detail=f"answers plain questions wrongly: {detail}",
-            fix="an order by these would be wrong: use a method that writes (cotrr, listwise), or another model",
+            fix="an order by these would be wrong: use a method that writes (cotrr, listwise)",
         )  # fmt: skip
     return Finding(name=name, status="ok", detail=detail)
 

@@ -22,10 +22,12 @@ from mmrerank.chat.text import valid_json, without_thinking
 from mmrerank.chat.thinking import with_thoughts
 from mmrerank.chat.transformers import revision as revision
 from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError, UsageError
+from mmrerank.loading import loading
 from mmrerank.images.budget import pixels_per_token
 from mmrerank.messages import Ask, Reply
 from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import LEAST_SHARE, Capability, Chat, Room
+from mmrerank.reply_shape import shows_shape
 from mmrerank.types import Usage
 from mmrerank.vl.model_folder import check_folder, warn_of_code
 
@@ -60,6 +62,7 @@ class VllmChat(Chat):
         self._by_id = True
         """Whether labels are asked for by their tokens' ids, which newer engines take."""
         self._lock = threading.Lock()
+        self.batch = 64
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Answers every ask in one batch. Raises `UsageError` for choices that are not single tokens."""
@@ -151,7 +154,7 @@ class VllmChat(Chat):
             seed=int(ask.digest()[:15], 16) if ask.temperature > 0 else None,
             structured_outputs=None
             if ask.schema is None
-            else StructuredOutputsParams(json=dict(ask.schema), disable_any_whitespace=True),
+            else StructuredOutputsParams(json=dict(ask.schema), disable_any_whitespace=not shows_shape(ask)),
         )
 
     def _reading(self, ask: Ask, output: Any) -> Reply:
@@ -213,7 +216,8 @@ def open(
     ``max_model_len`` is the longest prompt with its reply in tokens (0: the model's own), ``gpu_memory``
     the share of each GPU's memory that vLLM takes, ``tensor_parallel`` the number of GPUs, ``images`` how
     many a question may hold. Labels that hold less than ``label_share`` of the probability are asked for
-    again as text. ``trust_remote_code`` lets Python files of the model run, with a warning. Raises `MissingExtraError` without vLLM, `ModelError` when it does not start.
+    again as text. ``trust_remote_code`` lets Python files of the model run, with a warning. Raises
+    `MissingExtraError` without vLLM, `ModelError` when it does not start.
     """
     if not rest:
         raise UsageError(f"{FORM} needs a folder or a name; a server is vllm:MODEL@HOST")
@@ -234,19 +238,20 @@ def open(
             warn_of_code(rest)
     settings = {"max_model_len": max_model_len} if max_model_len else {}
     try:
-        engine = LLM(
-            model=rest,
-            trust_remote_code=trust_remote_code,
-            dtype=dtype,
-            gpu_memory_utilization=gpu_memory,
-            tensor_parallel_size=tensor_parallel,
-            limit_mm_per_prompt={"image": images},
-            enable_prefix_caching=True,
-            max_logprobs=LABELS,
-            # as they are once all but the labels are masked
-            logprobs_mode="processed_logprobs",
-            **settings,
-        )
+        with loading():
+            engine = LLM(
+                model=rest,
+                trust_remote_code=trust_remote_code,
+                dtype=dtype,
+                gpu_memory_utilization=gpu_memory,
+                tensor_parallel_size=tensor_parallel,
+                limit_mm_per_prompt={"image": images},
+                enable_prefix_caching=True,
+                max_logprobs=LABELS,
+                # as they are once all but the labels are masked
+                logprobs_mode="processed_logprobs",
+                **settings,
+            )
     except Exception as error:  # from a missing folder to a GPU that is too small
         why = " ".join(str(error).split())[:400]
         raise ModelError(f"vLLM does not start with {rest!r}: {type(error).__name__}: {why}") from error

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from mmrerank.cli.console import say, working
-from mmrerank.cli.options import CacheFlag, ChatFlag, DeviceFlag, EmbedderFlag, opened
+from mmrerank.cli.options import CacheFlag, ChatFlag, DeviceFlag, EmbedderFlag, PromptsFlag, opened
 from mmrerank.errors import ModelError, UsageError
 
 EXAMPLE = """mmrerank app --index pictures
@@ -29,6 +29,7 @@ def app(
         ),
     ] = None,
     chat: ChatFlag = None,
+    prompts: PromptsFlag = None,
     cache: CacheFlag = None,
     embedder: EmbedderFlag = None,
     device: DeviceFlag = None,
@@ -65,7 +66,14 @@ def app(
     from mmrerank_app.limits import PageLimits
 
     settings = config.load(
-        flags={"index": index, "chat": chat, "embedder": embedder, "device": device, "cache": cache}
+        flags={
+            "index": index,
+            "chat": chat,
+            "embedder": embedder,
+            "device": device,
+            "cache": cache,
+            "prompts": prompts,
+        }
     )
     method = settings.rerank if settings.rerank != "none" else "cotrr"
     with working():
@@ -85,7 +93,9 @@ def app(
             say(f"warning: {error}. Until then the page searches without reranking")
             method = "none"
         else:
-            backend = opened(spec, device=settings.device, given={}, cache=settings.cache)
+            backend = opened(
+                spec, device=settings.device, given={}, cache=settings.cache, prompts=settings.prompts
+            )
         search = ImageSearch(opened_index, chat=backend, embedder=settings.embedder, device=settings.device)
         page = build(search, method=method, limits=limits)
     serve(page, host=host, port=port, browser=not no_browser, allow_hosts=allow_host or ())

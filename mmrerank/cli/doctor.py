@@ -85,11 +85,18 @@ def doctor(
 
 
 def _model(spec: str, given: Mapping[str, str], device: str) -> Iterator[Check]:
-    from mmrerank.chat.probe import probe
+    from mmrerank import registry
+    from mmrerank.chat import probe, probe_scores
+    from mmrerank.rerank import profiles
 
+    plugin = catalog.resolve("chat", spec).spec.partition(":")[0]
+    scores = registry.kind_of("chat", plugin) == "scorer"
     chat = opened(spec, device=device, given=given)
     try:
-        for found in probe(chat):
+        if not scores:
+            asked = profiles.of(chat.prompts)
+            yield Check(name="prompts", status="ok", detail=f"{asked.name}, {len(asked.files)} files")
+        for found in (probe_scores if scores else probe).probe(chat):
             yield Check(
                 name=found.name, status=found.status, needed=found.status == "broken",
                 detail=found.detail, fix=found.fix,

@@ -23,6 +23,7 @@ from mmrerank.cli.options import (
     OutputFlag,
     PerQueryFlag,
     PriceFlag,
+    PromptsFlag,
     RecordFlag,
     TotalFlag,
     TrustFlag,
@@ -95,6 +96,7 @@ class Flags:
     option: OptionsFlag = None
     chat: ChatFlag = None
     chat_option: ChatOptionsFlag = None
+    prompts: PromptsFlag = None
     candidates: Annotated[int | None, typer.Option(
         "--candidates", metavar="N", min=1, show_default=False,
         help="How many of each list are reranked (default: 20).",
@@ -187,7 +189,7 @@ def _evaluate(name: str, own: dict[str, Any], *, output: Output, picture: Path |
     if flags["rerank"] and flags["methods"]:
         raise UsageError("give --methods, or --rerank for one method alone, not both")
     named = ("data", "split", "index", "shards", "embedder", "text_weight", "precision", "images", "methods",
-             "rerank", "chat", "candidates", "depth", "runs")  # fmt: skip
+             "rerank", "chat", "candidates", "depth", "runs", "prompts")  # fmt: skip
     recipe = read_recipe(
         name,
         flags["config"],
@@ -248,7 +250,8 @@ def _experiment(
         images=Path(recipe.images) if recipe.images else None, depth=recipe.depth,
         methods=specs, side_by_side=bool(wanted), candidates=recipe.candidates, chat=recipe.chat,
         chat_options=lambda spec: _values(spec, recipe.chat_options) if recipe.chat_options else {},
-        around=surroundings(*(flags[n] for n in limits), chat=recipe.chat, chat_option=None),
+        around=surroundings(*(flags[n] for n in limits), chat=recipe.chat, chat_option=None,
+                            prompts=recipe.prompts),
         runs=Path(recipe.runs) if recipe.runs else None, fresh=flags["fresh"],
         retry_failed=flags["retry_failed"], forecast=flags["forecast"],
         price=None if flags["price"] is None else Price.parse(flags["price"]),

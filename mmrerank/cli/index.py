@@ -53,8 +53,8 @@ EmbedderFlag = Annotated[
     str | None,
     typer.Option(
         "--embedder", metavar="SPEC", show_default=False,
-        help="open_clip:ARCH:TAG, open_clip:local-dir:PATH, qwen3_vl:PATH_OR_NAME, "
-        "unime:v2:PATH_OR_NAME, or a name of `mmrerank list models` (default: the one that made the "
+        help="open_clip:ARCH:TAG, open_clip:local-dir:PATH, qwen3_vl:PATH_OR_NAME, another form of "
+        "`mmrerank list embedders`, or a name of `mmrerank list models` (default: the one that made the "
         "index, unless that is a folder or file of this machine, or the one that is meant for such images, "
         "if any).",
     ),

@@ -1,4 +1,4 @@
-"""List what can be named: methods, models, servers, stores, sources, metrics, benchmarks."""
+"""List what can be named: methods, models, scorers, servers, prompts, stores, sources, metrics, benchmarks."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mmrerank.errors import MmrerankError
 
 if TYPE_CHECKING:
     from mmrerank import catalog
+    from mmrerank.rerank.profiles import Profile
 
 EXAMPLE = """mmrerank list methods
 mmrerank list --output json"""
@@ -27,16 +28,24 @@ class What(StrEnum):
 
     methods = "methods"
     chats = "chats"
+    scorers = "scorers"
     embedders = "embedders"
     models = "models"
     servers = "servers"
+    prompts = "prompts"
     stores = "stores"
     corpora = "corpora"
     metrics = "metrics"
     benchmarks = "benchmarks"
 
 
-_KIND = {What.chats: "chat", What.embedders: "embedder", What.stores: "store", What.corpora: "corpus"}
+_KIND = {
+    What.chats: "chat",
+    What.scorers: "scorer",
+    What.embedders: "embedder",
+    What.stores: "store",
+    What.corpora: "corpus",
+}
 
 
 def list_(
@@ -45,8 +54,9 @@ def list_(
     ] = None,
     output: OutputFlag = Output.text,
 ) -> None:
-    """List methods and their options, backends, embedders, models, servers, stores, sources, metrics,
-    benchmarks.
+    """List methods and their options, backends, scorers, embedders, models, servers, prompt profiles, stores,
+    sources,
+    metrics, benchmarks.
     """
     found = {w.value: _rows(w) for w in ([what] if what else What)}
     if output is Output.json:
@@ -59,6 +69,7 @@ def list_(
 def _rows(what: What) -> list[dict[str, Any]]:
     from mmrerank import catalog
     from mmrerank.evaluation.measure.metrics import METRICS
+    from mmrerank.rerank import profiles
 
     if what is What.methods:
         return [method(name, module) for name, module in discovery.every("strategy")]
@@ -66,6 +77,8 @@ def _rows(what: What) -> list[dict[str, Any]]:
         return [dataclasses.asdict(card) for card in catalog.cards()]
     if what is What.servers:
         return [server(s) for s in catalog.servers()]
+    if what is What.prompts:
+        return [profile(p) for p in profiles.named()]
     if what is What.metrics:
         return [metric(name) for name in METRICS]
     if what is What.benchmarks:
@@ -101,6 +114,16 @@ def method(name: str, module: Any) -> dict[str, Any]:
 def server(found: catalog.Server) -> dict[str, Any]:
     """A model server with a name: how it is named, where it listens, and the variable of its key."""
     return {"name": found.name, "form": found.form, "url": found.url, "key": found.key, "start": found.start}
+
+
+def profile(found: Profile) -> dict[str, Any]:
+    """A prompt profile: the models that it is meant for, and the digest of its prompts."""
+    return {
+        "name": found.name,
+        "models": list(found.models) or ["every other model"],
+        "files": len(found.files),
+        "digest": found.digest,
+    }
 
 
 def metric(name: str) -> dict[str, Any]:

@@ -89,6 +89,14 @@ RecordFlag = Annotated[
         help="Add every question and reply to this file; --chat replay:FILE.jsonl answers from it.",
     ),
 ]  # fmt: skip
+PromptsFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--prompts", metavar="NAME|DIR", show_default=False,
+        help="The wording of the questions: a profile of `mmrerank list prompts` or a folder of your own "
+        "(default: what the model is meant for).",
+    ),
+]  # fmt: skip
 BudgetFlag = Annotated[
     str | None,
     typer.Option(
@@ -177,6 +185,7 @@ def surroundings(
     *,
     chat: str,
     chat_option: Sequence[str] | None,
+    prompts: str = "",
 ) -> Surroundings:
     """What stands around the model of an evaluation, out of the flags' texts. Raises `UsageError`."""
     from mmrerank.budget import Meter
@@ -191,6 +200,7 @@ def surroundings(
         budget=budget_of(budget, price),
         total=None if whole is None else Meter(whole),
         chat_options=_values(chat, pairs(chat_option, "--chat-option")),
+        prompts=prompts,
     )
 
 
@@ -203,35 +213,46 @@ def chat_for(
     options: Mapping[str, Any] | None = None,
     cache: str = "",
     record: Path | None = None,
+    prompts: str = "",
 ) -> Chat | None:
     """The backend for ``method`` with its options, opened, or None when the method asks no model.
 
     ``spec`` says which, when it is needed. ``device`` goes to backends that run here; ``options`` to any.
-    The ledger stands around it, and a cache and a record where they are named.
+    The ledger stands around it, and a cache, a record and other ``prompts`` where they are named.
     Raises `UsageError` for unknown names, and what opening raises.
     """
     from mmrerank import registry
     from mmrerank.config import build
     from mmrerank.rerank.methods import parse_method
+    from mmrerank.rerank.profiles import folder_of
 
+    folder_of(prompts)  # a wrong one is an error of every method
     name, named = parse_method(method)
     module = registry.load("strategy", name)
     chosen = build(module.Options, {**named, **method_options}, where=f"method {name}")
     if set(registry.needs_of(module, chosen)) <= {"retrieve"}:
         return None
-    return opened(spec(), device=device, given=options or {}, cache=cache, record=record)
+    return opened(spec(), device=device, given=options or {}, cache=cache, record=record, prompts=prompts)
 
 
 def opened(
-    spec: str, *, device: str = "", given: Mapping[str, Any], cache: str = "", record: Path | None = None
+    spec: str,
+    *,
+    device: str = "",
+    given: Mapping[str, Any],
+    cache: str = "",
+    record: Path | None = None,
+    prompts: str = "",
 ) -> Chat:
     """The backend for ``spec`` with what stands around it; arguments and errors as in `chat_for`."""
     from mmrerank.chat.around import around
     from mmrerank.chat.around.ledger import default_ledger
     from mmrerank.chat.open import open_chat
+    from mmrerank.rerank.profiles import folder_of
 
+    folder = folder_of(prompts)  # a wrong one costs no loading of a model
     chat = open_chat(spec, **_values(spec, given, device))
-    return around(chat, cache=cache, record=record or "", ledger=default_ledger() or "")
+    return around(chat, cache=cache, record=record or "", ledger=default_ledger() or "", prompts=folder)
 
 
 def _values(spec: str, given: Mapping[str, Any], device: str = "") -> dict[str, Any]:

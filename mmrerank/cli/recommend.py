@@ -50,7 +50,7 @@ def recommend(
     limits = budget_of(budget, price)
     with working():
         backend = open_chat(catalog.chosen("chat", chat, ""))
-        rows = mmrerank.recommend(backend.capabilities, k=candidates, budget=limits)
+        rows = mmrerank.recommend(backend.capabilities, k=candidates, budget=limits, chat=backend)
     best = next(r.method for r in rows if r.recommended)
     if output is Output.json:
         emit({

@@ -21,6 +21,7 @@ from mmrerank.cli.options import (
     OptionsFlag,
     OutputFlag,
     PriceFlag,
+    PromptsFlag,
     RecordFlag,
     ThresholdFlag,
     TotalFlag,
@@ -75,6 +76,7 @@ def rerank(
     option: OptionsFlag = None,
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
+    prompts: PromptsFlag = None,
     device: DeviceFlag = None,
     cache: CacheFlag = None,
     record: RecordFlag = None,
@@ -98,7 +100,9 @@ def rerank(
 
     # every line is checked here: a mistake in the last one must not cost the calls before it
     requests = read_requests(input, sys.stdin.buffer)
-    settings = config.load(flags={"rerank": method, "chat": chat, "device": device, "cache": cache})
+    settings = config.load(
+        flags={"rerank": method, "chat": chat, "device": device, "cache": cache, "prompts": prompts}
+    )
     name = method or ("cotrr" if settings.rerank == "none" else settings.rerank)
     check_best(name, top_n, threshold)
     limits = budget_of(budget, price), budget_of(total_budget, price)
@@ -112,6 +116,7 @@ def rerank(
         backend = chat_for(
             name, options, lambda: catalog.chosen("chat", settings.chat, ""), device=settings.device,
             options=pairs(chat_option, "--chat-option"), cache=settings.cache, record=record,
+            prompts=settings.prompts,
         )  # fmt: skip
         reranker = Reranker(name, backend, budget=limits[0], total=limits[1], options=options)
     if _rank(reranker, requests, output, top_n, threshold):

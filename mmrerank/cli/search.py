@@ -26,6 +26,7 @@ from mmrerank.cli.options import (
     OptionsFlag,
     OutputFlag,
     PriceFlag,
+    PromptsFlag,
     RecordFlag,
     ThresholdFlag,
     TrustFlag,
@@ -141,6 +142,7 @@ def search(
     option: OptionsFlag = None,
     chat: ChatFlag = None,
     chat_option: ChatOptionsFlag = None,
+    prompts: PromptsFlag = None,
     cache: CacheFlag = None,
     record: RecordFlag = None,
     budget: BudgetFlag = None,
@@ -166,7 +168,8 @@ def search(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
                "threshold": threshold, "embedder": embedder, "device": device, "cache": cache,
-               "options": pairs(option, "-o"), "chat_options": pairs(chat_option, "--chat-option")},
+               "prompts": prompts, "options": pairs(option, "-o"),
+               "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
     check_count("results", settings.k, "--k")
     check_count("candidates", settings.candidates, "--candidates")
@@ -178,7 +181,8 @@ def search(
         others = {"TEXT": text, "--image": image, "--exclude": exclude, "--turn": turn, "--report": report,
                   "--trace": trace, "--filepath-only": filepath_only, "--print0": print0,
                   "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price,
-                  "-o": option, "--chat-option": chat_option, "--threshold": threshold}  # fmt: skip
+                  "-o": option, "--chat-option": chat_option, "--threshold": threshold,
+                  "--prompts": prompts}  # fmt: skip
         return search_vectors(settings, query_vectors, run, others, output)
 
     query = _query(text, image or (), exclude or (), turn or ())
@@ -253,6 +257,7 @@ def _result(
             settings.rerank, settings.options,
             lambda: catalog.chosen("chat", settings.chat, index.domain),
             device=settings.device, options=settings.chat_options, cache=settings.cache, record=record,
+            prompts=settings.prompts,
         )  # fmt: skip
         searcher = ImageSearch(
             index,

@@ -62,10 +62,12 @@ class Form:
     apart: bool = False
     pixels: Pixels | None = None
 
-    def write(self, query: Query, *, document: bool = False, defuse: Callable[[str], str]) -> Asked:
+    def write(
+        self, query: Query, *, document: bool = False, before: int = 0, defuse: Callable[[str], str]
+    ) -> Asked:
         """What is asked about ``query``, or about something that is found, which a query can describe too.
 
-        ``defuse`` makes plain text of what somebody wrote.
+        ``before``: how many images stand in front of all. ``defuse`` makes plain text of what somebody wrote.
         """
         kind = _kind(query, document)
         given = query.instruction.strip() or self.instructions.get(kind, "")
@@ -78,9 +80,9 @@ class Form:
             "text": defuse("\n".join(turns) if self.lines else query.words),
         }
         return Asked(
-            text=self.says[kind].format(**filled),
+            text=self.shown * before + self.says[kind].format(**filled),
             system=self.system.format(**filled),
-            images=len(query.images),
+            images=before + len(query.images),
         )
 
 

@@ -18,6 +18,7 @@ from mmrerank.embed._form import Asked, Form, Pixels
 from mmrerank.embed._mix import decoded, mix, unit, without
 from mmrerank.embed._pixels import prepared
 from mmrerank.errors import MismatchError, ModelError, UsageError
+from mmrerank.images import decode
 from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import Embedder, Vectors
 from mmrerank.types import Image, Query
@@ -49,6 +50,7 @@ class InstructedEmbedder(Embedder):
         dim: int | None = None,
         batch_size: int,
         text_weight: float = 0.5,
+        place: str = "",
     ) -> None:
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, not {batch_size}")
@@ -61,6 +63,7 @@ class InstructedEmbedder(Embedder):
         self.dim = dim or width
         self._form, self._batch_size, self._text_weight = form, batch_size, text_weight
         self.fingerprint = fingerprint
+        self.place, self.lists = place, not form.apart
 
     def embed_images(self, images: Sequence[Any]) -> Vectors:
         """Unit vectors ``(n, dim)`` of RGB ``PIL.Image``."""
@@ -91,6 +94,12 @@ class InstructedEmbedder(Embedder):
         if self._form.apart:
             return self._mixed(documents, document=True)
         return self._embed(self._rows(documents, document=True))
+
+    def embed_after(self, query: Query, images: Sequence[Image]) -> Vectors:
+        """The unit vector ``(dim,)`` of ``query`` read after ``images`` (E2Rank's listwise prompt)."""
+        asked = self._form.write(query, before=len(images), defuse=self._defuse)
+        found: Vectors = self._embed([(asked, [*map(decode, images), *decoded(query)])])[0]
+        return found
 
     def _mixed(self, queries: Sequence[Query], *, document: bool) -> Vectors:
         def texts(words: Sequence[str]) -> Vectors:
@@ -224,6 +233,7 @@ def opened(
         spec=spec,
         fingerprint=fingerprint,
         dim=dim,
+        place=place,
         batch_size=batch_size,
         text_weight=text_weight,
     )

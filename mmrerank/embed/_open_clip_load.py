@@ -26,7 +26,9 @@ from mmrerank.embed import _open_clip_part as _open_clip
 from mmrerank.embed._model_files import is_folder, place, repository
 from mmrerank.embed._open_clip_config import checked
 from mmrerank.embed._open_clip_identity import compare, fingerprint_of, sha256
+from mmrerank.embed._random_weights import drawn_from
 from mmrerank.errors import ModelError
+from mmrerank.loading import loading
 from mmrerank.paths import check_readable, is_windows_path, looked_at, looks_like_path
 from mmrerank.vl.model_folder import (
     check_folder,
@@ -47,6 +49,7 @@ WEIGHTS = (  # the order of preference is open_clip's own
 _LOCAL, _HUB = "local-dir:", "hf-hub:"
 _CONFIG = "open_clip_config.json"
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz")
+_MORE_OF_A_TOKENIZER = ("merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
 _TOKENIZERS = ["tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "*.model", "config.json"]
 
 
@@ -86,7 +89,7 @@ def load(rest: str, *, expect: str = "", trust_remote_code: bool = False) -> Loa
     # a drive is no architecture
     if is_windows_path(rest) or not arch or not tag:
         raise ModelError(_unclear(rest))
-    with _quiet():
+    with loading(), _quiet():
         open_clip = _open_clip.part()
         known = open_clip.list_models()
         arch = arch if arch in known else arch.replace("/", "-")  # ViT-B/32, as in papers
@@ -189,8 +192,11 @@ def _load_folder(folder: Path, expect: str, trust: bool, *, name: str = "") -> L
     if foreign := bool(config["text_cfg"].get("hf_tokenizer_name")):
         tokenizer_files = sorted(folder.glob("tokenizer*.json")) + sorted(folder.glob("vocab*"))
         extra = "".join(sha256(f) for f in tokenizer_files if f.is_file())
+        # files that came in later are named, so that older fingerprints without them stay
+        more = sorted(f for pattern in _MORE_OF_A_TOKENIZER for f in folder.glob(pattern))
+        extra += "".join(f" {f.name} {sha256(f)}" for f in more if f.is_file())
     digest = sha256(weights) + extra
-    with _quiet():
+    with loading(), _quiet():
         open_clip = _suited(config)
         compare(open_clip, config, preprocess, digest, expect)
         model = _create(open_clip, f"the weights in {weights}", local, require_pretrained=True)
@@ -239,12 +245,9 @@ def _suited(config: dict[str, Any]) -> Any:
 
 
 def _load_random(arch: str) -> Loaded:
-    import torch
-
     config = _open_clip.part().get_model_config(arch)
     open_clip = _suited(config)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(RANDOM_SEED)
+    with drawn_from(RANDOM_SEED):
         model = _create(open_clip, f"the architecture {arch}", arch)
     # Another torch may draw other numbers from the same seed; a few parameters show that.
     few = [p for p in model.parameters() if p.numel() <= 100_000]

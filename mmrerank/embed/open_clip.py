@@ -14,6 +14,7 @@ import numpy as np
 
 from mmrerank.embed._mix import mix, unit
 from mmrerank.errors import ModelError, UsageError
+from mmrerank.loading import running
 from mmrerank.ports import Embedder, Vectors
 from mmrerank.types import Query
 
@@ -104,7 +105,7 @@ class OpenClipEmbedder(Embedder):
 
         size = self._batch_size
         parts = []
-        with torch.inference_mode():
+        with running(), torch.inference_mode():
             for start in range(0, len(items), size):
                 parts.append(encode(items[start : start + size]).float().cpu().numpy())
         if not parts:

@@ -24,6 +24,7 @@ def evaluate(
     data: Path | str | None = None, split: str = "", options: Mapping[str, Any] | None = None,
     methods: Sequence[str] | None = None, candidates: int = 20,
     chat: str | Chat = "", chat_options: Mapping[str, Any] | None = None,
+    prompts: Path | str = "",
     run: RunLike | Sequence[RunLike] = (), index: Path | str = "", shards: Path | str = "",
     embedder: str | Embedder = "", embedder_options: Mapping[str, Any] | None = None,
     images: Path | str | None = None, depth: int = 0,
@@ -45,7 +46,8 @@ def evaluate(
     ``none`` is always among them. Finished queries are kept in journals in ``runs`` (default
     ``./runs/eval/...``) and not judged again; ``fresh`` starts over, ``retry_failed`` judges queries again of
     which a judgement failed. ``forecast`` judges no more than so many queries of each list and says what the
-    others take. ``cache``, ``record``, ``budget`` (a query's) and ``total`` are as in `mmrerank.Reranker`.
+    others take. ``cache``, ``record``, ``prompts``, ``budget`` (a query's) and ``total`` are as in
+    `mmrerank.Reranker`.
     ``submission`` is a folder for the official files. What a run scores is written beside it
     (``METHOD.metrics.json``); with ``per_query`` also the value of each query (``METHOD.per-query.tsv``).
 
@@ -60,6 +62,7 @@ def evaluate(
     specs = method_specs(["none", *wanted]) if wanted else []
     around = Surroundings(
         cache=cache, record=record, ledger=ledger, budget=budget, chat_options=chat_options or {},
+        prompts=prompts,
         total=Meter(total) if isinstance(total, Budget) else total,
     )  # fmt: skip
     return Experiment(

@@ -110,6 +110,8 @@ def _reading(source: Image | bytes) -> Iterator[IO[bytes]]:
     try:
         if isinstance(source, bytes):
             yield io.BytesIO(source)
+        elif source.problem:
+            raise ImageError(source.problem)
         elif source.data is not None:
             yield io.BytesIO(source.data)
         elif source.path is not None:

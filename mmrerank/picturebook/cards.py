@@ -27,6 +27,8 @@ CARDS = (
         about="Tiny Qwen-VL-format model trained on the picture book, shipped with the package",
         corpora=(DOMAIN,),
         prompts=PROMPTS,
+        profile="compact",
         auto={"order_images": "false"},
+        brief=True,
     ),
 )

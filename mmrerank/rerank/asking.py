@@ -8,27 +8,15 @@ from contextlib import closing
 from mmrerank import cancel as cancelling
 from mmrerank.answering import Numbered, in_order, numbered
 from mmrerank.budget import Meter, bound
-from mmrerank.errors import BudgetError, CapabilityError, ChatError, ImageIndexError, InputError, ModelError
-from mmrerank.messages import Ask, Message, Part, Reply, Retrieve
-from mmrerank.ports import Chat, Retriever
+from mmrerank.errors import BudgetError, CapabilityError, ChatError, ModelError
+from mmrerank.messages import Ask, Message, Part, Reply
+from mmrerank.ports import Chat
 from mmrerank.rerank.stopping import Stopped
 from mmrerank.rerank.taken import asked, taken
 from mmrerank.types import Usage
 
 Heard = Callable[[int, Reply], None]
 """Called with the place of a question and its reply, as soon as that is there."""
-
-
-def retrieved(retriever: Retriever | None, searches: list[Retrieve]) -> list[Reply]:
-    """What the first stage finds; without one, failed replies."""
-    if retriever is None:
-        lacking = ChatError("there is no index here that could be searched again")
-        return [Reply(error=lacking, finish="error") for _ in searches]
-    try:
-        return [Reply(found=found) for found in retriever.retrieve(searches)]
-    except (InputError, ImageIndexError) as error:  # candidates from elsewhere, an index that is gone
-        failed = ChatError(f"the index cannot be searched again: {error}")
-        return [Reply(error=failed, finish="error") for _ in searches]
 
 
 def within(

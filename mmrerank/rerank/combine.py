@@ -12,6 +12,7 @@ from typing import Literal
 
 from mmrerank.errors import UsageError
 from mmrerank.rerank.aggregate import borda, by_value, rrf
+from mmrerank.rerank.relevance import numbers, out_of
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.types import Assessment, Explanation, Ranking, Repairs, Usage
 
@@ -20,10 +21,10 @@ def combine(results: Sequence[SearchResult], *, rule: Literal["borda", "rrf"] = 
     """One result of several over the same query and candidates, such as of different models or methods.
 
     ``borda`` counts whom an image stands before, ``rrf`` sums 1 / (60 + rank) and lives off the top places.
-    Equal ones keep first-stage order, which is that of the first result. Costs and repairs add up; the
-    verdicts are the first result's. A search returns its ``k`` best only: with ``k`` as large as
-    ``candidates`` all that were judged are there. Raises `UsageError` for no results, other queries or
-    other candidates.
+    Equal ones keep first-stage order, which is that of the first result. Relevance is the share of the points
+    that an image could have. Costs and repairs add up; the verdicts are the first result's. A search returns
+    its ``k`` best only: with ``k`` as large as ``candidates`` all that were judged are there. Raises
+    `UsageError` for no results, other queries or other candidates.
 
     >>> from mmrerank import Reranker
     >>> photos = [b"one", b"two"]
@@ -48,13 +49,17 @@ def combine(results: Sequence[SearchResult], *, rule: Literal["borda", "rrf"] = 
     by_id = {h.id: h.candidate for h in first.hits}
     stood = {h.id: h.first_rank for h in first.hits}
     before = Ranking(tuple(by_id[i] for i in ids if stood[i] is not None))
-    after = Ranking(tuple(by_id[i] for i in by_value(ids, {i: round(p, 12) for i, p in points.items()})))
+    points = {i: round(p, 12) for i, p in points.items()}
+    after = Ranking(tuple(by_id[i] for i in by_value(ids, points)))
+    # what an image has that is first in every ranking
+    most = next(iter((borda if rule == "borda" else rrf)([[*ids]] * len(lists)).values()), 0.0)
     given = first.explanation.assessments
     assessments = {i: replace(given.get(i, Assessment()), reason=f"ranks {_ranks(i, lists)}") for i in ids}
     explanation = Explanation(
         components=first.explanation.components,
         assessments=assessments,
         reason=f"{rule} over {len(results)} rankings ({', '.join(r.method for r in results)})",
+        **numbers(after.ids, points if most else {}, out_of(most)),
     )
     # of a search that was cut at k, others stood between them
     hits = tuple(replace(h, first_rank=stood[h.id]) for h in build_hits(before, after, explanation))

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from mmrerank.messages import Ask, Part, Reply
+from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.rerank.orders import last_label
 from mmrerank.rerank.parse import (
     GRADED,
@@ -49,10 +49,15 @@ def thinking(ask: Ask, think: bool = True) -> Ask:
         return ask
     *before, last = ask.messages
     (more,) = render("think")
-    spoken = replace(last, parts=(*last.parts, Part(text="\n"), *more.parts))
+    spoken = replace(last, parts=(*last.parts, *_line(more)))
     if not ask.choices:
         return replace(ask, messages=(*before, spoken))
     return replace(ask, messages=(*before, spoken), think=True, max_tokens=SENTENCES)
+
+
+def _line(more: Message) -> tuple[Part, ...]:
+    """A further line of a question; none where the prompt is empty."""
+    return (Part(text="\n"), *more.parts) if more.parts else ()
 
 
 def _about_one(
@@ -85,8 +90,14 @@ def mark(query: Query, candidate: Candidate, *, image_tokens: int = 256) -> Ask:
 
 
 def read_margin(reply: Reply, pair: tuple[str, str] = YES_NO) -> float | None:
-    """Log P(first of ``pair``) - log P(second), or None where the reply does not say."""
+    """Log P(first of ``pair``) - log P(second), or None where the reply does not say.
+
+    Where one side is only bounded (`Reply.bounds`), so is the margin: its sign is sure, its size the least
+    that it can be, which is what orders. Two bounds say nothing.
+    """
     one, other = (reply.logprobs.get(n) for n in pair)
+    if set(pair) <= set(reply.bounds):
+        return None
     if reply.error is not None or one is None or other is None or math.isnan(one - other):
         return None
     return one - other
@@ -113,14 +124,17 @@ _BEYOND_EXP = 700.0  # of floats; only a backend that does not normalise comes n
 def read_mark(reply: Reply, how: Literal["expected", "top"] = "expected") -> float | None:
     """A mark weighted by its probability, 0 to 9, or None where the reply does not say.
 
-    ``expected``: the mean of all digits; ``top``: the likeliest digit times its probability (ERank).
+    ``expected``: the mean of all digits; ``top``: the likeliest digit times its probability (ERank). A digit
+    that is only bounded counts as nothing: bounds are no values to add up.
     """
     found = [reply.logprobs.get(d) for d in DIGITS]
     if reply.error is not None or any(v is None or math.isnan(v) for v in found):
         return None
     values = [v for v in found if v is not None]
     shift = max(values) if abs(max(values)) > _BEYOND_EXP else 0.0
-    chances = [math.exp(v - shift) for v in values]
+    chances = [0.0 if d in reply.bounds else math.exp(v - shift) for d, v in zip(DIGITS, values, strict=True)]
+    if not any(chances):
+        return None
     if how == "expected":
         return sum(n * p for n, p in enumerate(chances)) / sum(chances)
     best = max(range(len(chances)), key=lambda n: chances[n])
@@ -161,7 +175,11 @@ def pick(query: Query, candidates: Sequence[Candidate], *, image_tokens: int = 2
 
 
 def read_letters(reply: Reply, ask: Ask) -> Mapping[str, float]:
-    """Log-probability by candidate id of the reply to `prefer` or `pick`; empty where it does not say."""
+    """Log-probability by candidate id of the reply to `prefer` or `pick`; empty where it does not say.
+
+    Letters that are only bounded (`Reply.bounds`) share the bound, below all others: they are last, and among
+    themselves in the order that they had.
+    """
     values = [reply.logprobs.get(n) for n in ask.labels]
     if reply.error is not None or any(v is None or math.isnan(v) for v in values):
         return {}
@@ -170,18 +188,21 @@ def read_letters(reply: Reply, ask: Ask) -> Mapping[str, float]:
 
 def written(ask: Ask) -> Ask:
     """`prefer` or `pick` for backends without log-probabilities: the letter is written, ``{"best": "B"}``."""
-    best = {"type": "string", "enum": list(ask.labels)}
-    return replace(ask, choices=(), schema=object_of({"best": best}), max_tokens=20)
+    schema = object_of({"best": {"type": "string", "enum": list(ask.labels)}})
+    *before, last = ask.messages
+    (more,) = render("written", schema=schema)
+    messages = (*before, replace(last, parts=(*last.parts, *_line(more))))
+    return replace(ask, messages=messages, choices=(), schema=schema, max_tokens=40)
 
 
 def choose(query: Query, candidates: Sequence[Candidate], *, image_tokens: int = 256) -> Ask:
     """Which image fits best, written after a comparison: ``{"thought", "best": letter}`` (Rank-R1)."""
     labels = labels_for(len(candidates))
-    best = {"type": "string", "enum": list(labels)}
+    schema = object_of({"thought": TEXT, "best": {"type": "string", "enum": list(labels)}})
     return Ask(
-        messages=render("choose", query=query, candidates=shown(candidates)),
-        schema=object_of({"thought": TEXT, "best": best}),
-        max_tokens=SENTENCES + 20,
+        messages=render("choose", query=query, candidates=shown(candidates), schema=schema),
+        schema=schema,
+        max_tokens=SENTENCES + 40,
         image_tokens=image_tokens,
         kind="choose",
         query=query,
@@ -227,10 +248,11 @@ def grade(query: Query, group: Sequence[Candidate], *, image_tokens: int = 256) 
     """
     labels = labels_for(len(group))
     mark = {"type": "integer", "enum": list(range(TOP_MARK + 1))}
+    schema = object_of(dict.fromkeys(labels, object_of({"note": TEXT, "grade": mark})))
     return Ask(
-        messages=render("grade", query=query, candidates=shown(group)),
-        schema=object_of(dict.fromkeys(labels, object_of({"note": TEXT, "grade": mark}))),
-        max_tokens=80 * len(group),
+        messages=render("grade", query=query, candidates=shown(group), schema=schema),
+        schema=schema,
+        max_tokens=120 * len(group),
         image_tokens=image_tokens,
         kind="grade",
         query=query,

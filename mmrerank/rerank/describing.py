@@ -14,9 +14,10 @@ _DESCRIPTION = named(description=("caption", "target", "text", "answer"), though
 
 def described(query: Query, *, image_tokens: int = 256) -> Ask:
     """Asks for a caption of what ``query`` looks for: ``{"thought": ..., "description": ...}``."""
+    schema = object_of({"thought": TEXT, "description": TEXT})
     return Ask(
-        messages=render("describe", query=query),
-        schema=object_of({"thought": TEXT, "description": TEXT}),
+        messages=render("describe", query=query, schema=schema),
+        schema=schema,
         max_tokens=400,
         image_tokens=image_tokens,
         kind="describe",

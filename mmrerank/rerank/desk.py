@@ -14,8 +14,9 @@ from mmrerank.errors import LASTING, BudgetError, CancelledError, ChatError
 from mmrerank.limits import way
 from mmrerank.messages import Ask, Reply, Retrieve, Step, Trace
 from mmrerank.ports import Chat, Judging, Outcome, Retriever
-from mmrerank.rerank import prompting, rooms, scoring
-from mmrerank.rerank.asking import Heard, retrieved, within
+from mmrerank.rerank import profiles, rooms, scoring
+from mmrerank.rerank.again import retrieved
+from mmrerank.rerank.asking import Heard, within
 from mmrerank.rerank.sparing import PROBE
 from mmrerank.rerank.stopping import Watch, unreached
 from mmrerank.rerank.telling import Telling
@@ -129,12 +130,9 @@ class Desk:
     def advance(self, job: Job, replies: list[Reply] | None) -> None:
         """Lets the method go on, with the prompts that are meant for this model and what it can hold."""
         chat = self.chat
-        with (
-            prompting.profile(chat.prompts if chat else ""),
-            rooms.within(chat),
-            scoring.grouped(chat.group if chat else 1),
-        ):
+        with profiles.holding(chat) as notes, rooms.within(chat), scoring.grouped(chat.group if chat else 1):
             job.advance(replies)
+        job.notes |= notes
 
     def serve(self, jobs: Sequence[Job]) -> None:
         """Brings ``jobs`` to their end, round by round. Raises `CancelledError`."""

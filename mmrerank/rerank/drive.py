@@ -41,8 +41,13 @@ def check(chat: Chat | None, needs: Iterable[str], method: str) -> None:
         raise CapabilityError(
             f"{method} needs {', '.join(lacking)}, which {chat.spec} does not offer "
             f"(it offers {', '.join(sorted(chat.capabilities)) or 'nothing'}); "
-            "transformers:PATH offers all of them"
+            + (_RERANKERS if "score" in lacking else "transformers:PATH offers all of them")
         )
+
+
+_RERANKERS = (
+    "dedicated rerankers offer it, as in --chat rerank:MODEL@URL; `mmrerank list scorers` shows all forms"
+)
 
 
 def drive(

@@ -30,8 +30,10 @@ from mmrerank.rerank.parse import (
 )
 from mmrerank.rerank.prompting import render
 from mmrerank.rerank.replies import TEXT, Reading, labels_for, object_of, reading, shown
+from mmrerank.rerank.rooms import sized
 from mmrerank.rerank.verdicts import (
     MAX_COMPONENTS,
+    assessed,
     by_label,
     component_match,
     parts_by_kind,
@@ -54,8 +56,6 @@ from mmrerank.types import (
     Verdict,
 )
 
-REASON = 800
-"""Tokens for the sentences before the scores of an order: the best few images are compared in words."""
 THOUGHT = 1024
 """Tokens that may be thought before an order, unless a method says otherwise."""
 _VERDICT: dict[str, Any] = {"type": "string", "enum": list(VERDICTS)}
@@ -68,6 +68,11 @@ _COMPONENTS: dict[str, Any] = {
 }
 
 
+def _ordering(count: int) -> int:
+    """Tokens for an order of ``count`` images, and the sentences before it that compare the best few."""
+    return sized(200 + 12 * count, 800 + 16 * count)
+
+
 def _scores(labels: Sequence[str]) -> dict[str, Any]:
     return object_of({label: {"type": "integer", "minimum": 0, "maximum": TOP_SCORE} for label in labels})
 
@@ -77,10 +82,11 @@ def _scores(labels: Sequence[str]) -> dict[str, Any]:
 
 def deconstruct(query: Query, *, image_tokens: int = 256) -> Ask:
     """Asks for the parts of a query: ``{"components": [{"kind", "text"}, ...]}``."""
+    schema = object_of({"components": _COMPONENTS})
     return Ask(
-        messages=render("deconstruct", query=query),
-        schema=object_of({"components": _COMPONENTS}),
-        max_tokens=1024,
+        messages=render("deconstruct", query=query, schema=schema),
+        schema=schema,
+        max_tokens=sized(400, 1024),
         image_tokens=image_tokens,
         kind="deconstruct",
         query=query,
@@ -114,10 +120,13 @@ def evaluate(
     labels = labels_for(len(group))
     one = object_of({"note": TEXT, "verdict": _VERDICT})
     per_image = object_of({**{c.id: one for c in components}, "grade": _GRADE})
+    schema = object_of(dict.fromkeys(labels, per_image))
     return Ask(
-        messages=render("evaluate", query=query, components=components, candidates=shown(group)),
-        schema=object_of(dict.fromkeys(labels, per_image)),
-        max_tokens=len(group) * (128 + 128 * len(components)),
+        messages=render(
+            "evaluate", query=query, components=components, candidates=shown(group), schema=schema
+        ),
+        schema=schema,
+        max_tokens=len(group) * sized(40 + 60 * len(components), 128 + 128 * len(components)),
         image_tokens=image_tokens,
         kind="evaluate",
         query=query,
@@ -161,19 +170,6 @@ def read_evaluate(reply: Reply, ask: Ask) -> Reading:
     return reading("repaired" if repaired else "ok", assessments=assessments)
 
 
-def assessed(components: Sequence[Component], verdicts: tuple[Verdict, ...], grade: int | None) -> Assessment:
-    """An assessment with its reason in words: what is met, what is not and what was seen instead."""
-    texts = {c.id: c.text for c in components}
-    met = [texts[v.component] for v in verdicts if v.verdict == "met"]
-    short = [
-        f"{v.verdict.replace('_', ' ')}: {texts[v.component]}" + (f" ({v.note})" if v.note else "")
-        for v in verdicts
-        if v.verdict != "met"
-    ]
-    reason = "; ".join(([f"met: {', '.join(met)}"] if met else []) + short)
-    return Assessment(grade=grade, verdicts=verdicts, reason=reason)
-
-
 # --- order -------------------------------------------------------------------------------------------
 
 
@@ -205,10 +201,11 @@ def order(
         for n, c in zip(labels, candidates, strict=True)
     ]
     answer = {"reason": TEXT, "scores": _scores(labels)}
+    schema = object_of({"thought": TEXT, **answer} if think else answer)
     ask = Ask(
-        messages=render("order", query=query, components=components, candidates=shown),
-        schema=object_of({"thought": TEXT, **answer} if think else answer),
-        max_tokens=REASON + think + 16 * len(labels),
+        messages=render("order", query=query, components=components, candidates=shown, schema=schema),
+        schema=schema,
+        max_tokens=think + _ordering(len(labels)),
         image_tokens=image_tokens,
         kind="order",
         query=query,
@@ -322,14 +319,16 @@ def single(
             "grade": _GRADE,
         }
     )
+    count = len(labels)
     thoughts = {"components": _COMPONENTS, "images": object_of(dict.fromkeys(labels, judged))}
     answer = {"reason": TEXT, "scores": _scores(labels)}
+    schema = object_of({**thoughts, **answer} if think else answer)
     return Ask(
-        messages=render("single", query=query, candidates=shown)
+        messages=render("single", query=query, candidates=shown, schema=schema)
         if think
-        else render("order", query=query, components=(), candidates=shown),
-        schema=object_of({**thoughts, **answer} if think else answer),
-        max_tokens=more + (1024 + 400 * len(labels) if think else REASON + 16 * len(labels)),
+        else render("order", query=query, components=(), candidates=shown, schema=schema),
+        schema=schema,
+        max_tokens=more + (sized(600 + 120 * count, 1024 + 400 * count) if think else _ordering(count)),
         image_tokens=image_tokens,
         kind="single" if think else "order",
         query=query,

@@ -7,8 +7,10 @@ happens to an image that could not be judged are the same for all.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
+from dataclasses import replace
+from functools import partial
 
-from mmrerank.messages import Ask, Reply
+from mmrerank.messages import Ask, Reply, Said
 from mmrerank.ports import Judging, Outcome
 from mmrerank.rerank.aggregate import by_value, first_scores, fused
 from mmrerank.rerank.relevance import numbers
@@ -40,8 +42,14 @@ def one_by_one(
         return Outcome(ranking=ranking)
     thoughts: dict[str, str] = {}
 
+    def says(id_: str, reply: Reply) -> Said:
+        value = read(reply)
+        if value is None:
+            return Said()
+        return Said(judged={id_: value}, relevance={id_: relevance(value)} if weight >= 1 else {})
+
     def scoring(group: Sequence[Candidate]) -> Generator[list[Ask], list[Reply], list[float | None]]:
-        replies = yield [ask(c) for c in group]
+        replies = yield [replace(ask(c), says=partial(says, c.id)) for c in group]
         thoughts.update({c.id: r.text for c, r in zip(group, replies, strict=True) if r.text})
         return [read(r) for r in replies]
 

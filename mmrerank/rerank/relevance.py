@@ -91,8 +91,8 @@ def parts(amounts: Mapping[str, float]) -> dict[str, float]:
 def placed(ids: Sequence[str], settled: int | None = None) -> dict[str, float]:
     """The share of the others that each of ``ids`` stands before: all that an order without numbers says.
 
-    The best has 1, the last 0. Of the places after the first ``settled`` only their mean is known. An order
-    of one says nothing.
+    The best has 1, the last 0. Of the places after the first ``settled`` only their mean is known. An order of
+    one says nothing.
 
     >>> placed(["a", "b", "c", "d", "e"], settled=2)
     {'a': 1.0, 'b': 0.75, 'c': 0.25, 'd': 0.25, 'e': 0.25}

@@ -34,6 +34,11 @@ def room() -> Room:
     return _room.get()
 
 
+def sized(brief: int, full: int) -> int:
+    """The tokens of a reply: ``brief`` for a model that writes notes of few words, else ``full``."""
+    return brief if room().brief else full
+
+
 def settled(name: str, value: Switch) -> Switch:
     """``value`` of the option ``name``, or what ``auto`` means for the model at hand."""
     if value != "auto":

@@ -38,7 +38,7 @@ def fit(query: Query, candidates: Sequence[Candidate], *, instruction: str = "")
     told = query.instruction.strip() or instruction.strip()
     turns = [Message(role="user", parts=_parts(query.images, said(query)))]
     turns += [
-        Message(role="user", parts=_parts(() if c.image is None else (c.image,), _shortened(c.text or "")))
+        Message(role="user", parts=_parts(() if c.image is None else (c.image,), shortened(c.text or "")))
         for c in candidates
     ]
     system = [Message(role="system", parts=(Part(text=told),))] if told else []
@@ -68,7 +68,7 @@ def _parts(images: Sequence[Image], text: str) -> tuple[Part, ...]:
     return (*shown, Part(text=text)) if text or not shown else shown
 
 
-def _shortened(text: str) -> str:
+def shortened(text: str) -> str:
     """As far as it is read; the result says what was cut."""
     most = in_force().caption_characters
     return text if len(text) <= most else f"{text[:most]} ..."

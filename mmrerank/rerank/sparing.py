@@ -260,7 +260,7 @@ def _place(image: Image) -> str:
 def _key(ask: Ask) -> Any:
     """What two questions have in common that are the same question."""
     if isinstance(ask, Retrieve):
-        return (ask.kind, ask.query, ask.k, tuple(ask.toward.items()))
+        return (ask.kind, ask.query, ask.shown, ask.k, tuple(ask.toward.items()))
     schema = json.dumps(ask.schema, default=list, sort_keys=True)
     sampling = (ask.max_tokens, ask.temperature, ask.image_tokens, ask.think)
     return (ask.kind, ask.messages, ask.choices, ask.read, schema, sampling)

@@ -25,6 +25,7 @@ class Telling:
     request: int = 0
     _parts: set[tuple[Component, ...]] = field(default_factory=set)
     _values: dict[str, float] = field(default_factory=dict)
+    _relevance: dict[str, float] = field(default_factory=dict)
     _judged: set[str] = field(default_factory=set)
 
     def asking(self, asks: Sequence[Ask]) -> None:
@@ -45,27 +46,33 @@ class Telling:
         said = _said(ask, reply)
         self._name(said.components)
         for id_, judged in said.judged.items():
-            self._judge(id_, judged)
+            self._judge(id_, judged, said.relevance.get(id_))
         order = list(self.ids)
         if said.order:
-            self._values.clear()  # an order by comparison says more than numbers that came before
+            self._values.clear()
+            self._relevance.clear()  # an order by comparison says more than numbers that came before
             known = set(self.ids)
             order = keep_slots(self.ids, [i for i in said.order if i in known])
         elif said.judged:
             order = by_value(self.ids, self._values)
         if tuple(order) != self.ids:
             self.ids = tuple(order)
-            self.on_event(OrderChanged(request=self.request, ids=self.ids, scores=dict(self._values)))
+            numbers = {"scores": dict(self._values), "relevance": dict(self._relevance)}
+            self.on_event(OrderChanged(request=self.request, ids=self.ids, **numbers))
 
     def _name(self, components: tuple[Component, ...]) -> None:
         if components and components not in self._parts:
             self._parts.add(components)
             self.on_event(PartsFound(request=self.request, components=components))
 
-    def _judge(self, id_: str, judged: Assessment | float) -> None:
+    def _judge(self, id_: str, judged: Assessment | float, relevance: float | None) -> None:
         value = _value(judged) if isinstance(judged, Assessment) else float(judged)
+        if isinstance(judged, Assessment) and relevance is None:
+            relevance = value
         if value is not None:
             self._values[id_] = value
+        if relevance is not None:
+            self._relevance[id_] = relevance
         self._judged.add(id_)
         self.on_event(
             Judged(
@@ -73,6 +80,7 @@ class Telling:
                 id=id_,
                 assessment=judged if isinstance(judged, Assessment) else None,
                 score=value,
+                relevance=relevance,
                 done=len(self._judged),
                 of=max(len(self.ids), len(self._judged)),
             )

@@ -24,7 +24,7 @@ from mmrerank.rerank.parse import (
 )
 from mmrerank.rerank.tables import list_items
 from mmrerank.rerank.wording import field_name, folded, verdict_of
-from mmrerank.types import COMPONENT_KINDS, VERDICTS, Component, ComponentKind, Verdict
+from mmrerank.types import COMPONENT_KINDS, VERDICTS, Assessment, Component, ComponentKind, Verdict
 
 MAX_COMPONENTS = 8
 _MAX_KEY = 2_000  # characters of a key; a part's own words are never more
@@ -163,3 +163,16 @@ def by_label(body: Mapping[str, Any], ask: Ask) -> dict[str, Any]:
             if label in row:
                 turned.setdefault(label, {})[part.id] = row[label]
     return turned
+
+
+def assessed(components: Sequence[Component], verdicts: tuple[Verdict, ...], grade: int | None) -> Assessment:
+    """An assessment with its reason in words: what is met, what is not and what was seen instead."""
+    texts = {c.id: c.text for c in components}
+    met = [texts[v.component] for v in verdicts if v.verdict == "met"]
+    short = [
+        f"{v.verdict.replace('_', ' ')}: {texts[v.component]}" + (f" ({v.note})" if v.note else "")
+        for v in verdicts
+        if v.verdict != "met"
+    ]
+    reason = "; ".join(([f"met: {', '.join(met)}"] if met else []) + short)
+    return Assessment(grade=grade, verdicts=verdicts, reason=reason)

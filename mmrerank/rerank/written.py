@@ -2,7 +2,8 @@
 
 A label's probability means something where the labels hold a good part of it. Where they hold less than
 `Chat.label_share`, or none is known, the same question is asked for a written answer: one of the labels,
-after thoughts if the model has any. One that names none is no judgement. The result says how often.
+under a schema where the backend has them, after thoughts if the model has any. One that names none is no
+judgement. The result says how often.
 """
 
 from __future__ import annotations
@@ -17,13 +18,19 @@ from mmrerank.errors import ReplyError
 from mmrerank.messages import Ask, Message, Part, Reply
 from mmrerank.ports import Chat
 from mmrerank.rerank.orders import last_label
+from mmrerank.rerank.parse import answer, text_of
+from mmrerank.rerank.parse import named as keys
+from mmrerank.rerank.replies import object_of
 from mmrerank.rerank.understood import unreadable
+from mmrerank.rerank.wording import known_labels, label_of
 
 TOKENS = 512
 """Most that may be written: an answer is a word, and models that think do so before it."""
 SURE = 0.9
 """Probability that a written label is taken to have; the others share the rest alike."""
 _TAIL = 200  # characters of a last line that are looked at
+_SHAPE = '{"answer": "..."}'
+_NAMES = keys(answer=("choice", "label", "verdict", "best", "result", "response", "value"))
 Row = tuple[Ask, tuple[Meter, ...]]
 Heard = Callable[[int, Reply], None]
 _BEGINS = r"(?i)\W*({})\W*(?:[,.;:!\n\u2013\u2014]| - |$)"
@@ -73,7 +80,9 @@ def why(ask: Ask, reply: Reply, least: float) -> str:
 def in_words(ask: Ask) -> Ask:
     """``ask`` for a written answer: one of its labels."""
     *before, last = ask.messages
-    told = f"\nAnswer with one of these and nothing else: {', '.join(ask.choices)}."
+    told = (
+        f"\nAnswer with one of these and nothing else: {', '.join(ask.choices)}. Write it as JSON: {_SHAPE}"
+    )
     spoken = Message(role=last.role, parts=(*last.parts, Part(text=told)))
     return replace(
         ask,
@@ -81,9 +90,17 @@ def in_words(ask: Ask) -> Ask:
         choices=(),
         exact=False,
         think=False,
+        schema=object_of({"answer": {"type": "string", "enum": list(ask.choices)}}),
         max_tokens=TOKENS,
-        useful=lambda reply: reply.error is None and named(reply.text, ask.choices) is not None,
+        useful=lambda reply: reply.error is None and given(reply, ask.choices) is not None,
     )
+
+
+def given(reply: Reply, labels: Sequence[str]) -> str | None:
+    """The label that a written reply gives, in JSON or in words."""
+    body, _ = answer(reply, _NAMES, ("answer",))
+    found = label_of(body.get("answer"), known_labels(labels)) if body else None
+    return found or named(text_of(reply), labels)
 
 
 def named(text: str, labels: Sequence[str]) -> str | None:
@@ -131,16 +148,18 @@ class Written:
         )
 
 
-def joined(ask: Ask, first: Reply, reason: str, answer: Reply) -> Reply:
+def joined(ask: Ask, first: Reply, reason: str, told: Reply) -> Reply:
     """The written answer as a reply to ``ask``, with what both cost."""
-    usage = first.usage + answer.usage
-    notes = tuple(dict.fromkeys((*first.notes, *answer.notes)))
-    if answer.error is not None:
-        return replace(answer, usage=usage, written=True)
-    label = named(answer.text, ask.choices)
+    # as with thoughts before an answer: tokens and time, but one question
+    calls = max(first.usage.calls, told.usage.calls)
+    usage = replace(first.usage + told.usage, calls=calls)
+    notes = tuple(dict.fromkeys((*first.notes, *told.notes)))
+    if told.error is not None:
+        return replace(told, usage=usage, written=True)
+    label = given(told, ask.choices)
     if label is None:
-        lost = ReplyError(f"{reason}; asked again as text, {unreadable(answer)}", kind="labels")
+        lost = ReplyError(f"{reason}; asked again as text, {unreadable(told)}", kind="labels")
         return Reply(error=lost, finish="error", usage=usage, written=True)
     rest = (1 - SURE) / (len(ask.choices) - 1) if len(ask.choices) > 1 else SURE
     values = {n: math.log(SURE if n == label else rest) for n in ask.choices}
-    return Reply(text=answer.text, logprobs=values, usage=usage, notes=notes, written=True)
+    return Reply(text=told.text, logprobs=values, usage=usage, notes=notes, written=True)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import threading
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from mmrerank.loading import ModelLock
 from mmrerank.messages import Message
 from mmrerank.ports import Ability, Capability
 from mmrerank.types import Image
@@ -43,7 +43,7 @@ class AnyModel:
             checkpoint.model, checkpoint.processor, checkpoint.tokenizer,
         )  # fmt: skip
         self.sees = checkpoint.sees
-        self.lock = threading.RLock()
+        self.lock = ModelLock()
         self.features = FeatureStore() if features is None else features
         self._takes = frozenset(inspect.signature(checkpoint.model.forward).parameters)
         self.prompts = GenericPrompts(checkpoint, self.features)

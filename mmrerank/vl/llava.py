@@ -1,4 +1,4 @@
-"""LLaVA-OneVision as hidden states: prompts side by side, images by the checkpoint's own processor.
+"""LLaVA-OneVision and LLaVA-1.6 as hidden states: prompts side by side, images by the checkpoint's processor.
 
 It only reads (`mmrerank.embed`); chats run on Qwen-VL.
 """
@@ -6,11 +6,11 @@ It only reads (`mmrerank.embed`); chats run on Qwen-VL.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from mmrerank.loading import ModelLock
 from mmrerank.vl.load import Checkpoint
 from mmrerank.vl.model_folder import template_of
 
@@ -26,12 +26,24 @@ class Llava:
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.name = checkpoint.name
         self.model, self.processor = checkpoint.model, checkpoint.processor
-        self.lock = threading.RLock()
+        self.lock = ModelLock()
+        if checkpoint.family == "llava_next":
+            self._count_patches()
 
     @property
     def width(self) -> int:
         """Width of a hidden state."""
         return int(self.model.config.get_text_config().hidden_size)
+
+    def _count_patches(self) -> None:
+        """Tells an older LLaVA-1.6 processor what it counts an image's tokens with, as the model does."""
+        config, own = self.model.config, self.processor
+        if own.patch_size is None:
+            own.patch_size = config.vision_config.patch_size
+        if own.vision_feature_select_strategy is None:
+            own.vision_feature_select_strategy = config.vision_feature_select_strategy
+        if not own.num_additional_image_tokens and config.vision_config.model_type == "clip_vision_model":
+            own.num_additional_image_tokens = 1  # CLIP's class token
 
     @cached_property
     def _special(self) -> re.Pattern[str]:

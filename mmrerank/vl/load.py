@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmrerank.errors import MmrerankError, ModelError
+from mmrerank.loading import loading
 from mmrerank.paths import check_readable, expanded, looked_at
 from mmrerank.vl.model_folder import check_folder, json_file, needs_code, plain, there, without_questions
 
@@ -77,6 +78,7 @@ def load(
     trust_remote_code: bool = False,
     before: Callable[[Any, Any], None] | None = None,
     template: bool = True,
+    kind: Callable[[], Any] | None = None,
 ) -> Checkpoint:
     """Loads ``name`` for inference.
 
@@ -85,7 +87,8 @@ def load(
     the device computes in it. ``types`` are the model types allowed, with their names, or None for any that answers
     messages, of images or of text alone; ``spare`` are tensors that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     ``before`` is called with the configuration and the processor before any weights are read; what it
-    raises ends the loading. Without ``template`` a checkpoint may lack a chat template. Raises `ModelError`
+    raises ends the loading. Without ``template`` a checkpoint may lack a chat template. ``kind`` returns
+    the auto class that loads it, where it is none that answers messages. Raises `ModelError`
     naming what was wrong, what is allowed and what to do.
     """
     if types is None:
@@ -103,7 +106,8 @@ def load(
         folder = _fetched(name, trust_remote_code)
     _check_folder(folder, types, wanted)
     check_folder(folder, trust=trust_remote_code)
-    return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template)
+    with loading():
+        return _load(name, folder, device, dtype, spare, wanted, trust_remote_code, before, template, kind)
 
 
 def _fetched(name: str, trust: bool) -> Path:
@@ -185,6 +189,7 @@ def _load(
     trust: bool,
     before: Callable[[Any, Any], None] | None,
     template: bool,
+    kind: Callable[[], Any] | None,
 ) -> Checkpoint:
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
@@ -195,13 +200,14 @@ def _load(
     try:
         with without_questions(), _no_progress_bar():
             config = _configuration(folder, trust)
-            sees = _is_seeing(config.model_type)
+            sees = kind is not None or _is_seeing(config.model_type)
             reader = AutoProcessor if sees else AutoTokenizer
-            processor = reader.from_pretrained(str(folder), trust_remote_code=trust)
+            # with the configuration, a processor class that only the folder knows is not asked for
+            processor = reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
             if before is not None:
                 before(config, processor)
-            kind = AutoModelForImageTextToText if sees else AutoModelForCausalLM
-            model, info = kind.from_pretrained(
+            own = AutoModelForImageTextToText if sees else AutoModelForCausalLM
+            model, info = (kind() if kind else own).from_pretrained(
                 str(folder),
                 config=config,
                 trust_remote_code=trust,
@@ -317,11 +323,13 @@ def _no_progress_bar() -> Iterator[None]:
     """A library writes nothing to the terminal; what the user set comes back afterwards."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()  # what matters of its report on tensors is looked at below
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 

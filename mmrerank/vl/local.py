@@ -6,11 +6,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mmrerank.loading import ModelLock
 from mmrerank.messages import Message
 from mmrerank.ports import Ability, Capability
 from mmrerank.types import Image
@@ -44,7 +44,7 @@ class LocalModel(Protocol):
     family: str
     model: Any
     tokenizer: Any
-    lock: threading.RLock
+    lock: ModelLock
     features: FeatureStore
 
     @property

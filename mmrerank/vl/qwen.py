@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from mmrerank.loading import ModelLock
 from mmrerank.messages import Message
 from mmrerank.ports import Ability, Capability
 from mmrerank.types import Image
@@ -47,7 +47,7 @@ class QwenVL:
         self.model = checkpoint.model
         self.processor = checkpoint.processor
         self.tokenizer = checkpoint.processor.tokenizer
-        self.lock = threading.RLock()
+        self.lock = ModelLock()
         self.features = FeatureStore() if features is None else features
         self.prompts = Prompts(checkpoint, self.features)
         self.image_id = self.prompts.image_id

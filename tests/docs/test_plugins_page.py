@@ -70,7 +70,7 @@ def test_every_kind_of_plug_in_on_the_page_works(tmp_path: Path) -> None:
     assert "left out" not in done.stderr
     assert "halves" in printed["mmrerank list methods"]
     assert "bright " in printed["mmrerank list models"]
-    assert re.search(r"1 +3 ▲ +- +white", _of(printed, "--chat brightness:0.4"))
+    assert re.search(r"1 +3 ▲ +1.000 +- +white", _of(printed, "--chat brightness:0.4"))
     assert re.search(r"1 +[\d.]+ +red\.png", _of(printed, "a red picture"))
     assert printed["mmrerank sizes by-colour"].strip() == "3"
 

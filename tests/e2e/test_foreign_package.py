@@ -23,6 +23,7 @@ SOURCE = ROOT / "tests/support/stranger_package"
 KINDS = {
     "strategies": "NEEDS = ()\nFAMILY = PAPER = ''\n",  # lacks Options and rank
     "chats": "import no_such_package_at_all\n",
+    "scorers": "import no_such_package_either\n",
     "embedders": "1 / 0\n",
     "stores": "def open(:\n",
     "corpora": "FORM = 'x'\n",
@@ -101,7 +102,7 @@ def index(place: Path) -> Path:
 def test_everything_is_listed(place: Path) -> None:
     out, err = run("list", "--output", "json", path=[place], cwd=place)
     listed = json.loads(out)
-    for what, name in (("methods", "brightest"), ("chats", "parrot"), ("embedders", "colours"),
+    for what, name in (("methods", "brightest"), ("chats", "parrot"), ("scorers", "longest"), ("embedders", "colours"),
                        ("stores", "plain"), ("corpora", "catalogue"), ("benchmarks", "cards"),
                        ("models", "polly")):  # fmt: skip
         assert name in [row["name"] for row in listed[what]], what
@@ -127,6 +128,10 @@ def test_search_rerank_and_dry_run(place: Path, index: Path) -> None:
     assert found["usage"]["calls"] == 3
     out, _ = run("search", *common, "--rerank", "brightest", "--dry-run", path=[place], cwd=place)
     assert json.loads(out)["forecast"]["calls"] == 3
+    out, _ = run("search", *common, "--rerank", "scorer", "--chat", "longest:900", path=[place], cwd=place)
+    found = json.loads(out)
+    assert [h["relevance"] for h in found["hits"]] == [1024 / 1924] * 3  # all cards are of one size
+    assert found["usage"]["calls"] == 3
     # every built-in method that needs no more than this model has runs over it
     out, _ = run("search", *common, "--rerank", "pointwise", "--chat", "polly", path=[place], cwd=place)
     assert json.loads(out)["usage"]["calls"] == 3
@@ -171,6 +176,7 @@ def test_a_benchmark(place: Path, index: Path) -> None:
 def test_it_passes_the_contract_tests(place: Path) -> None:
     specs = {
         "chat": {"parrot": "parrot:polly"},
+        "scorer": {"longest": "longest:900"},
         "embedder": {"colours": "colours:"},
         "corpus": {"catalogue": "catalogue:{folder}/list.txt"},
         "benchmark": {"cards": str(place / "cards")},
@@ -178,7 +184,7 @@ def test_it_passes_the_contract_tests(place: Path) -> None:
     site = os.pathsep.join([str(place), str(ROOT), str(ROOT / "app")])
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist",
-         str(ROOT / "tests/contract"), "-k", "brightest or parrot or colours or plain or catalogue or "
+         str(ROOT / "tests/contract"), "-k", "brightest or parrot or longest or colours or plain or catalogue or "
          "cards or greet or covered"],
         cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
         env={**os.environ, "PYTHONPATH": site, "MMRERANK_CONTRACT": json.dumps(specs)},

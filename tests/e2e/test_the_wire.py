@@ -90,7 +90,9 @@ def test_the_probe_tells_what_this_server_does(served: tuple[str, Any, TinyServe
     chat.close()
     assert found["model list"].status == "ok"
     assert found["answers"].status == "ok"
-    assert found["logprobs"].status == "ok"
+    # random weights know nothing of fire and ice
+    assert found["logprobs"].status == "broken"
+    assert "Is fire hot? yes -" in found["logprobs"].detail
     assert (found["json_schema"].status, found["json_schema"].detail) == ("ok", "obeyed")
     assert found["images"].detail.startswith("at least 20 a question (asked how many")
     assert found["prefix cache"].status == "ok"

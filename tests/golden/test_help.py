@@ -35,6 +35,7 @@ VERBS = [
     "index",
     "info",
     "list",
+    "prompts",
     "rerank",
     "score",
     "search",

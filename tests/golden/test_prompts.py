@@ -1,4 +1,4 @@
-"""Rendered prompts, word for word. Set MMRERANK_UPDATE_GOLDEN=1 to rewrite; a missing file fails."""
+"""Rendered prompts of the profile `full`, word for word. MMRERANK_UPDATE_GOLDEN=1 rewrites them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pytest
 from mmrerank.errors import UsageError
 from mmrerank.messages import Ask
 from mmrerank.rerank import comparisons, judgements, prompting, states
+from mmrerank.rerank.describing import described
 from mmrerank.rerank.strategies import plan
 from mmrerank.types import Assessment, Candidate, Component, Image, Query, Verdict
 
-HERE = Path(__file__).parent / "prompts"
+HERE = Path(__file__).parent / "prompts" / "full"
 PICTURE = Image(data=b"a picture")
 COMPONENTS = (
     Component(id="c1", kind="subject", text="a red boat"),
@@ -62,6 +63,13 @@ ASKS: dict[str, Ask] = {
     "tokens_text": states.tokens_of_text("a red boat", TEXT),
     "attend-text": states.attend(TEXT, GROUP),
     "attend-composed": states.attend(COMPOSED, GROUP),
+    "single-composed": judgements.single(COMPOSED, GROUP),
+    "order-composed": judgements.order(COMPOSED, COMPONENTS, GROUP, TOLD, show_images=True),
+    "order-dialogue": judgements.order(DIALOGUE, COMPONENTS, GROUP, TOLD, show_images=True),
+    "evaluate-dialogue": judgements.evaluate(DIALOGUE, COMPONENTS, GROUP[:1]),
+    "describe-composed": described(COMPOSED),
+    "describe-dialogue": described(DIALOGUE),
+    "written-pick": comparisons.written(comparisons.pick(TEXT, GROUP)),
     "attend-dialogue": states.attend(DIALOGUE, GROUP),
 }
 
@@ -71,7 +79,7 @@ def test_prompt(name: str) -> None:
     text = "\n\n".join(f"{m.role}: {m.text}" for m in ASKS[name].messages) + "\n"
     file = HERE / f"{name}.txt"
     if os.environ.get("MMRERANK_UPDATE_GOLDEN"):
-        HERE.mkdir(exist_ok=True)
+        HERE.mkdir(parents=True, exist_ok=True)
         file.write_text(text, "utf-8")
     assert file.read_text("utf-8") == text
 

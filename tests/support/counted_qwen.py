@@ -15,12 +15,15 @@ from mmrerank.vl.qwen import QwenVL
 class Counted(Chat):
     """A chat of its own over the shared tiny weights, and what its model was made to do."""
 
+    label_share = 0.0
+
     def __init__(self, shared: Any, **options: Any) -> None:
         q = shared.qwen
         checkpoint = Checkpoint(name=q.name, family=q.family, model=q.model, processor=q.processor)
         store = options.pop("features", None) or FeatureStore(options.pop("feature_bytes", 1 << 30))
         self.qwen = QwenVL(checkpoint, store)
         self.chat = TransformersChat(self.qwen, **options)
+        self.chat.label_share = 0.0
         self.looked = self.tokens = self.passes = 0
         inputs, look = self.qwen._inputs, self.qwen._look
 

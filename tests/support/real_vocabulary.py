@@ -16,7 +16,8 @@ import tiny_qwen
 DEFAULT_SYSTEM = "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
 """What the chat templates of Qwen2-VL and Qwen2.5-VL write where no system turn is given."""
 TEMPLATE = (
-    "{%- if messages[0].role != 'system' %}{{ '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}"
+    "{%- if messages[0].role != 'system' %}{{ '<|im_start|>system\nYou are a helpful "
+    "assistant.<|im_end|>\n' }}"
     "{%- endif %}" + tiny_qwen.TEMPLATE
 )
 

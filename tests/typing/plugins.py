@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mmrerank.chat import openai, transformers, vllm
+from mmrerank.chat import colpali, openai, transformers, vllm
 from mmrerank.chat.fakes import oracle, replay, scripted
 from mmrerank.cli import (
     app,
@@ -41,6 +41,7 @@ from mmrerank.ports import (
     ChatPlugin,
     CorpusPlugin,
     EmbedderPlugin,
+    ScorerPlugin,
     StorePlugin,
     Strategy,
     VerbPlugin,
@@ -49,6 +50,7 @@ from mmrerank.rerank.strategies import (
     cascade,
     cotrr,
     dear,
+    describe,
     e2rank,
     erank,
     feedback,
@@ -66,17 +68,25 @@ from mmrerank.rerank.strategies import (
     prp,
     rank_r1,
     reasonrank,
+    scorer,
     setwise,
     tsprank,
     unime_reranker,
     vote,
 )
+from mmrerank.scorers import cross_encoder, jina_m0, lychee, mm_r5, monoqwen2, qwen3_vl_reranker
+from mmrerank.scorers import rerank as rerank_server
+from mmrerank.scorers import unime_reranker as unime_scorer
 
 STRATEGIES: list[Strategy] = [
-    cascade, cotrr, dear, e2rank, erank, feedback, first, grouprank, icr, judge, listwise, multivector, mvp,
-    none, plan, pointwise, prorank, prp, rank_r1, reasonrank, setwise, tsprank, unime_reranker, vote,
+    cascade, cotrr, dear, describe, e2rank, erank, feedback, first, grouprank, icr, judge, listwise,
+    multivector, mvp, none, plan, pointwise, prorank, prp, rank_r1, reasonrank, scorer, setwise, tsprank,
+    unime_reranker, vote,
 ]  # fmt: skip
-CHATS: list[ChatPlugin] = [openai, oracle, replay, scripted, transformers, vllm]
+CHATS: list[ChatPlugin] = [colpali, openai, oracle, replay, scripted, transformers, vllm]
+SCORERS: list[ScorerPlugin] = [
+    cross_encoder, jina_m0, lychee, mm_r5, monoqwen2, qwen3_vl_reranker, rerank_server, unime_scorer,
+]  # fmt: skip
 EMBEDDERS: list[EmbedderPlugin] = [gme, jina_v4, open_clip, qwen3_vl, unime, vlm2vec]
 STORES: list[StorePlugin] = [exact, faiss]
 CORPORA: list[CorpusPlugin] = [embeddings, folder, webdataset]

@@ -87,6 +87,7 @@ def test_the_order_so_far_is_told_for_numbers_and_for_words() -> None:
     assert isinstance(done, Done)
     assert order.ids[0] == "a red boat"
     assert order.scores["a red boat"] == max(order.scores.values())
+    assert order.relevance == stream.result.explanation.relevance
     assert [h.id for h in stream.result] == list(order.ids) == [h.id for h in done.result]
 
 

@@ -142,7 +142,7 @@ def test_every_built_in_plug_in_is_checked_against_its_interface() -> None:
     }
     there = {
         registry.place(kind, name)
-        for kind in ("strategy", "chat", "embedder", "store", "corpus")
+        for kind in ("strategy", "chat", "scorer", "embedder", "store", "corpus")
         for name in registry.names(kind)
     }
     # it takes two files besides a location, so its ``open`` is not that of the interface

@@ -135,6 +135,10 @@ def test_results_that_were_cut_are_combined_when_they_hold_the_same() -> None:
     cut = replace(whole, hits=whole.hits[:2], first=whole.first[:2])
     result = combine([cut, cut])
     assert [(h.id, h.first_rank) for h in result] == [("i3", 4), ("i2", 3)]
+    assert [h.relevance for h in result] == [1, 0]
+    assert [h.relevance for h in combine([whole, whole], rule="rrf")] == pytest.approx(
+        [1, 61 / 62, 61 / 63, 61 / 64]
+    )
     other = replace(whole, hits=whole.hits[1:3], first=whole.first[:2])
     with pytest.raises(UsageError, match="give k as large as candidates"):
         combine([cut, other])

@@ -120,14 +120,24 @@ def layers(chat: Any) -> Iterator[Any]:
         chat = chat.inner if isinstance(chat, Around) else None
 
 
-def around(chat: Chat, *, cache: Path | str = "", record: Path | str = "", ledger: Path | str = "") -> Chat:
+def around(
+    chat: Chat,
+    *,
+    cache: Path | str = "",
+    record: Path | str = "",
+    ledger: Path | str = "",
+    prompts: str | None = None,
+) -> Chat:
     """``chat`` with what is named around it; empty or ``off`` is none, and what is there stays single.
+
+    ``prompts`` is the folder of a prompt profile, "" the product's own; None leaves the chat its own.
 
     Fakes are never cached, since they read what a question's digest does not hold. Raises `InputError`
     when a file cannot be opened or is not of its kind.
     """
     from mmrerank.chat.around.cache import Cached
     from mmrerank.chat.around.ledger import Ledgered
+    from mmrerank.chat.around.prompted import Prompted
     from mmrerank.chat.around.record import Recorded
 
     wanted: list[tuple[type[Any], Path | str]] = [
@@ -139,4 +149,4 @@ def around(chat: Chat, *, cache: Path | str = "", record: Path | str = "", ledge
         there = any(isinstance(layer, kind) for layer in layers(chat))
         if file and str(file).lower() != OFF and not there:
             chat = kind(chat, Path(file).expanduser())
-    return chat
+    return chat if prompts in (None, chat.prompts) else Prompted(chat, prompts)

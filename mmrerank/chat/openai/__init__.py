@@ -142,7 +142,7 @@ class OpenAIChat(Chat):
         """The most that ``ask`` is taken to cost: `budget.bound`, with thoughts and a schema in words."""
         most = bound(ask)
         if ask.schema is not None and not ask.choices and self.dialect.schema_in_prompt:
-            words = len(in_words(ask.schema).encode()) + PER_MESSAGE
+            words = len(in_words(ask).encode()) + PER_MESSAGE
             most += Usage(input_tokens=words)
         thinks = not ask.choices or ask.think
         return most + Usage(output_tokens=self.limits.thinking if thinks else 0)

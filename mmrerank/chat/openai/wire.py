@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from mmrerank.errors import UsageError
 from mmrerank.images import data_uri, decode
 from mmrerank.images.budget import MOST_RATIO, viewable
 from mmrerank.messages import Ask, Message
+from mmrerank.reply_shape import shows_shape
 from mmrerank.types import Image
 
 LOSSLESS = 256 * 256
@@ -49,12 +50,11 @@ def body(
 ) -> Request:
     """The request for ``ask``, with room for so many tokens of ``thinking`` before a text.
 
-    ``ids`` are the tokens that spell its choices, where the server tells of tokens by their ids. What
-    ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an image
-    that cannot be read.
+    ``ids`` are the tokens that spell its choices, where the server tells of tokens by their ids. What ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an
+    image that cannot be read.
     """
     notes: dict[str, None] = {}
-    words = in_words(ask.schema) if ask.schema is not None and dialect.schema_in_prompt else ""
+    words = in_words(ask) if dialect.schema_in_prompt else ""
     messages = conversation(ask, dialect, more="" if ask.choices else words, notes=notes)
     request: dict[str, Any] = {"model": model, "messages": messages, **dialect.extra}
     room = 1 if ask.choices else ask.max_tokens + thinking
@@ -84,10 +84,17 @@ def body(
     return Request(fields=request, notes=(*notes, *told))
 
 
-def in_words(schema: Mapping[str, Any]) -> str:
-    """``schema`` as a prompt tells it to a server that does not hold a model to it."""
-    shape = json.dumps(schema, default=list)
-    return f"Answer with one JSON object that follows this JSON schema, and nothing else: {shape}"
+def in_words(ask: Ask) -> str:
+    """The reply's form as a prompt tells it to a server that does not hold a model to it; "" for free text.
+
+    The schema itself, or a reminder where the question shows its shape already.
+    """
+    if ask.schema is None:
+        return ""
+    if shows_shape(ask):
+        return "Answer with one JSON object of the shape shown above, and nothing else."
+    schema = json.dumps(ask.schema, default=list)
+    return f"Answer with one JSON object that follows this JSON schema, and nothing else: {schema}"
 
 
 def conversation(

@@ -25,6 +25,7 @@ from mmrerank.chat.transformers.grammar import Grammars
 from mmrerank.errors import CancelledError, ChatError, InputError, UsageError
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import LEAST_SHARE, Capability, Chat, ChatFacts, Room
+from mmrerank.reply_shape import shows_shape
 from mmrerank.types import Image, Usage
 from mmrerank.vl import feature_folder as on_disk
 from mmrerank.vl import features, prefix
@@ -235,7 +236,7 @@ class TransformersChat(Chat):
                 seed=int(job.ask.digest()[:15], 16) if job.ask.temperature > 0 else 0,
                 writing=None
                 if job.ask.schema is None
-                else self._grammars.writing(job.ask.schema, job.ask.max_tokens),
+                else self._grammars.writing(job.ask.schema, job.ask.max_tokens, spaced=shows_shape(job.ask)),
             )
             for job in jobs
         ]

@@ -1,7 +1,8 @@
 """JSON schemas as token masks (xgrammar): compiled once per schema, one `Writing` per reply.
 
-Output is compact JSON with the schema's properties in their order: no white space, which a weak model
-would fill the reply with.
+Output is JSON with the schema's properties in their order. Where the question shows the form of the reply,
+white space may stand between its signs, as real models write it; a run of it is bounded, since a weak model
+would fill the reply with it. Elsewhere there is none.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from mmrerank.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+SPACE = 12
+"""Characters of white space in a row: a line break and six levels of indentation."""
 KEPT = 64
 """Compiled schemas kept; a schema changes with the labels and components it names."""
 
@@ -59,12 +62,15 @@ class Grammars:
         self.bytes: list[int] = []
         self._lock = threading.Lock()
 
-    def writing(self, schema: Mapping[str, Any], limit: int) -> Writing:
-        """A reply to be written. Raises `UsageError` for a schema that xgrammar does not take."""
+    def writing(self, schema: Mapping[str, Any], limit: int, *, spaced: bool = False) -> Writing:
+        """A reply to be written, ``spaced`` where it may hold white space.
+
+        Raises `UsageError` for a schema that xgrammar does not take.
+        """
         import xgrammar
 
         text = json.dumps(schema, default=list)  # the order of keys is the order of the reply
-        key = hashlib.sha256(text.encode()).hexdigest()
+        key = hashlib.sha256(f"{spaced} {text}".encode()).hexdigest()
         with self._lock:
             if self._compiler is None:
                 info = xgrammar.TokenizerInfo.from_huggingface(
@@ -83,9 +89,8 @@ class Grammars:
             # compiling takes longer than writing a short reply, and a ranking repeats few schemas
             if key not in self._compiled:
                 try:
-                    grammar = self._compiler.compile_json_schema(
-                        text, any_whitespace=False, separators=(",", ":")
-                    )
+                    form = {"max_whitespace_cnt": SPACE} if spaced else {"separators": (",", ":")}
+                    grammar = self._compiler.compile_json_schema(text, any_whitespace=spaced, **form)
                 except RuntimeError as error:
                     why = " ".join(str(error).split())[:300]
                     raise UsageError(f"the reply schema cannot be enforced: {why}") from error

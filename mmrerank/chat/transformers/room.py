@@ -16,12 +16,14 @@ from typing import Any, Protocol
 _SAID = {"title", "description", "default", "examples"}
 _WHOLE_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _OPEN_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{0,3})?\Z")
+_BLANKS = re.compile(rb"[ \n\r\t]*")
 _MOST_NUMBERS = 10_000
 
 
 class Shape(Protocol):
-    """A JSON value without white space. ``room``: bytes of the longest one that says no more than it must.
+    """A JSON value, with or without white space between its signs.
 
+    ``room``: bytes of the longest one that says no more than it must.
     ``more``: what a value begun may need beyond ``room``, because it says more than it must already.
     """
 
@@ -94,29 +96,30 @@ class _OneOf:
 
 @dataclass(frozen=True)
 class _Object:
-    members: tuple[tuple[bytes, Shape], ...]
+    members: tuple[tuple[bytes, bytes, Shape], ...]
+    """What opens a member (a brace, then commas), its key and its value."""
     room: int
     more: int
 
     def rest(self, data: bytes, at: int) -> tuple[int, int] | None:
         need = self.room
-        for key, value in self.members:
-            found = _fixed(data, at, key)
-            if found is None:
-                return None
-            at, missing = found
-            need -= len(key)
-            if missing:
-                return at, missing + need
-            inside = value.rest(data, at)
+        for sign, key, value in self.members:
+            for text in (sign, key, b":"):
+                found = _fixed(data, at if text == b"{" else _spaced(data, at), text)
+                if found is None:
+                    return None
+                at, missing = found
+                need -= len(text)
+                if missing:
+                    return at, missing + need
+            inside = value.rest(data, _spaced(data, at))
             if inside is None:
                 return None
             at, missing = inside
             need -= value.room
             if missing:
                 return at, missing + need
-        found = _fixed(data, at, b"}")
-        return found
+        return _fixed(data, _spaced(data, at), b"}")
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class _Array:
         at += 1
         count = 0
         while True:
+            at = _spaced(data, at)
             due = max(0, self.least - count)
             if at == len(data):
                 return at, due * (self.item.room + 1) - (due > 0 and not count) + 1
@@ -142,7 +146,7 @@ class _Array:
             if count:
                 if data[at : at + 1] != b"," or count >= self.most:
                     return None
-                at += 1
+                at = _spaced(data, at + 1)
             inside = self.item.rest(data, at)
             if inside is None:
                 return None
@@ -150,6 +154,12 @@ class _Array:
             count += 1
             if missing:
                 return at, missing + max(0, self.least - count) * (self.item.room + 1) + 1
+
+
+def _spaced(data: bytes, at: int) -> int:
+    """The place of the first byte from ``at`` on that is no white space."""
+    found = _BLANKS.match(data, at)
+    return found.end() if found else at
 
 
 def _fixed(data: bytes, at: int, text: bytes) -> tuple[int, int] | None:
@@ -205,9 +215,9 @@ def _object(schema: Mapping[str, Any]) -> Shape | None:
         value, key = shape_of(inner), json.dumps(name).encode()
         if value is None or b"\\" in key:
             return None
-        members.append(((b"," if n else b"{") + key + b":", value))
-    room = 1 + sum(len(key) + value.room for key, value in members)
-    return _Object(tuple(members), room, max(value.more for _, value in members))
+        members.append((b"," if n else b"{", key, value))
+    room = 1 + sum(2 + len(key) + value.room for _, key, value in members)
+    return _Object(tuple(members), room, max(value.more for *_, value in members))
 
 
 class Allowance:

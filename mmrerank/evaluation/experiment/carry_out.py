@@ -33,6 +33,7 @@ from mmrerank.evaluation.measure.runs import write_qrels, write_run
 from mmrerank.evaluation.measure.scoring import RunLike, as_run
 from mmrerank.ports import Chat, Embedder
 from mmrerank.rerank.methods import MethodSpec
+from mmrerank.rerank.profiles import folder_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ class Experiment:
         if self.forecast is not None and not self.methods:
             raise UsageError("a forecast is of methods: name them with --methods LIST or --rerank METHOD")
         tasks.split_of(self.benchmark, self.split)
+        folder_of(self.around.prompts)  # a wrong one is reported before any work
         for spec in self.methods:
             _ = spec.options  # a wrong one is reported before any work
         if self.methods and isinstance(self.chat, str) and self.chat:
@@ -222,7 +224,13 @@ class _Work:
         home = Path("runs") / "eval"
         if self.data.index is None:
             return home / f"{self.task.benchmark}-{self.task.split}"
-        digest = work_digest(self.wanted.own_options, self.wanted.candidates, self.chat, self.around.limits)
+        digest = work_digest(
+            self.wanted.own_options,
+            self.wanted.candidates,
+            self.chat,
+            self.around.limits,
+            self.around.prompts,
+        )
         return home / f"{self.task.benchmark}-{digest}"
 
     @cached_property
@@ -235,7 +243,7 @@ class _Work:
         }  # fmt: skip
         return Resumable(
             folder=self.folder, chat=self.chat, work=work, around=self.around,
-            retriever=search_again(self.data, self.task, self.first, self.images),
+            retriever=search_again(self.data, self.task, self.first, self.images, self.chat),
             fresh=wanted.fresh, retry_failed=wanted.retry_failed, limit=wanted.forecast,
             price=wanted.price, progress=wanted.progress, say=wanted.say,
         )  # fmt: skip
@@ -349,6 +357,7 @@ class _Work:
             seed=heading.get("seed"),
             first_stage=candidates_digest(items),
             chat=self.judging.chat,
+            prompts=self.around.prompts,
             data=data,
         )
 

@@ -7,7 +7,7 @@ calls, and the method driven over a fake, for a few queries, counts the images; 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from mmrerank.budget import Price
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.durations import lasting
 from mmrerank.evaluation.experiment.reranking import Item
+from mmrerank.ports import Room
 from mmrerank.rerank.drive import Driven, drive
 from mmrerank.types import Usage
 
+NOTHING: Mapping[str, str] = {}
 _SAMPLE = 8  # queries that are driven over the fake
 
 
@@ -64,8 +66,10 @@ def forecast(
     finished: Collection[Usage],
     *,
     price: Price | None = None,
+    auto: Mapping[str, str] = NOTHING,
 ) -> Forecast:
-    """What ``left`` will take. ``options`` are the method's, ``finished`` what each finished query cost.
+    """What ``left`` will take. ``options`` are the method's, ``finished`` what each finished query cost,
+    ``auto`` as in `rehearsed`.
 
     Raises `UsageError` for an unknown method.
     """
@@ -84,7 +88,7 @@ def forecast(
             money=None if price is None else round(price.of(*tokens), 4),
         )
     sample = left[:: max(1, len(left) // _SAMPLE)][:_SAMPLE]
-    dry = sum((d.usage for d in rehearsed(method, options, sample)), Usage())
+    dry = sum((d.usage for d in rehearsed(method, options, sample, auto)), Usage())
     scale = len(left) / max(len(sample), 1)
     counted = [options.calls(len(r)) for _, r in left]
     known = [c for c in counted if c is not None]
@@ -102,8 +106,14 @@ def forecast(
     )
 
 
-def rehearsed(method: str, options: Any, items: Sequence[Item]) -> list[Driven]:
-    """The method driven over a fake that grades everything alike: asks no model."""
+def rehearsed(
+    method: str, options: Any, items: Sequence[Item], auto: Mapping[str, str] = NOTHING
+) -> list[Driven]:
+    """The method driven over a fake that grades everything alike: asks no model.
+
+    ``auto`` is what options that are left at ``auto`` mean for the model that will be asked.
+    """
     module = registry.load("strategy", method)
     fake = Oracle(lambda query, id: 1)
+    fake.room = Room(auto=auto)
     return drive([module.rank(q, r, options) for q, r in items], fake)

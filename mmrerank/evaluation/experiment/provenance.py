@@ -21,7 +21,8 @@ import mmrerank
 from mmrerank import catalog
 from mmrerank.errors import InputError
 from mmrerank.ports import Chat
-from mmrerank.rerank import prompting
+from mmrerank.rerank import profiles, prompting
+from mmrerank.rerank.profiles import Profile
 from mmrerank.types import Query, Ranking
 
 PACKAGES = (
@@ -38,6 +39,7 @@ def provenance(
     seed: int | None = None,
     first_stage: str = "",
     chat: str | Chat = "",
+    prompts: Path | str = "",
     data: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """What is needed to get the same figures again, as plain data.
@@ -58,7 +60,8 @@ def provenance(
         "data": dict(data or {}),
         "seed": seed,
         "models": {role: dict(model) for role, model in models.items()},
-        "prompts": prompt_digests(chat) if "chat" in models else {},
+        "prompt_profile": profile_of(chat, prompts).name if "chat" in models else "",
+        "prompts": prompt_digests(chat, prompts) if "chat" in models else {},
         "first_stage": first_stage,
     }
 
@@ -119,9 +122,22 @@ def code_digest() -> str:
     return total.hexdigest()
 
 
-def prompt_digests(chat: str | Chat = "") -> dict[str, str]:
-    """SHA-256 by prompt that ``chat`` is asked with, of everything in it and in what it includes."""
-    folder = catalog.resolve("chat", chat).prompts if isinstance(chat, str) else chat.prompts
+def profile_of(chat: str | Chat = "", prompts: Path | str = "") -> Profile:
+    """The prompt profile that ``chat`` is asked with: the one that ``prompts`` names, else its own.
+
+    Raises what `mmrerank.rerank.profiles.opened` raises.
+    """
+    if str(prompts):
+        return profiles.opened(prompts)
+    return profiles.of(catalog.resolve("chat", chat).prompts if isinstance(chat, str) else chat.prompts)
+
+
+def prompt_digests(chat: str | Chat = "", prompts: Path | str = "") -> dict[str, str]:
+    """SHA-256 by prompt that ``chat`` is asked with, of everything in it and in what it includes.
+
+    ``prompts`` as in `profile_of`.
+    """
+    folder = profile_of(chat, prompts).folder
     with prompting.profile(folder):
         return {n: prompting.load(n).digest for n in prompting.names(folder)}
 

@@ -38,6 +38,7 @@ class Recipe:
     methods: str = ""
     chat: str = ""
     chat_options: dict[str, Any] = field(default_factory=dict)
+    prompts: str = ""
     candidates: int = 20
     depth: int = 0
     runs: str = ""
@@ -49,7 +50,7 @@ class Recipe:
         return {name: value for name, value in named.items() if value is not None}
 
 
-_PATHS = ("data", "index", "shards", "images", "runs")
+_PATHS = ("data", "index", "shards", "images", "runs", "prompts")
 
 
 def read_recipe(name: str, path: Path | None, **flags: Any) -> Recipe:

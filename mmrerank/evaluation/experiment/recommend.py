@@ -9,7 +9,7 @@ run within the budget; that order is a judgement of ours (what explains itself f
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -17,10 +17,11 @@ from mmrerank import registry
 from mmrerank.budget import Budget
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import UsageError
+from mmrerank.ports import Chat
 from mmrerank.rerank.drive import drive
 from mmrerank.types import Candidate, Image, Query, Ranking, Usage
 
-PREFERRED = ("cotrr", "grouprank", "pointwise", "listwise", "setwise", "first", "icr", "none")
+PREFERRED = ("cotrr", "grouprank", "pointwise", "listwise", "setwise", "first", "icr", "scorer", "none")
 IMAGE_TOKENS = 256
 TOKENS_A_WORD = 1.5
 """About what Qwen's tokenizer makes of English prompts."""
@@ -57,28 +58,31 @@ class Option:
         return {**asdict(self), "possible": self.possible}
 
 
-def recommend(capabilities: Collection[str], *, k: int = 20, budget: Budget | None = None) -> list[Option]:
+def recommend(
+    capabilities: Collection[str], *, k: int = 20, budget: Budget | None = None, chat: Chat | None = None
+) -> list[Option]:
     """All methods for ``k`` candidates, cheapest first; one of them is recommended.
 
     ``capabilities`` are a backend's (`mmrerank.ports.Capability`); an index to search again is taken to be
-    there. A method that passes a limit of ``budget`` would only come to a part of its order.
+    there. A method that passes a limit of ``budget`` would only come to a part of its order. ``chat`` is
+    asked nothing: its prompts, and what one question to it holds, are reckoned with.
 
     >>> [o.method for o in recommend({"generate"}, budget=Budget(calls=5)) if o.recommended]
     ['grouprank']
     """
     if k < 1:
         raise UsageError(f"k must be at least 1, not {k}")
-    found = [_option(n, capabilities, k, budget or Budget()) for n, _ in registry.every("strategy")]
+    found = [_option(n, capabilities, k, budget or Budget(), chat) for n, _ in registry.every("strategy")]
     best = next((n for n in PREFERRED if any(o.method == n and o.possible for o in found)), "none")
     rows = sorted(found, key=lambda o: (o.calls, o.images, o.method))
     return [Option(**{**asdict(o), "recommended": o.method == best}) for o in rows]
 
 
-def _option(name: str, capabilities: Collection[str], k: int, budget: Budget) -> Option:
+def _option(name: str, capabilities: Collection[str], k: int, budget: Budget, chat: Chat | None) -> Option:
     module = registry.load("strategy", name)
     options = module.Options()
     needs = registry.needs_of(module, options)
-    usage = cost(module, options, k)
+    usage = cost(module, options, k, chat)
     money = None
     if budget.price is not None:
         money = round(budget.price.of(usage.input_tokens, usage.output_tokens), 6)
@@ -102,14 +106,18 @@ def _option(name: str, capabilities: Collection[str], k: int, budget: Budget) ->
     )
 
 
-def cost(module: ModuleType, options: Any, k: int) -> Usage:
+def cost(module: ModuleType, options: Any, k: int, chat: Chat | None = None) -> Usage:
     """About what a query of ``k`` candidates costs: calls as the method counts them, the rest by the fake."""
     image = Image(data=b"never decoded")
     ranking = Ranking(tuple(Candidate(id=f"{n}", image=image, score=1 - n / (k + 1)) for n in range(k)))
     # the later the better: what a schedule meets at its worst
     fake = Oracle(lambda query, id: 0 if query.text == "N/A" else int(id) * 4 // k)
-    (driven,) = drive([module.rank(_QUERY, ranking, options)], fake)
+    if chat is not None:
+        fake.prompts, fake.room = chat.prompts, chat.room
     counted = options.calls(k)
+    (driven,) = drive([module.rank(_QUERY, ranking, options)], fake)
+    if counted and not driven.usage.calls:  # it asks about other kinds of queries alone
+        (driven,) = drive([module.rank(replace(_QUERY, turns=(_QUERY.text,)), ranking, options)], fake)
     calls = driven.usage.calls if counted is None else counted
     share = calls / driven.usage.calls if driven.usage.calls else 0.0
     images = round(driven.usage.images * share)

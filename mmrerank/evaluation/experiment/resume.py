@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mmrerank import registry
+from mmrerank import catalog, registry
 from mmrerank.budget import Budget, Meter, Price
 from mmrerank.chat.around import around
 from mmrerank.chat.around.identity import chat_identity
@@ -25,6 +25,7 @@ from mmrerank.evaluation.experiment.journal import Journal, looked_at, opened
 from mmrerank.evaluation.experiment.provenance import candidates_digest, code_digest, prompt_digests
 from mmrerank.evaluation.experiment.reranking import PORTION, Item, finished, read_back, rerank_all
 from mmrerank.ports import Chat, Retriever
+from mmrerank.rerank.profiles import folder_of
 from mmrerank.reranker import Reranker
 from mmrerank.results import SearchResult
 from mmrerank.types import Usage
@@ -34,7 +35,8 @@ from mmrerank.types import Usage
 class Surroundings:
     """What stands around the model of an evaluation: files for its replies, and what may be spent.
 
-    ``chat_options`` are those with which the model is opened.
+    ``chat_options`` are those with which the model is opened, ``prompts`` a profile that stands in place of
+    the model's own.
     ``budget`` bounds each query's ranking; when ``total`` is spent the evaluation stops, and goes on from
     there when it is started again.
     """
@@ -45,6 +47,7 @@ class Surroundings:
     budget: Budget | None = None
     total: Meter | None = None
     chat_options: Mapping[str, Any] = field(default_factory=dict)
+    prompts: Path | str = ""
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -102,6 +105,12 @@ class Resumable:
         options = deciding(self.around.chat_options)
         return {**chat_identity(self.chat), **({"options": options} if options else {})}
 
+    @property
+    def _auto(self) -> Mapping[str, str]:
+        """What options that are left at ``auto`` mean for the model."""
+        known = self.chat
+        return catalog.resolve("chat", known).auto if isinstance(known, str) else known.room.auto
+
     def rerank(
         self, method: str, items: Sequence[Item], *, options: Mapping[str, Any] | None = None, part: str = ""
     ) -> Judged:
@@ -125,7 +134,7 @@ class Resumable:
                 gone = cost if self.limit is None else kept
                 left = [(q, r) for q, r in items if q.id not in gone]
                 known = list(cost.values()) or self.spent.get(kind, [])
-                return forecast(method, chosen, left, known, price=self.price)
+                return forecast(method, chosen, left, known, price=self.price, auto=self._auto)
 
             before = expected()
             taken = len(items) - before.queries
@@ -180,7 +189,7 @@ class Resumable:
             "method": method,
             "options": dataclasses.asdict(chosen),
             "chat": self.identity if asks_model else {},
-            "prompts": prompt_digests(self.chat) if asks_model else {},
+            "prompts": prompt_digests(self.chat, self.around.prompts) if asks_model else {},
             # what a budget cut short is not finished under another one
             "budget": self.around.limits if asks_model else {},
             "first_stage": candidates_digest(items),
@@ -195,7 +204,13 @@ class Resumable:
             chat = self.chat
             if isinstance(chat, str):
                 chat = open_chat(chat, **set_.chat_options)
-            self.chat = around(chat, cache=set_.cache, record=set_.record, ledger=set_.ledger)
+            self.chat = around(
+                chat,
+                cache=set_.cache,
+                record=set_.record,
+                ledger=set_.ledger,
+                prompts=folder_of(set_.prompts),
+            )
         return Reranker(
             method, self.chat, retriever=self.retriever, budget=set_.budget, total=set_.total, **options
         )

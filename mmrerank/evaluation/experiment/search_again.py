@@ -17,28 +17,35 @@ from mmrerank.evaluation.experiment.first_stage import Searcher
 from mmrerank.evaluation.experiment.make_first_stage import MadeFirstStage
 from mmrerank.evaluation.experiment.two_stage import candidate_of
 from mmrerank.index.index import ImageIndex
-from mmrerank.messages import Retrieve
-from mmrerank.ports import Retriever, Vectors
+from mmrerank.messages import Retrieve, Stored
+from mmrerank.ports import Chat, Retriever, Vectors
 from mmrerank.search import ImageSearch
+from mmrerank.stored import stored_vectors
 from mmrerank.types import Candidate
 
 
 def search_again(
-    data: Prepared, task: Task, first: MadeFirstStage | None, images: Path | None
+    data: Prepared, task: Task, first: MadeFirstStage | None, images: Path | None, chat: str | Chat = ""
 ) -> Retriever | None:
-    """What methods that search again ask: a first stage made here; None for lists that were given."""
+    """What methods that search again ask: a first stage made here; None for lists that were given.
+
+    ``chat`` is the language model, which may be the model that embeds.
+    """
     if first is None or first.index is None:
         return None
     if data.index is not None:  # made for this evaluation: a query may find all of it
-        return ImageSearch(first.index, embedder=first.embedder)
-    return _TaskSearch(task, first, first.index, images)
+        return ImageSearch(first.index, embedder=first.embedder, chat=chat or None)
+    return _TaskSearch(task, first, first.index, images, chat)
 
 
 class _TaskSearch(Retriever):
     """Searches the documents of a task."""
 
-    def __init__(self, task: Task, first: MadeFirstStage, index: ImageIndex, images: Path | None) -> None:
+    def __init__(
+        self, task: Task, first: MadeFirstStage, index: ImageIndex, images: Path | None, chat: str | Chat
+    ) -> None:
         self._task, self._first, self._index, self._images = task, first, index, images
+        self._chat = chat
         self._names = dict(first.names)
         few = {q: tuple(sorted(d)) for q, d in task.apart.items()}
         self._searchers = {
@@ -54,6 +61,10 @@ class _TaskSearch(Retriever):
             self._found(request, query.id, vector)
             for request, query, vector in zip(requests, queries, vectors, strict=True)
         ]
+
+    def stored(self, request: Stored) -> tuple[Vectors, ...]:
+        """The query's vector and the index's own of documents."""
+        return stored_vectors(request, self._index, self._first.embedder, self._chat, self._names)
 
     def _found(self, request: Retrieve, name: str, vector: Vectors) -> tuple[Candidate, ...]:
         moved = vector.astype(np.float64)

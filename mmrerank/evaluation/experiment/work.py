@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mmrerank import registry
@@ -17,7 +18,9 @@ from mmrerank.ports import Chat
 from mmrerank.rerank.methods import MethodSpec
 
 
-def work_digest(options: Any, candidates: int, chat: str | Chat, limits: Mapping[str, Any]) -> str:
+def work_digest(
+    options: Any, candidates: int, chat: str | Chat, limits: Mapping[str, Any], prompts: Path | str = ""
+) -> str:
     """Tells evaluations of one benchmark apart that need journals of their own.
 
     Other weights, prompts, code or limits of a query are other work too: an update begins a folder instead
@@ -25,7 +28,7 @@ def work_digest(options: Any, candidates: int, chat: str | Chat, limits: Mapping
     """
     identity = chat_identity(chat) if chat else {}
     work = [dataclasses.asdict(options), candidates, dict(limits), identity]
-    digest = json.dumps([*work, prompt_digests(chat), code_digest()], default=str)
+    digest = json.dumps([*work, prompt_digests(chat, prompts), code_digest()], default=str)
     return hashlib.sha256(digest.encode()).hexdigest()[:8]
 
 

@@ -4,7 +4,8 @@
 every component), order (the model's own order over all candidates, shown side by side with what was noted
 about them). ``single`` asks once, with the same reasoning standing before the order in the reply. The paper's
 ablations are switches. Unlike the released code, a failed judgement never loses an image: it keeps its
-first-stage rank.
+first-stage rank. Relevance is the model's score in the order, 0 to 99, over 99; of an image that was not
+shown again its mean verdict, and with ``order=sum`` always that.
 """
 
 from __future__ import annotations

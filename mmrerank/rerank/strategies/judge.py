@@ -1,20 +1,21 @@
-"""A multimodal model as judge: the soft score P(yes) / (P(yes) + P(no)) of each image (UniME-V2).
+"""A multimodal model as judge: P(Yes) / (P(Yes) + P(No)) of each image, asked in UniME-V2's own words.
 
 The paper uses these scores to find hard negatives and as soft labels; here they order the candidates, and
-``-o weight`` mixes them with the first stage, which a probability allows and a margin does not.
+``-o weight`` mixes them with the first stage, which a probability allows and a margin does not. Relevance is
+that probability.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import exp
 
 from mmrerank.limits import ImageTokens, Share
-from mmrerank.messages import Reply
+from mmrerank.messages import Ask, Reply
 from mmrerank.ports import Capability, Judging, StrategyOptions
-from mmrerank.rerank import comparisons
+from mmrerank.rerank import comparisons, unime
 from mmrerank.rerank.onebyone import calls_one_by_one, one_by_one
-from mmrerank.types import Query, Ranking
+from mmrerank.rerank.relevance import chance
+from mmrerank.types import Candidate, Query, Ranking
 
 NEEDS: tuple[Capability, ...] = ("choice_logprobs",)
 FAMILY = "pointwise"
@@ -25,11 +26,13 @@ PAPER = "UniME-V2, MLLM-as-a-judge (arXiv 2510.13515)"
 class Options(StrategyOptions):
     """``weight`` is the judgement's share beside the first stage's score, both stretched to 0..1.
 
-    ``think`` lets the model reason first. ``image_tokens`` bounds the visual tokens per image.
+    ``think`` lets the model reason first. ``exact`` counts the tokens Yes and No alone, for a model that was
+    trained on them; otherwise all their spellings count. ``image_tokens`` bounds the visual tokens per image.
     """
 
     weight: Share = 1.0
     think: bool = False
+    exact: bool = False
     image_tokens: ImageTokens = 256
 
     def __post_init__(self) -> None:
@@ -50,25 +53,25 @@ class Options(StrategyOptions):
 
 
 def soft(reply: Reply) -> float | None:
-    """P(yes) among yes and no, or None where the reply does not say."""
-    margin = comparisons.read_score(reply)
-    if margin is None:
-        return None
-    # the side on which the exponential cannot overflow
-    return 1 / (1 + exp(-margin)) if margin >= 0 else exp(margin) / (1 + exp(margin))
+    """P(Yes) among Yes and No, or None where the reply does not say."""
+    margin = unime.read_pair(reply)
+    return None if margin is None else chance(margin)
 
 
 def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     """Judges every candidate on its own, all in one round."""
+
+    def ask(candidate: Candidate) -> Ask:
+        question = unime.pair(query, candidate, image_tokens=options.image_tokens, exact=options.exact)
+        return comparisons.thinking(question, options.think)
+
     return (
         yield from one_by_one(
             ranking,
-            ask=lambda c: comparisons.thinking(
-                comparisons.score(query, c, image_tokens=options.image_tokens), options.think
-            ),
+            ask=ask,
             read=soft,
             tell=lambda v: f"judged to match with {v:.0%}",
-            reason="ordered by the judge's probability of yes",
+            reason="ordered by the judge's probability of Yes",
             relevance=float,
             weight=options.weight,
         )

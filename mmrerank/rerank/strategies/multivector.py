@@ -2,9 +2,10 @@
 
 The index gathers by one vector an image, this refines by many: the mean over the search's tokens of the best
 cosine among the image's tokens. ``alpha`` leaves out candidates far behind in the first stage, ``beta`` stops
-when judging no longer changes the top, as in two-step multivector retrieval. An image's tokens do not depend
-on the search: with a cache they are made once. Relevance is MaxSim, which is a mean of cosines, negative ones
-counting 0.
+when judging no longer changes the top, as in two-step multivector retrieval. ``colpali:PATH`` is a model that
+is trained for it (ColPali, ColQwen2); the hidden states of a language model are not, and order far worse. An
+image's tokens do not depend on the search: with a cache they are made once. Relevance is MaxSim, which is a
+mean of cosines, negative ones counting 0.
 """
 
 from __future__ import annotations

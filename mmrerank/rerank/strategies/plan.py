@@ -103,23 +103,29 @@ def plans_of(components: Sequence[Component], count: int) -> list[str]:
     return list(captions)
 
 
+def asked_captions(query: Query, plans: Sequence[str], image_tokens: int = 256) -> Ask:
+    """Asks for a caption for each plan: ``{"A": "...", ...}``."""
+    labels = labels_for(len(plans))
+    shown = [{"label": n, "text": p} for n, p in zip(labels, plans, strict=True)]
+    schema = object_of(dict.fromkeys(labels, TEXT))
+    return Ask(
+        messages=render("caption", query=query, plans=shown, schema=schema),
+        schema=schema,
+        max_tokens=100 * len(labels),
+        image_tokens=image_tokens,
+        kind="caption",
+        query=query,
+        labels=labels,
+    )
+
+
 def _written(
     query: Query, plans: Sequence[str], image_tokens: int = 256
 ) -> Generator[list[Ask], list[Reply], tuple[list[str], Repairs]]:
     """A caption for each plan in the model's words; the plan itself where it wrote none."""
-    labels = labels_for(len(plans))
-    shown = [{"label": n, "text": p} for n, p in zip(labels, plans, strict=True)]
-    (reply,) = yield [
-        Ask(
-            messages=render("caption", query=query, plans=shown),
-            schema=object_of(dict.fromkeys(labels, TEXT)),
-            max_tokens=60 * len(labels),
-            image_tokens=image_tokens,
-            kind="caption",
-            query=query,
-            labels=labels,
-        )
-    ]
+    ask = asked_captions(query, plans, image_tokens)
+    labels = ask.labels
+    (reply,) = yield [ask]
     body, repaired = answer(reply, labelled(labels), rows=True)
     texts = [_caption(body.get(n)) for n in labels]
     missing = not all(texts)

@@ -1,7 +1,9 @@
-"""ProRank: a binary verdict first, and how sure the model is of it as the finer score.
+"""ProRank: a binary task answered 1 or 0, ordered by how sure the model is of its answer.
 
-The prompt is a binary task answered 1 or 0. The verdict is a gate: what it lets through stands before what it
-does not; within both, the margin of the two answers orders. Relevance is the sigmoid of the margin.
+The paper's two steps, a verdict and a finer score, are one number here: log P(1) - log P(0). Its sign is the
+verdict. Ordering by it puts all that the verdict lets through before the rest, so that the verdict as a gate
+changes no order. Relevance is the sigmoid of the margin: a threshold of 0.5 keeps what the verdict lets
+through.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ class Options(StrategyOptions):
 
 
 def margin(reply: Reply) -> float | None:
-    """Log P(1) - log P(0): its sign is the gate, its size the finer score."""
+    """Log P(1) - log P(0): its sign is the verdict, its size the finer score."""
     return comparisons.read_margin(reply, comparisons.ONE_ZERO)
 
 
@@ -45,7 +47,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
             ask=lambda c: comparisons.relevance(query, c, image_tokens=options.image_tokens),
             read=margin,
             tell=lambda v: f"{'relevant' if v > 0 else 'not relevant'} (margin {v:+.2f})",
-            reason="relevant images first, each side by the margin of 1 over 0",
+            reason="ordered by the margin of 1 over 0",
             relevance=chance,
         )
     )

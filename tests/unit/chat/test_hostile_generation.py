@@ -12,13 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import tiny_qwen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmrerank.chat.transformers.grammar import SPACE, Grammars
 from mmrerank.chat.transformers.room import Allowance, shape_of
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.rerank import comparisons
 from mmrerank.rerank import judgements as j
+from mmrerank.rerank.replies import object_of
 from mmrerank.types import Candidate, Component, Query, Repairs
 
 QUERY = Query(text="a red dog")
@@ -191,12 +194,15 @@ def example(schema: dict[str, Any], draw: random.Random) -> Any:
 
 @pytest.mark.slow
 @settings(deadline=None, max_examples=60, derandomize=True)
-@given(VALUES, st.integers(0, 1000), st.booleans())
-def test_the_room_of_every_beginning_suffices(schema: dict[str, Any], seed: int, ascii_only: bool) -> None:
+@given(VALUES, st.integers(0, 1000), st.booleans(), st.sampled_from([None, 0, 3]))
+def test_the_room_of_every_beginning_suffices(
+    schema: dict[str, Any], seed: int, ascii_only: bool, indent: int | None
+) -> None:
     shape = shape_of(schema)
     assert shape is not None
     value = example(schema, random.Random(seed))
-    whole = json.dumps(value, separators=(",", ":"), ensure_ascii=ascii_only).encode()
+    signs = (",", ":") if indent is None else (" ,", " : ")
+    whole = json.dumps(value, separators=signs, indent=indent, ensure_ascii=ascii_only).encode()
     assert shape.rest(b"", 0) == (0, shape.room)
     for end in range(len(whole) + 1):
         found = shape.rest(whole[:end], 0)
@@ -211,6 +217,27 @@ def test_the_room_of_every_beginning_suffices(schema: dict[str, Any], seed: int,
             assert min(r[1] for r in nearer) < missing
     assert missing == 0 or whole[-1:].isdigit()
     assert shape.rest(b"?", 0) is None
+
+
+def test_white_space_is_taken_where_it_is_allowed_and_bounded() -> None:
+    grammars = Grammars(tiny_qwen.tokenizer(), width=1024, stop=[0])
+    schema = object_of(
+        {"best": {"enum": ["A", "B"]}, "parts": {"type": "array", "items": {"type": "string"}}}
+    )
+
+    def takes(text: str, *, spaced: bool) -> bool:
+        return bool(grammars.writing(schema, 200, spaced=spaced).matcher.accept_string(text))
+
+    tight, pretty = (
+        json.dumps({"best": "A", "parts": ["x", "y"]}, **form)
+        for form in ({"separators": (",", ":")}, {"indent": 2})
+    )
+    assert takes(tight, spaced=False)
+    assert takes(tight, spaced=True)
+    assert takes(pretty, spaced=True)
+    assert takes(pretty.replace("\n", " "), spaced=True)
+    assert not takes(pretty, spaced=False)
+    assert not takes(tight.replace(":", ":" + " " * (SPACE + 1)), spaced=True)
 
 
 def test_schemas_of_other_shapes_are_left_alone() -> None:

@@ -19,6 +19,7 @@ from mmrerank.chat import openai as backend
 from mmrerank.chat.open import open_chat
 from mmrerank.errors import ChatError, ReplyError, UsageError
 from mmrerank.messages import Ask, Message, Part, Reply
+from mmrerank.reply_shape import reply_shape
 from mmrerank.types import Image
 
 
@@ -253,6 +254,19 @@ class TestSchema:
         assert [len(r["messages"]) for r in stub.requests] == [1, 1, 1]
         assert "stands in the prompt" in first.notes[0]
         assert first.usage.input_tokens == 2 * second.usage.input_tokens
+
+    def test_a_form_that_the_question_shows_is_not_written_twice(self, chat: Any, stub: StubServer) -> None:
+        stub.answer = lambda body: (
+            (400, {}, {"error": {"message": "unknown field response_format"}})
+            if "response_format" in body
+            else completion('{"a":1}')
+        )
+        shown = f"hello, with JSON like {reply_shape(SCHEMA)}"
+        assert one(chat, ask(shown, schema=SCHEMA)).text == '{"a":1}'
+        (turn,) = stub.requests[-1]["messages"]
+        assert turn["content"] == (
+            f"{shown}\n\nAnswer with one JSON object of the shape shown above, and nothing else."
+        )
 
     def test_nor_is_one_told_twice_a_question_for_ever(self, chat: Any, stub: StubServer) -> None:
         stub.script = [completion("Sure! Here you are.")]

@@ -12,7 +12,7 @@ from tiny_qwen import EACH
 
 from mmrerank.chat.open import open_chat
 from mmrerank.errors import ModelError, UsageError
-from mmrerank.messages import Ask, Message, Part
+from mmrerank.messages import Ask, Message, Part, Room
 from mmrerank.types import Image
 
 Picture = Callable[..., Image]
@@ -70,6 +70,17 @@ def test_choices_are_the_same_batched_alone_and_in_any_order(chat: Any, question
         assert one.logprobs == pytest.approx(two.logprobs, abs=1e-5)
         assert one.logprobs == pytest.approx(three.logprobs, abs=1e-5)
     assert len({round(r.logprobs["yes"], 4) for r in alone}) == len(asks)
+
+
+def test_a_question_that_is_longer_than_the_model_reads_is_refused(
+    chat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert chat.room.tokens == 32768
+    monkeypatch.setattr(chat, "room", Room(tokens=100))
+    (reply,) = chat.reply([ask("a red dog " * 100, max_tokens=4)])
+    assert reply.error is not None
+    assert (reply.error.kind, reply.error.systemic) == ("context", False)
+    assert "fewer images" in str(reply.error).casefold()
 
 
 @pytest.mark.parametrize("options", [{}, {"schema": SCHEMA}, {"temperature": 1.0}])

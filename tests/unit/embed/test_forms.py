@@ -243,7 +243,8 @@ IDS: dict[tuple[str, str], dict[str, list[int]]] = {
 
 
 FORMS = {
-    "unime:v2:": unime.V2["qwen2_vl"], "vlm2vec:": vlm2vec.PHOTOGRAPHS, "vlm2vec:documents:": vlm2vec.DOCUMENTS,
+    "unime:v2:": unime.V2["qwen2_vl"], "vlm2vec:": vlm2vec.PHOTOGRAPHS,
+    "vlm2vec:documents:": vlm2vec.DOCUMENTS,
     "gme:": gme.ASKED, "qwen3_vl:": qwen3_vl.ASKED, "jina_v4:": jina_v4.ASKED,
 }  # fmt: skip
 

@@ -36,22 +36,29 @@ def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def embedders(tiny_qwen: Callable[[str], Path], tiny_llava: Path) -> Callable[[str], Any]:
+def tiny_llava_next(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny_llava import build_next
+
+    return build_next(tmp_path_factory.mktemp("tiny-llava-next"))
+
+
+@pytest.fixture(scope="session")
+def embedders(
+    tiny_qwen: Callable[[str], Path], tiny_llava: Path, tiny_llava_next: Path
+) -> Callable[[str], Any]:
     made: dict[str, Any] = {}
-    folders = {"qwen3_vl": tiny_qwen("qwen3_vl"), "qwen2_vl": tiny_qwen("qwen2_vl")}
+    folders = {"qwen3_vl": tiny_qwen("qwen3_vl"), "next": tiny_llava_next, "llava": tiny_llava}
 
     def get(name: str) -> Any:
         if name not in made:
             plugin, _, family = name.rpartition(":")
-            folder = folders.get(family, tiny_llava)
-            made[name] = open_embedder(f"{plugin}:{folder}", device="cpu")
+            made[name] = open_embedder(f"{plugin}:{folders[family]}", device="cpu")
         return made[name]
 
     return get
 
 
-ALL = ("qwen3_vl:qwen3_vl", "unime:v2:qwen2_vl", "unime:v1:llava", "unime:v2:llava")
-WRITTEN = ("qwen3_vl:qwen3_vl", "unime:v1:llava", "unime:v2:llava")
+ALL = ("qwen3_vl:qwen3_vl", "unime:v1:llava", "unime:v2:llava", "unime:v1:next")
 
 
 def written_out(folder: Path, text: str, image: PIL.Image.Image | None = None) -> np.ndarray:
@@ -60,6 +67,9 @@ def written_out(folder: Path, text: str, image: PIL.Image.Image | None = None) -
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(folder)
+    if "next" in folder.name:  # which was saved without them, as older ones were
+        processor.patch_size, processor.vision_feature_select_strategy = 14, "default"
+        processor.num_additional_image_tokens = 1
     model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
     inputs = processor(text=[text], images=None if image is None else [image], return_tensors="pt")
     with torch.inference_mode():
@@ -95,7 +105,7 @@ PROMPTS = {
 
 
 @pytest.mark.parametrize("kind", QUERIES)
-@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("name", ALL)
 def test_vectors_are_those_of_the_computation_written_out(
     embedders: Callable[[str], Any], image: Image, name: str, kind: str
 ) -> None:
@@ -105,6 +115,9 @@ def test_vectors_are_those_of_the_computation_written_out(
     if family == "llava":
         seen = "" if kind == "text" else "<image>"
         prompt = f"<|im_start|>user {seen}\n{prompt}<|im_end|><|im_start|>assistant\n"
+    elif family == "next":
+        seen = "" if kind == "text" else "<image>\n"
+        prompt = f"[INST] {seen}{prompt}[/INST]"  # behind <s>, which the tokenizer adds
     folder = Path(embedder.spec.rpartition(":")[2])
     asked = QUERIES[kind](image)
     shown = None if kind == "text" else decode(image)
@@ -149,7 +162,7 @@ def test_it_meets_the_port_and_a_batch_gives_what_single_images_give(
 
 def test_an_instruction_of_the_query_is_used(embedders: Callable[[str], Any]) -> None:
     plain, told = Query(text="a dog"), Query(text="a dog", instruction="Find drawings")
-    for name in ("qwen3_vl:qwen3_vl", "unime:v2:qwen2_vl"):
+    for name in ("qwen3_vl:qwen3_vl", "unime:v2:llava"):
         one, other = embedders(name).embed_queries([plain, told])
         assert not np.allclose(one, other, atol=1e-3)
     folder = Path(embedders("qwen3_vl:qwen3_vl").spec.partition(":")[2])
@@ -185,14 +198,22 @@ def test_the_fingerprint_names_weights_form_and_preprocessing(
 ) -> None:
     prints = [embedders(n).fingerprint for n in ALL]
     assert len(set(prints)) == len(ALL)
-    for change in ("processor_config.json", "chat_template.jinja", "model.safetensors"):
+    changes = ("processor_config.json", "config.json", "tokenizer.json", "chat_template.jinja")
+    for change in (*changes, "model.safetensors", "merges.txt"):
         folder = tmp_path / change
         shutil.copytree(tiny_qwen("qwen3_vl"), folder)
         same = open_embedder(f"qwen3_vl:{folder}", device="cpu", precision="bfloat16")
         assert same.fingerprint == prints[0]
-        if change.endswith(".json"):
+        if change == "merges.txt":
+            (folder / change).write_text("#version: 0.2")
+        elif change.endswith(".json"):
             text = json.loads((folder / change).read_text())
-            text["image_processor"]["image_mean"] = [0.4, 0.5, 0.5]
+            if change == "tokenizer.json":
+                text["model"]["merges"][-1:] = []
+            elif change == "config.json":
+                text["text_config"]["rms_norm_eps"] = 1e-5
+            else:
+                text["image_processor"]["image_mean"] = [0.4, 0.5, 0.5]
             (folder / change).write_text(json.dumps(text))
         elif change.endswith(".jinja"):
             (folder / change).write_text((folder / change).read_text() + " ")
@@ -217,8 +238,10 @@ def test_an_embedding_model_may_lack_the_output_layer(
     assert open_embedder(f"qwen3_vl:{folder}", device="cpu").dim == 128
 
 
-def test_what_is_wrong_is_said(tiny_qwen: Callable[[str], Path]) -> None:
+def test_what_is_wrong_is_said(tiny_qwen: Callable[[str], Path], tmp_path: Path) -> None:
     folder = tiny_qwen("qwen3_vl")
+    phi = shutil.copytree(folder, tmp_path / "phi")
+    (phi / "config.json").write_text(json.dumps({"model_type": "phi3_v"}))
     for spec, error, says in (
         (f"qwen3_vl:{folder}@x", UsageError, "no dimension"),
         (f"qwen3_vl:{folder}@4096", ModelError, "1 to 128 numbers"),
@@ -226,6 +249,7 @@ def test_what_is_wrong_is_said(tiny_qwen: Callable[[str], Path]) -> None:
         ("qwen3_vl:", ModelError, "no model was named"),
         (f"unime:{folder}", UsageError, "which version"),
         (f"unime:v2:{folder}", ModelError, "Qwen2-VL or LLaVA-OneVision"),
+        (f"unime:v1:{phi}", ModelError, "transformers has no .*Phi-3.5-Vision.*LLaVA-1.6 or LLaVA-OneVision"),
         (f"unime:v1:{folder}", ModelError, "LLaVA-1.6 or LLaVA-OneVision"),
     ):
         with pytest.raises(error, match=says):

@@ -151,7 +151,9 @@ def test_the_stages_build_on_each_other() -> None:
     result = Reranker("cotrr", chat).rank("a boat", candidates(3))
     assert [a.kind for a in chat.asks] == ["deconstruct", *["evaluate"] * 3, "order"]
     assert "c1 (subject): a boat" in chat.asks[1].messages[-1].text
-    assert "Image B: grade 2, c1 partly (saw ('i1',))" in chat.asks[-1].messages[-1].text
+    assert (
+        "Noted of it: grade 2; c1 partly (saw ('i1',));\nImage C: [image]" in chat.asks[-1].messages[-1].text
+    )
     # the order is the model's own, not computed from the equal verdicts
     assert [h.id for h in result] == ["i1", "i2", "i0"]
     assert result.explanation.reason == "B, since it floats"

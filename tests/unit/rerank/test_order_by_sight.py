@@ -185,6 +185,7 @@ def test_the_models_row_settles_auto() -> None:
     inner = Reranker("vote", judge, method="cotrr", votes=1)
     assert inner.rank("a boat", pictures(20)).hits[0].id == "i0"
     assert catalog.resolve("chat", "bundled").auto == {"order_images": "false"}
+    assert catalog.resolve("chat", "bundled").brief
     with within(judge):
         assert settled("order_images", "auto") == "false"
     assert settled("order_images", "auto") == "auto"

@@ -102,6 +102,7 @@ def test_a_thoughtful_question_says_so_last() -> None:
     ask = comparisons.score(Query(text="x"), candidates(1)[0])
     thoughtful = comparisons.thinking(ask)
     assert thoughtful.think
-    assert thoughtful.messages[-1].text.endswith("Think it through in a few sentences before you answer.")
+    last = thoughtful.messages[-1].text.splitlines()[-1]
+    assert last.startswith("Think it through in a few sentences before you answer: ")
     assert thoughtful.digest() != ask.digest()
     assert comparisons.thinking(ask, think=False) is ask

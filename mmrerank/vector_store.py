@@ -1,0 +1,61 @@
+"""The interface of vector stores; a part of `mmrerank.ports`, which stands here for its length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vectors = NDArray[np.float32]
+
+
+class Rows(Protocol):
+    """Vectors ``(n, dim)``, float32, in several files: taken in pieces like an array, for whole they may not
+    fit into memory. ``numpy.asarray(rows)`` copies them all.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(n, dim)``."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice | NDArray[np.int64], /) -> Vectors:
+        """A run of rows, mapped where it can be, or a copy of single ones."""
+        ...
+
+
+@runtime_checkable
+class VectorStore(Protocol):
+    """Nearest neighbours by inner product over rows ``0..n-1``; a view that can be rebuilt at any time."""
+
+    name: ClassVar[str]
+    maps: ClassVar[bool] = False
+    """Whether it takes `Rows`, which stay on the disk; others get one array, in memory."""
+
+    def build(self, vectors: Vectors | Rows) -> None:
+        """Replaces the contents by ``vectors`` ``(n, dim)``."""
+        ...
+
+    def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
+        """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Leaves the view in ``folder`` (which may not exist yet); nothing by default. Raises `OSError`."""
+        return
+
+    def load(self, folder: Path, vectors: Vectors | Rows) -> bool:
+        """Takes the view from ``folder`` if it is one of these ``vectors``; False has it built instead."""
+        return False
+
+
+class StorePlugin(Protocol):
+    """The file of a vector store."""
+
+    def open(self) -> VectorStore:
+        """An empty store. Raises `MissingExtraError` where its library is not installed."""
+        ...
