@@ -140,7 +140,7 @@ class TransformersChat(Chat):
         prompt = self.qwen.encode(ask.messages, image_tokens=ask.image_tokens, words=words)
         if self.room.tokens and prompt.length > self.room.tokens:
             raise ChatError(
-                f"the question has {prompt.length} tokens; {self.qwen.name} reads {self.room.tokens} at most. "
+                f"the question has {prompt.length} tokens; {self.qwen.name} reads {self.room.tokens}. "
                 "Show fewer images at a time, or smaller ones",
                 kind="context",
             )
