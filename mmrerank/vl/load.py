@@ -202,8 +202,7 @@ def _load(
             config = _configuration(folder, trust)
             sees = kind is not None or _is_seeing(config.model_type)
             reader = AutoProcessor if sees else AutoTokenizer
-            # with the configuration, a processor class that only the folder knows is not asked for
-            processor = reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
+            processor = _processor(reader, folder, config, trust)
             if before is not None:
                 before(config, processor)
             own = AutoModelForImageTextToText if sees else AutoModelForCausalLM
@@ -306,6 +305,19 @@ def files_digest(files: Iterable[Path]) -> str:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
         total.update(f"{file.name} {digest}\n".encode())
     return total.hexdigest()
+
+
+def _processor(reader: Any, folder: Path, config: Any, trust: bool) -> Any:
+    """The folder's processor, the model type's own where the folder names a class of its Python files."""
+    try:
+        return reader.from_pretrained(str(folder), trust_remote_code=trust)
+    except ValueError as error:
+        if not needs_code(folder, error):
+            raise
+        try:
+            return reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
+        except (OSError, ValueError):  # more than that class is of the folder's own
+            raise error from None
 
 
 def _configuration(folder: Path, trust: bool) -> Any:
