@@ -1,8 +1,8 @@
 """Loads a vision-language checkpoint, or one that reads text only, from a folder or a hub name.
 
 Says what is wrong with a checkpoint before anything slow happens, and afterwards refuses one whose weights
-are incomplete. It does not run the model (`mmrerank.vl.qwen`, `mmrerank.vl.generic`), reads safetensors only, never pickles, and
-runs no Python file of a checkpoint unless ``trust_remote_code`` is set.
+are incomplete. It does not run the model (`mmrerank.vl.qwen`, `mmrerank.vl.generic`), reads safetensors only,
+never pickles, and runs no Python file of a checkpoint unless ``trust_remote_code`` is set.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ def load(
 
     ``device`` is a torch device, ``auto`` (spread over what there is) or None (CUDA if present, else CPU).
     ``dtype`` is a torch dtype's name; by default float32 for a small model on a CPU, else bfloat16 where
-    the device computes in it. ``types`` are the model types allowed, with their names, or None for any that answers
-    messages, of images or of text alone; ``spare`` are tensors that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
+    the device computes in it. ``types`` are the model types allowed, with their names, or None for any that
+    answers messages, of images or of text alone; ``spare`` are tensors that may be missing.
+    ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     ``before`` is called with the configuration and the processor before any weights are read; what it
     raises ends the loading. Without ``template`` a checkpoint may lack a chat template. ``kind`` returns
     the auto class that loads it, where it is none that answers messages. Raises `ModelError`

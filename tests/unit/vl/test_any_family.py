@@ -1,6 +1,8 @@
-"""Every family of multimodal models on tiny random checkpoints: equal to a plain call of transformers, batched
-equal to single, kept features equal to pixels, budgets in the family's own tokens, methods through the command
-line. Plumbing, never quality."""
+"""Every family of multimodal models on tiny random checkpoints: plumbing, never quality.
+
+Equal to a plain call of transformers, batched equal to single, kept features equal to pixels, budgets in the
+family's own tokens, methods through the command line.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ import tiny_vlm
 from command import run, write_lines
 
 from mmrerank.chat.open import open_chat
+from mmrerank.errors import ModelError
 from mmrerank.images import decode
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.types import Image
@@ -188,7 +191,7 @@ def test_special_tokens_in_text_stay_text(kind: str, chats: Any, picture: Pictur
 
 
 def plain_states(folder: Path, question: Ask) -> tuple[Any, Any, Any]:
-    """Token ids, the last layer's states and attention summed over layers and heads, as transformers has them."""
+    """Token ids, the last layer's states, and attention summed over layers and heads."""
     import torch
 
     model, processor = loaded(folder)
@@ -199,7 +202,8 @@ def plain_states(folder: Path, question: Ask) -> tuple[Any, Any, Any]:
     inputs = processor.apply_chat_template(
         [{"role": "system", "content": [{"type": "text", "text": question.messages[0].text}]},
          {"role": "user", "content": content}],
-        tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt", enable_thinking=False,
+        tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt",
+        enable_thinking=False,
     )  # fmt: skip
     model.set_attn_implementation("eager")
     with torch.inference_mode():
@@ -281,14 +285,12 @@ def test_methods_run_through_the_command_line_with_two_and_twenty_images(
 def test_features_are_found_again_on_disk(folders: Any, picture: Picture, tmp_path: Path) -> None:
     question = ask(picture(224, 224), picture(448, 224, seed=1), "Is it?", choices=("A", "B"))
     for kind in ("mistral3", "idefics3", "qwen3_5"):
-        looked: list[int] = []
         replies = []
-        for _ in range(2):
+        for n in range(2):
             chat: Any = open_chat(f"transformers:{folders(kind)}", feature_folder=tmp_path / kind)
-            seen = chat.qwen._seen
-            chat.qwen._seen = lambda inputs, seen=seen: looked.append(1) or seen(inputs)
+            if n:  # it looks at nothing any more
+                chat.qwen._seen = None
             replies += chat.reply([question])
-        assert len(looked) == 2
         assert replies[0].logprobs == pytest.approx(replies[1].logprobs, abs=1e-6)
 
 
@@ -339,7 +341,8 @@ class TestTextOnly:
     def test_a_template_without_a_system_turn_gets_it_in_the_users(self, tmp_path: Path) -> None:
         strict = (
             "{%- for m in messages %}{%- if m.role == 'system' %}"
-            "{{ raise_exception('System role not supported') }}{%- endif %}{{ '[' + m.role + ']' + m.content + '\n' }}{%- endfor %}[assistant]"
+            "{{ raise_exception('System role not supported') }}{%- endif %}"
+            "{{ '[' + m.role + ']' + m.content + '\n' }}{%- endfor %}[assistant]"
         )
         chat: Any = open_chat(f"transformers:{tiny_vlm.build_text(tmp_path, template=strict)}")
         written = chat.qwen.prompts.render(ask("Is it?").messages)
@@ -401,5 +404,5 @@ def test_doctor_says_what_is_on_and_off(folders: Any) -> None:
 
 def test_a_model_of_another_kind_is_refused(folders: Any, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}), "utf-8")
-    with pytest.raises(ModelError, match="is a 'vit' model; allowed are .* kinds that transformers knows"):
+    with pytest.raises(ModelError, match=r"is a 'vit' model; allowed are \d+ kinds that transformers knows"):
         open_chat(f"transformers:{tmp_path}")
