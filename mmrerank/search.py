@@ -24,6 +24,7 @@ from mmrerank.messages import Retrieve, Stored
 from mmrerank.ports import Chat, Embedder, Retriever, Vectors
 from mmrerank.query_embedder import embedder_for
 from mmrerank.rerank.drive import Progress
+from mmrerank.rerank.profiles import folder_of
 from mmrerank.reranker import Method, Reranker
 from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.stored import stored_vectors
@@ -67,6 +68,7 @@ class ImageSearch:
         self.index = index
         self._chat = chat
         self._cache, self._record, self._budget = cache, record, budget
+        folder_of(prompts)  # a wrong profile is an error here, not at the first search
         self._prompts = prompts
         self._total = Meter(total) if isinstance(total, Budget) else total
         self._embedder, self._device = embedder, device

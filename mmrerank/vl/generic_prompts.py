@@ -276,7 +276,10 @@ class GenericPrompts(Turns):
             return alive
         features = self._features.get(key) if self.apart else None
         if features is not None:
-            made = Shown(key=key, grid=features.grid, features=features, text=features.text)
+            tokens_made = features.pooled[..., 0].numel()
+            made = Shown(
+                key=key, grid=features.grid, features=features, text=features.text, tokens=tokens_made
+            )
         else:
             made = self._shown(sizing.fit(widened(decode(image), MAX_RATIO), tokens), key)
         kept = self._alive.setdefault(key, made)
