@@ -110,7 +110,7 @@ def _late(reply: Reply, meters: tuple[Meter, ...]) -> Reply:
     for meter in meters:
         if meter.seconds_left() == 0:
             meter.exhausted = f"{meter.budget.seconds:g} seconds"
-            spent = BudgetError(f"not answered in time: the budget of {meter.exhausted} is spent")
+            spent = BudgetError(f"{reply.error}; the budget of {meter.exhausted} is spent")
             return replace(reply, error=spent)
     return reply
 
