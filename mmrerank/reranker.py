@@ -58,8 +58,8 @@ class Reranker:
     that the catalogue means for images of ``corpus``, an index's domain);
     ``prompts`` is a prompt profile, by its name (``mmrerank list prompts``) or its folder (default: the
     model's); ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an
-    `ImageSearch`) is what methods that search again ask. Raises `UsageError` for an unknown name or option and `CapabilityError`
-    when the backend cannot do what the method needs.
+    `ImageSearch`) is what methods that search again ask. Raises `UsageError` for an unknown name or option and
+    `CapabilityError` when the backend cannot do what the method needs.
 
     >>> texts = [{"id": name, "text": name} for name in ("a house", "a red boat")]
     >>> [hit.id for hit in Reranker("pointwise", "oracle").rank("a red boat", texts)]
