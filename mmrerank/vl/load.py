@@ -313,12 +313,20 @@ def _processor(reader: Any, folder: Path, config: Any, trust: bool) -> Any:
     try:
         return reader.from_pretrained(str(folder), trust_remote_code=trust)
     except ValueError as error:
-        if not needs_code(folder, error):
+        if not needs_code(folder, error) or _codes(folder) != {"AutoProcessor"}:
             raise
-        try:
-            return reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
-        except (OSError, ValueError):  # more than that class is of the folder's own
-            raise error from None
+        return reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
+
+
+def _codes(folder: Path) -> set[str]:
+    """What the folder's Python files stand for, of a processor and its parts: a tokenizer of its own is none
+    that the library's could replace.
+    """
+    found: set[str] = set()
+    for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        if there(folder / name):
+            found |= set(json_file(folder / name).get("auto_map") or {})
+    return found
 
 
 def _configuration(folder: Path, trust: bool) -> Any:
