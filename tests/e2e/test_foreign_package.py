@@ -103,8 +103,8 @@ def test_everything_is_listed(place: Path) -> None:
     out, err = run("list", "--output", "json", path=[place], cwd=place)
     listed = json.loads(out)
     for what, name in (("methods", "brightest"), ("chats", "parrot"), ("scorers", "longest"),
-                       ("embedders", "colours"), ("stores", "plain"), ("corpora", "catalogue"), ("benchmarks", "cards"),
-                       ("models", "polly")):  # fmt: skip
+                       ("embedders", "colours"), ("stores", "plain"), ("corpora", "catalogue"),
+                       ("benchmarks", "cards"), ("models", "polly")):  # fmt: skip
         assert name in [row["name"] for row in listed[what]], what
     assert err == ""
     (method,) = [m for m in listed["methods"] if m["name"] == "brightest"]
