@@ -107,8 +107,9 @@ class Task:
     ``apart`` are a few documents of each query that methods rank by themselves too, in a second question.
     ``files`` maps a document to its file below the folder of images, where that is not the document's own
     name; ``texts`` to its words, ``told`` to what the benchmark tells models to do with it. ``first`` is a
-    first stage that comes with the data, ``pictures`` gives pictures that lie in it. ``depth`` is how long a list
-    the metrics look at; ``categories`` may break a figure down. ``sources`` are the files it was read from, as far as they are known.
+    first stage that comes with the data, ``pictures`` gives pictures that lie in it. ``depth`` is how long
+    a list the metrics look at; ``categories`` may break a figure down. ``sources`` are the files it was read
+    from, as far as they are known.
     """
 
     queries: Mapping[str, BenchmarkQuery]
