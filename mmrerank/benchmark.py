@@ -80,12 +80,16 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkQuery:
-    """A query as a benchmark asks it: words, the document that is its image, earlier turns."""
+    """A query as a benchmark asks it: words, the document that is its image, earlier turns.
+
+    ``instruction`` is what the benchmark tells models to do with them.
+    """
 
     text: str = ""
     image: str = ""
     turns: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    instruction: str = ""
 
 
 APART = "apart"
@@ -102,9 +106,9 @@ class Task:
     out before it is judged, ``kept`` those that a first stage lists even when they are not among the nearest.
     ``apart`` are a few documents of each query that methods rank by themselves too, in a second question.
     ``files`` maps a document to its file below the folder of images, where that is not the document's own
-    name; ``texts`` to its words. ``first`` is a first stage that comes with the data, ``pictures`` gives
-    pictures that lie in it. ``depth`` is how long a list the metrics look at; ``categories`` may break a
-    figure down. ``sources`` are the files it was read from, as far as they are known.
+    name; ``texts`` to its words, ``told`` to what the benchmark tells models to do with it. ``first`` is a
+    first stage that comes with the data, ``pictures`` gives pictures that lie in it. ``depth`` is how long a list
+    the metrics look at; ``categories`` may break a figure down. ``sources`` are the files it was read from, as far as they are known.
     """
 
     queries: Mapping[str, BenchmarkQuery]
@@ -118,6 +122,7 @@ class Task:
     apart: Mapping[str, frozenset[str]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
     texts: Mapping[str, str] = field(default_factory=dict)
+    told: Mapping[str, str] = field(default_factory=dict)
     categories: Mapping[str, str] = field(default_factory=dict)
     first: Mapping[str, Ranked] = field(default_factory=dict)
     pictures: Callable[[str], Image] | None = None
@@ -177,8 +182,9 @@ class Benchmark(Protocol):
     ``METRICS`` are names of `mmrerank list metrics`, computed where `score` returns None. ``Options`` is a
     frozen dataclass, every field with a default; each becomes a flag of ``mmrerank eval NAME``.
     ``METHODS`` are run where none is named. ``TIES``: its metrics say what equal scores mean, so that a
-    reranked list is scored with the method's own numbers; else in its order, without ties. ``FILES_ARE_PARTS``: several files of one run each answer a part
-    of the queries; otherwise each must answer all. ``task`` is always what `load` (or `prepare`) returned.
+    reranked list is scored with the method's own numbers; else in its order, without ties.
+    ``FILES_ARE_PARTS``: several files of one run each answer a part of the queries; otherwise each must
+    answer all. ``task`` is always what `load` (or `prepare`) returned.
 
     >>> class Boats(Benchmark):
     ...     def load(self, data, split, options):

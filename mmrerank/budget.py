@@ -73,6 +73,8 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("calls", "tokens", "seconds", "money"):
             value = vars(self)[name]
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+                raise UsageError(f"a budget's {name} must be a number, not {shown(value)}")
             if value is not None and not 0 <= value < math.inf:
                 raise UsageError(f"a budget's {name} must be 0 or more, not {shown(value)}")
             if value is not None:

@@ -39,6 +39,8 @@ class Card:
     ``images`` and ``context`` are how many images and tokens one question may hold (0: not known), ``auto``
     what options of methods that are left at ``auto`` mean for this model, such as
     ``{"order_images": "false"}``. A ``brief`` model writes a few words where others write sentences.
+    ``label_share`` is the share of the probability below which its labels are asked for again as text, unless
+    an option says otherwise (None: the backend's own).
     """
 
     name: str
@@ -53,6 +55,7 @@ class Card:
     context: int = 0
     auto: Mapping[str, str] = field(default_factory=dict)
     brief: bool = False
+    label_share: float | None = None
 
     def __post_init__(self) -> None:
         if not self.domain and self.corpora:

@@ -48,7 +48,7 @@ def to_query(query: Any, images: Any = (), exclude: Any = (), *, allow_urls: All
     ):
         images = (images,)
     given = tuple(to_image(i, allow_urls=allow_urls) for i in images)
-    words = (exclude,) if isinstance(exclude, str) else tuple(_several(exclude, "exclude"))
+    words = (exclude,) if isinstance(exclude, str) else tuple(several(exclude, "exclude"))
     try:
         if isinstance(query, str):
             return Query(text=query, images=given, exclude=words)
@@ -67,9 +67,9 @@ def typed(name: str, value: Any, kinds: tuple[type, ...], words: str) -> None:
         raise UsageError(f"{name} is {words}, not {type(value).__name__}")
 
 
-def watching(progress: Any, cancel: Any, on_event: Any) -> None:
+def watching(progress: Any, cancel: Any, on_event: Any, *, keep: Any = None) -> None:
     """Raises `UsageError` for what cannot be called, or cannot cancel."""
-    for name, value in (("progress", progress), ("on_event", on_event)):
+    for name, value in (("progress", progress), ("on_event", on_event), ("keep", keep)):
         if value is not None and not callable(value):
             raise UsageError(f"{name} is a function, not {type(value).__name__}")
     typed("cancel", cancel, (threading.Event,), "a threading.Event")
@@ -77,14 +77,15 @@ def watching(progress: Any, cancel: Any, on_event: Any) -> None:
 
 def pairs(requests: Any) -> list[tuple[Any, Any]]:
     """Requests as pairs of a query and its candidates."""
-    found = [tuple(r) if isinstance(r, tuple | list) else (r,) for r in _several(requests, "a batch")]
+    found = [tuple(r) if isinstance(r, tuple | list) else (r,) for r in several(requests, "a batch")]
     for request in found:
         if len(request) != 2:
             raise UsageError("a batch is a list of pairs: a query and its candidates")
     return [(query, candidates) for query, candidates in found]
 
 
-def _several(items: Any, what: str) -> Iterable[Any]:
+def several(items: Any, what: str) -> Iterable[Any]:
+    """``items``, which are a list or the like. Raises `UsageError` for one thing, or none."""
     if isinstance(items, str | bytes | Mapping) or not isinstance(items, Iterable):
         raise UsageError(f"{what} is a list, not {type(items).__name__}")
     return items
@@ -94,11 +95,12 @@ def to_ranking(candidates: Any, *, allow_urls: AllowUrls = False) -> Ranking:
     """A ranking of anything `to_candidate` takes; candidates without an id get their position."""
     if isinstance(candidates, Ranking):
         return candidates
-    if isinstance(candidates, PurePath) or _is_pil(candidates):
+    one_array = isinstance(candidates, np.ndarray) and candidates.ndim < 4
+    if isinstance(candidates, PurePath | Image | Candidate) or one_array or _is_pil(candidates):
         raise UsageError("candidates are a list, also where there is only one: [image]")
-    several = _several(candidates, "what is ranked")
+    found = several(candidates, "what is ranked")
     try:
-        return Ranking(tuple(to_candidate(c, str(n), allow_urls=allow_urls) for n, c in enumerate(several)))
+        return Ranking(tuple(to_candidate(c, str(n), allow_urls=allow_urls) for n, c in enumerate(found)))
     except UsageError:
         raise
     except ValueError as error:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmrerank.errors import InputError, MmrerankError, ModelError
+from mmrerank.errors import InputError, MmrerankError, ModelError, UsageError
 
 SHOWN = 100
 """Characters of a path in an error: one that is too long to be looked at is often no path at all."""
@@ -38,6 +38,8 @@ def expanded(path: str | Path) -> Path:
     >>> expanded("photos/~x").as_posix()
     'photos/~x'
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"a path is text or a pathlib.Path, not {type(path).__name__}")
     return Path(os.path.expanduser(path))  # noqa: PTH111 - `Path.expanduser` raises for an unknown user
 
 

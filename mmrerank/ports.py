@@ -69,7 +69,7 @@ Capability = Literal[
 ]
 """What a method may need of the model, but for ``retrieve``: an index to search again. ``score`` is what a
 `Scorer` does."""
-LEAST_SHARE = 0.05
+LEAST_SHARE = 0.02
 """Share of the probability that a question's labels must hold together; below it the model, which would
 rather say something else, is asked for a written answer."""
 

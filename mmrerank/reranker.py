@@ -18,6 +18,7 @@ from mmrerank.best import best, check_best
 from mmrerank.budget import Budget, Meter
 from mmrerank.chat.around import around
 from mmrerank.chat.open import open_chat
+from mmrerank.chat.scoring import ScorerChat
 from mmrerank.config import build
 from mmrerank.errors import UsageError
 from mmrerank.events import Done, Event, OnEvent
@@ -26,10 +27,11 @@ from mmrerank.inputs import to_candidate as to_candidate
 from mmrerank.inputs import to_image as to_image
 from mmrerank.inputs import to_ranking as to_ranking
 from mmrerank.limits import check_count, in_force, way
-from mmrerank.ports import Chat, Judging, Retriever, StrategyOptions
+from mmrerank.ports import Chat, Judging, Retriever, Scorer, StrategyOptions
 from mmrerank.rerank import profiles
 from mmrerank.rerank.drive import Driven, Progress, check, drive
 from mmrerank.rerank.methods import parse_method
+from mmrerank.rerank.relevance import lawful
 from mmrerank.rerank.sparing import SHOWING, Searches, spared
 from mmrerank.rerank.stopping import Stopped, Watch
 from mmrerank.rerank.telling import Telling
@@ -58,8 +60,8 @@ class Reranker:
     that the catalogue means for images of ``corpus``, an index's domain);
     ``prompts`` is a prompt profile, by its name (``mmrerank list prompts``) or its folder (default: the
     model's); ``options`` are the method's own, as a mapping or as keywords; ``retriever`` (an
-    `ImageSearch`) is what methods that search again ask. Raises `UsageError` for an unknown name or option and
-    `CapabilityError` when the backend cannot do what the method needs.
+    `ImageSearch`) is what methods that search again ask. Raises `UsageError` for an unknown name or option
+    and `CapabilityError` when the backend cannot do what the method needs.
 
     >>> texts = [{"id": name, "text": name} for name in ("a house", "a red boat")]
     >>> [hit.id for hit in Reranker("pointwise", "oracle").rank("a red boat", texts)]
@@ -69,7 +71,7 @@ class Reranker:
     def __init__(
         self,
         name: Method,
-        chat: str | Chat | None = None,
+        chat: str | Chat | Scorer | None = None,
         *,
         corpus: str = "",
         retriever: Retriever | None = None,
@@ -85,11 +87,11 @@ class Reranker:
             raise UsageError(f"a method is a name or a function, not {type(name).__name__}")
         typed("budget", budget, (Budget,), "a mmrerank.Budget")
         typed("total", total, (Budget, Meter), "a mmrerank.Budget")
+        typed("cache", cache, (str, Path), "a path, or off")
+        typed("record", record, (str, Path), "a path, or off")
         typed("options", options, (Mapping,), "a mapping of a method's options")
         if retriever is not None and "retrieve" not in dir(retriever):
-            raise UsageError(
-                f"a retriever is an ImageSearch or has retrieve(), not {type(retriever).__name__}"
-            )
+            raise UsageError(f"a retriever is an ImageSearch, not {type(retriever).__name__}")
         own = None if isinstance(name, str) else name
         self.name, named = parse_method(name) if isinstance(name, str) else (_name_of(name), {})
         self.retriever = retriever
@@ -121,7 +123,7 @@ class Reranker:
     ) -> SearchResult:
         """Ranks ``images`` (see `to_candidate`; the order given is the first-stage order) for ``query``.
 
-        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`). With ``allow_urls``, candidates
+        ``top_n`` and ``threshold`` keep the best alone (`mmrerank.best.best`). With ``allow_urls`` candidates
         may be addresses of pictures: of the public internet, or as `mmrerank.images.urls.Urls` says.
         """
         found = self.rank_batch(
@@ -249,13 +251,14 @@ class Reranker:
         outcome = driven.outcome
         # nothing of what was given is lost, whatever the strategy did
         after = before.with_head(outcome.ranking)
-        hits = build_hits(before, after, outcome.explanation)
+        explanation = lawful(outcome.explanation, after.ids)
+        hits = build_hits(before, after, explanation)
         return SearchResult(
             query=query,
             hits=hits,
             first=in_first_order(hits, len(hits)),
             method=self.name,
-            explanation=outcome.explanation,
+            explanation=explanation,
             usage=driven.usage,
             repairs=_marked(driven),
             warnings=(*_warnings(driven), *driven.notes, *outcome.notes, *_cut(outcome.ranking, driven)),
@@ -276,10 +279,12 @@ def _own(method: Callable[[Query, Ranking], Judging]) -> SimpleNamespace:
     )
 
 
-def _opened(chat: str | Chat | None, corpus: str) -> Chat | None:
+def _opened(chat: str | Chat | Scorer | None, corpus: str) -> Chat | None:
     if chat is None or isinstance(chat, str):
         spec = chat or (catalog.chosen("chat", "", corpus) if corpus else "")
         return open_chat(spec) if spec else None
+    if isinstance(chat, Scorer):  # it stands where a chat does
+        return ScorerChat(chat)
     registry.check(chat, Chat, "the chat that was given")
     return chat
 

@@ -39,10 +39,14 @@ NOT_SAVED = "its bytes were held in memory, and are not in the saved result"
 
 
 def save(result: SearchResult, path: Path | str) -> Path:
-    """Writes ``result`` to ``path`` in one step, for its owner alone."""
+    """Writes ``result`` to ``path`` in one step, for its owner alone. Raises `InputError`."""
     body = {**result.to_dict(), "format": FORMAT, "whole": _plain(result)}
     target = expanded(path)
-    writing.write(target, json.dumps(body, default=_number).encode("ascii"), private=True)
+    data = json.dumps(body, default=_number).encode("ascii")
+    try:
+        writing.write(target, data, private=True)
+    except OSError as error:
+        raise InputError(f"the result {target} cannot be written: {reason(error)}") from error
     return target
 
 
@@ -69,7 +73,7 @@ def restored(body: Any, name: str = "this") -> SearchResult:
         return found
     except DATA_ERRORS as error:
         raise InputError(
-            f"{name} is no result that SearchResult.save wrote or a command printed as JSON: {in_short(error)}"
+            f"{name} is no result that SearchResult.save wrote or a command printed: {in_short(error)}"
         ) from error
 
 

@@ -106,6 +106,7 @@ class SearchResult:
                 "unknown": self.repairs.unknown,
                 "repeated": self.repairs.repeated,
                 "missing": self.repairs.missing,
+                "written": self.repairs.written,
             },
             "failures": [{"kind": f.kind, "count": f.count, "example": f.example} for f in self.failures],
             "warnings": list(self.warnings),

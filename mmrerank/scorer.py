@@ -50,6 +50,8 @@ class Scorer(Protocol):
     """Empty for a general model; otherwise what little it knows. The catalogue's row sets it."""
     group: int = 1
     """How many candidates it reads together at most; 1: each by itself."""
+    batch: int = 8
+    """How many candidates are given to it at a time where somebody waits for each score."""
     logits: bool = False
     """Whether scores are logits, whose sigmoid is the relevance; else they are 0 to 1."""
     concurrency: int = 1

@@ -18,7 +18,7 @@ from mmrerank.embed.overlong import overlong
 from mmrerank.errors import UsageError
 from mmrerank.events import Done, Event, OnEvent, Searched
 from mmrerank.index.index import ImageIndex
-from mmrerank.inputs import AllowUrls, to_query, typed, watching
+from mmrerank.inputs import AllowUrls, several, to_query, typed, watching
 from mmrerank.limits import check_count, in_force, way
 from mmrerank.messages import Retrieve, Stored
 from mmrerank.ports import Chat, Embedder, Retriever, Vectors
@@ -254,8 +254,8 @@ class ImageSearch:
         """
         check_count("results", k, "k")
         check_count("candidates", candidates, "candidates")
-        watching(progress, cancel, on_event)
-        asked = [to_query(q) for q in queries]
+        watching(progress, cancel, on_event, keep=keep)
+        asked = [to_query(q) for q in several(queries, "a batch")]
         # a wrong method, option or backend is reported before the embedder is loaded
         reranker = self._reranker(rerank, options, budget, _Kept(self, keep))
         check_best(reranker.name, top_n, threshold)

@@ -161,6 +161,7 @@ class Candidate:
         _typed("a candidate's id", self.id, str, "text")
         _typed("a candidate's text", self.text, str | None, "text")
         _typed("a candidate's image", self.image, Image | None, "a mmrerank.Image (a dictionary takes paths)")
+        _typed("a candidate's metadata", self.metadata, Mapping, "a mapping")
         if self.image is None and self.text is None:
             raise ValueError(f"candidate {self.id!r} has neither an image nor a text")
 
@@ -293,6 +294,9 @@ class Ranking:
     candidates: tuple[Candidate, ...]
 
     def __post_init__(self) -> None:
+        _typed("a ranking's candidates", self.candidates, tuple | list, "a tuple")
+        for candidate in self.candidates:
+            _typed("a ranking's candidate", candidate, Candidate, "a mmrerank.Candidate")
         if len(set(self.ids)) != len(self.candidates):
             seen: set[str] = set()
             twice = next(i for i in self.ids if i in seen or seen.add(i))  # type: ignore[func-returns-value]

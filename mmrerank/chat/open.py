@@ -37,6 +37,8 @@ def open_chat(spec: str, **options: Any) -> Chat:
     chat.settings = deciding(options)
     if card.domain:
         chat.domain = card.domain
+    if card.label_share is not None and options.get("label_share") is None:
+        chat.label_share = card.label_share
     if card.prompts:
         chat.prompts = card.prompts
     own = chat.room

@@ -63,6 +63,10 @@ def probe(chat: Chat) -> Iterator[Finding]:
 def _probe(chat: Chat) -> Iterator[Finding]:
     if (listed := _models(chat)) is not None:
         yield listed
+    if "generate" not in chat.capabilities and "token_embeddings" in chat.capabilities:
+        yield from _finding("vectors", _vectors, chat)
+        yield from _finding("offers", _offers, chat)
+        return
     reply = chat.reply([_ask("What is two and two? Answer with one word.", max_tokens=64)])[0]
     if reply.error is not None:
         yield _broken("answers", reply.error)
@@ -102,6 +106,24 @@ def _finding(name: str, look: Callable[[Chat], Finding], chat: Chat) -> Iterator
 
 def _broken(name: str, error: Exception, fix: str = "") -> Finding:
     return Finding(name=name, status="broken", detail=str(error), fix=fix)
+
+
+def _vectors(chat: Chat) -> Finding:
+    """Of a model that writes nothing: a vector for each token of words and of an image, of one width."""
+    words = _ask("a red square", read="token_embeddings")
+    shown = Ask(
+        messages=(Message(role="user", parts=(Part(image=_square((220, 30, 30))),)),),
+        image_tokens=64,
+        read="token_embeddings",
+    )
+    replies = chat.reply([words, shown])
+    for reply in replies:
+        if reply.error is not None:
+            return _broken("vectors", reply.error)
+    shapes = [reply.states[0].shape for reply in replies]
+    alike = shapes[0][1] == shapes[1][1]
+    detail = f"{shapes[0][0]} for three words, {shapes[1][0]} for an image, of {shapes[0][1]} numbers"
+    return Finding(name="vectors", status="ok" if alike else "broken", detail=detail)
 
 
 def _offers(chat: Chat) -> Finding:

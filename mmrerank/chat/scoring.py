@@ -21,7 +21,7 @@ from mmrerank.ports import Capability, Chat, Marks, Scorer
 from mmrerank.types import Candidate, Image, Query, Usage
 
 MOST = 64
-"""Candidates that are put to a scorer at once: between them a budget of seconds and a cancel are heeded."""
+"""Candidates that are put to a scorer at once; fewer where somebody waits for each score (`Scorer.batch`)."""
 
 
 class ScorerChat(Chat):
@@ -36,6 +36,7 @@ class ScorerChat(Chat):
         self.scorer = scorer
         self.spec, self.domain = scorer.spec, scorer.domain
         self.concurrency, self.group = scorer.concurrency, max(scorer.group, 1)
+        self.batch = 1 if self.group > 1 else max(scorer.batch, 1)
 
     @property
     def fingerprint(self) -> str:  # type: ignore[override] # the scorer's, which may learn
@@ -44,7 +45,7 @@ class ScorerChat(Chat):
 
     def reply(self, asks: Sequence[Ask]) -> list[Reply]:
         """Scores for every `Scoring`. Raises `ChatError` where every question would fail."""
-        return in_order(self.reply_each(asks))
+        return in_order(self._each(asks, None, MOST))
 
     def reply_within(self, asks: Sequence[Ask], seconds: float | None) -> list[Reply]:
         """`reply`; what was not begun after so many seconds gets a reply with a `BudgetError`."""
@@ -53,10 +54,10 @@ class ScorerChat(Chat):
     def reply_each(self, asks: Sequence[Ask], seconds: float | None = None) -> Numbered:
         """Replies as calls of the scorer end."""
         end = ending(seconds)
-        return filled(self._each(asks, end), len(asks), end)
+        return filled(self._each(asks, end, self.batch), len(asks), end)
 
-    def _each(self, asks: Sequence[Ask], end: float | None) -> Numbered:
-        for places in _batches(asks, self.group):
+    def _each(self, asks: Sequence[Ask], end: float | None, size: int) -> Numbered:
+        for places in _batches(asks, self.group, size):
             cancel.check()
             if over(end):
                 return
@@ -155,8 +156,8 @@ PROMPT = 512
 """Tokens allowed for what a reranker's own prompt says around a question."""
 
 
-def _batches(asks: Sequence[Ask], group: int) -> list[list[int]]:
-    """Places of questions that go to the scorer together: of one query where each is about one candidate."""
+def _batches(asks: Sequence[Ask], group: int, size: int) -> list[list[int]]:
+    """Places of questions that go to the scorer together: so many of one query, each about one candidate."""
 
     def key(place: int) -> tuple[object, ...]:
         ask = asks[place]
@@ -165,7 +166,7 @@ def _batches(asks: Sequence[Ask], group: int) -> list[list[int]]:
         return (place,) if alone else ask.messages[:-1]
 
     runs = [list(places) for _, places in groupby(range(len(asks)), key)]
-    return [run[n : n + MOST] for run in runs for n in range(0, len(run), MOST)]
+    return [run[n : n + size] for run in runs for n in range(0, len(run), size)]
 
 
 def _all_failed(error: ChatError, count: int) -> Marks:

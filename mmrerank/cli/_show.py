@@ -81,6 +81,7 @@ def usage_line(result: SearchResult) -> str:
         for n, word in (
             (mended.failed, "failed"), (mended.repaired, "repaired"), (mended.unknown, "unknown ids"),
             (mended.repeated, "repeated ids"), (mended.missing, "missing ids"),
+            (mended.written, "asked again as text"),
         )
         if n
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""List what can be named: methods, models, scorers, servers, prompts, stores, sources, metrics, benchmarks."""
+"""List what can be named: methods, models, scorers, servers, prompts, stores, metrics, benchmarks."""
 
 from __future__ import annotations
 
@@ -55,8 +55,7 @@ def list_(
     output: OutputFlag = Output.text,
 ) -> None:
     """List methods and their options, backends, scorers, embedders, models, servers, prompt profiles, stores,
-    sources,
-    metrics, benchmarks.
+    sources, metrics, benchmarks.
     """
     found = {w.value: _rows(w) for w in ([what] if what else What)}
     if output is Output.json:

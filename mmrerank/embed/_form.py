@@ -37,7 +37,8 @@ class Form:
     """How a family of models is asked for a vector.
 
     ``says`` holds the sentence for each kind of thing, with ``{images}``, ``{instruction}`` and ``{text}``
-    filled in; ``instructions`` are those that stand where a query brings none. An image is written as
+    filled in; ``instructions`` are those that stand where a query brings none, or something that is found
+    where such things are ``told`` any. An image is written as
     ``shown``, and ``after`` stands behind the last one. The sentence is the whole prompt, or with ``chat``
     the user's turn of the checkpoint's chat template, whose system turn is then ``system``.
 
@@ -54,6 +55,7 @@ class Form:
     chat: bool = False
     system: str = ""
     full_stop: bool = False
+    told: bool = False
     lines: bool = False
     """Whether the turns of a dialogue stand on a line each; else they are joined by commas."""
     positions: Literal["grid", "flat"] = "grid"
@@ -70,7 +72,8 @@ class Form:
         ``before``: how many images stand in front of all. ``defuse`` makes plain text of what somebody wrote.
         """
         kind = _kind(query, document)
-        given = query.instruction.strip() or self.instructions.get(kind, "")
+        own = query.instruction.strip() if self.told or not document else ""
+        given = own or self.instructions.get(kind, "")
         if self.full_stop and given and not unicodedata.category(given[-1]).startswith("P"):
             given += "."
         turns = [t.strip() for t in (*query.turns, query.text) if t.strip()]

@@ -56,3 +56,15 @@ def compare(
         return  # no model at all: loading it says why
     if found != expect:
         raise MismatchError(f"the files have the fingerprint {found[:19]}, not {expect[:19]}")
+
+
+def released(open_clip: Any, arch: str) -> dict[str, Any]:
+    """How images are prepared for the weights that open_clip lists for ``arch``, where all agree.
+
+    A file of weights alone does not say it; SigLIP, PE-Core and MobileCLIP2 prepare otherwise than CLIP.
+    Empty where they differ or none is listed: then open_clip's default stands.
+    """
+    every = [open_clip.get_pretrained_cfg(arch, t) for t in open_clip.list_pretrained_tags_by_model(arch)]
+    names = ("mean", "std", "interpolation", "resize_mode")
+    found = [{name: facts[name] for name in names if facts.get(name) is not None} for facts in every]
+    return found[0] if found and all(f == found[0] for f in found) else {}

@@ -25,7 +25,7 @@ from typing import Any
 from mmrerank.embed import _open_clip_part as _open_clip
 from mmrerank.embed._model_files import is_folder, place, repository
 from mmrerank.embed._open_clip_config import checked
-from mmrerank.embed._open_clip_identity import compare, fingerprint_of, sha256
+from mmrerank.embed._open_clip_identity import compare, fingerprint_of, released, sha256
 from mmrerank.embed._random_weights import drawn_from
 from mmrerank.errors import ModelError
 from mmrerank.loading import loading
@@ -153,8 +153,8 @@ def _load_file(arch: str, file: Path, expect: str) -> Loaded:
     config = _open_clip.part().get_model_config(arch)
     config["quick_gelu"] = bool(config.get("quick_gelu"))
     open_clip = _suited(config)
-    digest = sha256(file)
-    compare(open_clip, config, {}, digest, expect)
+    digest, preprocess = sha256(file), released(open_clip, arch)
+    compare(open_clip, config, preprocess, digest, expect)
     try:
         _check_weights(file)
         model = _create(open_clip, what, arch, pretrained=str(file), require_pretrained=True)
@@ -164,7 +164,7 @@ def _load_file(arch: str, file: Path, expect: str) -> Loaded:
             f"open_clip_config.json: open_clip:{_LOCAL}PATH"
         ) from error
     tokenizer = _hub_tokenizer(open_clip, arch)
-    return _loaded(open_clip, f"{arch}:{file}", model, tokenizer, config, digest)
+    return _loaded(open_clip, f"{arch}:{file}", model, tokenizer, config, digest, preprocess=preprocess)
 
 
 def _check_weights(file: Path) -> None:
@@ -309,9 +309,18 @@ def _hub_tokenizer(open_clip: Any, arch: str) -> Any:
 
 
 def _loaded(
-    open_clip: Any, name: str, model: Any, tokenizer: Any, config: Any, weights: str, *, random: bool = False
+    open_clip: Any,
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    config: Any,
+    weights: str,
+    *,
+    random: bool = False,
+    preprocess: Any = None,
 ) -> Loaded:
-    preprocess = open_clip.PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+    own = open_clip.get_model_preprocess_cfg(model)
+    preprocess = open_clip.PreprocessCfg(**open_clip.merge_preprocess_dict(own, preprocess or {}))
     return Loaded(
         name=name,
         model=model,

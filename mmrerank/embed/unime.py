@@ -55,11 +55,12 @@ V1 = {
 }
 V2 = {
     "qwen2_vl": Form(
-        says=SAYS, instructions=INSTRUCTIONS, shown="<|image_pad|>", after="\n", lines=True, positions="flat",
-        pixels=Pixels(square=1344, limits=(256, 1280)),
+        says=SAYS, instructions=INSTRUCTIONS, shown="<|image_pad|>", after="\n", lines=True, told=True,
+        positions="flat", pixels=Pixels(square=1344, limits=(256, 1280)),
     ),
     "llava_onevision": Form(
-        says={k: v.strip() for k, v in SAYS.items()}, instructions=INSTRUCTIONS, lines=True, chat=True
+        says={k: v.strip() for k, v in SAYS.items()},
+        instructions=INSTRUCTIONS, lines=True, told=True, chat=True,
     ),
 }  # fmt: skip
 VERSIONS = {"v1": V1, "v2": V2}

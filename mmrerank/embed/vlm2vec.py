@@ -34,6 +34,7 @@ DOCUMENTS = Form(
     },
     shown="<|image_pad|>",
     after=" ",
+    told=True,
     positions="flat",
     pixels=PIXELS,
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Pictures by address, where the user allows it: fetched within limits, and not from private networks.
 
-http and https alone, without proxies, keys or cookies. A name is resolved once, its addresses are checked, and
-the connection goes to what was checked; each redirect is checked again.
+http and https alone, without proxies, keys or cookies. A name is resolved once, its addresses are checked,
+and the connection goes to what was checked; each redirect is checked again.
 """
 
 from __future__ import annotations

@@ -326,7 +326,7 @@ def mismatch(folder: Path, found: Manifest, spec: str, fingerprint: str, dim: in
     theirs = f"{found.embedder} ({found.fingerprint[:19]}, {found.dim}-d)"
     if spec == found.embedder and found.dim == dim:
         return (
-            f"{folder} was made with {theirs}, whose weights or preprocessing are now others "
+            f"{folder} was made with {theirs}, whose weights, prompt or preprocessing are now others "
             f"({fingerprint[:19]}); bring those back, or index again with --rebuild"
         )
     return (

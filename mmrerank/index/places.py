@@ -20,6 +20,8 @@ def index_path(name: str | Path) -> Path:
     """
     if isinstance(name, Path):
         return expanded(name)
+    if not isinstance(name, str):
+        raise UsageError(f"an index is a name, a path in text, or a pathlib.Path, not {type(name).__name__}")
     if not name:
         return _only_index()
     if not name.strip() or "\0" in name:

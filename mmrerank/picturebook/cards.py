@@ -30,5 +30,6 @@ CARDS = (
         profile="compact",
         auto={"order_images": "false"},
         brief=True,
+        label_share=0.0,  # it was trained on few labels, and to write no answers to their questions
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from mmrerank import cancel as cancelling
 from mmrerank.answering import Numbered, in_order, numbered
@@ -94,12 +95,24 @@ def _send(
                 del open_[n]
                 for meter in rows[n][1]:
                     meter.settle(most[n], used)
-                take(n, reply)
+                take(n, _late(reply, rows[n][1]))
     finally:
         # who shares a meter would wait for ever for what is set aside
         for n in open_:
             for meter in rows[n][1]:
                 meter.settle(most[n], Usage())
+
+
+def _late(reply: Reply, meters: tuple[Meter, ...]) -> Reply:
+    """``reply``; where a backend gave up for want of time, with the budget that is spent."""
+    if not isinstance(reply.error, BudgetError):
+        return reply
+    for meter in meters:
+        if meter.seconds_left() == 0:
+            meter.exhausted = f"{meter.budget.seconds:g} seconds"
+            spent = BudgetError(f"{reply.error}; the budget of {meter.exhausted} is spent")
+            return replace(reply, error=spent)
+    return reply
 
 
 def _taken(meters: tuple[Meter, ...], most: Usage) -> tuple[Meter, str] | None:

@@ -32,8 +32,9 @@ def combine(results: Sequence[SearchResult], *, rule: Literal["borda", "rrf"] = 
     >>> [hit.id for hit in combine(votes)]
     ['0', '1']
     """
-    if not results:
-        raise UsageError("combine needs at least one result")
+    given_results = isinstance(results, Sequence) and all(isinstance(r, SearchResult) for r in results)
+    if not results or not given_results:
+        raise UsageError("combine needs a list of at least one result, as search and rank return them")
     first = results[0]
     ids = [h.id for h in sorted(first.hits, key=lambda h: (h.first_rank is None, h.first_rank or 0))]
     for other in results[1:]:

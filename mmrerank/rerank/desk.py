@@ -125,6 +125,8 @@ class Desk:
     asked: int = 0
     answered: int = 0
     closed: bool = False
+    failed: BaseException | None = None
+    """What ended the rankings early; errors of others after it only say that they were given up."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
     def advance(self, job: Job, replies: list[Reply] | None) -> None:
@@ -135,9 +137,15 @@ class Desk:
         job.notes |= notes
 
     def serve(self, jobs: Sequence[Job]) -> None:
-        """Brings ``jobs`` to their end, round by round. Raises `CancelledError`."""
-        with cancelling.heeding(self.cancel):
-            self._rounds(jobs)
+        """Brings ``jobs`` to their end, round by round; what ends them early ends all others as well."""
+        try:
+            with cancelling.heeding(self.cancel):
+                self._rounds(jobs)
+        except BaseException as error:
+            with self.lock:
+                self.failed = self.failed or error
+                self.closed = True
+            raise
 
     def _rounds(self, jobs: Sequence[Job]) -> None:
         while open_jobs := [job for job in jobs if job.outcome is None]:

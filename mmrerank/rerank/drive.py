@@ -110,9 +110,8 @@ def _each_alone(desk: Desk, jobs: Sequence[Job], crew: int) -> None:
     try:
         running = [pool.submit(desk.serve, [job]) for job in jobs]
         wait(running, return_when=FIRST_EXCEPTION)
-        for future in running:
-            if future.done():
-                future.result()
+        if desk.failed is not None:
+            raise desk.failed
     except BaseException as error:
         desk.closed = True
         pool.shutdown(wait=False, cancel_futures=True)

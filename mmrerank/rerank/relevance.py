@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TypedDict
+
+from mmrerank.types import Explanation
 
 _MOST = 1e30
 """Infinite scores become this, which single precision holds too."""
@@ -38,6 +41,12 @@ def numbers(
         if (s := scores.get(i)) is not None and not math.isnan(s)
     }
     return {"scores": known, "relevance": falling(ids, {i: relevance(s) for i, s in known.items()})}
+
+
+def lawful(explanation: Explanation, ids: Sequence[str]) -> Explanation:
+    """``explanation`` of a ranking of ``ids`` by the laws above, whoever wrote the method."""
+    told = numbers(ids, explanation.scores)
+    return replace(explanation, scores=told["scores"], relevance=falling(ids, explanation.relevance))
 
 
 def falling(ids: Iterable[str], values: Mapping[str, float]) -> dict[str, float]:
@@ -91,8 +100,8 @@ def parts(amounts: Mapping[str, float]) -> dict[str, float]:
 def placed(ids: Sequence[str], settled: int | None = None) -> dict[str, float]:
     """The share of the others that each of ``ids`` stands before: all that an order without numbers says.
 
-    The best has 1, the last 0. Of the places after the first ``settled`` only their mean is known. An order of
-    one says nothing.
+    The best has 1, the last 0. Of the places after the first ``settled`` only their mean is known. An order
+    of one says nothing.
 
     >>> placed(["a", "b", "c", "d", "e"], settled=2)
     {'a': 1.0, 'b': 0.75, 'c': 0.25, 'd': 0.25, 'e': 0.25}

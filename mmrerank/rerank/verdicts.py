@@ -49,7 +49,9 @@ def placed_components(found: Any) -> tuple[dict[int, Component], bool]:
     for place, item in enumerate(_parts(found)):
         entry, mended = entry_of(item, _PART)
         text = as_text(entry.get("text") if entry else item)
-        text = text if any(map(str.isalnum, text)) else ""  # "..." is copied out of the form, and says nothing
+        text = (
+            text if any(map(str.isalnum, text)) else ""
+        )  # "..." is copied out of the form, and says nothing
         kind = entry.get("kind")
         clean = clean and bool(text) and not mended and kind in COMPONENT_KINDS
         if text in {c.text for c in components.values()}:

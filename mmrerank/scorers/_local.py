@@ -34,7 +34,7 @@ class LocalScorer(Scorer):
 
     def __init__(self, reader: Reader, *, spec: str, instruction: str = "") -> None:
         self.reader, self.spec, self.instruction = reader, spec, instruction
-        self.image_tokens = reader.image_tokens
+        self.image_tokens, self.batch = reader.image_tokens, reader.batch_size
         self.fingerprint = json.dumps([type(self).__name__, self.FORM_VERSION, reader.identity, instruction])
 
     def prompt(self, query: Query, candidate: Candidate, instruction: str) -> Prompt:

@@ -22,6 +22,7 @@ from mmrerank.errors import ChatError, InputError, MissingExtraError, ModelError
 from mmrerank.images import decode
 from mmrerank.paths import expanded
 from mmrerank.ports import Marks, Scorer
+from mmrerank.scorers._files import fetched
 from mmrerank.scorers._local import sigmoid
 from mmrerank.types import Candidate, Image, Query
 from mmrerank.vl.model_folder import check_folder, needs_code, there, without_questions
@@ -42,7 +43,7 @@ class CrossEncoderScorer(Scorer):
         if batch_size < 1 or image_tokens < 0:
             raise UsageError("batch_size must be at least 1, image_tokens 0 or more")
         self.model, self.spec = model, spec
-        self._batch_size, self._image_tokens = batch_size, image_tokens
+        self.batch, self._image_tokens = batch_size, image_tokens
         self._lock = threading.Lock()
         activation = model.activation_fn
         self._sigmoid = isinstance(activation, torch.nn.Sigmoid)
@@ -69,9 +70,9 @@ class CrossEncoderScorer(Scorer):
                 failures[n] = ChatError(why, kind="image")
         scores = [math.nan] * len(candidates)
         places = list(pairs)
-        for start in range(0, len(places), self._batch_size):
+        for start in range(0, len(places), self.batch):
             cancel.check()
-            some = {p: pairs[p] for p in places[start : start + self._batch_size]}
+            some = {p: pairs[p] for p in places[start : start + self.batch]}
             for place, value in self._read(some, instruction.strip()).items():
                 if isinstance(value, ChatError):
                     failures[place] = value
@@ -146,7 +147,7 @@ def open(
         raise ModelError(f"no model was named; give {FORM}")
     folder = expanded(rest)
     if not folder.is_dir():
-        folder = _fetched(rest, model_revision, trust_remote_code)
+        folder = fetched(rest, [*_FILES, "*.py", "*/*.py"] if trust_remote_code else _FILES, model_revision)
     check_folder(folder, trust=trust_remote_code)
     _check_modules(folder, trust_remote_code)
     try:
@@ -189,21 +190,6 @@ def _package() -> tuple[str, Any]:
             "pip install --upgrade 'mmrerank[rerankers]'"
         )
     return version, sentence_transformers.CrossEncoder
-
-
-def _fetched(name: str, revision: str, trust: bool) -> Path:
-    """The folder in the hub's cache of a repository, fetched where it is not there."""
-    from huggingface_hub import snapshot_download
-
-    files = [*_FILES, "*.py", "*/*.py"] if trust else _FILES
-    try:
-        return Path(snapshot_download(name, allow_patterns=files, revision=revision or None))
-    except Exception as error:  # the hub's client has many kinds of errors, and its network's beside
-        text = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{name!r} is no folder here, and the hub did not give it: {text}. Check the name and the "
-            "network, or give a folder that holds the checkpoint"
-        ) from error
 
 
 def _check_modules(folder: Path, trust: bool) -> None:

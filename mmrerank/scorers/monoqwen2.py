@@ -2,15 +2,17 @@
 
 lightonai/MonoQwen2-VL-v0.1, a reranker of page images for queries in words. Prompt and labels (exactly
 ``True`` and ``False``) as in AnswerDotAI/rerankers@7bb2521, rerankers/models/monovlm_ranker.py. It was
-trained with the processor of Qwen2-VL-2B-Instruct: copy that one's files into a folder that has none.
+trained with the processor of Qwen2-VL-2B-Instruct, which is taken where the checkpoint brings none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from mmrerank.chat.transformers import revision as revision
+from mmrerank.scorers._files import completed
 from mmrerank.scorers._local import BATCH, TOKENS, LocalScorer, label_ids, sigmoid
 from mmrerank.types import Candidate, Query
 from mmrerank.vl.load import load
@@ -26,6 +28,7 @@ PROMPT = (
     "The query is: {query}"
 )
 PIXELS = Pixels(by="processor")
+PROCESSOR = "Qwen/Qwen2-VL-2B-Instruct"
 
 
 class MonoQwen2(LocalScorer):
@@ -68,9 +71,14 @@ def open(
     batch_size: int = BATCH,
     batch_tokens: int = TOKENS,
     image_tokens: int = 0,
+    processor: str = PROCESSOR,
 ) -> MonoQwen2:
-    """Loads ``PATH_OR_NAME``; options and errors as in `mmrerank.scorers.qwen3_vl_reranker.open`."""
-    loaded = load(rest, device=device, dtype=dtype, types=TYPES)
+    """Loads ``PATH_OR_NAME``; ``processor`` is the folder or hub name of the processor for one without.
+
+    Other options and errors as in `mmrerank.scorers.qwen3_vl_reranker.open`.
+    """
+    with completed(rest, processor) as folder:
+        loaded = replace(load(folder, device=device, dtype=dtype, types=TYPES), name=rest)
     reader = Reader(
         loaded, PIXELS, batch_size=batch_size, batch_tokens=batch_tokens, image_tokens=image_tokens
     )

@@ -82,6 +82,7 @@ class RerankServer(Scorer):
         self.place = found.place
         self.spec = f"rerank:{found.place.model}@{found.place.url}"
         self.concurrency, self.image_tokens = limits.concurrency, image_tokens
+        self.batch = batch_size
         self.extra = fields(extra)
         self.fingerprint = json.dumps([found.place.model, found.place.url, image_tokens, self.extra])
         self._pictured = Dialect(pixels_per_token=pixels_per_token(found.place.model))

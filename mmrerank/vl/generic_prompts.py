@@ -55,7 +55,7 @@ class Shown(Picture):
 class Prompt(Encoded):
     """One prompt of any family. ``extents``: where each picture's text starts and ends (exclusive).
 
-    ``types``: what else the processor says of each token, (L,) each. ``text`` is the prompt with placeholders.
+    ``types``: what else the processor says of each token, (L,) each. ``text`` has placeholders for images.
     """
 
     extents: tuple[tuple[int, int], ...] = ()
@@ -265,7 +265,7 @@ class GenericPrompts(Turns):
         return self._of(image, tokens, 1)
 
     def ahead(self, images: Iterable[tuple[Image, int]]) -> list[Picture]:
-        """`picture` for each image and its tokens, in threads; `encode` finds them while this list is held."""
+        """`picture` for each image and its tokens, in threads; `encode` finds what this list holds."""
         return in_threads(self.picture, images) if self.apart and self._sees else []
 
     def _of(self, image: Image, tokens: int, beside: int) -> Shown:
@@ -276,7 +276,10 @@ class GenericPrompts(Turns):
             return alive
         features = self._features.get(key) if self.apart else None
         if features is not None:
-            made = Shown(key=key, grid=features.grid, features=features, text=features.text)
+            tokens_made = features.pooled[..., 0].numel()
+            made = Shown(
+                key=key, grid=features.grid, features=features, text=features.text, tokens=tokens_made
+            )
         else:
             made = self._shown(sizing.fit(widened(decode(image), MAX_RATIO), tokens), key)
         kept = self._alive.setdefault(key, made)
@@ -308,6 +311,7 @@ def _image_id(checkpoint: Checkpoint) -> int:
 
 
 def noise(wide: int, high: int, seed: int) -> PIL.Image.Image:
+    """An RGB image of random pixels, to see what a processor and a vision tower do."""
     import numpy as np
     from PIL import Image as Pillow
 

@@ -1,8 +1,8 @@
 """Loads a vision-language checkpoint, or one that reads text only, from a folder or a hub name.
 
 Says what is wrong with a checkpoint before anything slow happens, and afterwards refuses one whose weights
-are incomplete. It does not run the model (`mmrerank.vl.qwen`, `mmrerank.vl.generic`), reads safetensors only, never pickles, and
-runs no Python file of a checkpoint unless ``trust_remote_code`` is set.
+are incomplete. It does not run the model (`mmrerank.vl.qwen`, `mmrerank.vl.generic`), reads safetensors only,
+never pickles, and runs no Python file of a checkpoint unless ``trust_remote_code`` is set.
 """
 
 from __future__ import annotations
@@ -84,8 +84,9 @@ def load(
 
     ``device`` is a torch device, ``auto`` (spread over what there is) or None (CUDA if present, else CPU).
     ``dtype`` is a torch dtype's name; by default float32 for a small model on a CPU, else bfloat16 where
-    the device computes in it. ``types`` are the model types allowed, with their names, or None for any that answers
-    messages, of images or of text alone; ``spare`` are tensors that may be missing. ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
+    the device computes in it. ``types`` are the model types allowed, with their names, or None for any that
+    answers messages, of images or of text alone; ``spare`` are tensors that may be missing.
+    ``trust_remote_code`` lets Python files of the checkpoint run, with a warning.
     ``before`` is called with the configuration and the processor before any weights are read; what it
     raises ends the loading. Without ``template`` a checkpoint may lack a chat template. ``kind`` returns
     the auto class that loads it, where it is none that answers messages. Raises `ModelError`
@@ -202,8 +203,7 @@ def _load(
             config = _configuration(folder, trust)
             sees = kind is not None or _is_seeing(config.model_type)
             reader = AutoProcessor if sees else AutoTokenizer
-            # with the configuration, a processor class that only the folder knows is not asked for
-            processor = reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
+            processor = _processor(reader, folder, config, trust)
             if before is not None:
                 before(config, processor)
             own = AutoModelForImageTextToText if sees else AutoModelForCausalLM
@@ -306,6 +306,27 @@ def files_digest(files: Iterable[Path]) -> str:
                 digest = hashlib.file_digest(opened, "sha256").hexdigest()
         total.update(f"{file.name} {digest}\n".encode())
     return total.hexdigest()
+
+
+def _processor(reader: Any, folder: Path, config: Any, trust: bool) -> Any:
+    """The folder's processor, the model type's own where the folder names a class of its Python files."""
+    try:
+        return reader.from_pretrained(str(folder), trust_remote_code=trust)
+    except ValueError as error:
+        if not needs_code(folder, error) or _codes(folder) != {"AutoProcessor"}:
+            raise
+        return reader.from_pretrained(str(folder), config=config, trust_remote_code=trust)
+
+
+def _codes(folder: Path) -> set[str]:
+    """What the folder's Python files stand for, of a processor and its parts: a tokenizer of its own is none
+    that the library's could replace.
+    """
+    found: set[str] = set()
+    for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
+        if there(folder / name):
+            found |= set(json_file(folder / name).get("auto_map") or {})
+    return found
 
 
 def _configuration(folder: Path, trust: bool) -> Any:

@@ -78,6 +78,11 @@ class Encoded:
         edges = np.flatnonzero(np.diff(inside))
         return tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
 
+    def visual(self, start: int, end: int) -> NDArray[np.bool_]:
+        """Which tokens from ``start`` to ``end`` (exclusive) are an image's own: no line ends, no tags."""
+        found: NDArray[np.bool_] = (self.ids[start:end] == self.image_id).numpy()
+        return found
+
     @cached_property
     def marks(self) -> NDArray[np.int64]:
         """What each token is, visual ones by their picture: equal beginnings mean equal states. (L,)."""

@@ -95,7 +95,7 @@ class Reader:
         if image_tokens:
             prompts.max_pixels = min(prompts.max_pixels, image_tokens * prompts.pixels_per_token)
         self._by = pixels.by
-        self._batch_size, self._batch_tokens = batch_size, batch_tokens
+        self.batch_size, self._batch_tokens = batch_size, batch_tokens
 
     @property
     def tokenizer(self) -> Any:
@@ -177,7 +177,7 @@ class Reader:
     def states(self, prompts: Sequence[Prompt]) -> list[State]:
         """The last layer's normed state of each prompt's last token, float32, or why there is none."""
         # pictures of a whole list would fill the memory before the first of them is looked at
-        some = AT_ONCE * self._batch_size
+        some = AT_ONCE * self.batch_size
         parts = [self._states(prompts[n : n + some]) for n in range(0, len(prompts), some)]
         return [state for part in parts for state in part]
 
@@ -206,7 +206,7 @@ class Reader:
         """Rows of similar length together, within the rows and padded tokens allowed."""
         batch: list[tuple[int, Encoded]] = []
         for row in sorted(rows, key=lambda r: r[1].length):
-            room = len(batch) < self._batch_size and (len(batch) + 1) * row[1].length <= self._batch_tokens
+            room = len(batch) < self.batch_size and (len(batch) + 1) * row[1].length <= self._batch_tokens
             if batch and not room:
                 yield batch
                 batch = []

@@ -9,7 +9,7 @@ import pytest
 
 from mmrerank.errors import UsageError
 from mmrerank.messages import Ask
-from mmrerank.rerank import comparisons, judgements, prompting, states
+from mmrerank.rerank import comparisons, judgements, prompting, states, unime
 from mmrerank.rerank.describing import described
 from mmrerank.rerank.strategies import plan
 from mmrerank.types import Assessment, Candidate, Component, Image, Query, Verdict
@@ -44,6 +44,9 @@ ASKS: dict[str, Ask] = {
     "order-images": judgements.order(TEXT, COMPONENTS, GROUP, {}, show_images=True),
     "single-text": judgements.single(TEXT, GROUP),
     "single-dialogue": judgements.single(DIALOGUE, GROUP),
+    "judge-text": unime.pair(TEXT, GROUP[1]),
+    "judge-composed": unime.pair(COMPOSED, GROUP[0]),
+    "unime_list-dialogue": unime.best(DIALOGUE, GROUP),
     "score-text": comparisons.score(TEXT, GROUP[0]),
     "prefer-text": comparisons.prefer(TEXT, *GROUP),
     "prefer-composed": comparisons.prefer(COMPOSED, *GROUP),

@@ -172,9 +172,10 @@ def good(request: dict[str, Any]) -> dict[str, Any]:
     """An answer as a good model gives it, which looks: in the schema's form, or with log-probabilities."""
     known = marks(request)
     if request.get("logprobs"):
+        answers = ("no", "yes") if "ice hot" in _words(request) else ("yes", "no")
         tokens = {n: -8.0 - n for n in range(2)}
         values = {str(n): v for n, v in tokens.items()} | {label: m - 6.5 for label, m in known.items()}
-        values |= {"no": -3.0} if "yes" in known else {"yes": -9.0, "no": -10.0}
+        values |= {"no": -3.0} if "yes" in known else dict(zip(answers, (-0.5, -1.5), strict=True))
         top = [{"token": t, "logprob": v} for t, v in sorted(values.items(), key=lambda row: -row[1])]
         return completion(top[0]["token"], logprobs={"content": [{**top[0], "top_logprobs": top}]})
     schema = request.get("response_format", {}).get("json_schema", {}).get("schema", {})

@@ -1,4 +1,4 @@
-"""Builds tiny checkpoints of other families than Qwen-VL, with random weights and their real processors, offline.
+"""Builds tiny checkpoints of other families than Qwen-VL, with random weights and real processors, offline.
 
 They prove plumbing, never quality. Templates have the form of the released ones, with their special tokens.
 """
@@ -66,7 +66,8 @@ LLAVA = (
 )
 MISTRAL3 = (
     "{{ bos_token }}{%- for m in messages %}"
-    "{%- if m.role == 'system' %}{{ '[SYSTEM_PROMPT]' }}{%- elif m.role == 'user' %}{{ '[INST]' }}{%- endif %}"
+    "{%- if m.role == 'system' %}{{ '[SYSTEM_PROMPT]' }}"
+    "{%- elif m.role == 'user' %}{{ '[INST]' }}{%- endif %}"
     "{%- if m.content is string %}{{ m.content }}{%- else %}{%- for c in m.content %}"
     "{%- if c.type == 'image' %}{{ '[IMG]' }}{%- else %}{{ c.text }}{%- endif %}{%- endfor %}{%- endif %}"
     "{%- if m.role == 'system' %}{{ '[/SYSTEM_PROMPT]' }}{%- elif m.role == 'user' %}{{ '[/INST]' }}"
@@ -273,7 +274,9 @@ def _idefics3(text: dict[str, Any]) -> tuple[Any, Any]:
     tok.add_special_tokens({"extra_special_tokens": own}, replace_extra_special_tokens=False)
     tok.eos_token, tok.bos_token = "<end_of_utterance>", "<|begin_of_text|>"
     config = T.Idefics3Config(
-        text_config=text | {"model_type": "llama", "vocab_size": _rows(tok), "pad_token_id": tok.pad_token_id},
+        text_config=text | {
+            "model_type": "llama", "vocab_size": _rows(tok), "pad_token_id": tok.pad_token_id,
+        },
         vision_config=SIGLIP, image_token_id=tok.convert_tokens_to_ids("<image>"), scale_factor=2,
         tie_word_embeddings=False,
     )  # fmt: skip
@@ -330,7 +333,9 @@ def _mistral3(text: dict[str, Any]) -> tuple[Any, Any]:
         image_token_index=tok.convert_tokens_to_ids("[IMG]"), spatial_merge_size=2, tie_word_embeddings=False,
     )  # fmt: skip
     processor = T.PixtralProcessor(
-        image_processor=T.PixtralImageProcessor(size={"longest_edge": 1540}, patch_size={"height": 14, "width": 14}),
+        image_processor=T.PixtralImageProcessor(
+            size={"longest_edge": 1540}, patch_size={"height": 14, "width": 14}
+        ),
         tokenizer=tok, patch_size=14, spatial_merge_size=2, chat_template=MISTRAL3,
     )  # fmt: skip
     return _made(config), processor

@@ -14,7 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from mmrerank import Candidate, Image, ImageSearch, Query, Reranker, SearchResult
+from mmrerank import Budget, Candidate, Image, ImageSearch, Query, Ranking, Reranker, SearchResult, combine
 from mmrerank.errors import ImageError, UsageError
 from mmrerank.images import decode
 from mmrerank.images.urls import Urls, fetch
@@ -111,6 +111,12 @@ def test_a_wrong_type_is_a_usage_error(wrong: Any) -> None:
         lambda: to_query("x", exclude=[5]),
         lambda: to_ranking([5 if isinstance(wrong, bytes) else wrong]),
         lambda: ImageSearch(wrong),
+        lambda: combine(wrong),
+        lambda: Ranking(5 if isinstance(wrong, list | tuple) else wrong),
+        lambda: Candidate(id="x", text="x", metadata=5 if isinstance(wrong, dict) else wrong),
+        lambda: Budget(calls="5" if wrong is None or isinstance(wrong, int | float) else wrong),
+        lambda: SearchResult.load({5} if isinstance(wrong, bytes) else wrong),
+        lambda: ImageSearch.open({5} if isinstance(wrong, str) else wrong),
     ]
     for call in calls:
         with pytest.raises(UsageError):

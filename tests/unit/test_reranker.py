@@ -17,6 +17,7 @@ from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import ChatError, UsageError
 from mmrerank.images import decode
 from mmrerank.messages import Ask, Reply, Retrieve
+from mmrerank.ports import Retriever
 from mmrerank.reranker import Reranker, to_image
 from mmrerank.types import Candidate, Image
 
@@ -111,7 +112,7 @@ def test_an_option_is_never_an_argument_of_reranker() -> None:
     assert Reranker("prp", Oracle(lambda query, id: 0), options={"top": "5"}).options.top == 5
 
 
-class Shelf:
+class Shelf(Retriever):
     """A first stage that finds two images besides."""
 
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:

@@ -50,8 +50,9 @@ def body(
 ) -> Request:
     """The request for ``ask``, with room for so many tokens of ``thinking`` before a text.
 
-    ``ids`` are the tokens that spell its choices, where the server tells of tokens by their ids. What ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an
-    image that cannot be read.
+    ``ids`` are the tokens that spell its choices, where the server tells of tokens by their ids. What
+    ``dialect`` leaves out of ``wanted`` stands in the notes. Raises `ImageError` or `OSError` for an image
+    that cannot be read.
     """
     notes: dict[str, None] = {}
     words = in_words(ask) if dialect.schema_in_prompt else ""

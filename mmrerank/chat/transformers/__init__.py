@@ -1,8 +1,9 @@
-"""Any multimodal model of transformers, or one that reads text only, in this process: ``transformers:PATH_OR_NAME``.
+"""Any multimodal model of transformers, or one that reads text only: ``transformers:PATH_OR_NAME``.
 
-Offers `generate`, under the ask's schema if it has one, `choice_logprobs`, and what only a local model has and
-its family can do: `attention`, `embed` and `token_embeddings`. Sampling draws from a seed made of the ask itself, so a reply
-never depends on its neighbours or on what was asked before; what is kept of earlier asks only saves time.
+It runs in this process. Offers `generate`, under the ask's schema if it has one, `choice_logprobs`, and what
+only a local model has and its family can do: `attention`, `embed` and `token_embeddings`. Sampling draws from
+a seed made of the ask itself, so a reply never depends on its neighbours or on what was asked before; what is
+kept of earlier asks only saves time.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ class TransformersChat(Chat):
         prompt = self.qwen.encode(ask.messages, image_tokens=ask.image_tokens, words=words)
         if self.room.tokens and prompt.length > self.room.tokens:
             raise ChatError(
-                f"the question has {prompt.length} tokens; {self.qwen.name} reads at most {self.room.tokens}. "
+                f"the question has {prompt.length} tokens; {self.qwen.name} reads {self.room.tokens}. "
                 "Show fewer images at a time, or smaller ones",
                 kind="context",
             )

@@ -46,7 +46,7 @@ def attention(qwen: LocalModel, prefixes: Prefixes, ask: Ask, prompt: Encoded) -
         batch = qwen.collate([prompt], start.length)
         paid = qwen.attention(batch, prefixes.cache(start, rows=1))[0]
     asking = paid[words.start - start.length : words.end - start.length].mean(0).cpu().numpy()
-    return tuple(asking[first:last].copy() for first, last in prompt.spans)
+    return tuple(asking[first:last][prompt.visual(first, last)] for first, last in prompt.spans)
 
 
 def embeddings(
@@ -67,7 +67,7 @@ def token_embeddings(
     found: list[States] = []
     for row, prompt in enumerate(prompts):
         at = states.shape[1] - prompt.length  # of its first token, were the beginning there too
-        spans = [states[row, at + first : at + last] for first, last in _wanted(prompt)]
+        spans = [states[row, at + first : at + last][own] for first, last, own in _wanted(prompt)]
         found.append((_unit(torch.cat(spans)),))
     return found
 
@@ -91,12 +91,14 @@ def _asking(ask: Ask, prompt: Encoded) -> Words:
     return found[-1]
 
 
-def _wanted(prompt: Encoded) -> list[tuple[int, int]]:
-    """Where the tokens stand whose states are wanted: those of images, or else the user's words."""
-    spans = prompt.spans or [(w.start, w.end) for w in prompt.words if w.role == "user"]
+def _wanted(prompt: Encoded) -> list[tuple[int, int, NDArray[np.bool_]]]:
+    """Where the tokens stand whose states are wanted, and which: those of images, or the user's words."""
+    if prompt.spans:
+        return [(a, b, prompt.visual(a, b)) for a, b in prompt.spans]
+    spans = [(w.start, w.end) for w in prompt.words if w.role == "user"]
     if not spans:
         raise ChatError("token embeddings are read of images or of the user's words; there are none")
-    return list(spans)
+    return [(a, b, np.ones(b - a, dtype=np.bool_)) for a, b in spans]
 
 
 def _unit(states: torch.Tensor) -> NDArray[np.float32]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,6 +50,7 @@ FIELDS = {
 }
 _ROWS = ("qry_text", "qry_img_path", "tgt_text", "tgt_img_path")
 _INSTRUCTIONS = ("qry_inst", "tgt_inst")
+_MARK = re.compile(r"<\|image_\d+\|>")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +128,7 @@ def _rows(data: Path) -> MmebTask:
     parts: dict[str, list[str]] = {}
     texts: dict[str, str] = {}
     files: dict[str, str] = {}
+    told: dict[str, str] = {}
     keys_known: dict[str, str] = {}
     for name in sorted(p.name for p in data.iterdir() if p.is_dir()):
         tables = find_all(data / name, "test*.parquet", "test*.jsonl")
@@ -134,10 +137,15 @@ def _rows(data: Path) -> MmebTask:
             for row in read_rows(path, _ROWS, _INSTRUCTIONS):
                 query = f"{name}/{number}"
                 number += 1
-                words = [row.text(c, empty=True) for c in ("qry_inst", "qry_text") if row.has(c)]
+                given = row.text("qry_inst", empty=True) if row.has("qry_inst") else ""
                 image = row.text("qry_img_path", empty=True)
-                asked[query] = BenchmarkQuery(text=" ".join(w for w in words if w).strip(), image=image)
-                keys = _keys(row, image, texts, files, keys_known)
+                instruction, words = parted(given, row.text("qry_text", empty=True), image=bool(image))
+                # MMEB's dialogues have a line for each question and each answer
+                *turns, last = words.splitlines() if name == "VisDial" and words else [words]
+                asked[query] = BenchmarkQuery(
+                    text=last, turns=tuple(turns), image=image, instruction=instruction
+                )
+                keys = _keys(row, image, texts, files, told, keys_known)
                 qrels[query] = {keys[0]: 1}  # the positive is at index 0
                 lists[query] = mixed(query, keys)
                 parts.setdefault(name, []).append(query)
@@ -149,13 +157,37 @@ def _rows(data: Path) -> MmebTask:
     warnings = _unlike(data, parts) if known else []
     for name, queries in parts.items():
         warnings += count_warnings(NAME, "test", {f"{name} queries": len(queries)}, str(data / name))
-    return _task(asked, qrels, lists, parts, warnings, texts=texts, files=files)
+    return _task(asked, qrels, lists, parts, warnings, texts=texts, files=files, told=told)
+
+
+def parted(instruction: str, text: str, *, image: bool) -> tuple[str, str]:
+    """The instruction of a sentence and the words behind it, without the mark of an image.
+
+    Older files hold both as one text, which has that mark where there is an image: there the instruction
+    ends with its first colon, or is all that stands beside the image.
+
+    >>> parted("", "<|image_1|>\\nFind changes: More red.\\n", image=True)
+    ('Find changes:', 'More red.')
+    """
+    told, words = (_MARK.sub("", t).strip() for t in (instruction, text))
+    if told or (image and not _MARK.search(text)):
+        return told, words
+    before, colon, after = words.partition(": ")
+    if colon and after.strip():
+        return f"{before}:", after.strip()
+    return (words, "") if image else ("", words)
 
 
 def _keys(
-    row: TableRow, image: str, texts: dict[str, str], files: dict[str, str], known: dict[str, str]
+    row: TableRow,
+    image: str,
+    texts: dict[str, str],
+    files: dict[str, str],
+    told: dict[str, str],
+    known: dict[str, str],
 ) -> list[str]:
     """The candidates' keys, as the official loader makes them, and what stands behind each."""
+    given = row.text("tgt_inst", empty=True) if row.has("tgt_inst") else ""
     captions = row.texts("tgt_text", empty=True)
     paths = row.texts("tgt_img_path", empty=True)
     if len(captions) != len(paths) or not captions:
@@ -172,9 +204,12 @@ def _keys(
             raise row.wrong("tgt_text", "a candidate has neither text nor image")
         # a key recurs from query to query: one text serves them all
         key = known.setdefault(key, key)
-        texts.setdefault(key, caption)
         if path:
             files.setdefault(key, path)
+            instruction, caption = parted(given, caption, image=True)
+            if instruction:
+                told.setdefault(key, instruction)
+        texts.setdefault(key, caption)
         keys.append(key)
     return keys
 

@@ -48,3 +48,14 @@ def degraded_line(label: str, results: Sequence[SearchResult]) -> str:
         f"{label}: judgements failed in {degraded} of {len(results)} queries; there the first-stage order "
         f"stands ({REMEDY}){why}{more}"
     )
+
+
+def written_line(label: str, results: Sequence[SearchResult]) -> str:
+    """One sentence on answers that were asked for again as text under a method; empty where none were."""
+    again = [r.repairs.written for r in results if r.repairs.written]
+    if not again:
+        return ""
+    return (
+        f"{label}: {sum(again)} answers in {len(again)} of {len(results)} queries were asked for again as "
+        "text, since the labels held too little of the probability"
+    )

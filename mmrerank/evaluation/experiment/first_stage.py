@@ -45,7 +45,10 @@ def query_of(task: Task, id_: str, images: Path | None) -> Query:
     if asked.image:
         pictures = (Image(path=image_file(task, asked.image, images)),)
     try:
-        return Query(id=id_, text=asked.text, turns=asked.turns, exclude=asked.exclude, images=pictures)
+        return Query(
+            id=id_, text=asked.text, turns=asked.turns, exclude=asked.exclude, images=pictures,
+            instruction=asked.instruction,
+        )  # fmt: skip
     except ValueError as error:
         raise InputError(f"query {id_!r} of {task.benchmark} cannot be asked: {error}") from error
 
@@ -266,4 +269,5 @@ def _candidate_query(task: Task, key: str, images: Path | None) -> Query:
     text = task.texts.get(key)
     if text is not None and key not in task.files:
         return Query(text=text)
-    return Query(text=text or "", images=(Image(path=image_file(task, key, images)),))
+    image = Image(path=image_file(task, key, images))
+    return Query(text=text or "", images=(image,), instruction=task.told.get(key, ""))

@@ -12,7 +12,7 @@ from mmrerank import writing
 from mmrerank.benchmark import Answer, Measured, Scores, Task
 from mmrerank.errors import InputError
 from mmrerank.evaluation.compare.rendering import Cell, Table
-from mmrerank.evaluation.experiment.degraded import degraded_line, failures_dict
+from mmrerank.evaluation.experiment.degraded import degraded_line, failures_dict, written_line
 from mmrerank.evaluation.experiment.forecast import Forecast
 from mmrerank.evaluation.experiment.gains import filled, gain_of, interval_of, rounded, values_of
 from mmrerank.evaluation.experiment.published import headline, published_table
@@ -46,6 +46,7 @@ class MethodRun:
             "usage": dataclasses.asdict(self.usage),
             "failed": sum(r.repairs.failed for r in self.results),
             "repaired": sum(r.repairs.repaired for r in self.results),
+            **({"written": again} if (again := sum(r.repairs.written for r in self.results)) else {}),
             "queries_degraded": sum(r.degraded for r in self.results),
             "failures": failures_dict(self.results),
         }
@@ -319,7 +320,8 @@ class Evaluation(Tabular):
         return found
 
     def _failures(self) -> list[str]:
-        lines = [degraded_line(label, one.results) for label, one in self.methods.items()]
+        told = (degraded_line, written_line)
+        lines = [line(label, one.results) for label, one in self.methods.items() for line in told]
         return [line for line in lines if line]
 
     def save_chart(self, path: Path | str) -> None:

@@ -72,7 +72,7 @@ def rank(query: Query, ranking: Ranking, options: Options) -> Judging:
     if not found.found:
         return Outcome(ranking=ranking, explanation=Explanation(reason=f'described as "{text}"'))
     told = numbers(after.ids, scores)["scores"]
-    return Outcome(ranking=after, explanation=Explanation(reason=reason, scores=told), notes=(reason,))
+    return Outcome(ranking=after, explanation=Explanation(reason=reason, scores=told))
 
 
 def _together(ranking: Ranking, found: tuple[Candidate, ...]) -> Ranking:

@@ -12,6 +12,7 @@ import pytest
 
 from mmrerank import Reranker
 from mmrerank.chat.open import open_chat
+from mmrerank.chat.probe import probe
 from mmrerank.errors import CapabilityError, ModelError
 from mmrerank.rerank import states
 from mmrerank.types import Candidate, Image, Query
@@ -107,3 +108,10 @@ def test_it_answers_nothing_else(colqwen: Path, tiny_qwen: Callable[[str], Path]
         Reranker("pointwise", f"colpali:{colqwen}")
     with pytest.raises(ModelError, match="ColPali"):
         open_chat(f"colpali:{tiny_qwen('qwen2_vl')}")
+
+
+def test_doctor_looks_at_its_vectors(colqwen: Path) -> None:
+    found = {f.name: f for f in probe(open_chat(f"colpali:{colqwen}"))}
+    assert found["vectors"].status == "ok"
+    assert found["vectors"].detail.endswith("of 16 numbers")
+    assert found["offers"].detail == "token_embeddings"

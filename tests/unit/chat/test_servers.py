@@ -177,7 +177,10 @@ class TestNames:
         part = Part(image=picture(1024, 1024))
         message = Message(role="user", parts=(part,))
         stub.script = [completion("a boat")]
-        one(opened(f"openai:{model}@{stub.url}", **options), Ask(messages=(message,), image_tokens=256))
+        one(
+            opened(f"openai:{model}@{stub.url}", any_model=True, **options),
+            Ask(messages=(message,), image_tokens=256),
+        )
         url = stub.requests[-1]["messages"][0]["content"][0]["image_url"]["url"]
         sent = PIL.Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
         assert sent.size == sides

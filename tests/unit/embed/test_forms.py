@@ -11,6 +11,7 @@ import pytest
 
 from mmrerank.embed import gme, jina_v4, qwen3_vl, unime, vlm2vec
 from mmrerank.embed._form import Form
+from mmrerank.evaluation.benchmarks.mmeb import parted
 from mmrerank.types import Image, Query
 
 PICTURE = Image(data=b"")
@@ -163,6 +164,37 @@ def test_what_people_write_opens_no_turn_and_shows_no_image() -> None:
     query = Query(text="<|image_pad|> {images}", instruction="{text}<|im_end|>")
     said = gme.ASKED.write(query, document=False, defuse=lambda text: text.replace("<|", "< |"))
     assert said.text == gme_prompt("{text}< |im_end|>", "< |image_pad|> {images}")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "text", "said"),
+    [  # rows of MMEB-eval, old and new, and what its authors' code makes of them
+        ("", f"<|image_1|>\n{CHANGE}More red.\n", f"<|image_pad|>\n{CHANGE}More red.\n"),
+        (
+            "<|image_1|>\nGiven an image, find it:",
+            "More red.",
+            "<|image_pad|>\nGiven an image, find it: More red.\n",
+        ),
+        ("", "<|image_1|>\nRepresent the given image.\n", "<|image_pad|>\nRepresent the given image.\n"),
+        ("<|image_1|> Classify the image.\n", "", "<|image_pad|>\nClassify the image.\n"),
+        ("", f"{CAPTION}a red dog\n", f"{CAPTION}a red dog\n"),
+        ("Find me an image:", "Note: a dog", "Find me an image: Note: a dog\n"),
+    ],
+)
+def test_rows_of_mmeb_are_asked_as_its_authors_ask_them(instruction: str, text: str, said: str) -> None:
+    shown = "image_pad" in said
+    told, words = parted(instruction, text, image=shown)
+    query = Query(text=words, images=(PICTURE,) if shown else (), instruction=told)
+    form = unime.V2["qwen2_vl"]
+    assert form.write(query, document=False, defuse=str).text == said
+    if shown:
+        assert form.write(query, document=True, defuse=str).text == said
+        found = gme.ASKED.write(query, document=True, defuse=str).text  # which instructs queries alone
+        assert found == gme_prompt(HELPFUL, f"{SEEN}{words}")
+
+
+def test_a_caption_beside_an_image_is_no_instruction() -> None:
+    assert parted("", "Sign: a boat", image=True) == ("", "Sign: a boat")
 
 
 # in the vocabulary of Qwen3: one 151655 stands for all tokens of the image, 151643 is <|endoftext|>, 624 is

@@ -133,5 +133,18 @@ def test_every_file_of_a_tokenizer_is_in_the_fingerprint(folders: dict[str, Path
         assert opened(folder).fingerprint != first.fingerprint
 
 
+def test_a_file_of_weights_is_prepared_for_as_its_architecture_was_released() -> None:
+    from mmrerank.embed import _open_clip_part
+    from mmrerank.embed._open_clip_identity import released
+
+    open_clip = _open_clip_part.part()
+    for arch in ("ViT-B-16-SigLIP2", "PE-Core-B-16"):
+        found = released(open_clip, arch)
+        assert (found["mean"], found["std"], found["resize_mode"]) == ((0.5,) * 3, (0.5,) * 3, "squash")
+    small = released(open_clip, "MobileCLIP2-S0")
+    assert (small["mean"], small["std"], small["resize_mode"]) == ((0.0,) * 3, (1.0,) * 3, "shortest")
+    assert released(open_clip, "ViT-L-14") == {}  # OpenAI's and LAION's differ
+
+
 def opened(folder: Path) -> Embedder:
     return open_embedder(f"open_clip:local-dir:{folder}", device="cpu")

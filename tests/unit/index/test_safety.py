@@ -31,7 +31,7 @@ def test_another_embedder_is_refused(source: Path, tmp_path: Path) -> None:
     other = ColourEmbedder("colour-2")
     index = ImageIndex.open(tmp_path / "x")
     index.check_embedder(ColourEmbedder())
-    with pytest.raises(MismatchError, match=r"weights or preprocessing are now others"):
+    with pytest.raises(MismatchError, match=r"weights, prompt or preprocessing are now others"):
         index.check_embedder(other)
     other.spec = "test:other"
     with pytest.raises(MismatchError, match=r"test:colour.*not with test:other.*--rebuild"):

@@ -54,7 +54,8 @@ def test_the_index_is_searched_with_the_description(query: Query) -> None:
     assert request.query.exclude == query.exclude
     assert [h.id for h in result] == ["blue0", "red2", "blue1", "red0", "red1"]
     assert result.explanation.scores == {"blue0": 0.9, "red2": 0.6, "blue1": 0.4}
-    assert 'the description "a blue car"; 2 images are new' in result.warnings[0]
+    assert 'the description "a blue car"; 2 images are new' in result.explanation.reason
+    assert not result.warnings
     assert result.usage.calls == 1
     fused = Reranker("describe", chat, retriever=Shelf(), fuse=True).rank(query, FIRST)
     assert [h.id for h in fused][:2] == ["red2", "blue0"]  # both lists know the first of them
@@ -70,7 +71,7 @@ def test_then_another_method_judges_what_was_found() -> None:
     options = {"first": "describe", "then": "listwise", "keep": 3}
     result = Reranker("cascade", Scripted(answer), retriever=Shelf(), options=options).rank(COMPOSED, FIRST)
     assert [h.id for h in result] == ["blue1", "blue0", "red2", "red0", "red1"]
-    assert any("a blue car" in w for w in result.warnings)
+    assert "a blue car" in result.explanation.reason
 
 
 @pytest.mark.parametrize("query", [Query(text="a blue car"), Query(images=(REFERENCE,))])

@@ -13,6 +13,7 @@ import pytest
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import ChatError, NoRoomError
 from mmrerank.messages import Ask, Reply, Retrieve
+from mmrerank.ports import Retriever
 from mmrerank.rerank import comparisons, judgements
 from mmrerank.rerank.states import attend, read_attention
 from mmrerank.reranker import Reranker
@@ -132,7 +133,7 @@ def test_verdicts_keep_to_their_parts_when_a_part_is_dropped() -> None:
     assert told == {"c1": "met", "c2": "missed"}
 
 
-class Shelf:
+class Shelf(Retriever):
     """A first stage that keeps what it is asked."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.chat.fakes.scripted import Scripted
-from mmrerank.messages import Ask
+from mmrerank.messages import Ask, Judging, Outcome
 from mmrerank.rerank.orders import label_scores
 from mmrerank.rerank.relevance import (
     chained,
@@ -25,7 +25,7 @@ from mmrerank.rerank.relevance import (
     stacked,
 )
 from mmrerank.reranker import Reranker
-from mmrerank.types import Query
+from mmrerank.types import Explanation, Query, Ranking
 
 IDS = list("abcdefgh")
 values = st.dictionaries(st.sampled_from(IDS), st.floats(allow_nan=True, allow_infinity=True))
@@ -125,3 +125,17 @@ def test_first_tells_the_share_of_the_answer() -> None:
     known = [h.relevance for h in result if h.relevance is not None]
     assert sum(known) == pytest.approx(1)
     assert [h.id for h in result] == ["d", "c", "b", "a"]
+
+
+def test_a_method_of_ones_own_keeps_to_the_laws() -> None:
+    def own(query: Query, ranking: Ranking) -> Judging:
+        yield from ()
+        told = Explanation(
+            scores={"0": math.inf, "1": math.nan, "x": 1.0},
+            relevance={"0": 0.5, "1": 7.0, "2": -1.0, "x": 1.0},
+        )
+        return Outcome(ranking=ranking, explanation=told)
+
+    result = Reranker(own).rank("a boat", ["one", "two", "three"])
+    assert [h.relevance for h in result] == [0.5, 0.5, 0]
+    assert result.explanation.scores == {"0": 1e30}

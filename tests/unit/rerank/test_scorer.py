@@ -197,6 +197,15 @@ def test_cancel_ends_between_batches() -> None:
     assert len(scorer.asked) == 1
 
 
+def test_each_score_comes_with_its_batch() -> None:
+    scorer = Known()
+    scorer.batch = 2
+    asks = [scoring.fit(Query(text="x"), [c]) for c in numbers(0.1, 0.2, 0.3)]
+    found = dict(ScorerChat(scorer).reply_each(asks))
+    assert [found[n].scores for n in range(3)] == [(0.1,), (0.2,), (0.3,)]
+    assert [len(texts) for _, texts, _ in scorer.asked] == [2, 1]
+
+
 def test_a_plain_question_shows_whether_it_is_there() -> None:
     chat = ScorerChat(Known())
     asked = Ask(messages=(Message(role="user", parts=(Part(text="1"),)),))

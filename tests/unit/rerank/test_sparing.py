@@ -18,6 +18,7 @@ from mmrerank import registry
 from mmrerank.chat.fakes.oracle import Oracle
 from mmrerank.errors import ChatError, FailureKind, InputError
 from mmrerank.messages import Ask, Reply
+from mmrerank.ports import Retriever
 from mmrerank.reranker import Reranker
 from mmrerank.results import SearchResult
 from mmrerank.types import Candidate, Image, Query
@@ -218,7 +219,7 @@ def test_a_reference_image_that_cannot_be_shown_is_an_error() -> None:
 
 
 def test_what_a_search_finds_besides_may_be_damaged_too() -> None:
-    class Index:
+    class Index(Retriever):
         def retrieve(self, requests: object) -> list[tuple[Candidate, ...]]:
             found = (Candidate(id="i31", image=Image(data=b"no picture")), Candidate(id="i33", image=png(33)))
             return [found]

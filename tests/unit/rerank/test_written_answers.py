@@ -11,10 +11,12 @@ import pytest
 
 from mmrerank.budget import Budget
 from mmrerank.errors import ChatError
+from mmrerank.evaluation.experiment.degraded import written_line
 from mmrerank.messages import Ask, Reply
 from mmrerank.ports import LEAST_SHARE, Chat
 from mmrerank.rerank.written import named
 from mmrerank.reranker import Reranker
+from mmrerank.results import SearchResult
 from mmrerank.types import Candidate, Ranking, Usage
 
 FITS = {"a": 0.1, "b": 0.9, "c": 0.2, "d": 0.8}
@@ -57,7 +59,7 @@ def plainly(_: str, fits: float) -> str:
     return "Yes." if fits > 0.5 else "**No**, it does not."
 
 
-@pytest.mark.parametrize("share", [math.exp(-9), 0.049, 0.0])
+@pytest.mark.parametrize("share", [math.exp(-9), 0.019, 0.0])
 def test_the_written_answer_decides(share: float) -> None:
     judge = Judge(lambda _: share, plainly)
     result = Reranker("pointwise", judge).rank("a boat", FOUND)
@@ -98,7 +100,7 @@ def test_a_judge_that_says_neither_gives_no_judgement_and_the_result_says_why() 
     said = " ".join(result.warnings)
     assert "2 of 4 answers" in said
     assert "2 of these gave no label either" in said
-    assert "the labels yes, no hold 0.001 of the probability, less than 0.05; asked again as text" in said
+    assert "the labels yes, no hold 0.001 of the probability, less than 0.02; asked again as text" in said
     assert "it begins 'A boat on a lake'" in said
     assert result.failures[0].kind == "labels"
 
@@ -162,3 +164,13 @@ def test_letters_and_digits_stand_alone() -> None:
     told = ("B", "B.", "Answer: B", "A boat is shown", "(A)", "I")
     assert [named(t, ("A", "B")) for t in told] == ["B", "B", "B", None, "A", None]
     assert named("7", tuple("0123456789")) == "7"
+
+
+def test_an_evaluation_sums_them_up_and_files_keep_them(tmp_path: Path) -> None:
+    results = [Reranker("pointwise", Judge(lambda _: 0.001, plainly)).rank("a boat", FOUND) for _ in range(3)]
+    line = "pointwise: 12 answers in 3 of 3 queries were asked for again as text"
+    assert written_line("pointwise", results).startswith(line)
+    good = Reranker("pointwise", Judge(lambda _: 0.9, plainly)).rank("a boat", FOUND)
+    assert written_line("pointwise", [good]) == ""
+    results[0].save(tmp_path / "one.json")
+    assert SearchResult.load(tmp_path / "one.json").repairs.written == 4

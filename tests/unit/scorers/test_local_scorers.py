@@ -238,6 +238,17 @@ def test_monoqwen2(checkpoints: Any, opened: Open, picture: Any) -> None:
     assert all(math.isnan(s) for s in scorer.score(Query(images=(one,)), [candidate]))
 
 
+def test_monoqwen2_without_a_processor_takes_another_models(
+    checkpoints: Any, opened: Open, picture: Any, tmp_path: Path
+) -> None:
+    whole = checkpoints("qwen2_vl")
+    for file in ("config.json", "model.safetensors", "generation_config.json"):
+        (tmp_path / file).symlink_to(whole / file)
+    query, candidate = Query(text="a boat"), Candidate(id="1", image=of(picture, 56, 2))
+    found = opened(f"monoqwen2:{tmp_path}", processor=str(whole)).score(query, [candidate])
+    assert found == opened(f"monoqwen2:{whole}").score(query, [candidate])
+
+
 # ---------------------------------------------------------------- a head
 
 

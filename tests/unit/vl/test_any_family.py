@@ -1,11 +1,14 @@
-"""Every family of multimodal models on tiny random checkpoints: equal to a plain call of transformers, batched
-equal to single, kept features equal to pixels, budgets in the family's own tokens, methods through the command
-line. Plumbing, never quality."""
+"""Every family of multimodal models on tiny random checkpoints: plumbing, never quality.
+
+Equal to a plain call of transformers, batched equal to single, kept features equal to pixels, budgets in the
+family's own tokens, methods through the command line.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ import tiny_vlm
 from command import run, write_lines
 
 from mmrerank.chat.open import open_chat
+from mmrerank.errors import ModelError
 from mmrerank.images import decode
 from mmrerank.messages import Ask, Message, Part
 from mmrerank.types import Image
@@ -186,6 +190,66 @@ def test_special_tokens_in_text_stay_text(kind: str, chats: Any, picture: Pictur
             assert (encoded.ids == token).sum() == (clean.ids == token).sum(), name
 
 
+def plain_states(folder: Path, question: Ask) -> tuple[Any, Any, Any]:
+    """Token ids, the last layer's states, and attention summed over layers and heads."""
+    import torch
+
+    model, processor = loaded(folder)
+    content = [
+        {"type": "text", "text": p.text} if p.image is None else {"type": "image", "image": decode(p.image)}
+        for p in question.messages[-1].parts
+    ]
+    inputs = processor.apply_chat_template(
+        [{"role": "system", "content": [{"type": "text", "text": question.messages[0].text}]},
+         {"role": "user", "content": content}],
+        tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt",
+        enable_thinking=False,
+    )  # fmt: skip
+    model.set_attn_implementation("eager")
+    with torch.inference_mode():
+        out = model.model(**inputs, output_attentions=True)
+    model.set_attn_implementation("sdpa")
+    attention = [a[0].sum(0) for a in out.attentions if a is not None]
+    return inputs["input_ids"][0], out.last_hidden_state[0], sum(attention)
+
+
+@pytest.mark.parametrize("kind", tiny_vlm.KINDS)
+def test_states_and_attention_are_those_of_a_plain_run(
+    kind: str, chats: Any, folders: Any, picture: Picture
+) -> None:
+    import torch
+
+    chat = chats(kind)
+    images = [picture(224, 224), picture(448, 224, seed=1)]
+    shown = ask(*images, "Is this a red dog?", image_tokens=ROOMY)
+    ids, states, attention = plain_states(folders(kind), shown)
+    unit = torch.nn.functional.normalize(states, dim=-1).numpy()
+    visual = (ids == chat.qwen.image_id).numpy()
+    wanted = {"embed": [unit[-1]], "token_embeddings": [unit[visual]]}
+    if "attention" in chat.capabilities:
+        asked = chat.qwen.tokenizer("Is this a red dog?", add_special_tokens=False)["input_ids"]
+        at = next(n for n in range(len(ids)) if ids[n : n + len(asked)].tolist() == asked)
+        paid = attention[at : at + len(asked)].mean(0).numpy()
+        edges = [int(n) for n in visual.nonzero()[0]]
+        cut = len(chat.reply([replace(shown, read="attention")])[0].states[0])
+        wanted["attention"] = [paid[edges[:cut]], paid[edges[cut:]]]
+    for read, arrays in wanted.items():
+        reply = chat.reply([replace(shown, read=read)])[0]
+        assert reply.error is None
+        for mine, theirs in zip(reply.states, arrays, strict=True):
+            assert mine == pytest.approx(theirs, abs=2e-5), read
+
+
+@pytest.mark.parametrize("kind", tiny_vlm.KINDS)
+def test_shared_beginnings_change_nothing(kind: str, chats: Any, folders: Any, picture: Picture) -> None:
+    first = ["You see: ", picture(224, 224), " and ", picture(448, 224, seed=2), "A red dog. " * 60]
+    asks = [ask(*first, f"Is it {n}?", choices=("A", "B"), image_tokens=ROOMY) for n in range(4)]
+    whole: Any = open_chat(f"transformers:{folders(kind)}", prefix_bytes=0, feature_bytes=0)
+    for mine, theirs in zip(chats(kind).reply(asks), whole.reply(asks), strict=True):
+        assert mine.error is None
+        assert mine.logprobs == pytest.approx(theirs.logprobs, abs=1e-5)
+
+
 METHODS = ("pointwise", "first", "listwise", "cotrr")
 
 
@@ -208,44 +272,45 @@ def test_methods_run_through_the_command_line_with_two_and_twenty_images(
         # random weights spread over all tokens: what the labels hold is taken, however little
         result = run(
             "rerank", "--input", asked, "--rerank", method, "--chat", f"transformers:{terse}",
-            "--chat-option", "label_share=0", "--output", "json",
+            "--chat-option", "label_share=0", "--output", "json", code=None,
         )  # fmt: skip
         for line, row in zip(result.stdout.splitlines(), rows, strict=True):
             found = json.loads(line)
             assert {h["id"] for h in found["hits"]} == {c["id"] for c in row["candidates"]}
-            assert found["repairs"]["failed"] == 0
+            # chance may name a part without a word; nothing else may fail
+            assert result.exit_code == (7 if found["repairs"]["failed"] else 0), result.stderr
+            assert found["repairs"]["failed"] <= (method == "cotrr"), found["warnings"]
 
 
 def test_features_are_found_again_on_disk(folders: Any, picture: Picture, tmp_path: Path) -> None:
     question = ask(picture(224, 224), picture(448, 224, seed=1), "Is it?", choices=("A", "B"))
     for kind in ("mistral3", "idefics3", "qwen3_5"):
-        looked: list[int] = []
         replies = []
-        for _ in range(2):
+        for n in range(2):
             chat: Any = open_chat(f"transformers:{folders(kind)}", feature_folder=tmp_path / kind)
-            seen = chat.qwen._seen
-            chat.qwen._seen = lambda inputs, seen=seen: looked.append(1) or seen(inputs)
+            if n:  # it looks at nothing any more
+                chat.qwen._seen = None
             replies += chat.reply([question])
-        assert len(looked) == 2
         assert replies[0].logprobs == pytest.approx(replies[1].logprobs, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def blind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_vlm.build_text(tmp_path_factory.mktemp("text"))
 
 
 class TestTextOnly:
     """A causal model without eyes."""
 
-    @pytest.fixture(scope="class")
-    def folder(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        return tiny_vlm.build_text(tmp_path_factory.mktemp("text"))
-
-    def test_texts_are_ranked_and_images_refused(self, folder: Path, picture: Picture) -> None:
-        chat: Any = open_chat(f"transformers:{folder}", label_share=0)
+    def test_texts_are_ranked_and_images_refused(self, blind: Path, picture: Picture) -> None:
+        chat: Any = open_chat(f"transformers:{blind}", label_share=0)
         question = ask("Does 'a red dog' match 'a dog'?", choices=("A", "B"))
         assert chat.reply([question])[0].error is None
-        assert near(ours(chat, question), self.plain(folder, question))
+        assert near(ours(chat, question), self.plain(blind, question))
         reply = chat.reply([ask(picture(), "Is it?", choices=("A", "B"))])[0]
         assert reply.error.kind == "no_images"
         assert "reads text only and cannot see images" in str(reply.error)
-        assert [(a.name, a.on) for a in chat.facts().abilities][0] == ("images", False)
+        assert [(a.name, a.on) for a in chat.facts().abilities] == [("images", False)]
 
     @staticmethod
     def plain(folder: Path, question: Ask) -> Any:
@@ -260,7 +325,7 @@ class TestTextOnly:
         with torch.inference_mode():
             return AutoModelForCausalLM.from_pretrained(folder).eval()(**inputs).logits[0, -1].float()
 
-    def test_through_the_command_line(self, folder: Path, picture: Picture, tmp_path: Path) -> None:
+    def test_through_the_command_line(self, blind: Path, picture: Picture, tmp_path: Path) -> None:
         (tmp_path / "a.png").write_bytes(picture().data or b"")
         texts = [{"id": t, "text": t, "score": 0.5} for t in ("a red dog", "a blue cat")]
         images = [{"id": t, "image": "a.png", "score": 0.5} for t in "ab"]
@@ -268,15 +333,16 @@ class TestTextOnly:
             row = {"query": {"text": "a red dog"}, "candidates": candidates}
             asked = write_lines(tmp_path / "requests.jsonl", [row])
             result = run(
-                "rerank", "--input", asked, "--rerank", "pointwise", "--chat", f"transformers:{folder}",
+                "rerank", "--input", asked, "--rerank", "pointwise", "--chat", f"transformers:{blind}",
                 "--chat-option", "label_share=0", code=code,
             )  # fmt: skip
         assert "reads text only and cannot see images" in result.stderr
 
     def test_a_template_without_a_system_turn_gets_it_in_the_users(self, tmp_path: Path) -> None:
         strict = (
-            "{%- for m in messages %}{%- if m.role == 'system' %}{{ raise_exception('System role not supported') }}"
-            "{%- endif %}{{ '[' + m.role + ']' + m.content + '\n' }}{%- endfor %}[assistant]"
+            "{%- for m in messages %}{%- if m.role == 'system' %}"
+            "{{ raise_exception('System role not supported') }}{%- endif %}"
+            "{{ '[' + m.role + ']' + m.content + '\n' }}{%- endfor %}[assistant]"
         )
         chat: Any = open_chat(f"transformers:{tiny_vlm.build_text(tmp_path, template=strict)}")
         written = chat.qwen.prompts.render(ask("Is it?").messages)
@@ -337,6 +403,6 @@ def test_doctor_says_what_is_on_and_off(folders: Any) -> None:
 
 
 def test_a_model_of_another_kind_is_refused(folders: Any, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}), "utf-8")
-    with pytest.raises(ModelError, match="is a 'bert' model; allowed are .* kinds that transformers knows"):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}), "utf-8")
+    with pytest.raises(ModelError, match=r"is a 'vit' model; allowed are \d+ kinds that transformers knows"):
         open_chat(f"transformers:{tmp_path}")

@@ -143,9 +143,9 @@ def test_images_that_wait_are_counted_whether_looked_at_or_not(
     waiting: list[int] = []
     plain = chat._answer_all
 
-    def answered(jobs: Any) -> Any:
+    def answered(jobs: Any, *rest: Any) -> Any:
         waiting.append(len(jobs))
-        return plain(jobs)
+        return plain(jobs, *rest)
 
     monkeypatch.setattr(chat, "_answer_all", answered)
     assert [r.logprobs for r in chat.reply(asks)] == [pytest.approx(r.logprobs, abs=1e-5) for r in before]
