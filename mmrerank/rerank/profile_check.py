@@ -16,7 +16,7 @@ from mmrerank.errors import InputError, UsageError
 from mmrerank.messages import Ask
 from mmrerank.paths import reason
 from mmrerank.reading import whole
-from mmrerank.rerank import comparisons, judgements, prompting, states
+from mmrerank.rerank import comparisons, judgements, prompting, states, unime
 from mmrerank.rerank.describing import described
 from mmrerank.rerank.profiles import FULL, Profile
 from mmrerank.types import Assessment, Candidate, Component, Image, Query, Verdict
@@ -33,6 +33,8 @@ _ALLOWED = frozenset({
     "Compare", "Operand", "And", "Or", "Not", "Include", "Call", "Filter", "Test", "Concat", "List", "Tuple",
 })  # fmt: skip
 """Kinds of nodes of Jinja's tree."""
+_SAID = "words"
+"""The search in one line: another way to say what ``query`` holds, so that either will do."""
 _FILTERS = ("length", "first", "last", "join", "lower", "upper", "capitalize", "trim", "default")
 _TESTS = ("none", "defined", "undefined")
 _SHAPED = (
@@ -116,7 +118,7 @@ def _header(path: Path, text: str) -> None:
     if unknown := names - {*prompt.variables, "show"}:
         _wrong(path, 0, f"{sorted(unknown)[0]!r} is no variable of this prompt; {allowed}")
     for name in prompt.variables:
-        if name not in names:
+        if name not in {*names, _SAID}:
             _wrong(path, 0, f"it declares {name!r} and never uses it")
 
 
@@ -233,6 +235,8 @@ ASKS: Mapping[str, Callable[[Query], Ask]] = {
     "think": lambda q: comparisons.thinking(comparisons.score(q, _GROUP[0])),
     "caption": _captions,
     "describe": described,
+    "judge": lambda q: unime.pair(q, _GROUP[0]),
+    "unime_list": lambda q: unime.best(q, _GROUP),
     "attend": lambda q: states.attend(q, _GROUP),
     "embed_query": lambda q: states.embed_query(q, _GROUP),
     "embed_candidate": lambda q: states.embed_candidate(_GROUP[0], q),
