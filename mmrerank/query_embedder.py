@@ -42,8 +42,8 @@ def embedder_for(
         made_by = f"{facts.embedder} ({facts.fingerprint[:19]}, {facts.dim}-d)"
         raise MismatchError(
             f"{index} was made with {made_by}. The weights, prompt or preprocessing of {spec} are now "
-            f"others, and were not loaded: {error}. Bring those back, name the model that made the index with "
-            "--embedder, or index again with --rebuild"
+            f"others, and were not loaded: {error}. Bring those back, name the model that made the index "
+            "with --embedder, or index again with --rebuild"
         ) from error
 
 
