@@ -322,10 +322,16 @@ def _codes(folder: Path) -> set[str]:
     """What the folder's Python files stand for, of a processor and its parts: a tokenizer of its own is none
     that the library's could replace.
     """
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
     found: set[str] = set()
     for name in ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json"):
         if there(folder / name):
-            found |= set(json_file(folder / name).get("auto_map") or {})
+            body = json_file(folder / name)
+            found |= set(body.get("auto_map") or {})
+            tokenizer = body.get("tokenizer_class")
+            if tokenizer and tokenizer_class_from_name(tokenizer) is None:
+                found.add("AutoTokenizer")
     return found
 
 
