@@ -92,7 +92,7 @@ def test_a_string_that_names_a_picture_is_refused_with_the_way_on(text: str, pic
     assert Query(text=text).text == text
 
 
-WRONG: list[Any] = [None, 5, 2.5, object(), [1], {"x": 1}, b"\0", ("a", "b")]
+WRONG: list[Any] = [None, 5, 2.5, Ellipsis, [1], {"x": 1}, b"\0", ("a", "b")]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)
