@@ -49,6 +49,8 @@ class MethodSpec:
     given: Mapping[str, Any] = field(default_factory=dict)
     plain_files: bool = False
     """Whether its files are named after the method alone, whatever the options."""
+    among_all: bool = False
+    """Whether nobody named it: a model that cannot do what it needs is then asked the others."""
 
     @property
     def label(self) -> str:
@@ -71,14 +73,15 @@ class MethodSpec:
 
 
 def method_specs(texts: Sequence[str]) -> list[MethodSpec]:
-    """The methods that ``texts`` name, each once; ``all`` is every method with its defaults.
+    """The methods that ``texts`` name, each once; ``all`` is every method with its defaults that
+    the model can run.
 
     Raises `UsageError` for what is no method, option or value.
     """
     found: dict[str, MethodSpec] = {}
     for text in texts:
         if text.strip() == "all":
-            specs = [MethodSpec(name=n) for n, _ in registry.every("strategy")]
+            specs = [MethodSpec(name=n, among_all=True) for n, _ in registry.every("strategy")]
         else:
             name, options = parse_method(text)
             specs = [MethodSpec(name=name, given=options)]

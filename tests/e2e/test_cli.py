@@ -159,8 +159,8 @@ def test_a_path_that_cannot_be_looked_at_is_no_fault_of_ours(tmp_path: Path) -> 
 def test_list_names_what_there_is() -> None:
     told = data("list")
     assert list(told) == [
-        "methods", "chats", "embedders", "models", "servers", "stores", "corpora", "metrics",
-        "benchmarks",
+        "methods", "chats", "scorers", "embedders", "models", "servers", "prompts", "stores", "corpora",
+        "metrics", "benchmarks",
     ]  # fmt: skip
     calls = {m["name"]: m["calls"] for m in told["methods"]}
     assert (calls["pointwise"], calls["first"], calls["tsprank"], calls["none"]) == (20, 1, 380, 0)

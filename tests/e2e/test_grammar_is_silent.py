@@ -8,6 +8,7 @@ from mmrerank.chat.open import open_chat
 from mmrerank.picturebook.queries import sample_query
 from mmrerank.picturebook.world import stream
 from mmrerank.rerank import judgements
+from mmrerank.rerank.prompting import profile
 from mmrerank.types import Query
 
 
@@ -15,7 +16,8 @@ def test_what_follows_the_schema_is_left_as_it_is() -> None:
     chat, rng = open_chat("bundled"), stream("validation", 3)
     categories = ("binding", "count", "relation", "exclusion", "setting")
     queries = [Query(text=sample_query(rng, "validation", category=c).text) for c in categories * 8]
-    asks = [judgements.deconstruct(q) for q in queries]
+    with profile(chat.prompts):
+        asks = [judgements.deconstruct(q) for q in queries]
     held = chat.reply(asks)
     free = chat.reply([replace(a, schema=None) for a in asks])
     valid = [n for n, r in enumerate(free) if judgements.read_deconstruct(r).status == "ok"]

@@ -131,9 +131,9 @@ def test_tokens_and_money_are_never_exceeded(
 
 
 def test_what_fits_is_asked_though_its_bound_does_not_fit_all_at_once() -> None:
-    """Ten questions that could cost 700 tokens each and cost 7: all fit into 900, one after another."""
+    """Ten questions that could cost 1,000 tokens each and cost 10: all fit into 1,400, one after another."""
     chat = Priced(0.01)
-    result = Reranker("pointwise", chat, budget=Budget(tokens=900)).rank(
+    result = Reranker("pointwise", chat, budget=Budget(tokens=1400)).rank(
         "a dog", [Candidate(id=str(n), text="x" * 200) for n in range(10)]
     )
     assert result.usage.calls == 10

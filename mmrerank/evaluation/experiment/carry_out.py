@@ -14,7 +14,7 @@ from typing import Any
 from mmrerank import catalog, registry
 from mmrerank.benchmark import Answer, Benchmark, Prepared, Run, Task
 from mmrerank.budget import Price
-from mmrerank.errors import ModelError, UsageError
+from mmrerank.errors import CapabilityError, ModelError, UsageError
 from mmrerank.evaluation import submission, tasks
 from mmrerank.evaluation.experiment import first_stage as stage
 from mmrerank.evaluation.experiment import two_stage
@@ -224,13 +224,8 @@ class _Work:
         home = Path("runs") / "eval"
         if self.data.index is None:
             return home / f"{self.task.benchmark}-{self.task.split}"
-        digest = work_digest(
-            self.wanted.own_options,
-            self.wanted.candidates,
-            self.chat,
-            self.around.limits,
-            self.around.prompts,
-        )
+        own, k, around = self.wanted.own_options, self.wanted.candidates, self.around
+        digest = work_digest(own, k, self.chat, around.limits, around.prompts)
         return home / f"{self.task.benchmark}-{digest}"
 
     @cached_property
@@ -250,10 +245,8 @@ class _Work:
 
     def _reranked(self) -> Evaluation:
         runs = [a for a in self.answers if a.kind != "predictions"]
-        if len(runs) != 1:
-            raise UsageError(
-                f"--rerank takes one run (--run FILE) or a first stage (--index X), not {len(runs)}"
-            )
+        if (n := len(runs)) != 1:
+            raise UsageError(f"--rerank takes one run (--run FILE) or a first stage (--index X), not {n}")
         if self.wanted.submission is not None:
             submission.check(self.task, runs)  # before any model is asked
         if self.first:
@@ -262,8 +255,8 @@ class _Work:
         run, task, k = Run(rows=runs[0].rows), self.task, self.wanted.candidates
         locate = self.first.locate if self.first else two_stage.in_folder(task, self.images)
         items = two_stage.items_of(task, run, k, locate, self.images)
-        done = {spec.label: self._judge(spec, items) for spec in self.wanted.methods}
-        judge, further = self._unanswerable(items)
+        done = self._judged(items)
+        judge, further = self._unanswerable(items, [m.spec for m in done.values()])
         heading = self._heading()
         left = {label: m.left for label, m in done.items()}
         if further:
@@ -302,19 +295,31 @@ class _Work:
             submission=self._submitted(answers), by_query=by_query,
         )  # fmt: skip
 
+    def _judged(self, items: Sequence[Item]) -> dict[str, MethodRun]:
+        done: dict[str, MethodRun] = {}
+        for spec in self.wanted.methods:
+            try:
+                done[spec.label] = self._judge(spec, items)
+            except CapabilityError as error:
+                if not spec.among_all:
+                    raise
+                self.wanted.say(f"{spec.label} is left out: {error}")
+        return done
+
     def _judge(self, spec: MethodSpec, items: Sequence[Item], more: str = "") -> MethodRun:
-        part = spec.stem.removeprefix(spec.name).removeprefix(".")
-        judged = self.judging.rerank(
-            spec.name, items, options=spec.given, part=".".join(p for p in (part, more) if p)
-        )
+        parts = [spec.stem.removeprefix(spec.name).removeprefix("."), more]
+        part = ".".join(p for p in parts if p)
+        judged = self.judging.rerank(spec.name, items, options=spec.given, part=part)
         return MethodRun(spec=spec, asked=len(items), results=judged.results, left=judged.left)
 
-    def _unanswerable(self, items: Sequence[Item]) -> tuple[str, MethodRun | None]:
+    def _unanswerable(
+        self, items: Sequence[Item], done: Sequence[MethodSpec]
+    ) -> tuple[str, MethodRun | None]:
         """The method that gives verdicts, and what it makes of queries that no image meets."""
         task = self.benchmark.unanswerable(self.task)
         if task is None or self.first is None or not self.first.index:
             return "", None
-        specs = sorted(self.wanted.methods, key=lambda s: s.label != PREFERRED[0])
+        specs = sorted(done, key=lambda s: s.label != PREFERRED[0])
         judge = next((s for s in specs if gives_verdicts(s, items[0])), None)
         if judge is None:
             return "", None
@@ -352,14 +357,9 @@ class _Work:
         if self.chat:
             models["chat"] = self.judging.identity
         return provenance(
-            config=config,
-            models=models,
-            seed=heading.get("seed"),
-            first_stage=candidates_digest(items),
-            chat=self.judging.chat,
-            prompts=self.around.prompts,
-            data=data,
-        )
+            config=config, models=models, seed=heading.get("seed"), first_stage=candidates_digest(items),
+            chat=self.judging.chat, prompts=self.around.prompts, data=data,
+        )  # fmt: skip
 
     def _write(self, one: MethodRun, first: Run, origin: Mapping[str, Any]) -> list[Answer]:
         """``METHOD.trec``, ``.raw.jsonl`` (scores as they were), ``.jsonl`` (results), ``.json`` (origin)."""

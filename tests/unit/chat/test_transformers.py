@@ -274,8 +274,8 @@ class TestLoading:
             open_chat(f"transformers:{tmp_path}")
 
     def test_another_model(self, copy: Path) -> None:
-        (copy / "config.json").write_text('{"model_type": "llama"}')
-        with pytest.raises(ModelError, match="'llama' model"):
+        (copy / "config.json").write_text('{"model_type": "clip"}')
+        with pytest.raises(ModelError, match="'clip' model"):
             open_chat(f"transformers:{copy}")
 
     @pytest.mark.parametrize("gone", ["model.safetensors", "tokenizer.json"])

@@ -217,7 +217,7 @@ def test_calls_are_foreseen(method: str, tmp_path: Path) -> None:
     ahead = forecast(method, options, asked, [])
     usages = [r.usage for r in Reranker(method, Watched()).rank_batch(asked)]
     spent = sum(usages, Usage())
-    adaptive = method in {"setwise", "rank_r1", "mvp", "plan", "feedback"}
+    adaptive = method in {"setwise", "rank_r1", "mvp", "plan", "feedback", "describe"}
     assert ahead.calls >= spent.calls if adaptive else ahead.calls == spent.calls
     assert ahead.queries == 12
     half = forecast(method, options, asked[6:], usages[:6])

@@ -24,7 +24,8 @@ from mmrerank.results import SearchResult
 from mmrerank.types import Candidate, Image, Query
 
 QUERY = Query(text="a red boat", id="q7")
-METHODS = [n for n in registry.names("strategy") if n != "none"]
+METHODS = [n for n in registry.names("strategy") if n not in ("none", "describe")]
+"""Those that ask something of a query in words."""
 # those that judge by P(yes) or by vectors of the oracle, one picture a question
 JUST_ONE = {"pointwise", "judge", "erank", "prorank", "multivector", "feedback", "plan"}
 
