@@ -9,6 +9,7 @@ from mmrerank.picturebook.queries import sample_query
 from mmrerank.picturebook.world import stream
 from mmrerank.rerank import judgements
 from mmrerank.rerank.prompting import profile
+from mmrerank.rerank.rooms import within
 from mmrerank.types import Query
 
 
@@ -16,7 +17,7 @@ def test_what_follows_the_schema_is_left_as_it_is() -> None:
     chat, rng = open_chat("bundled"), stream("validation", 3)
     categories = ("binding", "count", "relation", "exclusion", "setting")
     queries = [Query(text=sample_query(rng, "validation", category=c).text) for c in categories * 8]
-    with profile(chat.prompts):
+    with profile(chat.prompts), within(chat):
         asks = [judgements.deconstruct(q) for q in queries]
     held = chat.reply(asks)
     free = chat.reply([replace(a, schema=None) for a in asks])
