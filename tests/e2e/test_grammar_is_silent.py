@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from mmrerank.chat.open import open_chat
 from mmrerank.picturebook.queries import sample_query
 from mmrerank.picturebook.world import stream
@@ -13,6 +15,7 @@ from mmrerank.rerank.rooms import within
 from mmrerank.types import Query
 
 
+@pytest.mark.slow
 def test_what_follows_the_schema_is_left_as_it_is() -> None:
     chat, rng = open_chat("bundled"), stream("validation", 3)
     categories = ("binding", "count", "relation", "exclusion", "setting")
