@@ -58,7 +58,18 @@ def test_what_is_printed_is_read_as_far_as_it_goes(result: SearchResult) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "5", "{}", '{"hits": 5}', '{"whole": {}}', '{"format": 9}', '{"whole": {"hits": [1]}}']
+    "text",
+    [
+        "",
+        pytest.param("[" * 100_000, id="deep"),
+        "[]",
+        "5",
+        "{}",
+        '{"hits": 5}',
+        '{"whole": {}}',
+        '{"format": 9}',
+        '{"whole": {"hits": [1]}}',
+    ],
 )
 def test_a_file_that_is_no_result_says_so(text: str, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(text, "utf-8")
