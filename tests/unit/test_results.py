@@ -90,3 +90,9 @@ def test_a_result_is_a_data_frame(result: SearchResult) -> None:
     pytest.importorskip("pandas")
     frame = result.to_pandas()
     assert list(frame["id"]) == ["d", "c", "b", "a"]
+
+
+def test_a_picture_that_could_not_be_fetched_says_why() -> None:
+    found = Reranker("none").rank("a boat", ["http://127.0.0.1:9/a.png", "a boat"], allow_urls=True)
+    assert "cannot be fetched" in found[0].problem
+    assert found[1].problem == ""
