@@ -57,7 +57,7 @@ def load(path: Path | str) -> SearchResult:
         body = json.loads(reading.whole(source))
     except OSError as error:
         raise InputError(f"the result {source} cannot be read: {reason(error)}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{source} is no saved result: {in_short(error)}") from error
     return restored(body, str(source))
 

@@ -186,6 +186,7 @@ def build_hits(before: Ranking, after: Ranking, explanation: Explanation) -> tup
             first_rank=first.get(c.id),
             assessment=assessments.get(c.id),
             relevance=explanation.relevance.get(c.id),
+            problem=c.image.problem if c.image is not None else "",
         )
         for r, c in enumerate(after, start=1)
     )

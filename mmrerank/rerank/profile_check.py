@@ -53,6 +53,9 @@ def check(profile: Profile) -> None:
         if name[0] != "_" and name not in known:
             _wrong(folder / name, 0, f"there is no prompt of that name; there are {', '.join(sorted(known))}")
         _syntax(folder / name, text, pieces)
+    for name, text in own.items():
+        if name in prompting.included(text, profile.folder):
+            _wrong(folder / name, 0, "it includes itself, through whatever files")
     asked = {
         n: [n, *prompting.included(prompting.source(n, profile.folder), profile.folder)]
         for n in sorted(known)
@@ -79,6 +82,8 @@ def _texts(folder: Path) -> dict[str, str]:
                 _wrong(path, 0, "it is a link out of the folder; copy what it leads to")
             if path.is_dir() or path.suffix != ".md":
                 _wrong(path, 0, "a profile holds prompt files only, NAME.md, and no folders")
+            if path.exists() and not path.is_file():  # a pipe would be waited for without end
+                _wrong(path, 0, "it is no file; a profile holds prompt files only, NAME.md")
             texts[path.name] = whole(path, most="line_bytes").decode("utf-8")
             if len(texts[path.name]) > _MOST:
                 _wrong(path, 0, f"it is longer than {_MOST:,} characters")
@@ -137,7 +142,7 @@ def _undeclared(text: str) -> set[str]:
 
 def _syntax(path: Path, text: str, pieces: set[str]) -> None:
     """No syntax error, and nothing that a prompt has no need of."""
-    from jinja2 import TemplateSyntaxError
+    from jinja2 import TemplateSyntaxError, nodes
 
     header, body = prompting.split(text) if path.name[0] != "_" else ("", text)
     if not header and path.name[0] != "_":
@@ -149,7 +154,10 @@ def _syntax(path: Path, text: str, pieces: set[str]) -> None:
         tree = prompting.parsed(body)
     except TemplateSyntaxError as error:
         _wrong(path, offset + error.lineno, f"{error.message}; {_SHAPED}")
+    seen = set(prompting.INCLUDE.findall(body))  # those that count for the digest
     for node, depth in _walked(tree):
+        if isinstance(node, nodes.Include) and getattr(node.template, "value", None) not in seen:
+            _wrong(path, offset + node.lineno, f'include is written {{% include "_NAME.md" %}}; {_SHAPED}')
         if why := _forbidden(node, depth, pieces):
             _wrong(path, offset + node.lineno, f"{why}; {_SHAPED}")
 

@@ -225,7 +225,7 @@ def render(name: str, *, schema: Mapping[str, Any] | None = None, **values: Any)
     for role, body in zip(pieces[::2], pieces[1::2], strict=True):
         try:
             text = _template(body, prompt.folder).render(**values, show=show)
-        except TemplateError as error:
+        except (TemplateError, TypeError, ValueError, RecursionError) as error:
             raise UsageError(f"the prompt {name!r} cannot be filled in: {error}") from error
         messages.append(Message(role=_role(role), parts=_parts(_tidy(text), images)))
     return tuple(messages)

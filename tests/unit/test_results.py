@@ -58,7 +58,18 @@ def test_what_is_printed_is_read_as_far_as_it_goes(result: SearchResult) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "5", "{}", '{"hits": 5}', '{"whole": {}}', '{"format": 9}', '{"whole": {"hits": [1]}}']
+    "text",
+    [
+        "",
+        pytest.param("[" * 100_000, id="deep"),
+        "[]",
+        "5",
+        "{}",
+        '{"hits": 5}',
+        '{"whole": {}}',
+        '{"format": 9}',
+        '{"whole": {"hits": [1]}}',
+    ],
 )
 def test_a_file_that_is_no_result_says_so(text: str, tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(text, "utf-8")
@@ -79,3 +90,9 @@ def test_a_result_is_a_data_frame(result: SearchResult) -> None:
     pytest.importorskip("pandas")
     frame = result.to_pandas()
     assert list(frame["id"]) == ["d", "c", "b", "a"]
+
+
+def test_a_picture_that_could_not_be_fetched_says_why() -> None:
+    found = Reranker("none").rank("a boat", ["http://127.0.0.1:9/a.png", "a boat"], allow_urls=True)
+    assert "cannot be fetched" in found[0].problem
+    assert found[1].problem == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -152,6 +153,28 @@ def test_a_profile_of_the_catalogue_can_be_named_for_any_model(tmp_path: Path) -
     chat.prompts = next(p for p in profiles.named() if p.name == "compact").folder
     Reranker("pointwise", chat, prompts="full").rank("a red boat", TEXTS)
     assert chat.asks[0].transcript.startswith("system: You are a judge in an image search.")
+
+
+def test_a_piece_may_not_include_itself(tmp_path: Path) -> None:
+    wrong(tmp_path, r"_fits\.md: it includes itself", _fits='{% include "_fits.md" %}')
+    both = {"_fits": '{% include "_again.md" %}', "_again": '{% include "_fits.md" %}'}
+    wrong(tmp_path, r"_again\.md: it includes itself", **both)
+
+
+def test_an_include_that_no_digest_would_count_is_refused(tmp_path: Path) -> None:
+    body = HEADER + BODY.replace("Is it", '{% include("_fits.md") %}Is it')
+    wrong(tmp_path, r"score\.md, line 9: include is written", score=body)
+
+
+@pytest.mark.parametrize("text", ["{{ show('x') }}", "{% if query.text > 3 %}{% endif %}"])
+def test_what_python_minds_in_a_prompt_is_named(text: str, tmp_path: Path) -> None:
+    wrong(tmp_path, r"score\.md: the prompt 'score' cannot be filled in", score=f"{HEADER}{BODY}{text}\n")
+
+
+def test_a_pipe_is_no_prompt_file_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "score.md")
+    with pytest.raises(UsageError, match=r"score\.md: it is no file"):
+        profiles.opened(tmp_path)
 
 
 def test_figures_say_which_prompts_they_are_of(tmp_path: Path) -> None:
