@@ -146,6 +146,9 @@ def _by_place(rows: Sequence[Any], count: int) -> tuple[tuple[float, ...], tuple
     scores: dict[int, float] = {}
     odd: dict[str, None] = {}
     twice: set[int] = set()
+    named = {r.get("index") for r in rows if isinstance(r, dict) and type(r.get("index")) is int}
+    if count in named and 0 not in named:
+        raise ReplyError("the answer numbers the documents from 1, so that no score can be told to be whose")
     bare = len(rows) == count and not any(isinstance(r, dict) and "index" in r for r in rows)
     for n, row in enumerate(rows):
         place = n if bare else row.get("index") if isinstance(row, dict) else None
