@@ -208,9 +208,9 @@ class RerankServer(Scorer):
             self.ways[pictured] = way
             return result
         if not refused:
-            what = " in a form that takes images" if pictured else ""
+            tried = ", ".join(gone) + (" in a form that takes images" if pictured else "")
             raise Refused(
-                f"{self.place} has none of {', '.join(gone)}{what}; name the root of a server that reranks, as in "
+                f"{self.place} has none of {tried}; name the root of a server that reranks, as in "
                 f"rerank:{self.place.model}@http://HOST:PORT",
                 kind="address",
             )
