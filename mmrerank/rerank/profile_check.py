@@ -156,7 +156,9 @@ def _syntax(path: Path, text: str, pieces: set[str]) -> None:
         _wrong(path, offset + error.lineno, f"{error.message}; {_SHAPED}")
     seen = set(prompting.INCLUDE.findall(body))  # those that count for the digest
     for node, depth in _walked(tree):
-        if isinstance(node, nodes.Include) and getattr(node.template, "value", None) not in seen:
+        if isinstance(node, nodes.Include) and not (
+            isinstance(node.template, nodes.Const) and node.template.value in seen
+        ):
             _wrong(path, offset + node.lineno, f'include is written {{% include "_NAME.md" %}}; {_SHAPED}')
         if why := _forbidden(node, depth, pieces):
             _wrong(path, offset + node.lineno, f"{why}; {_SHAPED}")
