@@ -18,17 +18,30 @@ from hypothesis import strategies as st
 
 from mmrerank.chat.transformers.grammar import SPACE, Grammars
 from mmrerank.chat.transformers.room import Allowance, shape_of
-from mmrerank.messages import Ask, Message, Part
+from mmrerank.messages import Ask, Message, Part, Room
+from mmrerank.ports import Chat
 from mmrerank.rerank import comparisons
 from mmrerank.rerank import judgements as j
 from mmrerank.rerank.replies import object_of
+from mmrerank.rerank.rooms import within
 from mmrerank.types import Candidate, Component, Query, Repairs
 
 QUERY = Query(text="a red dog")
 
 
+class Brief(Chat):
+    """A model of few words: what noise fills up is short."""
+
+    room = Room(brief=True)
+
+
 def asks(count: int) -> list[tuple[Ask, Callable[[Any, Ask], Any]]]:
     """Questions about 2 to 26 candidates of every kind whose reply has a schema, and their readers."""
+    with within(Brief()):
+        return _made(count)
+
+
+def _made(count: int) -> list[tuple[Ask, Callable[[Any, Ask], Any]]]:
     draw = random.Random(0)
     made: list[tuple[Ask, Callable[[Any, Ask], Any]]] = []
     for n in range(count):
