@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from mmrerank.types import Image
 from mmrerank.vl.features import Features, FeatureStore, Picture
 from mmrerank.vl.generic_prompts import GenericPrompts, Prompt, Shown, noise
 from mmrerank.vl.load import Checkpoint
-from mmrerank.vl.local import Batch
+from mmrerank.vl.local import Batch, Weights
 from mmrerank.vl.prompts import PIXELS_VERSION, Encoded
 from mmrerank.vl.qwen import sound
 
@@ -34,7 +35,7 @@ CLOSE = {"float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
 """How far, relative to the largest, features of an image may differ alone and beside another."""
 
 
-class AnyModel:
+class AnyModel(Weights):
     """A loaded checkpoint of any family (`mmrerank.vl.local.LocalModel`)."""
 
     def __init__(self, checkpoint: Checkpoint, features: FeatureStore | None = None) -> None:
@@ -124,23 +125,6 @@ class AnyModel:
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()
 
-    @property
-    def vocabulary(self) -> int:
-        """Width of the logits."""
-        return int(self.model.config.get_text_config().vocab_size)
-
-    @property
-    def width(self) -> int:
-        """Width of a hidden state."""
-        return int(self.model.config.get_text_config().hidden_size)
-
-    @cached_property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Token ids that end a reply."""
-        stop = self.model.generation_config.eos_token_id
-        ids = stop if isinstance(stop, list) else [stop]
-        return tuple(sorted({i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}))
-
     # ------------------------------------------------------------------ prompts
 
     def encode(self, messages: Sequence[Message], *, image_tokens: int, words: bool = False) -> Prompt:
@@ -152,36 +136,21 @@ class AnyModel:
         return self.prompts.ahead(images)
 
     def collate(self, rows: Sequence[Encoded], start: int = 0) -> Batch:
-        """``rows`` from token ``start`` on, left padded to one length, on the model's device."""
+        """`Weights.collate`, with what else the processor says of each token, or of the whole prompts."""
         import torch
 
-        length = max(r.length for r in rows) - start
-        pad = self.tokenizer.pad_token_id
-        axes = len(rows[0].positions)
-        ids = torch.full((len(rows), length), 0 if pad is None else pad)
-        mask = torch.zeros(len(rows), start + length, dtype=torch.long)
-        mask[:, :start] = 1
-        positions = torch.zeros(axes, len(rows), length, dtype=torch.long)
-        names = rows[0].types if isinstance(rows[0], Prompt) else {}
-        extra = {k: torch.zeros(len(rows), length, dtype=torch.long) for k in names}
-        for n, row in enumerate(rows):
-            first = length - (row.length - start)
-            ids[n, first:] = row.ids[start:]
-            mask[n, start + first :] = 1
-            positions[:, n, first:] = row.positions[:, start:]
-            for key, value in extra.items():
-                value[n, first:] = row.types[key][start:] if isinstance(row, Prompt) else 0
-        device = self.model.device
-        pictures = tuple(p for r in rows for p in r.pictures_between(start, r.length))
-        if pictures and not self.prompts.apart:
+        batch = super().collate(rows, start)
+        if batch.pictures and not self.prompts.apart:
             extra = self._whole(rows)
-        return Batch(
-            ids=ids.to(device),
-            mask=mask.to(device),
-            positions=positions.to(device),
-            pictures=pictures,
-            extra={k: v.to(device) for k, v in extra.items()},
-        )
+        else:
+            length = batch.ids.shape[1]
+            names = rows[0].types if isinstance(rows[0], Prompt) else {}
+            extra = {k: torch.zeros(len(rows), length, dtype=torch.long) for k in names}
+            for n, row in enumerate(rows):
+                for key, value in extra.items():
+                    first = length - (row.length - start)
+                    value[n, first:] = row.types[key][start:] if isinstance(row, Prompt) else 0
+        return replace(batch, extra={k: v.to(self.model.device) for k, v in extra.items()})
 
     def _whole(self, rows: Sequence[Encoded]) -> dict[str, torch.Tensor]:
         """All that the processor returns for prompts with their images, but the tokens, which are known."""

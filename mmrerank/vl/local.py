@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mmrerank.loading import ModelLock
@@ -35,6 +36,57 @@ class Batch:
     positions: torch.Tensor
     pictures: tuple[Picture, ...]
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Weights:
+    """What all families share: sizes, the tokens that end a reply, and prompts side by side."""
+
+    model: Any
+    tokenizer: Any
+
+    @property
+    def vocabulary(self) -> int:
+        """Width of the logits: the embedding table's rows, at least the tokenizer's tokens."""
+        return int(self.model.config.get_text_config().vocab_size)
+
+    @property
+    def width(self) -> int:
+        """Width of a hidden state."""
+        return int(self.model.config.get_text_config().hidden_size)
+
+    @cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """Token ids that end a reply."""
+        stop = self.model.generation_config.eos_token_id
+        ids = stop if isinstance(stop, list) else [stop]
+        return tuple(sorted({i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}))
+
+    def collate(self, rows: Sequence[Encoded], start: int = 0) -> Batch:
+        """``rows`` from token ``start`` on, left padded to one length, on the model's device.
+
+        Positions come with the prompts (of M-RoPE a time, a row and a column for each token) and are not
+        counted here: padding must not shift them.
+        """
+        import torch
+
+        length = max(r.length for r in rows) - start
+        pad = self.tokenizer.pad_token_id
+        ids = torch.full((len(rows), length), 0 if pad is None else pad)
+        mask = torch.zeros(len(rows), start + length, dtype=torch.long)
+        mask[:, :start] = 1
+        positions = torch.zeros(len(rows[0].positions), len(rows), length, dtype=torch.long)
+        for n, row in enumerate(rows):
+            first = length - (row.length - start)
+            ids[n, first:] = row.ids[start:]
+            mask[n, start + first :] = 1
+            positions[:, n, first:] = row.positions[:, start:]
+        device = self.model.device
+        return Batch(
+            ids=ids.to(device),
+            mask=mask.to(device),
+            positions=positions.to(device),
+            pictures=tuple(p for r in rows for p in r.pictures_between(start, r.length)),
+        )
 
 
 class LocalModel(Protocol):

@@ -21,7 +21,7 @@ from mmrerank.types import Image
 from mmrerank.vl.features import Features, FeatureStore, Picture
 from mmrerank.vl.load import Checkpoint
 from mmrerank.vl.load import load as load_checkpoint
-from mmrerank.vl.local import Batch
+from mmrerank.vl.local import Batch, Weights
 from mmrerank.vl.prompts import PIXELS_VERSION, Encoded, Prompts
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ LOOK_TOKENS_CPU = 256
 """The same on a CPU, where what does not fit the core's cache took a sixth longer."""
 
 
-class QwenVL:
+class QwenVL(Weights):
     """A loaded checkpoint. ``lock`` must be held while the model runs: all methods but `encode`."""
 
     resumes = True
@@ -93,23 +93,6 @@ class QwenVL:
             Ability(name="prompt reuse", on=True, why="beginnings that prompts share are computed once"),
         )
 
-    @property
-    def vocabulary(self) -> int:
-        """Width of the logits: the embedding table's rows, at least the tokenizer's tokens."""
-        return int(self.model.config.get_text_config().vocab_size)
-
-    @property
-    def width(self) -> int:
-        """Width of a hidden state."""
-        return int(self.model.config.get_text_config().hidden_size)
-
-    @cached_property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Token ids that end a reply."""
-        stop = self.model.generation_config.eos_token_id
-        ids = stop if isinstance(stop, list) else [stop]
-        return tuple(sorted({i for i in (*ids, self.tokenizer.eos_token_id) if i is not None}))
-
     def encode(self, messages: Sequence[Message], *, image_tokens: int, words: bool = False) -> Encoded:
         """`Prompts.encode`: the prompt that asks for an answer to ``messages``."""
         return self.prompts.encode(messages, image_tokens=image_tokens, words=words)
@@ -117,31 +100,6 @@ class QwenVL:
     def ahead(self, images: Iterable[tuple[Image, int]]) -> list[Picture]:
         """`Prompts.ahead`: pictures made in threads."""
         return self.prompts.ahead(images)
-
-    def collate(self, rows: Sequence[Encoded], start: int = 0) -> Batch:
-        """``rows`` from token ``start`` on, left padded to one length, on the model's device."""
-        import torch
-
-        length = max(r.length for r in rows) - start
-        pad = self.tokenizer.pad_token_id
-        ids = torch.full((len(rows), length), 0 if pad is None else pad)
-        mask = torch.zeros(len(rows), start + length, dtype=torch.long)
-        mask[:, :start] = 1
-        positions = torch.zeros(3, len(rows), length, dtype=torch.long)
-        for n, row in enumerate(rows):
-            first = length - (row.length - start)
-            ids[n, first:] = row.ids[start:]
-            mask[n, start + first :] = 1
-            positions[:, n, first:] = row.positions[:, start:]
-        # ids (B, L), mask (B, start + L), positions (3, B, L): M-RoPE has a time, a row and a column for each
-        # token. They come with the prompt and are not counted here: padding must not shift them.
-        device = self.model.device
-        return Batch(
-            ids=ids.to(device),
-            mask=mask.to(device),
-            positions=positions.to(device),
-            pictures=tuple(p for r in rows for p in r.pictures_between(start, r.length)),
-        )
 
     def look(self, pictures: Iterable[Picture]) -> None:
         """Runs the vision tower over the pictures that were not looked at yet, and keeps what it made."""

@@ -252,7 +252,8 @@ def test_a_server_tells_each_reply_and_their_seconds_add_up(stub: StubServer, ch
     took = time.perf_counter() - began
     assert names(told) == ["parts", *["judged"] * 8, "order", "done"]
     assert isinstance(told[-1], Done)
-    assert 0.1 < told[-1].result.usage.seconds <= took
+    # waiting is counted once, however many wait
+    assert 0 < told[-1].result.usage.seconds <= took
 
 
 def test_asynchronous_programs_go_on_and_end_what_they_cancel() -> None:
