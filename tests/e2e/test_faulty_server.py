@@ -89,7 +89,9 @@ class Counted(Around):
         replies = self.inner.reply_within(asks, seconds)
         with self._lock:
             for ask, reply in zip(asks, replies, strict=True):
-                if ask.query is not None:
+                # labels that are not in the reply are asked for again as text, and count by that answer
+                again = bool(ask.choices) and reply.error is not None and reply.error.kind == "labels"
+                if ask.query is not None and not again:
                     self.lost += reply.error is not None or not (ask.useful and ask.useful(reply))
         return replies
 

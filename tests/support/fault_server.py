@@ -174,7 +174,9 @@ def good(request: dict[str, Any]) -> dict[str, Any]:
     if request.get("logprobs"):
         answers = ("no", "yes") if "ice hot" in _words(request) else ("yes", "no")
         tokens = {n: -8.0 - n for n in range(2)}
-        values = {str(n): v for n, v in tokens.items()} | {label: m - 6.5 for label, m in known.items()}
+        # of letters the best holds half; a "yes" is worth more the better its picture is
+        most = 6.5 if "yes" in known else max(known.values(), default=0) + 0.7
+        values = {str(n): v for n, v in tokens.items()} | {label: m - most for label, m in known.items()}
         values |= {"no": -3.0} if "yes" in known else dict(zip(answers, (-0.5, -1.5), strict=True))
         top = [{"token": t, "logprob": v} for t, v in sorted(values.items(), key=lambda row: -row[1])]
         return completion(top[0]["token"], logprobs={"content": [{**top[0], "top_logprobs": top}]})
