@@ -40,8 +40,14 @@ class VectorStore(Protocol):
         """Replaces the contents by ``vectors`` ``(n, dim)``."""
         ...
 
-    def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""
+    def search(
+        self, queries: Vectors, k: int, among: NDArray[np.int64] | None = None
+    ) -> tuple[Vectors, NDArray[np.int64]]:
+        """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number.
+
+        With ``among`` (row numbers, ascending, each once) only these rows are searched, and ``n`` is their
+        number: a filter comes first, the search after it.
+        """
         ...
 
     def save(self, folder: Path) -> None:

@@ -20,7 +20,7 @@ from mmrerank.paths import reason, refused, shown
 
 FILE = "manifest.json"
 TEMPORARY = f".{FILE}.tmp"
-FORMAT = 2
+FORMAT = 3
 MAX_BYTES = 1 << 22
 """Of the file. A shard takes 150 bytes and a source some hundred more, so that this is room for ten thousand;
 a file from elsewhere may have any size. Raise it here where yours is longer."""
@@ -59,6 +59,15 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
+class File:
+    """A file beside the vectors that belongs to the index, by its name below the index's folder."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A source: its corpus's location, and ``name``, with which its ids begin (the first source's is
     empty).
@@ -74,9 +83,9 @@ class Manifest:
     """The facts about one index. ``state`` is ``building`` until the first run has reached its end.
 
     ``source`` is the corpus's location; with ``listed`` a list named its images, not the folder.
-    ``sources`` are further ones. ``domain``
-    says what they are of, where that is known (a model with the same domain is at home here). Times are ISO
-    8601 in UTC. The file ends with a checksum over everything before it.
+    ``sources`` are further ones. ``domain`` says what they are of, where that is known (a model with the same
+    domain is at home here). ``dtype`` is that of the vectors on the disk, ``files`` are others beside them.
+    Times are ISO 8601 in UTC. The file ends with a checksum over everything before it.
     """
 
     embedder: str
@@ -96,6 +105,8 @@ class Manifest:
     sources: tuple[Source, ...] = ()
     database: Seal = Seal()
     kept: tuple[Block, ...] = ()
+    dtype: Literal["float32", "float16"] = "float32"
+    files: tuple[File, ...] = ()
     format: int = FORMAT
 
     @property
@@ -194,6 +205,7 @@ def _parse(body: dict[str, Any]) -> Manifest:
         "shards": tuple(Shard(**s) for s in body["shards"]),
         "sources": tuple(Source(**s) for s in body["sources"]),
         "kept": tuple(Block(**b) for b in body["kept"]),
+        "files": tuple(File(**f) for f in body["files"]),
         "database": Seal(**body["database"]),
     }
     return Manifest(**fields)
@@ -201,8 +213,8 @@ def _parse(body: dict[str, Any]) -> Manifest:
 
 def _check(manifest: Manifest) -> None:
     """Raises `ValueError` for what no index of ours says, whatever its checksum."""
-    parts: tuple[Manifest | Seal | Shard | Source | Block, ...] = (
-        manifest, manifest.database, *manifest.shards, *manifest.sources, *manifest.kept
+    parts: tuple[Manifest | Seal | Shard | Source | Block | File, ...] = (
+        manifest, manifest.database, *manifest.shards, *manifest.sources, *manifest.kept, *manifest.files
     )  # fmt: skip
     for part in parts:
         for field in dataclasses.fields(part):
@@ -216,6 +228,11 @@ def _check(manifest: Manifest) -> None:
                 raise ValueError(f"{field.name} holds a NUL: {value!r}")
     if not 1 <= manifest.dim <= MAX_DIM or manifest.state not in ("building", "ready"):
         raise ValueError(f"dim is {manifest.dim} of at most {MAX_DIM}, state is {manifest.state!r}")
+    if manifest.dtype not in ("float32", "float16"):
+        raise ValueError(f"dtype is {manifest.dtype!r}")
+    for file in manifest.files:
+        if not re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", file.name):
+            raise ValueError(f"a file is called {shown(repr(file.name))}")
     if not re.fullmatch(r"\w[\w-]*", manifest.store):
         raise ValueError(f"store is {manifest.store!r}")
     for number, shard in enumerate(manifest.shards):

@@ -43,11 +43,21 @@ class View:
     rows: NDArray[np.int64]
     guard: Guard | None = None
 
-    def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-        """Scores and vector rows ``(q, min(k, n))``, best first; equal scores by row."""
+    def search(
+        self, queries: Vectors, k: int, among: NDArray[np.int64] | None = None
+    ) -> tuple[Vectors, NDArray[np.int64]]:
+        """Scores and vector rows ``(q, min(k, n))``, best first; equal scores by row.
+
+        ``among`` are the vector rows (ascending, each once) that are searched; those not in use are left out.
+        """
         if self.guard:
             self.guard.before()
-        scores, at = self.store.search(queries, k)
+        if among is None:
+            scores, at = self.store.search(queries, k)
+        else:
+            places = np.searchsorted(self.rows, among)
+            places = places[self.rows[np.minimum(places, len(self.rows) - 1)] == among]
+            scores, at = self.store.search(queries, k, places)
         rows = self.rows[at]
         if self.guard:
             self.guard.after(scores, rows)

@@ -54,6 +54,20 @@ def below(score: float) -> float:
     return float(np.nextafter(np.float32(score), np.float32(-np.inf)))
 
 
+class Subset:
+    """Some rows of ``vectors``, those at ``at`` (ascending), numbered anew: what a filter leaves."""
+
+    def __init__(self, vectors: Vectors | Rows, at: NDArray[np.int64]) -> None:
+        self._vectors, self._at = vectors, at
+        self.shape = (len(at), vectors.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._at)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> Vectors:
+        return self._vectors[self._at[rows]]
+
+
 class Blocks:
     """``vectors`` ``(n, d)`` in pieces, each with the length of its longest row, which is found out once."""
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.errors import MissingExtraError
-from mmrerank.index.stores._order import QUERIES, Blocks, Proposals, below
+from mmrerank.index.stores._order import QUERIES, Blocks, Proposals, Subset, below
 from mmrerank.ports import Rows, Vectors, VectorStore
 
 _SPARE = 32  # rows asked for beyond k, so that ties at the edge rarely take a second look
@@ -33,15 +33,23 @@ class FaissStore(VectorStore):
         """Replaces the contents by ``vectors`` ``(n, dim)``."""
         self._blocks = Blocks(vectors)
 
-    def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
+    def search(
+        self, queries: Vectors, k: int, among: NDArray[np.int64] | None = None
+    ) -> tuple[Vectors, NDArray[np.int64]]:
         """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""
-        k = min(k, len(self._blocks))
+        if among is None:
+            return self._among(self._blocks, queries, k)
+        scores, rows = self._among(Blocks(Subset(self._blocks.vectors, among)), queries, k)
+        return scores, among[rows]
+
+    def _among(self, blocks: Blocks, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
+        k = min(k, len(blocks))
         scores = np.zeros((len(queries), k), dtype=np.float32)
         rows = np.zeros((len(queries), k), dtype=np.int64)
         for start in range(0, len(queries) if k else 0, QUERIES):
             part = np.ascontiguousarray(queries[start : start + QUERIES], dtype=np.float32)
-            found = [Proposals(query, self._blocks.vectors, k) for query in part]
-            for first, block, longest in self._blocks:
+            found = [Proposals(query, blocks.vectors, k) for query in part]
+            for first, block, longest in blocks:
                 self._propose(found, part, first, block, longest)
             for i, one in enumerate(found, start):
                 scores[i], rows[i] = one.nearest()

@@ -53,7 +53,7 @@ def test_an_index_of_an_older_format_asks_to_be_made_again(source: Path, tmp_pat
     build(tmp_path / "x", source)
     facts = json.loads((tmp_path / "x" / MANIFEST).read_text())
     (tmp_path / "x" / MANIFEST).write_text(json.dumps({**facts, "format": 1}))
-    with pytest.raises(ImageIndexError, match="has index format 1, .* reads format 2; .* --rebuild"):
+    with pytest.raises(ImageIndexError, match="has index format 1, .* reads format 3; .* --rebuild"):
         ImageIndex.open(tmp_path / "x")
     assert tally(build(tmp_path / "x", source, rebuild=True)) == (10, 0, 0, 0, 0)
     with sqlite3.connect(tmp_path / "x" / records.FILE) as db:
