@@ -14,7 +14,7 @@ from mmrerank.filters.columns import FLAGS, Field, Fields, is_plain, observed, r
 from mmrerank.index.record import checksum, wrapped
 
 MOST = 2_000
-"""Keys that are remembered. No key is forgotten for another while one is left out, so that counts are right."""
+"""Keys that are remembered. While one is left out, no new one is: the counts of each are whole."""
 _Keys = tuple[str, ...]
 _LEFT_OUT: _Keys = ()
 """In the place of keys: counts the values of keys that are not remembered."""
@@ -37,7 +37,7 @@ class Tally:
 
     @classmethod
     def load(cls, rows: Iterable[Sequence[object]], total: int) -> Tally:
-        """What `select` finds. Raises `ValueError` where it is not as it was written, which ``total`` tells."""
+        """What `select` finds. Raises `ValueError` where it is not as it was written, says ``total``."""
         made, sum_ = cls(), 0
         for number, name, *counts, check in rows:
             if (
