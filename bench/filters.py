@@ -1,6 +1,6 @@
 """Seconds of filters over an index of many records with metadata: made records, two-dimensional vectors.
 
-    python bench/filters.py --records 1000000 --folder /tmp/filters
+python bench/filters.py --records 1000000 --folder /tmp/filters
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ def make(folder: Path, count: int) -> None:
                 records.put(record(number, rng))
     took = time.process_time() - start
     size = (folder / "records.sqlite").stat().st_size
-    print(f"{count:,} records written in {took:.1f} CPU s ({1e6 * took / count:.0f} us each), {size / 1e6:.0f} MB")
+    print(
+        f"{count:,} records written in {took:.1f} CPU s ({1e6 * took / count:.0f} us each), {size / 1e6:.0f} MB"
+    )
     records.close()
 
 
@@ -84,7 +86,14 @@ def main() -> None:
         filtering, where = Filtering(records), Filter.parse(text)
         start, cpu = time.perf_counter(), time.process_time()
         kept = len(filtering.rows(where))
-        rows.append({"filter": text, "kept": kept, "seconds": round(time.perf_counter() - start, 3), "cpu": round(time.process_time() - cpu, 3)})
+        rows.append(
+            {
+                "filter": text,
+                "kept": kept,
+                "seconds": round(time.perf_counter() - start, 3),
+                "cpu": round(time.process_time() - cpu, 3),
+            }
+        )
         print(f"{rows[-1]['cpu']:7.3f} CPU s {rows[-1]['seconds']:7.3f} s {kept:9,} kept  {text}")
     print(json.dumps(rows))
 

@@ -114,7 +114,11 @@ def test_the_caret_stands_under_wide_and_hidden_characters() -> None:
 @settings(deadline=None)
 @given(
     st.text(max_size=40)
-    | st.lists(st.sampled_from(["a", "=", "1", "(", ")", "and", "not", ",", "in", '"', "'", "`", ".", "~", "2024-01", "is"])).map(" ".join)
+    | st.lists(
+        st.sampled_from(
+            ["a", "=", "1", "(", ")", "and", "not", ",", "in", '"', "'", "`", ".", "~", "2024-01", "is"]
+        )
+    ).map(" ".join)
 )
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
