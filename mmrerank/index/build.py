@@ -21,7 +21,7 @@ import numpy as np
 from mmrerank import registry
 from mmrerank.errors import InputError, MismatchError, ModelError, UsageError
 from mmrerank.images import IMAGE_SUFFIXES
-from mmrerank.index import lock, manifest, sources
+from mmrerank.index import lock, manifest, sources, texts
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, left_over, replacing
 from mmrerank.index.intake import Intake, Looked, ahead
 from mmrerank.index.kept import Kept
@@ -60,6 +60,7 @@ def build(
     store: str | None,
     domain: str,
     allow_removal: bool = False,
+    text_tower: bool = True,
 ) -> BuildReport:
     """Makes the index in ``folder``, or brings it up to date. `ImageIndex.build` documents it."""
     folder = Path(os.path.realpath(folder))
@@ -92,6 +93,7 @@ def build(
             counts = [corpus.count() for corpus in corpora]
             total = None if None in counts else sum(c or 0 for c in counts)
             options["allow_removal"] = allow_removal or aside
+            options["text_tower"] = text_tower
             with _Run(target, kept, embedder, batch) as run:
                 report = run.go(list(zip(parts, begun, strict=True)), progress, total, options)
         if aside and not allow_removal:
@@ -182,7 +184,7 @@ class _Run:
             raise InputError(_all_failed(seen, failures))
         for one in seen:
             finish(one, self.records, Path(self.manifest.source), allow=bool(options["allow_removal"]))
-        self._publish()
+        told = self._publish(text_tower=bool(options["text_tower"]))
         return BuildReport(
             index=self.folder,
             added=tally["added"],
@@ -195,7 +197,7 @@ class _Run:
             withheld_first=tuple(f for s in seen for f in s.withheld.first)[:FIRST],
             failed=failures,
             left_out=merged(part.corpus.left_out() for part, _ in work),
-            remarks=(*(r for part, _ in work for r in part.corpus.remarks()), *self._remarks(seen)),
+            remarks=(*(r for part, _ in work for r in part.corpus.remarks()), *self._remarks(seen), *told),
             sources=(self.manifest.source, *(s.location for s in self.manifest.sources)),
         )
 
@@ -261,9 +263,12 @@ class _Run:
             )
         return vectors
 
-    def _publish(self) -> None:
+    def _publish(self, *, text_tower: bool) -> tuple[str, ...]:
         """Hashes the shards, makes the view and writes the manifest, in this order."""
-        publish(self.folder, dataclasses.replace(self.manifest, updated=now()), self.records, self.files)
+        files, told = texts.brought_up(self.folder, self.manifest, self.embedder, wanted=text_tower)
+        facts = dataclasses.replace(self.manifest, updated=now(), files=files)
+        publish(self.folder, facts, self.records, self.files)
+        return told
 
 
 def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
