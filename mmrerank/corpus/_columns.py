@@ -29,8 +29,8 @@ from mmrerank.types import Image
 
 IMAGES = (
     "image", "images", "img", "image_path", "img_path", "file_name", "filename", "file_path", "filepath",
-    "file", "path", "photo", "picture", "jpg", "jpeg", "png", "bytes", "image_bytes", "base64", "image_base64",
-    "b64", "url", "image_url", "img_url", "photo_url", "link",
+    "file", "path", "photo", "picture", "jpg", "jpeg", "png", "bytes", "image_bytes", "base64",
+    "image_base64", "b64", "url", "image_url", "img_url", "photo_url", "link",
 )  # fmt: skip
 """Names of columns that hold images, the likeliest first. Case does not matter."""
 IDS = ("id", "image_id")
@@ -156,7 +156,7 @@ class Reader:
         inside = "" if "\0" in name or len(name) > _LONGEST_ID else relative(name, self.root)
         if not inside:
             raise InputError(
-                f"{one_line(name, 200)!r} is no path below {str(self.root)!r}; --image-root names another folder"
+                f"{one_line(name, 200)!r} is no path below {str(self.root)!r}; --image-root names another"
             )
         if "://" in inside:
             raise InputError(f"{one_line(name, 200)!r} is an address of a kind that is not fetched")

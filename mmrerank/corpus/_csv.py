@@ -11,12 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from mmrerank.corpus._names import decodable
 from mmrerank.corpus._rows import Column, Row
 from mmrerank.errors import InputError
 from mmrerank.paths import reason
 
 _DELIMITERS = ",;\t|"
 _MOST_COLUMNS = 10_000
+_NOT_UTF8 = "is not UTF-8; save the table again as UTF-8"
 _TRUE = {"true": True, "false": False}
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?([eE][-+]?\d{1,3})?")
@@ -52,9 +54,9 @@ class Csv:
                 self._names: list[str] = next(self._reader(file), [])
             except csv.Error as error:
                 raise InputError(f"{path}, line 1 is no line of a table: {error}") from error
-            except UnicodeDecodeError as error:
-                raise self._not_utf8(error) from error
         self._names = [n.strip() for n in self._names]
+        if not all(map(decodable, self._names)):
+            raise InputError(f"{path}, line 1 {_NOT_UTF8}")
         if not any(self._names):
             raise InputError(f"{path} is empty; its first line must name the columns")
         twice = [n for i, n in enumerate(self._names) if n and n in self._names[:i]]
@@ -96,8 +98,6 @@ class Csv:
         try:
             with self._opened() as file:
                 yield from self._lines(file)
-        except UnicodeDecodeError as error:
-            raise self._not_utf8(error) from error
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {reason(error)}") from error
 
@@ -121,6 +121,8 @@ class Csv:
             if len(cells) != len(self._names):
                 why = f"the row has {len(cells)} cells, and the first line names {len(self._names)} columns"
                 yield Row(number=number, where=where, error=why)
+            elif not all(map(decodable, cells)):
+                yield Row(number=number, where=where, error=f"the row {_NOT_UTF8}")
             else:
                 values = {n: c.strip() for n, c in zip(self._names, cells, strict=True) if n}
                 yield Row(number=number, where=where, values=values)
@@ -131,12 +133,9 @@ class Csv:
 
     def _opened(self) -> IO[str]:
         try:
-            return self.path.open(encoding="utf-8-sig", newline="")
+            return self.path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
         except OSError as error:
             raise InputError(f"{self.path} cannot be read: {reason(error)}") from error
-
-    def _not_utf8(self, error: UnicodeDecodeError) -> InputError:
-        return InputError(f"{self.path} is not UTF-8: {error}; save it again as UTF-8")
 
 
 def _typed(text: str, type_: Callable[[str], Any] | None) -> Any:

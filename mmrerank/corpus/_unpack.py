@@ -80,8 +80,8 @@ def head_of(path: Path) -> bytes:
 
 @contextmanager
 def unpacked(place: str) -> Iterator[tuple[IO[bytes], int, str]]:
-    """The shard at ``place``, a path, an address or ``pipe:COMMAND``, as a plain tar: the file, its size, and what
-    went wrong.
+    """The shard at ``place``, a path, an address or ``pipe:COMMAND``, as a plain tar: the file, its size, and
+    what went wrong.
 
     What could be unpacked before an error is there. Raises `InputError` when nothing was.
     """

@@ -43,8 +43,9 @@ class WebDatasetCorpus(Corpus):
     """Images in ``places``: paths, addresses or commands. Ids are ``SHARD/KEY``.
 
     ``SHARD`` is the path below the shards' common folder. The shard's suffix is left out. A
-    sample's further images are ``SHARD/KEY.EXTENSION``; a key that occurs again gets ``#2`` and so on. ``.txt`` becomes the metadata key ``caption``, ``.cls`` the key
-    ``class``; the keys of a ``.json`` object are taken as they are.
+    sample's further images are ``SHARD/KEY.EXTENSION``; a key that occurs again gets ``#2``
+    and so on. ``.txt`` becomes the metadata key ``caption``, ``.cls`` the key ``class``;
+    the keys of a ``.json`` object are taken as they are.
     """
 
     location: str
