@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmrerank.errors import ImageIndexError
-from mmrerank.index import guard, hashing, manifest, presence, view
+from mmrerank.index import guard, hashing, manifest, presence, texts, view
 from mmrerank.index.folders import VECTORS
 from mmrerank.index.intake import sha256
 from mmrerank.index.integrity import integrity
@@ -91,6 +91,7 @@ def _own_files(folder: Path, facts: Manifest, records: Records) -> Iterator[str]
     yield from bad[:_NAMED]
     if len(bad) > _NAMED:
         yield f"{files.folder}: {len(bad) - _NAMED} more vectors are not as they were written"
+    yield from texts.problems(folder, facts)
     at = 0
     for block in facts.kept:
         path = folder / KEPT_FILE
