@@ -111,7 +111,7 @@ class Condition:
                 ">=": lambda: f"({at} >= {self._given(low)})",
                 "=": lambda: f"({at} >= {self._given(low)} AND {at} < {self._given(high)})",
             }[operator]())  # fmt: skip
-        elif value.kind == "text":
+        elif value.kind == "text" and {"text", "date"} & {*place.field.types}:
             content: str | bytes = str(value.content)
             if mine == self._columns.get("path"):
                 content = str(value.content).encode("utf-8", "surrogateescape")

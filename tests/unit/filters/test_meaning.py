@@ -158,7 +158,7 @@ def test_sqlite_answers_as_we_do(
 
 
 @pytest.mark.slow
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=1500, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=600, deadline=None)
 @given(st.lists(RECORDS, min_size=1, max_size=6), st.lists(nodes(LEAVES), min_size=8, max_size=8))
 def test_sqlite_answers_as_we_do_often(
     tmp_path_factory: pytest.TempPathFactory, made: list[dict[str, Any]], wanted: list[Node]
