@@ -36,8 +36,9 @@ class Settings:
 
     An empty ``index`` is the only one below ``./indexes``, an empty ``embedder`` the one that made the index,
     an empty ``chat`` the catalogue's model that is meant for such images; where there is none, an error
-    says what to name. ``threshold`` is the least relevance of what is returned; without one, all is. Empty
-    ``prompts`` are the model's own profile.
+    says what to name. ``where`` is the text of a `mmrerank.Filter`; an empty one leaves all images.
+    ``threshold`` is the least relevance of what is returned; without one, all is. Empty ``prompts`` are the
+    model's own profile.
     """
 
     index: str = ""
@@ -47,6 +48,7 @@ class Settings:
     k: int = 10
     candidates: int = 20
     threshold: float | None = None
+    where: str = ""
     device: str = ""
     cache: str = ""
     prompts: str = ""

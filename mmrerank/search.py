@@ -17,6 +17,7 @@ from mmrerank.budget import Budget, Meter
 from mmrerank.embed.overlong import overlong
 from mmrerank.errors import UsageError
 from mmrerank.events import Done, Event, OnEvent, Searched
+from mmrerank.filters.filter import Where
 from mmrerank.index.index import ImageIndex
 from mmrerank.inputs import AllowUrls, several, to_query, typed, watching
 from mmrerank.limits import check_count, in_force, way
@@ -123,36 +124,41 @@ class ImageSearch:
         self.index.check_embedder(self._embedder)
         return self._embedder
 
-    def first_stage(self, queries: Sequence[Query], k: int, *, keep: Keep | None = None) -> list[Ranking]:
+    def first_stage(
+        self, queries: Sequence[Query], k: int, *, keep: Keep | None = None, where: Where | None = None
+    ) -> list[Ranking]:
         """The ``k`` nearest images of each query by inner product of unit vectors, of those that ``keep``
-        takes.
+        takes and that satisfy ``where``.
         """
         check_count("results", k, "k")
+        where = None if where is None else self.index.filter(where)
         with self._lock:  # an index and its embedder serve one at a time
             vectors = self.embedder.embed_queries(queries)
-            return [Ranking(self._nearest(v, k, keep)) for v in vectors]
+            return [Ranking(self._nearest(v, k, keep, where)) for v in vectors]
 
-    def _nearest(self, vector: Any, k: int, keep: Keep | None) -> tuple[Candidate, ...]:
+    def _nearest(self, vector: Any, k: int, keep: Keep | None, where: Where | None) -> tuple[Candidate, ...]:
         if keep is None:
-            return self.index.candidates(vector, k)
+            return self.index.candidates(vector, k, where)
         most = min(len(self.index), max(in_force().results, k))
         size, known = k, dict[str, bool]()
         while True:
             size = min(4 * size, most)
-            found = self.index.candidates(vector, size)
+            found = self.index.candidates(vector, size, where)
             known |= {c.id: bool(keep(c)) for c in found if c.id not in known}
             kept = [c for c in found if known[c.id]]
             if len(kept) >= k or size == most:
                 return tuple(kept[:k])
 
     def retrieve(
-        self, requests: Sequence[Retrieve], *, keep: Keep | None = None
+        self, requests: Sequence[Retrieve], *, keep: Keep | None = None, where: Where | None = None
     ) -> list[tuple[Candidate, ...]]:
         """What lies nearest to each request's query, moved where it says so (`mmrerank.ports.Retriever`)."""
         with self._lock:
-            return self._moved(requests, keep)
+            return self._moved(requests, keep, where)
 
-    def _moved(self, requests: Sequence[Retrieve], keep: Keep | None) -> list[tuple[Candidate, ...]]:
+    def _moved(
+        self, requests: Sequence[Retrieve], keep: Keep | None, where: Where | None
+    ) -> list[tuple[Candidate, ...]]:
         queries = [r.query for r in requests if r.query is not None]
         found: list[tuple[Candidate, ...]] = []
         for request, vector in zip(requests, self.embedder.embed_queries(queries), strict=True):
@@ -160,7 +166,7 @@ class ImageSearch:
             if request.toward:
                 weights = np.array(list(request.toward.values()))
                 moved += weights @ self.index.vectors(list(request.toward)).astype(np.float64)
-            found.append(self._nearest(moved.astype(np.float32), request.k, keep))
+            found.append(self._nearest(moved.astype(np.float32), request.k, keep, where))
         return found
 
     def stored(self, request: Stored) -> tuple[Vectors, ...]:
@@ -177,6 +183,7 @@ class ImageSearch:
         images: Any = (),
         exclude: str | Sequence[str] = (),
         keep: Keep | None = None,
+        where: Where | None = None,
         allow_urls: AllowUrls = False,
         top_n: int | None = None,
         threshold: float | None = None,
@@ -190,7 +197,8 @@ class ImageSearch:
         The first ``candidates`` of the first stage are reranked by method ``rerank`` (``options`` are the
         method's); what lies beyond keeps first-stage order. ``images`` are reference images (paths, bytes,
         PIL images, arrays; addresses with ``allow_urls``) and ``exclude`` words that must not apply; both are
-        added to those of a `Query`. Only images are searched that ``keep``, called with a `Candidate`, takes:
+        added to those of a `Query`. Only images are searched that satisfy ``where`` (a `Filter`, or its text:
+        ``where='taken >= 2024-06'``), and that ``keep``, called with a `Candidate`, takes:
         ``keep=lambda c: c.metadata.get("year") == 2024``. ``top_n`` is another name of ``k``, and counts
         where it is smaller; with ``threshold`` only images that the method judged, with that relevance or
         more, are returned (`mmrerank.best.best`). Setting ``cancel``, from another thread, ends the ranking
@@ -205,6 +213,7 @@ class ImageSearch:
             candidates=candidates,
             options=options,
             keep=keep,
+            where=where,
             top_n=top_n,
             threshold=threshold,
             progress=progress,
@@ -241,6 +250,7 @@ class ImageSearch:
         candidates: int = 20,
         options: Mapping[str, Any] | None = None,
         keep: Keep | None = None,
+        where: Where | None = None,
         top_n: int | None = None,
         threshold: float | None = None,
         progress: Progress | None = None,
@@ -257,15 +267,18 @@ class ImageSearch:
         watching(progress, cancel, on_event, keep=keep)
         asked = [to_query(q) for q in several(queries, "a batch")]
         # a wrong method, option or backend is reported before the embedder is loaded
-        reranker = self._reranker(rerank, options, budget, _Kept(self, keep))
+        where = None if where is None else self.index.filter(where)
+        reranker = self._reranker(rerank, options, budget, _Kept(self, keep, where))
         check_best(reranker.name, top_n, threshold)
         k = min(k, top_n or k)
-        rankings = self.first_stage(asked, max(k, candidates), keep=keep)
+        rankings = self.first_stage(asked, max(k, candidates), keep=keep, where=where)
         if on_event is not None:
             for n, found in enumerate(rankings):
                 on_event(Searched(request=n, hits=build_hits(found, found, Explanation())[:k]))
         heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(asked, rankings, strict=True)]
         warnings = [*self._warnings(reranker.chat), *self._short(rankings, max(k, candidates), keep)]
+        if where is not None and not any(rankings):
+            warnings.append(f"no image of the index satisfies: {where}")
         results = []
         reranked = reranker.ranked(heads, progress=progress, cancel=cancel, on_event=on_event)
         for before, head in zip(rankings, reranked, strict=True):
@@ -341,10 +354,11 @@ class _Kept:
 
     search: ImageSearch
     keep: Keep | None
+    where: Where | None
 
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
-        """`ImageSearch.retrieve` of what ``keep`` takes."""
-        return self.search.retrieve(requests, keep=self.keep)
+        """`ImageSearch.retrieve` among what is searched."""
+        return self.search.retrieve(requests, keep=self.keep, where=self.where)
 
     def stored(self, request: Stored) -> tuple[Vectors, ...]:
         """`ImageSearch.stored`: vectors of images that were kept already."""

@@ -13,6 +13,7 @@ import typer
 
 from mmrerank import writing
 from mmrerank.cli._files import STDIN, piped_bytes, piped_text, read_from, read_or_piped, visible, write_to
+from mmrerank.cli._where import WhereFlag
 from mmrerank.cli.console import Output, emit, one_line, progress, say, unheard, working
 from mmrerank.cli.options import (
     BudgetFlag,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """mmrerank search "two red boats at dawn" --index pictures --rerank cotrr --report why.html
 mmrerank search "the same, but at night" --image boat.jpg --index pictures
+mmrerank search "a gull in flight" --index pictures --where 'taken >= 2024-06 and camera ~ "Pixel"'
 mmrerank search --query-vectors queries.npy --index pictures --k 100 --run out.trec"""
 
 TextArgument = Annotated[
@@ -136,6 +138,7 @@ def search(
     image: ImageFlag = None,
     exclude: ExcludeFlag = None,
     turn: TurnFlag = None,
+    where: WhereFlag = None,
     rerank: RerankFlag = None,
     candidates: CandidatesFlag = None,
     threshold: ThresholdFlag = None,
@@ -167,7 +170,7 @@ def search(
     settings = config.load(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-               "threshold": threshold, "embedder": embedder, "device": device, "cache": cache,
+               "where": where, "threshold": threshold, "embedder": embedder, "device": device, "cache": cache,
                "prompts": prompts, "options": pairs(option, "-o"),
                "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
@@ -253,6 +256,7 @@ def _result(
     with working(), progress("judging") as step:
         # a wrong name is reported before a model loads
         index = ImageIndex.open(settings.index)
+        where = index.filter(settings.where) if settings.where else None
         backend = chat_for(
             settings.rerank, settings.options,
             lambda: catalog.chosen("chat", settings.chat, index.domain),
@@ -269,6 +273,7 @@ def _result(
         # the batch form, where no option of a method can be taken for an argument of the search
         (result,) = searcher.search_batch(
             [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
+            where=where,
             options=settings.options, threshold=settings.threshold, progress=step,
         )  # fmt: skip
     return result
@@ -283,7 +288,7 @@ def _forecast(settings: Settings, query: Query, output: Output, *, trust: bool) 
     with working():
         index = ImageIndex.open(settings.index)
         searcher = ImageSearch(index, embedder=_embedder(settings, index, trust), device=settings.device)
-        (ranking,) = searcher.first_stage([query], settings.candidates)
+        (ranking,) = searcher.first_stage([query], settings.candidates, where=settings.where or None)
     tell(settings.rerank, settings.options, [(query, ranking)], output)
 
 
