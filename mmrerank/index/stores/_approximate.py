@@ -41,6 +41,8 @@ class ApproximateStore(VectorStore, abc.ABC):
 
     maps = True
     exact = False
+    _apart: ClassVar[bool] = True
+    """Whether the number of proposals is chosen apart from the effort."""
 
     def __init__(self, faiss: Any) -> None:
         self._faiss = faiss
@@ -91,9 +93,12 @@ class ApproximateStore(VectorStore, abc.ABC):
         matrix = _reduced.fit(vectors)
         self._make(vectors, matrix)
         self._matrix = matrix
-        self._settings = _tuned.tune(
-            vectors, lambda q, effort, count: self._looked(q, effort, count, None), *self._efforts()
-        )
+        efforts, rows_an_effort = self._efforts()
+
+        def propose(queries: Vectors, effort: int, count: int) -> NDArray[np.int64]:
+            return self._looked(queries, effort, count, None)
+
+        self._settings = _tuned.tune(vectors, propose, efforts, rows_an_effort, apart=self._apart)
 
     def _take(self, vectors: Vectors | Rows) -> None:
         self._vectors, self._blocks = vectors, Blocks(vectors)
