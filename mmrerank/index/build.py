@@ -18,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mmrerank import registry
 from mmrerank.errors import InputError, MismatchError, ModelError, UsageError
 from mmrerank.images import IMAGE_SUFFIXES
-from mmrerank.index import lock, manifest, sources
+from mmrerank.index import choice, lock, manifest, sources
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, left_over, replacing
 from mmrerank.index.intake import Intake, Looked, ahead
 from mmrerank.index.kept import Kept
@@ -33,7 +32,6 @@ from mmrerank.index.report import FIRST, merged
 from mmrerank.index.report import BuildReport as BuildReport
 from mmrerank.index.report import Failure as Failure
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import default_store
 from mmrerank.ports import Corpus, Embedder, Sample, Vectors
 from mmrerank.types import LeftOut
 from mmrerank.version import __version__
@@ -60,13 +58,14 @@ def build(
     store: str | None,
     domain: str,
     allow_removal: bool = False,
+    half: bool = False,
 ) -> BuildReport:
     """Makes the index in ``folder``, or brings it up to date. `ImageIndex.build` documents it."""
     folder = Path(os.path.realpath(folder))
     if not corpora:
         raise UsageError("no source was given; an index is made of one or more")
     if store:
-        registry.load("store", store).open()  # a store that is not there is reported before any work
+        choice.check(store)  # a store that is not there is reported before any work
     begun = [_begun(corpus) for corpus in corpora]
     domains = {domain or corpus.domain for corpus in corpora}
     fresh = Manifest(
@@ -75,7 +74,8 @@ def build(
         dim=embedder.dim,
         source=corpora[0].location,
         domain=domains.pop() if len(domains) == 1 else "",
-        store=store or default_store(),
+        store=store or choice.AUTO,
+        dtype="float16" if half else "float32",
         created=now(),
         updated=now(),
     )
@@ -104,6 +104,7 @@ def _plan(fresh: Manifest, corpora: Sequence[Corpus], options: dict[str, int]) -
     """What a build is of, and how: two with the same plan embed the same things alike."""
     sources = [{"location": c.location, "listed": c.listed, "partial": c.partial} for c in corpora]
     facts = {"fingerprint": fresh.fingerprint, "dim": fresh.dim, "store": fresh.store, "sources": sources}
+    facts["dtype"] = fresh.dtype
     return json.dumps({"mmrerank": __version__, "format": fresh.format, **facts, **options}) + "\n"
 
 
@@ -122,7 +123,7 @@ class _Run:
     def __init__(self, folder: Path, found: Manifest, embedder: Embedder, batch: int) -> None:
         self.folder, self.manifest, self.embedder, self.batch = (folder, found, embedder, max(1, batch))
         self.records = Records(folder, write=True)
-        self.files = VectorFiles(folder / VECTORS, found.dim)
+        self.files = VectorFiles(folder / VECTORS, found.dim, dtype=found.dtype)
         self.kept = Kept(folder, kept_end(found, self.records))
         self.rows = self.records.vectors
         self.pending: list[Looked] = []
@@ -182,7 +183,7 @@ class _Run:
             raise InputError(_all_failed(seen, failures))
         for one in seen:
             finish(one, self.records, Path(self.manifest.source), allow=bool(options["allow_removal"]))
-        self._publish()
+        searched_by = self._publish()
         return BuildReport(
             index=self.folder,
             added=tally["added"],
@@ -197,6 +198,8 @@ class _Run:
             left_out=merged(part.corpus.left_out() for part, _ in work),
             remarks=(*(r for part, _ in work for r in part.corpus.remarks()), *self._remarks(seen)),
             sources=(self.manifest.source, *(s.location for s in self.manifest.sources)),
+            store=searched_by.name,
+            store_reason=searched_by.why,
         )
 
     def _remarks(self, seen: Sequence[Seen]) -> tuple[str, ...]:
@@ -231,7 +234,7 @@ class _Run:
         rows = {h: r for h in self.new if (r := self.records.row_of(h)) is not None}
         hashes = [h for h in self.new if h not in rows]
         if hashes:
-            vectors = self._embed([self.new[h].pixels for h in hashes])
+            vectors = self.files.stored(self._embed([self.new[h].pixels for h in hashes]))
             self.files.append(vectors, self.rows)
             rows |= {h: self.rows + i for i, h in enumerate(hashes)}
         self.kept.sync()
@@ -261,9 +264,11 @@ class _Run:
             )
         return vectors
 
-    def _publish(self) -> None:
+    def _publish(self) -> choice.Choice:
         """Hashes the shards, makes the view and writes the manifest, in this order."""
-        publish(self.folder, dataclasses.replace(self.manifest, updated=now()), self.records, self.files)
+        return publish(
+            self.folder, dataclasses.replace(self.manifest, updated=now()), self.records, self.files
+        )
 
 
 def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
@@ -316,6 +321,10 @@ def _check_same(folder: Path, found: Manifest, fresh: Manifest) -> None:
     if found.imported:
         raise MismatchError(
             f"{folder} holds vectors imported for {found.embedder}; import again, or index with --rebuild"
+        )
+    if found.dtype != fresh.dtype == "float16":
+        raise MismatchError(
+            f"{folder} holds its vectors in {found.dtype}, and keeps them so; index with --half --rebuild"
         )
     if found.fingerprint != fresh.fingerprint:
         raise MismatchError(mismatch(folder, found, fresh.embedder, fresh.fingerprint, fresh.dim))

@@ -1,7 +1,7 @@
 """A graph in which every row knows near ones, on several levels; a search walks it (HNSW, by FAISS).
 
-Malkov, Yashunin: Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small World
-graphs, IEEE TPAMI 42(4), 2020. Rows that go stay in the graph as ways to others, and are never answered.
+Malkov, Yashunin: Efficient and robust approximate nearest neighbor search using Hierarchical Navigable Small
+World graphs, IEEE TPAMI 42(4), 2020. Rows that go stay in the graph as ways to others. They are never found.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.index.stores import _arrays
-from mmrerank.index.stores._approximate import ApproximateStore, library
+from mmrerank.index.stores._approximate import ApproximateStore
+from mmrerank.index.stores._flat import library
 from mmrerank.index.stores._order import steps
 from mmrerank.index.stores._reduced import PORTION, reduced, reduced_among
 from mmrerank.ports import Rows, Vectors

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from mmrerank.index.stores._approximate import library
+from mmrerank.index.stores._flat import library
 from mmrerank.index.stores._ivf import IvfStore
 
 _BITS = 2
