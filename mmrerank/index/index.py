@@ -24,16 +24,17 @@ from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
 from mmrerank.index.database import identity
 from mmrerank.index.folders import VECTORS, standing, writable
-from mmrerank.index.guard import Guard, take
+from mmrerank.index.guard import take
 from mmrerank.index.importing import VectorCorpus
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
 from mmrerank.index.manifest import IMPORTED
+from mmrerank.index.opened import store_facts, view_of
 from mmrerank.index.places import index_path as index_path
 from mmrerank.index.places import missing
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import View, open_view, usable
+from mmrerank.index.view import View
 from mmrerank.paths import looked_at
 from mmrerank.ports import Corpus, Embedder, Vectors
 from mmrerank.types import Candidate, Image
@@ -72,6 +73,7 @@ class ImageIndex:
         store: str | None = None,
         domain: str = "",
         allow_removal: bool = False,
+        half: bool = False,
     ) -> BuildReport:
         """Indexes ``corpus`` into ``path`` (a bare name is ``./indexes/NAME``), or brings it up to date.
 
@@ -80,7 +82,8 @@ class ImageIndex:
         images at once that are more than a tenth of the source's only with ``allow_removal``. What cannot be
         looked at now stays as it was. Images that cannot be used are in the report. At most ``batch`` new
         images (default: two portions of the embedder, 64 as a rule) are lost when the run is killed.
-        ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of.
+        ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of;
+        ``half`` keeps the vectors of a new index in float16.
 
         Several corpora are several sources of the index, and so is one that it does not know yet. The ids of
         every source but the first begin with its name and ``//``. What is there of sources that are not named
@@ -102,6 +105,7 @@ class ImageIndex:
                 store=store,
                 domain=domain,
                 allow_removal=allow_removal,
+                half=half,
             )
 
     @classmethod
@@ -116,6 +120,7 @@ class ImageIndex:
         progress: Progress | None = None,
         strict: bool = False,
         allow_removal: bool = False,
+        half: bool = False,
     ) -> BuildReport:
         """Makes an index of the vectors that ``corpus`` brings, scaled to length 1. Loads no model.
 
@@ -135,6 +140,7 @@ class ImageIndex:
                 progress=progress,
                 strict=strict,
                 allow_removal=allow_removal,
+                half=half,
             )
 
     @classmethod
@@ -213,7 +219,8 @@ class ImageIndex:
             "source": facts.source,
             **({"sources": [facts.source, *(s.location for s in facts.sources)]} if facts.sources else {}),
             "domain": facts.domain,
-            "store": facts.store,
+            "dtype": facts.dtype,
+            **store_facts(self.path, facts),
             "created": facts.created,
             "updated": facts.updated,
             "format": facts.format,
@@ -274,13 +281,8 @@ class ImageIndex:
 
     @cached_property
     def _view(self) -> View:
-        # Records first: whatever row they name is on the disk already, even while somebody writes.
-        rows = self._records.rows()
         with self._in_place() as files:
-            vectors = files.load(int(rows[-1]) + 1 if len(rows) else 0)
-        name = self._store or usable(self.manifest.store)
-        guard = Guard(files, self._records)
-        return open_view(self.path, name, vectors, rows, self.manifest.shards, save=False, guard=guard)
+            return view_of(self.path, self.manifest, self._records, files, self._store)
 
     @contextmanager
     def _in_place(self) -> Iterator[VectorFiles]:
@@ -289,7 +291,7 @@ class ImageIndex:
         They are opened by name, and the database stays open: after a rebuild its rows name other images.
         """
         try:
-            yield VectorFiles(self.path / VECTORS, self.dim)
+            yield VectorFiles(self.path / VECTORS, self.dim, dtype=self.manifest.dtype)
         finally:
             self._check_in_place()
 
