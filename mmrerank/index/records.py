@@ -363,20 +363,24 @@ class Records:
             self._drop(id_)
 
     def ask(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """What the database answers."""
         with self._guard():
             return self._db.execute(sql, values).fetchall()
 
     def ask_one(self, sql: str) -> Any:
+        """The first value that it answers."""
         return self.ask(sql)[0][0]
 
     def _select(self, where: str, with_: Sequence[Any], limit: int = -1) -> list[tuple[int, Record]]:
         return [(seq, self.checked(seq, f, sum_)) for seq, f, sum_ in self.raw(where, with_, limit)]
 
     def raw(self, where: str, with_: Sequence[Any], limit: int = -1) -> list[tuple[int, list[Any], int]]:
+        """Place, columns and checksum of records, as they stand."""
         sql = f"SELECT seq,checksum,{_NAMES} FROM records {where} ORDER BY seq LIMIT {limit}"
         return [(seq, fields, sum_) for seq, sum_, *fields in self.ask(sql, with_)]
 
     def checked(self, seq: int, fields: list[Any], sum_: int) -> Record:
+        """A record of `raw`. Raises `ImageIndexError` where it is not as it was written."""
         try:
             if checksum([seq, *fields]) != sum_:
                 raise ValueError("it is not as it was written")
