@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-OPERATIONS = frozenset(
-    """Add And ArgMax Cast Clip Concat Constant ConstantOfShape Conv Cos CumSum Div Equal Erf Exp Expand Flatten
-    Gather GatherElements GatherND Gelu Gemm Greater GreaterOrEqual Identity LayerNormalization LeakyRelu Less
-    LessOrEqual Log MatMul Max Min Mod Mul Neg Not NonZero Or Pow Range Reciprocal ReduceMax ReduceMean ReduceSum
-    Relu Reshape ScatterND Shape Sigmoid Sign Sin Slice Softmax Softplus Split Sqrt Squeeze Sub Tanh Tile
-    Transpose Trilu Unsqueeze Where Xor""".split()
-)
+OPERATIONS = frozenset((
+    "Add", "And", "ArgMax", "Cast", "Clip", "Concat", "Constant", "ConstantOfShape", "Conv", "Cos",
+    "CumSum", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Gather", "GatherElements", "GatherND",
+    "Gelu", "Gemm", "Greater", "GreaterOrEqual", "Identity", "LayerNormalization", "LeakyRelu", "Less",
+    "LessOrEqual", "Log", "MatMul", "Max", "Min", "Mod", "Mul", "Neg", "Not", "NonZero", "Or", "Pow",
+    "Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "ScatterND", "Shape",
+    "Sigmoid", "Sign", "Sin", "Slice", "Softmax", "Softplus", "Split", "Sqrt", "Squeeze", "Sub", "Tanh",
+    "Tile", "Transpose", "Trilu", "Unsqueeze", "Where", "Xor",
+))  # fmt: skip
 _MODEL = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14})  # no functions (25), no training (20)
 _GRAPH = frozenset({1, 2, 5, 10, 11, 12, 13})  # no sparse tensors (15), no annotations (14, 16)
 _ATTRIBUTE = frozenset({1, 2, 3, 4, 5, 7, 8, 9, 10, 13, 20})  # no graphs (6, 11), sparse tensors, types

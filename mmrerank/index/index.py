@@ -26,6 +26,7 @@ from mmrerank.index.database import identity
 from mmrerank.index.folders import VECTORS, standing, writable
 from mmrerank.index.guard import Guard, take
 from mmrerank.index.importing import VectorCorpus
+from mmrerank.index.information import information
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
 from mmrerank.index.manifest import IMPORTED
@@ -72,6 +73,7 @@ class ImageIndex:
         store: str | None = None,
         domain: str = "",
         allow_removal: bool = False,
+        text_tower: bool = True,
     ) -> BuildReport:
         """Indexes ``corpus`` into ``path`` (a bare name is ``./indexes/NAME``), or brings it up to date.
 
@@ -81,6 +83,8 @@ class ImageIndex:
         looked at now stays as it was. Images that cannot be used are in the report. At most ``batch`` new
         images are lost when the run is killed.
         ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of.
+        With ``text_tower`` an open_clip embedder leaves its text tower in the index, so that a search for
+        words loads no torch; one that does not agree with it is left out, and the report says so.
 
         Several corpora are several sources of the index, and so is one that it does not know yet. The ids of
         every source but the first begin with its name and ``//``. What is there of sources that are not named
@@ -102,6 +106,7 @@ class ImageIndex:
                 store=store,
                 domain=domain,
                 allow_removal=allow_removal,
+                text_tower=text_tower,
             )
 
     @classmethod
@@ -197,28 +202,9 @@ class ImageIndex:
 
     def info(self) -> dict[str, Any]:
         """The facts, ready for JSON. ``bytes`` is the size on disk, ``kept`` how many images the
-        last run could not see.
+        last run could not see, ``text_tower`` the bytes of a tower for words (0: none).
         """
-        facts = self.manifest
-        images, failed = self._records.counts()
-        return {
-            "index": str(self.path),
-            "images": images,
-            "vectors": self._records.vectors,
-            "failed": failed,
-            "kept": self._records.away(),
-            "embedder": facts.embedder,
-            "fingerprint": facts.fingerprint,
-            "dim": facts.dim,
-            "source": facts.source,
-            **({"sources": [facts.source, *(s.location for s in facts.sources)]} if facts.sources else {}),
-            "domain": facts.domain,
-            "store": facts.store,
-            "created": facts.created,
-            "updated": facts.updated,
-            "format": facts.format,
-            "bytes": sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file()),
-        }
+        return information(self.path, self.manifest, self._records)
 
     def warnings(self) -> list[str]:
         """What about the index's surroundings its user should know: a source or an embedder that is away."""
