@@ -133,6 +133,13 @@ AllowFlag = Annotated[
         "Without it, more than ten at once that are more than a tenth stay.",
     ),
 ]
+TowerFlag = Annotated[
+    bool,
+    typer.Option(
+        "--no-text-tower",
+        help="Keep no text tower of an open_clip model in the index; every search then loads the model.",
+    ),
+]
 StrictFlag = Annotated[
     bool, typer.Option("--strict", help="For --vectors: refuse them when an image file is not there.")
 ]
@@ -158,6 +165,7 @@ def index(
     rebuild: RebuildFlag = False,
     allow_removal: AllowFlag = False,
     strict: StrictFlag = False,
+    no_text_tower: TowerFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
     """Index a folder, a list or tar shards; run again, it takes up what changed.
@@ -182,6 +190,7 @@ def index(
             report = _import(name, sources[0], vectors, ids, spec=embedder, **options)
         else:
             options |= {"allow_truncated": allow_truncated, "allow_removal": allow_removal}
+            options["text_tower"] = not no_text_tower
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
             given: dict[str, Any] = {

@@ -80,6 +80,7 @@ class ImageIndex:
         domain: str = "",
         allow_removal: bool = False,
         half: bool = False,
+        text_tower: bool = True,
     ) -> BuildReport:
         """Indexes ``corpus`` into ``path`` (a bare name is ``./indexes/NAME``), or brings it up to date.
 
@@ -90,6 +91,8 @@ class ImageIndex:
         images (default: two portions of the embedder, 64 as a rule) are lost when the run is killed.
         ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of;
         ``half`` keeps the vectors of a new index in float16.
+        With ``text_tower`` an open_clip embedder leaves its text tower in the index, so that a search for
+        words loads no torch; one that does not agree with it is left out, and the report says so.
 
         Several corpora are several sources of the index, and so is one that it does not know yet. The ids of
         every source but the first begin with its name and ``//``. What is there of sources that are not named
@@ -112,6 +115,7 @@ class ImageIndex:
                 domain=domain,
                 allow_removal=allow_removal,
                 half=half,
+                text_tower=text_tower,
             )
 
     @classmethod
@@ -209,7 +213,8 @@ class ImageIndex:
 
     def info(self) -> dict[str, Any]:
         """The facts, ready for JSON. ``bytes`` is the size on disk, ``kept`` how many images the
-        last run could not see, ``columns`` what a `mmrerank.Filter` can ask about.
+        last run could not see, ``columns`` what a `mmrerank.Filter` can ask about, ``text_tower`` the bytes
+        of a tower for words (0: none).
         """
         return told(self.path, self.manifest, self._records, self._filtering.fields())
 

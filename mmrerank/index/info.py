@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.filters.columns import Fields
+from mmrerank.index import texts
 from mmrerank.index.filtering import COLUMNS
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.opened import store_facts
@@ -29,6 +30,7 @@ def told(path: Path, facts: Manifest, records: Records, fields: Fields) -> dict[
         "domain": facts.domain,
         "dtype": facts.dtype,
         **store_facts(path, facts),
+        "text_tower": texts.size(facts),
         "created": facts.created,
         "updated": facts.updated,
         "format": facts.format,
