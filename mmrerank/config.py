@@ -1,4 +1,4 @@
-"""Settings of a run: a person's defaults, YAML recipe, environment (``MMRERANK_*``), flags, each over the former.
+"""Settings of a run: a person's defaults, YAML recipe, environment (``MMRERANK_*``), flags, in this order.
 
 Maps (options of a method, of a model) are merged name by name: a flag changes what it names and nothing else.
 One frozen record for the command line, the app and Python. An unknown key is an error that names the

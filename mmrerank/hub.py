@@ -76,8 +76,7 @@ def _asked() -> str:
 
     def ask() -> None:
         try:
-            from huggingface_hub import constants
-            from huggingface_hub.utils import get_session
+            from huggingface_hub import constants, get_session
 
             get_session().head(constants.ENDPOINT, timeout=_SECONDS)
         except Exception as error:  # the client's network library has many kinds of errors

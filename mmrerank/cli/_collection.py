@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmrerank.cli._counting import counted
 from mmrerank.cli._models import announce, chosen
 from mmrerank.cli.console import one_line, progress, say, working
 from mmrerank.cli.options import trusting
@@ -128,6 +129,7 @@ class _Work:
         begun = time.monotonic()
         try:
             with progress("indexing") as step:
+                step = counted(step, self.places)
                 report = ImageIndex.build(self.place, corpora, embedder, progress=step)
         except KeyboardInterrupt:
             stopped(self.place)
@@ -190,7 +192,7 @@ class _Work:
         return True
 
     def for_queries(self) -> str | Embedder:
-        """What embeds the queries: the model that is loaded already, else its name where that has to be said."""
+        """What embeds queries: the model that is loaded already, else its name where that has to be said."""
         from mmrerank import catalog
 
         if self.model is not None:
@@ -224,7 +226,8 @@ def _tell(report: BuildReport, embedder: Embedder, *, made: bool, seconds: float
         say(f"warning: {one_line(remark)}")
     if report.withheld:
         say(
-            f"to take {report.withheld:,} images out of the index: mmrerank index SOURCE --index {place} --allow-removal"
+            f"to take {report.withheld:,} images out of the index: "
+            f"mmrerank index {' '.join(report.sources)} --index {place} --allow-removal"
         )
     if report.failed:
         first = report.failed[0]

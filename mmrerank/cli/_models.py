@@ -8,7 +8,7 @@ _WORDS = {"chat": ("language model", "--chat"), "embedder": ("embedder", "--embe
 
 
 def chosen(kind: str, named: str, corpus: str) -> str:
-    """The spec ``named``, else the model that is meant for ``corpus``, else the person's default, which is told.
+    """The spec ``named``, else the model that is meant for ``corpus``, else the person's default, told.
 
     ``kind`` is ``embedder`` or ``chat``. Raises `ModelError` where there is none of them.
     """

@@ -44,8 +44,8 @@ def recommend(
     server what it can do.
     """
     import mmrerank
-    from mmrerank.cli._models import chosen
     from mmrerank.chat.open import open_chat
+    from mmrerank.cli._models import chosen
 
     limits = budget_of(budget, price)
     with working():

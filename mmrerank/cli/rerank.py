@@ -94,8 +94,8 @@ def rerank(
     first-stage order.
     """
     from mmrerank import config
-    from mmrerank.cli._models import chosen
     from mmrerank.best import check_best
+    from mmrerank.cli._models import chosen
     from mmrerank.cli._requests import read_requests
     from mmrerank.reranker import Reranker
 

@@ -111,7 +111,8 @@ def _begin(beside: Path, plan: str, told: list[str]) -> None:
         known = _plan(beside)
         if plan and known == plan and _sound(beside):
             told.append(
-                f"went on with the {count_of(beside)} images that a --rebuild had embedded when it was stopped"
+                f"went on with the {count_of(beside)} images that a --rebuild had embedded when it was "
+                "stopped"
             )
             return
         if known:
