@@ -161,7 +161,7 @@ class _Work:
     def _known(self) -> Embedder:
         """The embedder of the index that is there, which is loaded when an image is new."""
         from mmrerank import catalog, registry
-        from mmrerank.embed._later import LaterEmbedder
+        from mmrerank.embed.later import LaterEmbedder
 
         facts = self.facts
         assert facts is not None

@@ -189,11 +189,20 @@ def _write(file: Path, values: Mapping[str, str]) -> None:
             found = re.search(rf"^{key}[ \t]*:.*\n?", text, re.MULTILINE)
             start, end = found.span() if found else (len(text), len(text))
             text = _ended(text[:start]) + line + text[end:]
-        if yaml.safe_load(text) != {**config.defaults(), **values}:
+        if _parsed(text) != {**config.defaults(), **values}:
             raise InputError(f"{file} is written in a way that cannot be changed line by line; edit it")
         writing.write(file, text.encode())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{file} cannot be written: {error}") from error
+
+
+def _parsed(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return None
 
 
 def _ended(text: str) -> str:
