@@ -6,7 +6,7 @@ An index whose images have not changed is brought up to date without a model.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mmrerank.errors import MismatchError
@@ -52,6 +52,10 @@ class LaterEmbedder(Embedder):
     def prepare(self, image: Any) -> Any:
         """As the real one."""
         return self._real().prepare(image)
+
+    def text_tower(self) -> Mapping[str, bytes]:
+        """As the real one, where that is open: no model is opened for it."""
+        return self.opened.text_tower() if self.opened is not None else {}
 
     def embed_images(self, images: Sequence[Any]) -> Vectors:
         """As the real one."""

@@ -34,12 +34,15 @@ def test_recipe_environment_and_flags_go_over_the_defaults(write: Write, tmp_pat
     assert (found.k, found.candidates, found.rerank, found.device) == (3, 40, "first", "cpu")
     # a model is taken where nothing else says which, and replaces none
     assert found.embedder == found.chat == ""
-    assert config.usual("embedder") == "clip-l14" and config.usual("chat") == "qwen2-vl-2b"
+    assert config.usual("embedder") == "clip-l14"
+    assert config.usual("chat") == "qwen2-vl-2b"
 
 
 def test_no_file_is_no_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMRERANK_HOME", str(tmp_path / "none"))
-    assert config.defaults() == {} and config.usual("chat") == "" and config.load().k == 10
+    assert config.defaults() == {}
+    assert config.usual("chat") == ""
+    assert config.load().k == 10
     assert not (tmp_path / "none").exists()
 
 

@@ -16,7 +16,8 @@ EMBEDDERS = [c.name for c in catalog.cards() if c.kind == "embedder"]
 @pytest.mark.parametrize(
     ("word", "first"),
     [
-        ("clip-b23", "clip-b32"), ("ClipB32", "clip-b32"), ("CLIP_B32", "clip-b32"), ("siglip2", "siglip2-b16"),
+        ("clip-b23", "clip-b32"), ("ClipB32", "clip-b32"), ("CLIP_B32", "clip-b32"),
+        ("siglip2", "siglip2-b16"),
         ("mobileclip", "mobileclip2"), ("unime-v2", "unime-v2-2b"), ("qwen3-vl", "qwen3-vl-embedding-2b"),
     ],
 )  # fmt: skip
@@ -48,7 +49,9 @@ def test_methods_and_stores(kind: str, word: str, name: str) -> None:
 
 
 def test_what_is_far_gets_no_guess() -> None:
-    assert meant("zzzzzz", EMBEDDERS) == "" and near("", EMBEDDERS) == [] and near("--", EMBEDDERS) == []
+    assert meant("zzzzzz", EMBEDDERS) == ""
+    assert near("", EMBEDDERS) == []
+    assert near("--", EMBEDDERS) == []
 
 
 NAMES = st.text("aB1-", max_size=6)
@@ -58,7 +61,9 @@ NAMES = st.text("aB1-", max_size=6)
 @given(NAMES, st.lists(NAMES, max_size=4))
 def test_guesses_are_known_names(word: str, known: list[str]) -> None:
     found = near(word, known)
-    assert len(found) <= 3 and len(set(found)) == len(found) and set(found) <= set(known)
+    assert len(found) <= 3
+    assert len(set(found)) == len(found)
+    assert set(found) <= set(known)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +71,10 @@ def test_guesses_are_known_names(word: str, known: list[str]) -> None:
 )
 def test_short_names_stand_for_a_repository(name: str) -> None:
     card = catalog.resolve("embedder", name)
-    assert card.name == name and card.bytes and card.memory and card.speed
+    assert card.name == name
+    assert card.bytes
+    assert card.memory
+    assert card.speed
     assert catalog.repository("embedder", name).count("/") == 1
     assert "about" in catalog.in_words(card)
 
