@@ -41,6 +41,11 @@ NoUpdateFlag = Annotated[
 ]
 
 
+UrlsFlag = Annotated[
+    bool, typer.Option("--allow-urls", help="For --in: fetch images and shards that are at addresses.")
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Collection:
     """An index that is ready: its folder, and what embeds queries: a spec, empty for the index's own, or a
@@ -52,7 +57,13 @@ class Collection:
 
 
 def ready(
-    sources: Sequence[str], settings: Settings, *, index: str | None, update: bool, trust: bool
+    sources: Sequence[str],
+    settings: Settings,
+    *,
+    index: str | None,
+    update: bool,
+    allow_urls: bool,
+    trust: bool,
 ) -> Collection:
     """The index of ``sources``, brought up to date unless ``update`` is false. ``index`` names another place.
 
@@ -67,7 +78,7 @@ def ready(
     with working():
         work.choose(index)
         if update:
-            work.update()
+            work.update(allow_urls)
         elif work.facts is None:
             what = ", ".join(map(one_line, places))
             raise UsageError(f"there is no index of {what} yet; leave out --no-update to make one")
@@ -113,14 +124,14 @@ class _Work:
             # this person's own command made it, so its word is theirs
             self.spec = self.facts.embedder
 
-    def update(self) -> None:
+    def update(self, allow_urls: bool) -> None:
         """Makes the index, or looks what changed since."""
         from mmrerank.corpus import open_corpora
         from mmrerank.index.index import ImageIndex
 
         try:
             # a wrong source is reported before a model is loaded for it
-            corpora = open_corpora(self.places)
+            corpora = open_corpora(self.places, allow_urls=allow_urls)
         except InputError as error:
             if self.facts is None:
                 raise

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmrerank import writing
-from mmrerank.cli._collection import InFlag, NoUpdateFlag, ready
+from mmrerank.cli._collection import InFlag, NoUpdateFlag, UrlsFlag, ready
 from mmrerank.cli._files import STDIN, piped_bytes, piped_text, read_from, read_or_piped, visible, write_to
 from mmrerank.cli.console import Output, emit, one_line, progress, say, unheard, working
 from mmrerank.cli.options import (
@@ -135,6 +135,7 @@ def search(
     text: TextArgument = None,
     within: InFlag = None,
     no_update: NoUpdateFlag = False,
+    allow_urls: UrlsFlag = False,
     index: IndexFlag = None,
     k: KFlag = None,
     image: ImageFlag = None,
@@ -198,10 +199,14 @@ def search(
         from mmrerank.cli._forecast import spec_of
 
         _ = spec_of(settings.rerank, settings.options).options  # a wrong one is reported before the indexing
-        found = ready(within, settings, index=index, update=not no_update, trust=trust_remote_code)
+        found = ready(
+            within, settings, index=index, update=not no_update, allow_urls=allow_urls,
+            trust=trust_remote_code,
+        )  # fmt: skip
         settings, model = dataclasses.replace(settings, index=str(found.index)), found.embedder
-    elif no_update:
-        raise UsageError("--no-update is for --in; a search of --index never looks what changed")
+    elif no_update or allow_urls:
+        flag = "--no-update" if no_update else "--allow-urls"
+        raise UsageError(f"{flag} is for --in; a search of --index never looks what changed")
     if dry_run:
         return _forecast(settings, query, output, model, trust=trust_remote_code)
     result = _result(settings, query, model, limit=limit, record=record, trust=trust_remote_code)
