@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrerank.cli._again import again
+from mmrerank.cli._collection import stopped
+from mmrerank.cli._models import announce, chosen
 from mmrerank.cli.console import Output, emit, one_line, progress, say, working
 from mmrerank.cli.options import DeviceFlag, OutputFlag, TrustFlag, trusting
 from mmrerank.errors import DEGRADED_EXIT_CODE, ImageIndexError, UsageError
@@ -261,11 +263,11 @@ def _build(
     *,
     trust: bool,
 ) -> BuildReport:
-    from mmrerank import catalog, config
+    from mmrerank import config
     from mmrerank.corpus import open_corpora
     from mmrerank.embed.open import open_embedder
     from mmrerank.index.index import ImageIndex, index_path
-    from mmrerank.query_embedder import embedder_for
+    from mmrerank.query_embedder import check_remembered, embedder_for
 
     # a wrong source is reported before a model is loaded for it
     corpora = open_corpora(places, **given)
@@ -276,12 +278,21 @@ def _build(
     made = _made_with(name, rebuild=options["rebuild"], named=settings.embedder)
     if made is not None:
         compare = not options["rebuild"]
+        if not settings.embedder:
+            check_remembered(made, index_path(name))
+        announce("embedder", settings.embedder or made.embedder)
         embedder = embedder_for(made, index_path(name), settings.embedder, compare=compare, **where)
     else:
-        embedder = open_embedder(catalog.chosen("embedder", settings.embedder, domain), **where)
+        spec = chosen("embedder", settings.embedder, domain)
+        announce("embedder", spec)
+        embedder = open_embedder(spec, **where)
     if embedder.domain and embedder.domain != domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
-    return ImageIndex.build(name, corpora, embedder, **options)
+    try:
+        return ImageIndex.build(name, corpora, embedder, **options)
+    except KeyboardInterrupt:
+        stopped(index_path(name))
+        raise typer.Exit(130) from None
 
 
 def _import(
