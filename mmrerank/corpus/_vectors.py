@@ -126,7 +126,7 @@ class ParquetVectors:
                     if len(bad) or not width:
                         at = row + int(bad[0] if len(bad) else 0)
                         raise InputError(
-                            f"{self._path}, row {at} (from 0): {self._column!r} holds no vector of width {width}"
+                            f"{self._path}, row {at} (from 0): {self._column!r} has not {width} numbers"
                         )
                     values = column.flatten().to_numpy(zero_copy_only=False)
                     yield values.reshape(len(column), width)
@@ -139,11 +139,12 @@ class ParquetVectors:
 
 
 def vector_column(path: Path) -> str:
-    """The column of ``path`` that holds vectors. Raises `InputError` naming the columns where none is meant."""
+    """The column of ``path`` that holds vectors. Raises `InputError` naming those that are there."""
+    parquet = library()
     import pyarrow
 
     try:
-        with library().ParquetFile(path) as file:
+        with parquet.ParquetFile(path) as file:
             schema = file.schema_arrow
     except (OSError, pyarrow.ArrowException) as error:
         if is_lfs_pointer(path):
