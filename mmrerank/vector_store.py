@@ -58,6 +58,10 @@ class VectorStore(Protocol):
         """Takes the view from ``folder`` if it is one of these ``vectors``; False has it built instead."""
         return False
 
+    def discard(self, folder: Path) -> None:
+        """Frees what the view in ``folder`` holds outside it, such as in a server; nothing by default."""
+        return
+
 
 class StorePlugin(Protocol):
     """The file of a vector store."""

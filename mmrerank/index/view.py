@@ -11,6 +11,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,7 @@ def open_view(
     if not (sound and store.load(place, chosen) and _stamp(place) == stamp):
         store.build(chosen)
         if save:
+            store.discard(place)
             shutil.rmtree(place, ignore_errors=True)
             store.save(place)
             if place.is_dir():
@@ -101,7 +103,9 @@ def save_view(
     """
     name = usable(name)
     for other in registry.names("store"):
-        if other != name:
+        if other != name and (folder / other).is_dir():
+            with suppress(MissingExtraError, UsageError):
+                registry.load("store", other).open().discard(folder / other)
             shutil.rmtree(folder / other, ignore_errors=True)
     try:
         open_view(folder, name, vectors, rows, shards, save=True)
@@ -142,9 +146,11 @@ def _expected(place: Path, rows: NDArray[np.int64], shards: Sequence[Shard]) -> 
     """Which rows of which vectors the view is of, and the names and bytes of its files, hashed."""
     of = hashlib.sha256(f"{[s.sha256 for s in shards]}".encode() + rows.tobytes()).hexdigest()
     total = hashlib.sha256()
-    for path in sorted(p for p in place.iterdir() if p.name not in _OURS):
+    files = (p for p in place.rglob("*") if p.name not in _OURS and not p.is_dir())
+    for path in sorted(files):
         with path.open("rb") as file:
-            total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{path.relative_to(place).as_posix()} {digest}\n".encode())
     return f"{of}\n{total.hexdigest()}".encode()
 
 
