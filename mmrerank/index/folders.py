@@ -14,6 +14,7 @@ from mmrerank import registry
 from mmrerank.errors import ImageIndexError
 from mmrerank.index import kept, lock, manifest, records, texts
 from mmrerank.index.exchange import exchange
+from mmrerank.index.integrity import integrity
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.paths import reason
 
@@ -139,7 +140,7 @@ def _sound(folder: Path) -> bool:
         kept_records = records.Records(folder, write=True)
         try:
             VectorFiles(folder / VECTORS, facts.dim).truncate(kept_records.vectors)
-            return not any(isinstance(told, str) for told in kept_records.integrity())
+            return not any(isinstance(told, str) for told in integrity(kept_records))
         finally:
             kept_records.close()
     except ImageIndexError:

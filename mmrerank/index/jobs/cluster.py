@@ -1,7 +1,8 @@
 """The shards of a job on Ray Data: on the cluster that ``RAY_ADDRESS`` names, else on this machine.
 
 What travels through Ray are numbers of shards. Images are read, and shards written, by the workers
-themselves, in the folders that every machine sees. Ray starts a worker that was killed again, with the shard that it had.
+themselves, in the folders that every machine sees. Ray starts a worker that was killed again, with the shard
+that it had.
 """
 
 from __future__ import annotations

@@ -59,9 +59,9 @@ def build_in_shards(
 ) -> BuildReport:
     """Indexes ``corpora`` into ``path`` as `ImageIndex.build` does, as a job of independent shards.
 
-    ``engine`` is ``local`` (``workers`` processes; with one, this one) or ``ray``. ``opener`` opens the embedder
-    in another process; without it, the engine is ``local`` with one worker. The folders of the sources, of
-    ``work`` and of the model must be there under the same paths on every machine. Raises what
+    ``engine`` is ``local`` (``workers`` processes; with one, this one) or ``ray``. ``opener`` opens the
+    embedder in another process; without it, the engine is ``local`` with one worker. The folders of the
+    sources, of ``work`` and of the model must be there under the same paths on every machine. Raises what
     `ImageIndex.build` raises, `UsageError` for a setting out of place, `ModelError` where a shard fails.
 
     >>> opener = functools.partial(open_embedder, "clip-b32")  # doctest: +SKIP
@@ -150,8 +150,8 @@ def _planned(
     if found is not None and dict(found.facts) == dict(facts):
         left = len(shards.unfinished(place, found))
         told.append(
-            f"went on with a job that was stopped: {len(found.parts) - left} of its {len(found.parts)} shards were "
-            "there. Images that came since are found by the next run"
+            f"went on with a job that was stopped: {len(found.parts) - left} of its {len(found.parts)} "
+            "shards were there. Images that came since are found by the next run"
         )
         return found, told
     if found is not None:
@@ -229,6 +229,6 @@ def _embed(
         local.here(place, plan, left, embedder, done)
     if missing := shards.unfinished(place, plan):
         raise ImageIndexError(
-            f"{len(missing)} shards are not in {place} ({shards.place(place, missing[0]).name}, ...) though their "
-            "workers have ended; does every machine see this folder?"
+            f"{len(missing)} shards are not in {place} ({shards.place(place, missing[0]).name}, ...) though "
+            "their workers have ended; does every machine see this folder?"
         )

@@ -1,7 +1,7 @@
 """All shards of a job become one index, through the ordinary build: its laws hold here by being run.
 
-The build is given the plan's samples with what the workers found, in place of files that would be looked at and
-a model that would be asked. Holds one shard at a time in memory.
+The build is given the plan's samples with what the workers found, in place of files that would be looked at
+and a model that would be asked. Holds one shard at a time in memory.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mmrerank.index.jobs.shards import Found
 from mmrerank.index.kept import is_kept
 from mmrerank.index.known import Row
 from mmrerank.index.records import Record
-from mmrerank.ports import Corpus, Embedder, Query, Sample, Vectors
-from mmrerank.types import LeftOut
+from mmrerank.ports import Corpus, Embedder, Sample, Vectors
+from mmrerank.types import LeftOut, Query
 
 LATER = "it changed while the job ran; the next run takes it up"
 

@@ -1,7 +1,8 @@
 """The plan of a job: which samples are in which shard. Made once, in the order of the sources.
 
-``plan.json`` lists the parts with their hashes, and is written last. A part is a file of one JSON object a line,
-one a sample; images that are in no file of their own have their bytes in a file beside it. Embeds nothing.
+``plan.json`` lists the parts with their hashes, and is written last. A part is a file with a JSON object a
+line, one for each sample; images that are in no file of their own have their bytes in a file beside it.
+Embeds nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class PlanPart:
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A sample of a plan. ``embed`` says whether its shard has to have it; ``id`` is as the corpus gives it."""
+    """A sample of a plan, its id as the corpus gives it. ``embed``: its shard has to have it."""
 
     sample: Sample
     embed: bool
@@ -84,7 +85,7 @@ def make(
     shard_images: int,
     progress: Callable[[int], None] | None = None,
 ) -> Plan:
-    """Writes the plan of ``samples``, each with the number of its corpus and whether it has to be embedded."""
+    """Writes the plan of ``samples``, each with the number of its corpus and whether to embed it."""
     shutil.rmtree(work / FOLDER, ignore_errors=True)
     (work / FILE).unlink(missing_ok=True)
     (work / FOLDER).mkdir(parents=True)

@@ -1,8 +1,8 @@
 """One shard of a job: embedded by whoever takes it, written beside the others, read when all are there.
 
-``shard-00012/`` holds ``vectors.npy`` (float32, one row for equal bytes), ``records.jsonl`` (one line an image, in
-the plan's order) and ``manifest.json`` with their hashes. It is made under another name, synced and renamed: a shard
-that is there is whole. Knows no engine.
+``shard-00012/`` holds ``vectors.npy`` (float32, one row for equal bytes), ``records.jsonl`` (a line for each
+image, in the plan's order) and ``manifest.json`` with their hashes. It is made under another name, synced and
+renamed: a shard that is there is whole. Knows no engine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from mmrerank.ports import Embedder, Vectors
 MANIFEST, VECTORS, RECORDS = "manifest.json", "vectors.npy", "records.jsonl"
 FORMAT = 1
 ATTEMPTS = 3
-"""How often a shard is begun in one run of a job: one that ends its worker each time must not go on for ever."""
+"""How often a shard is begun in one run: one that ends its worker each time must not go on for ever."""
 _ATTEMPTS = "attempts"
 _FIELDS = tuple(c for c in COLUMNS if c not in ("id", "metadata", "row", "away"))
 Tick = Callable[[int], None]
@@ -59,7 +59,7 @@ def place(work: Path, part: PlanPart) -> Path:
 def is_done(work: Path, plan: Plan, part: PlanPart) -> bool:
     """Whether the shard is there, and of this plan. Whether its files are whole, `read` says."""
     try:
-        return _manifest(work, part)["plan"] == plan.digest
+        return str(_manifest(work, part)["plan"]) == plan.digest
     except ImageIndexError:
         return False
 
@@ -120,9 +120,9 @@ def _begin(work: Path, part: PlanPart) -> None:
         except FileExistsError:
             continue
     raise ModelError(
-        f"shard {part.number:05d} has ended its worker {ATTEMPTS} times (out of memory, as a rule); what is in it "
-        f"stands in {work / planning.FOLDER / f'{part.number:05d}.jsonl'}. Other shards are kept: run the same "
-        "command again, with smaller --shard-images or fewer --workers if it is memory"
+        f"shard {part.number:05d} has ended its worker {ATTEMPTS} times (out of memory, as a rule); its "
+        f"images are listed in {work / planning.FOLDER}/{part.number:05d}.jsonl. Other shards are "
+        "kept: run the same command again, with smaller --shard-images or fewer --workers if it is memory"
     )
 
 
@@ -130,44 +130,51 @@ def _write(
     temporary: Path, work: Path, plan: Plan, part: PlanPart, embedder: Embedder, tick: Tick | None
 ) -> dict[str, Any]:
     """Embeds the images of ``part`` and writes what was found. Returns counts, for the manifest."""
-    samples = (p.sample for p in planning.samples_of(work, part) if p.embed)
     rows: dict[str, int] = {}
     vectors = [np.zeros((0, embedder.dim), dtype=np.float32)]
     waiting: list[object] = []
     errors = 0
-    with tempfile.TemporaryDirectory(prefix="mmrerank-shard-") as aside:
-        with closing(Records(Path(aside), write=True)) as none, closing(Kept(Path(aside), 0)) as kept:
-            intake = Intake(
-                records=none,
-                known=Known(none, Path(plan.root)),
-                kept=kept,
-                root=Path(plan.root),
-                max_pixels=plan.facts["max_pixels"],
-                allow_truncated=plan.facts["allow_truncated"],
-                prepare=embedder.prepare if embedder.prepares else None,
-            )
-            depth = max(128, 4 * embedder.portion) if embedder.prepares else 8
-            with (temporary / RECORDS).open("wb") as file:
-                with closing(intake.looked(samples, depth=depth)) as looked:  # type: ignore[type-var]
-                    for look in looked:
-                        assert look is not None  # nothing is known
-                        errors += look.record.error is not None
-                        file.write(_line(look, rows, waiting))
-                        if len(waiting) >= embedder.portion:
-                            vectors.append(embedded(embedder, waiting))
-                            waiting.clear()
-                        if tick:
-                            tick(1)
-                if waiting:
-                    vectors.append(embedded(embedder, waiting))
-                file.flush()
-                os.fsync(file.fileno())
+    with (temporary / RECORDS).open("wb") as file:
+        for look in _looked(work, plan, part, embedder):
+            errors += look.record.error is not None
+            file.write(_line(look, rows, waiting))
+            if len(waiting) >= embedder.portion:
+                vectors.append(embedded(embedder, waiting))
+                waiting.clear()
+            if tick:
+                tick(1)
+        if waiting:
+            vectors.append(embedded(embedder, waiting))
+        file.flush()
+        os.fsync(file.fileno())
     with (temporary / VECTORS).open("wb") as file:
         np.save(file, np.concatenate(vectors).astype("<f4"))
         file.flush()
         os.fsync(file.fileno())
     counts = {"images": part.images, "vectors": len(rows), "errors": errors}
     return {"fingerprint": embedder.fingerprint, "dim": embedder.dim, **counts}
+
+
+def _looked(work: Path, plan: Plan, part: PlanPart, embedder: Embedder) -> Iterator[Looked]:
+    """A look at each image of ``part``, as at those of an index in which nothing is."""
+    samples = (p.sample for p in planning.samples_of(work, part) if p.embed)
+    with ExitStack() as opened:
+        aside = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="mmrerank-shard-")))
+        none = opened.enter_context(closing(Records(aside, write=True)))
+        intake = Intake(
+            records=none,
+            known=Known(none, Path(plan.root)),
+            kept=opened.enter_context(closing(Kept(aside, 0))),
+            root=Path(plan.root),
+            max_pixels=plan.facts["max_pixels"],
+            allow_truncated=plan.facts["allow_truncated"],
+            prepare=embedder.prepare if embedder.prepares else None,
+        )
+        depth = max(128, 4 * embedder.portion) if embedder.prepares else 8
+        looked = opened.enter_context(closing(intake.looked(samples, depth=depth)))  # type: ignore[type-var]
+        for look in looked:
+            assert look is not None  # nothing is known
+            yield look
 
 
 def _line(look: Looked, rows: dict[str, int], waiting: list[object]) -> bytes:
@@ -186,7 +193,7 @@ def _line(look: Looked, rows: dict[str, int], waiting: list[object]) -> bytes:
 
 
 def read(work: Path, plan: Plan, part: PlanPart) -> Iterator[Found]:
-    """What the shard holds, in the plan's order. Raises `ImageIndexError` when it is not as it was written."""
+    """What the shard holds, in the plan's order. Raises `ImageIndexError` when it was changed."""
     folder, body = place(work, part), _manifest(work, part)
     again = f"delete {folder} and run the same command again"
     if (body["plan"], body["dim"], body["images"]) != (plan.digest, plan.facts["dim"], part.images):

@@ -47,7 +47,7 @@ class FaissStore(VectorStore):
         """
         count = len(queries)
         blas = count * self._filtered.vectors.shape[1] >= self._faiss.cvar.distance_compute_blas_threshold
-        if among is not None or (_FEW < count and not blas):
+        if among is not None or (count > _FEW and not blas):
             return scan(self._filtered, queries, k, among)
         k = min(k, len(self._blocks))
         scores = np.zeros((count, k), dtype=np.float32)
