@@ -63,6 +63,7 @@ def build(
     allow_removal: bool = False,
     text_tower: bool = True,
     half: bool = False,
+    intake: type[Intake] = Intake,
 ) -> BuildReport:
     """Makes the index in ``folder``, or brings it up to date. `ImageIndex.build` documents it."""
     folder = Path(os.path.realpath(folder))
@@ -97,7 +98,7 @@ def build(
             total = None if None in counts else sum(c or 0 for c in counts)
             options["allow_removal"] = allow_removal or aside
             options["text_tower"] = text_tower
-            with _Run(target, kept, embedder, batch) as run:
+            with _Run(target, kept, embedder, batch, intake) as run:
                 report = run.go(list(zip(parts, begun, strict=True)), progress, total, options)
         if aside and not allow_removal:
             check_loss(folder, target)
@@ -125,8 +126,10 @@ def _begun(corpus: Corpus) -> Iterator[Sample]:
 class _Run:
     """One run over a source, holding the lock."""
 
-    def __init__(self, folder: Path, found: Manifest, embedder: Embedder, batch: int | None) -> None:
-        self.folder, self.manifest, self.embedder = folder, found, embedder
+    def __init__(
+        self, folder: Path, found: Manifest, embedder: Embedder, batch: int | None, intake: type[Intake]
+    ) -> None:
+        self.folder, self.manifest, self.embedder, self.intake = folder, found, embedder, intake
         # one is computed while another is written
         self.portion = embedder.portion if batch is None else max(1, batch // 2)
         with ExitStack() as opened:
@@ -156,7 +159,7 @@ class _Run:
     ) -> BuildReport:
         self.files.truncate(self.writer.rows)
         prepare = self.embedder.prepare if self.embedder.prepares else None
-        intake = Intake(
+        intake = self.intake(
             records=self.seen,
             known=Known(self.seen, Path(self.manifest.source)),
             kept=self.kept,
@@ -247,24 +250,11 @@ class _Run:
         """Embeds what is pending, while the portion before is written, and hands it on to be written."""
         # An earlier portion may have embedded the same bytes after the look at these.
         hashes = [h for h in self.new if self.writer.row_of(h) is None]
-        vectors = self._embed([self.new[h].pixels for h in hashes]) if hashes else None
+        vectors = embedded(self.embedder, [self.new[h].pixels for h in hashes]) if hashes else None
         self.writer.write(hashes, vectors, [look.record for look in self.pending])
         self.pending.clear()
         self.new.clear()
         self.held = 0
-
-    def _embed(self, images: list[object]) -> Vectors:
-        vectors = np.asarray(self.embedder.embed_images(images), dtype=np.float32)
-        # a row of zeros is no more a place than one that is not finite
-        lengths = np.linalg.norm(vectors, axis=-1)
-        sound = bool((np.isfinite(lengths) & (lengths > 0)).all())
-        if vectors.shape != (len(images), self.manifest.dim) or not sound:
-            raise ModelError(
-                f"the embedder {self.embedder.spec} gave vectors of shape {vectors.shape} "
-                f"(finite: {bool(np.isfinite(vectors).all())}) for {len(images)} images of width "
-                f"{self.manifest.dim}; its weights are probably damaged"
-            )
-        return vectors
 
     def _publish(self, *, text_tower: bool) -> tuple[choice.Choice, tuple[str, ...]]:
         """Hashes the shards, makes the view and writes the manifest, in this order."""
@@ -272,6 +262,21 @@ class _Run:
         files, told = texts.brought_up(self.folder, self.manifest, self.embedder, wanted=text_tower)
         facts = dataclasses.replace(self.manifest, updated=now(), files=files)
         return publish(self.folder, facts, self.records, self.files), told
+
+
+def embedded(embedder: Embedder, images: list[object]) -> Vectors:
+    """The vectors ``(n, dim)`` of images, checked. Raises `ModelError` for what can be none."""
+    vectors = np.asarray(embedder.embed_images(images), dtype=np.float32)
+    # a row of zeros is no more a place than one that is not finite
+    lengths = np.linalg.norm(vectors, axis=-1)
+    sound = bool((np.isfinite(lengths) & (lengths > 0)).all())
+    if vectors.shape != (len(images), embedder.dim) or not sound:
+        raise ModelError(
+            f"the embedder {embedder.spec} gave vectors of shape {vectors.shape} "
+            f"(finite: {bool(np.isfinite(vectors).all())}) for {len(images)} images of width "
+            f"{embedder.dim}; its weights are probably damaged"
+        )
+    return vectors
 
 
 def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
