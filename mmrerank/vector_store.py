@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,9 @@ class VectorStore(Protocol):
     name: ClassVar[str]
     maps: ClassVar[bool] = False
     """Whether it takes `Rows`, which stay on the disk; others get one array, in memory."""
+    exact: ClassVar[bool] = True
+    """False where a search may miss some of the nearest rows. Scores and their order are right all the same.
+    A view of such a store is made when the index is written, never by a search that finds none."""
 
     def build(self, vectors: Vectors | Rows) -> None:
         """Replaces the contents by ``vectors`` ``(n, dim)``."""
@@ -51,12 +54,32 @@ class VectorStore(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Leaves the view in ``folder`` (which may not exist yet); nothing by default. Raises `OSError`."""
+        """Leaves the view in ``folder`` (which may not exist yet); nothing by default. Raises `OSError`.
+
+        ``folder`` is ``<index>/<name>``. Every file in it is hashed, and read again only where it has that
+        hash. The names ``stamp`` and ``rows.npy`` belong to the index.
+        """
         return
 
     def load(self, folder: Path, vectors: Vectors | Rows) -> bool:
-        """Takes the view from ``folder`` if it is one of these ``vectors``; False has it built instead."""
+        """Takes the view from ``folder`` if it is one of these ``vectors``; False has it built instead.
+
+        An index may come from elsewhere, and its hashes too: a file that is forged may give wrong answers and
+        nothing worse.
+        """
         return False
+
+    def update(self, vectors: Vectors | Rows, moved: NDArray[np.int64]) -> bool:
+        """Follows a change; False has it built from nothing instead.
+
+        ``vectors`` ``(n, dim)`` are all rows as they are now. ``moved[i]`` is the number now of the row that
+        was ``i``, ascending, or -1 where it is gone. Rows that no ``moved`` names are new.
+        """
+        return False
+
+    def facts(self) -> dict[str, Any]:
+        """What it says about itself, ready for JSON: options, measured recall. Empty by default."""
+        return {}
 
 
 class StorePlugin(Protocol):
