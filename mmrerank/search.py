@@ -22,7 +22,7 @@ from mmrerank.inputs import AllowUrls, several, to_query, typed, watching
 from mmrerank.limits import check_count, in_force, way
 from mmrerank.messages import Retrieve, Stored
 from mmrerank.ports import Chat, Embedder, Retriever, Vectors
-from mmrerank.query_embedder import embedder_for
+from mmrerank.query_embedder import words_embedder
 from mmrerank.rerank.drive import Progress
 from mmrerank.rerank.profiles import folder_of
 from mmrerank.reranker import Method, Reranker
@@ -119,7 +119,7 @@ class ImageSearch:
     def _opened_embedder(self) -> Embedder:
         if isinstance(self._embedder, str):
             where: dict[str, Any] = {"device": self._device} if self._device else {}
-            self._embedder = embedder_for(self.index.manifest, self.index.path, self._embedder, **where)
+            self._embedder = words_embedder(self.index.manifest, self.index.path, self._embedder, **where)
         self.index.check_embedder(self._embedder)
         return self._embedder
 

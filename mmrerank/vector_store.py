@@ -27,6 +27,12 @@ class Rows(Protocol):
         """A run of rows, mapped where it can be, or a copy of single ones."""
         ...
 
+    def pieces(self, step: int) -> list[tuple[int, int]]:
+        """First row and end of slices that make up all: as long as they can be without a copy, and of
+        ``step`` rows where they are copies.
+        """
+        ...
+
 
 @runtime_checkable
 class VectorStore(Protocol):

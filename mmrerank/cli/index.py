@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 EXAMPLE = """mmrerank index ~/Pictures --index pictures --embedder clip-b32
 mmrerank index ~/Pictures /mnt/scans --exclude-dir 'raw*' --index pictures --embedder clip-b32
 find . -name '*.jpg' | mmrerank index - --index found --embedder clip-b32
+mmrerank index photos.parquet --image-column photo --index table --embedder clip-b32
 mmrerank index photos --vectors v.npy --ids ids.jsonl --embedder open_clip:ViT-B-32:openai --index photos"""
 
 _SHOWN = 20
@@ -31,7 +32,8 @@ SourceArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="Folders, images, tar shards ('shards/{000..012}.tar'), or - for a list of files on stdin.",
+        help="Folders, images, tar shards ('shards/{000..012}.tar'), tables (.csv, .tsv, .jsonl, .parquet), "
+        "data sets of Hugging Face (hf:FOLDER, hf:NAME:SPLIT), or - for a list of files on stdin.",
     ),
 ]
 ExcludeFlag = Annotated[
@@ -94,6 +96,35 @@ TruncatedFlag = Annotated[
 RebuildFlag = Annotated[
     bool, typer.Option("--rebuild", help="Forget what the index holds and embed everything again.")
 ]
+UrlsFlag = Annotated[
+    bool,
+    typer.Option(
+        "--allow-urls",
+        help="Fetch the images that tables name by their addresses, and shards at addresses.",
+    ),
+]  # fmt: skip
+ImageColumnFlag = Annotated[
+    str,
+    typer.Option(
+        "--image-column", metavar="NAME", show_default=False,
+        help="The column of a table or data set that holds the images: paths, addresses, bytes or base64 "
+        "(default: one that is called like it).",
+    ),
+]  # fmt: skip
+IdColumnFlag = Annotated[
+    str,
+    typer.Option(
+        "--id-column", metavar="NAME", show_default=False,
+        help="The column that holds the ids (default: id, else the path, else the number of the row).",
+    ),
+]  # fmt: skip
+ImageRootFlag = Annotated[
+    str,
+    typer.Option(
+        "--image-root", metavar="DIR", show_default=False,
+        help="The folder that paths in a table are below (default: the table's own).",
+    ),
+]  # fmt: skip
 AllowFlag = Annotated[
     bool,
     typer.Option(
@@ -116,6 +147,10 @@ def index(
     vectors: VectorsFlag = None,
     ids: IdsFlag = None,
     exclude: ExcludeFlag = None,
+    allow_urls: UrlsFlag = False,
+    image_column: ImageColumnFlag = "",
+    id_column: IdColumnFlag = "",
+    image_root: ImageRootFlag = "",
     store: StoreFlag = None,
     max_pixels: PixelsFlag = None,
     allow_truncated: TruncatedFlag = False,
@@ -149,7 +184,13 @@ def index(
             options |= {"allow_truncated": allow_truncated, "allow_removal": allow_removal}
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
-            report = _build(name, sources, exclude or (), embedder, device, options, trust=trust_remote_code)
+            given: dict[str, Any] = {
+                "exclude": exclude or (),
+                "allow_urls": allow_urls,
+                "image_root": image_root,
+            }
+            given |= {"image_column": image_column, "id_column": id_column}
+            report = _build(name, sources, given, embedder, device, options, trust=trust_remote_code)
     remedy = again(context, "--allow-removal") if report.withheld else ""
     if remedy:
         pipe = "pipe the same list again: " if sources == ["-"] else ""
@@ -204,7 +245,7 @@ def _listed(failures: Sequence[Failure]) -> list[dict[str, str]]:
 def _build(
     name: str,
     places: Sequence[str],
-    exclude: Sequence[str],
+    given: dict[str, Any],
     spec: str | None,
     device: str | None,
     options: dict[str, Any],
@@ -218,7 +259,7 @@ def _build(
     from mmrerank.query_embedder import embedder_for
 
     # a wrong source is reported before a model is loaded for it
-    corpora = open_corpora(places, exclude=exclude)
+    corpora = open_corpora(places, **given)
     domains = {c.domain for c in corpora}
     domain = domains.pop() if len(domains) == 1 else ""
     settings = config.load(flags={"embedder": spec, "device": device})

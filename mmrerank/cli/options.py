@@ -71,7 +71,8 @@ DeviceFlag = Annotated[
     str | None,
     typer.Option(
         "--device", metavar="DEVICE", show_default=False,
-        help="Where models run, such as cpu or cuda:0 (default: a GPU where there is one).",
+        help="Where models run, such as cpu or cuda:0 (default: a GPU where there is one). open_clip "
+        "embedders share the images of an index among several: cuda:0,cuda:1, or cuda for all.",
     ),
 ]  # fmt: skip
 

@@ -14,7 +14,6 @@ import os
 import pickle
 import re
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,6 +25,7 @@ from mmrerank.embed import _open_clip_part as _open_clip
 from mmrerank.embed._model_files import is_folder, place, repository
 from mmrerank.embed._open_clip_config import checked
 from mmrerank.embed._open_clip_identity import compare, fingerprint_of, released, sha256
+from mmrerank.embed._open_clip_images import Transform
 from mmrerank.embed._random_weights import drawn_from
 from mmrerank.errors import ModelError
 from mmrerank.loading import loading
@@ -324,28 +324,13 @@ def _loaded(
     return Loaded(
         name=name,
         model=model,
-        transform=_Transform(preprocess),
+        transform=Transform(preprocess),
         crops=preprocess.resize_mode == "shortest",
         tokenizer=tokenizer,
         dim=int(config["embed_dim"]),
         fingerprint=fingerprint_of(preprocess, config, weights),
         random=random,
     )
-
-
-class _Transform:
-    """open_clip's image transform, made when the first image comes: texts do without torchvision."""
-
-    def __init__(self, preprocess: Any) -> None:
-        self._preprocess = preprocess
-        self._made: Any = None
-        self._lock = threading.Lock()
-
-    def __call__(self, image: Any) -> Any:
-        with self._lock:
-            if self._made is None:
-                self._made = _open_clip.image_transform(self._preprocess)
-        return self._made(image)
 
 
 def _unreachable(what: str, error: Exception) -> str:

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from mmrerank import registry
 from mmrerank.errors import ImageIndexError
-from mmrerank.index import kept, lock, manifest, records
+from mmrerank.index import kept, lock, manifest, records, texts
 from mmrerank.index.exchange import exchange
+from mmrerank.index.integrity import integrity
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.paths import reason
 
@@ -139,7 +140,7 @@ def _sound(folder: Path) -> bool:
         kept_records = records.Records(folder, write=True)
         try:
             VectorFiles(folder / VECTORS, facts.dim).truncate(kept_records.vectors)
-            return not any(isinstance(told, str) for told in kept_records.integrity())
+            return not any(isinstance(told, str) for told in integrity(kept_records))
         finally:
             kept_records.close()
     except ImageIndexError:
@@ -203,13 +204,13 @@ def is_index(folder: Path) -> bool:
     if (folder / records.FILE).exists():
         return True
     # other programs have a manifest.json too
-    ours = {*_STARTED, manifest.FILE, *_LOG, VECTORS, kept.FILE, *registry.names("store")}
+    ours = {*_STARTED, manifest.FILE, *_LOG, VECTORS, texts.FOLDER, kept.FILE, *registry.names("store")}
     return (folder / manifest.FILE).exists() and all(e.name in ours for e in folder.iterdir())
 
 
 def clear(folder: Path) -> None:
     """Removes an index's files from ``folder``, and nothing else."""
-    for name in (VECTORS, *registry.names("store")):
+    for name in (VECTORS, texts.FOLDER, *registry.names("store")):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (*_LOG, manifest.FILE, kept.FILE, records.FILE, *_STARTED):
         (folder / name).unlink(missing_ok=True)

@@ -68,7 +68,7 @@ class ImageIndex:
         max_pixels: int | None = None,
         allow_truncated: bool = False,
         rebuild: bool = False,
-        batch: int = 64,
+        batch: int | None = None,
         store: str | None = None,
         domain: str = "",
         allow_removal: bool = False,
@@ -79,7 +79,7 @@ class ImageIndex:
         bytes are in the index under another id. What the source no longer has is removed: more than ten
         images at once that are more than a tenth of the source's only with ``allow_removal``. What cannot be
         looked at now stays as it was. Images that cannot be used are in the report. At most ``batch`` new
-        images are lost when the run is killed.
+        images (default: two portions of the embedder, 64 as a rule) are lost when the run is killed.
         ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of.
 
         Several corpora are several sources of the index, and so is one that it does not know yet. The ids of

@@ -86,6 +86,23 @@ class MappedRows:
             return None
         return self._parts[number][at : at + stop - start]
 
+    def pieces(self, step: int) -> list[tuple[int, int]]:
+        """First row and end of slices that make up all; see `ports.Rows`."""
+        ends = np.arange(self._part_rows, len(self), self._part_rows, dtype=np.int64)
+        if self._used is not None:
+            gaps = np.diff(self._used) != 1
+            gaps |= np.diff(self._used // self._part_rows) != 0
+            ends = np.flatnonzero(gaps) + 1
+        bounds = np.concatenate([[0], ends, [len(self)]])
+        found: list[tuple[int, int]] = []
+        behind = 0  # of the last long run: shorter ones are copied together
+        for long in np.flatnonzero(np.diff(bounds) >= max(1, step // 4)):
+            start, stop = int(bounds[long]), int(bounds[long + 1])
+            found += [(s, min(start, s + step)) for s in range(behind, start, step)]
+            found.append((start, stop))
+            behind = stop
+        return found + [(s, min(len(self), s + step)) for s in range(behind, len(self), step)]
+
     def only(self, used: NDArray[np.int64]) -> MappedRows:
         """These rows (ascending) of all; nothing is copied."""
         whole = len(used) == 0 or int(used[-1]) == len(used) - 1
