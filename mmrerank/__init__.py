@@ -22,6 +22,7 @@ _HOME = {
     "Ranking": "types",
     "Reranker": "reranker",
     "SearchResult": "results",
+    "Term": "types",
     "combine": "rerank.combine",
     "compare": "evaluation.compare_runs",
     "evaluate": "evaluation.evaluate",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from mmrerank.types import Image as Image
     from mmrerank.types import Query as Query
     from mmrerank.types import Ranking as Ranking
+    from mmrerank.types import Term as Term
 
 
 def __getattr__(name: str) -> Any:

@@ -14,3 +14,11 @@ WhereFlag = Annotated[
         "`mmrerank info INDEX` lists the columns.",
     ),
 ]  # fmt: skip
+
+
+def read(where: str) -> None:
+    """Raises `UsageError`, with the place of the fault, for a filter that cannot be read; an empty one is none."""
+    if where:
+        from mmrerank.filters.filter import Filter
+
+        Filter.parse(where)

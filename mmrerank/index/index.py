@@ -27,18 +27,19 @@ from mmrerank.index.build import BuildReport, Progress
 from mmrerank.index.database import identity
 from mmrerank.index.filtering import Filtering
 from mmrerank.index.folders import VECTORS, standing, writable
-from mmrerank.index.guard import Guard, take
+from mmrerank.index.guard import take
 from mmrerank.index.importing import VectorCorpus
 from mmrerank.index.info import told
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
 from mmrerank.index.manifest import IMPORTED
+from mmrerank.index.opened import view_of
 from mmrerank.index.places import index_path as index_path
 from mmrerank.index.places import missing
 from mmrerank.index.queries import scaled
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import View, open_view, usable
+from mmrerank.index.view import View
 from mmrerank.paths import looked_at
 from mmrerank.ports import Corpus, Embedder, Vectors
 from mmrerank.types import Candidate, Image
@@ -78,6 +79,8 @@ class ImageIndex:
         store: str | None = None,
         domain: str = "",
         allow_removal: bool = False,
+        half: bool = False,
+        text_tower: bool = True,
     ) -> BuildReport:
         """Indexes ``corpus`` into ``path`` (a bare name is ``./indexes/NAME``), or brings it up to date.
 
@@ -86,7 +89,10 @@ class ImageIndex:
         images at once that are more than a tenth of the source's only with ``allow_removal``. What cannot be
         looked at now stays as it was. Images that cannot be used are in the report. At most ``batch`` new
         images (default: two portions of the embedder, 64 as a rule) are lost when the run is killed.
-        ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of.
+        ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of;
+        ``half`` keeps the vectors of a new index in float16.
+        With ``text_tower`` an open_clip embedder leaves its text tower in the index, so that a search for
+        words loads no torch; one that does not agree with it is left out, and the report says so.
 
         Several corpora are several sources of the index, and so is one that it does not know yet. The ids of
         every source but the first begin with its name and ``//``. What is there of sources that are not named
@@ -108,6 +114,8 @@ class ImageIndex:
                 store=store,
                 domain=domain,
                 allow_removal=allow_removal,
+                half=half,
+                text_tower=text_tower,
             )
 
     @classmethod
@@ -122,6 +130,7 @@ class ImageIndex:
         progress: Progress | None = None,
         strict: bool = False,
         allow_removal: bool = False,
+        half: bool = False,
     ) -> BuildReport:
         """Makes an index of the vectors that ``corpus`` brings, scaled to length 1. Loads no model.
 
@@ -141,6 +150,7 @@ class ImageIndex:
                 progress=progress,
                 strict=strict,
                 allow_removal=allow_removal,
+                half=half,
             )
 
     @classmethod
@@ -203,7 +213,8 @@ class ImageIndex:
 
     def info(self) -> dict[str, Any]:
         """The facts, ready for JSON. ``bytes`` is the size on disk, ``kept`` how many images the
-        last run could not see, ``columns`` what a `mmrerank.Filter` can ask about.
+        last run could not see, ``columns`` what a `mmrerank.Filter` can ask about, ``text_tower`` the bytes
+        of a tower for words (0: none).
         """
         return told(self.path, self.manifest, self._records, self._filtering.fields())
 
@@ -261,13 +272,8 @@ class ImageIndex:
 
     @cached_property
     def _view(self) -> View:
-        # Records first: whatever row they name is on the disk already, even while somebody writes.
-        rows = self._records.rows()
         with self._in_place() as files:
-            vectors = files.load(int(rows[-1]) + 1 if len(rows) else 0)
-        name = self._store or usable(self.manifest.store)
-        guard = Guard(files, self._records)
-        return open_view(self.path, name, vectors, rows, self.manifest.shards, save=False, guard=guard)
+            return view_of(self.path, self.manifest, self._records, files, self._store)
 
     @contextmanager
     def _in_place(self) -> Iterator[VectorFiles]:
@@ -276,7 +282,7 @@ class ImageIndex:
         They are opened by name, and the database stays open: after a rebuild its rows name other images.
         """
         try:
-            yield VectorFiles(self.path / VECTORS, self.dim)
+            yield VectorFiles(self.path / VECTORS, self.dim, dtype=self.manifest.dtype)
         finally:
             self._check_in_place()
 

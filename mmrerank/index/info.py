@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.filters.columns import Fields
+from mmrerank.index import texts
 from mmrerank.index.filtering import COLUMNS
 from mmrerank.index.manifest import Manifest
+from mmrerank.index.opened import store_facts
 from mmrerank.index.records import Records
 
 
@@ -26,7 +28,9 @@ def told(path: Path, facts: Manifest, records: Records, fields: Fields) -> dict[
         "source": facts.source,
         **({"sources": [facts.source, *(s.location for s in facts.sources)]} if facts.sources else {}),
         "domain": facts.domain,
-        "store": facts.store,
+        "dtype": facts.dtype,
+        **store_facts(path, facts),
+        "text_tower": texts.size(facts),
         "created": facts.created,
         "updated": facts.updated,
         "format": facts.format,

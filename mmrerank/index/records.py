@@ -31,7 +31,6 @@ from mmrerank.index.manifest import Seal
 from mmrerank.index.record import COLUMNS, METADATA, checksum, parse, values, wrapped
 from mmrerank.index.record import Record as Record
 from mmrerank.paths import database_reason, reason
-from mmrerank.ports import Vectors
 
 _PAGE = 10_000
 _CHUNK = 500  # below SQLite's smallest limit on parameters
@@ -304,7 +303,7 @@ class Records:
 
     # Writing, inside a `transaction`
 
-    def add_vectors(self, first: int, hashes: Sequence[str | None], vectors: Vectors) -> None:
+    def add_vectors(self, first: int, hashes: Sequence[str | None], vectors: NDArray[Any]) -> None:
         """Announces ``vectors`` ``(n, d)`` as rows ``first``, ``first + 1`` ..., and what they are of."""
         rows = [(first + i, h, crc(v)) for i, (h, v) in enumerate(zip(hashes, vectors, strict=True))]
         self._touched |= bool(rows)
@@ -393,6 +392,6 @@ class Records:
             ) from error
 
 
-def crc(vector: NDArray[np.float32]) -> int:
-    """CRC-32 of a vector's bytes as they are on the disk."""
-    return zlib.crc32(np.ascontiguousarray(vector, dtype="<f4").tobytes())
+def crc(vector: NDArray[Any]) -> int:
+    """CRC-32 of a vector's bytes as they are on the disk: of float32 or float16, whichever it is."""
+    return zlib.crc32(np.ascontiguousarray(vector, dtype=vector.dtype.newbyteorder("<")).tobytes())

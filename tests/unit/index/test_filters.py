@@ -236,6 +236,6 @@ def test_names_and_values_are_never_run(tmp_path: Path) -> None:
             f'`{evil}` ~ "{evil}"',
             '`q"` = 1',
             "`$.a` = 2",
-            f"not a is not null",
+            "not a is not null",
         ):
             assert [h.id for h in index.search(np.ones((1, 8)), 9, where=text)[0]] == ["000000.jpg"], text
