@@ -17,7 +17,7 @@ WhereFlag = Annotated[
 
 
 def read(where: str) -> None:
-    """Raises `UsageError`, with the place of the fault, for a filter that cannot be read; an empty one is none."""
+    """Raises `UsageError`, with the place of the fault, for a filter that cannot be read; empty is none."""
     if where:
         from mmrerank.filters.filter import Filter
 
