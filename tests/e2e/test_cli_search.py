@@ -225,9 +225,11 @@ def found(told: Any) -> list[str]:
 def test_only_what_satisfies_is_searched(built: Path, tmp_path: Path) -> None:
     assert 0 < len(RED) < len(NAMES)
     told = data("search", "boat", "--index", built, "--where", WHERE)
-    assert found(told) == RED and told["warnings"] == []
+    assert found(told) == RED
+    assert told["warnings"] == []
     told = data("search", "boat", "--index", built, "--where", WHERE, "--rerank", "cotrr", "--chat", "oracle")
-    assert found(told) == RED and all(h["grade"] is not None for h in told["hits"])
+    assert found(told) == RED
+    assert all(h["grade"] is not None for h in told["hits"])
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"index: {built}\nwhere: {json.dumps(WHERE)}\n")
     assert found(data("search", "boat", "--config", recipe)) == RED
@@ -250,18 +252,23 @@ def test_nothing_may_be_left(built: Path, method: str) -> None:
         "oracle",
     )
     told = data(*call)
-    assert told["hits"] == [] and told["warnings"] == ["no image of the index satisfies width > 1000"]
+    assert told["hits"] == []
+    assert told["warnings"] == ["no image of the index satisfies width > 1000"]
     assert "Nothing was found." in run(*call).stdout
 
 
 def test_a_fault_is_shown_before_anything_is_loaded(built: Path, imported: Path, tmp_path: Path) -> None:
     told = run("search", "boat", "--index", built, "--where", "widht > 3 and camera = 1", code=2).stderr
     assert told.splitlines()[:3] == [
-        "error: the filter is wrong at character 1: there is no column widht", "  widht > 3 and camera = 1", "  ^",
-    ]  # fmt: skip
-    assert "Did you mean width?" in told and "camera (text)" in told
+        "error: the filter is wrong at character 1: there is no column widht",
+        "  widht > 3 and camera = 1",
+        "  ^",
+    ]
+    assert "Did you mean width?" in told
+    assert "camera (text)" in told
     told = run("search", "boat", "--in", "/nowhere", "--where", "camera ~ Pixel", code=2).stderr
-    assert told.splitlines()[2] == f"  {' ' * 9}^" and 'Text is written in quotes: "Pixel".' in told
+    assert told.splitlines()[2] == f"  {' ' * 9}^"
+    assert 'Text is written in quotes: "Pixel".' in told
 
 
 def test_vectors_of_queries_are_searched_among_the_same(imported: Path, source: Path, tmp_path: Path) -> None:
@@ -276,7 +283,8 @@ def test_info_says_what_can_be_asked(built: Path) -> None:
     columns = {c["name"]: c for c in data("info", built)["columns"]}
     assert columns["width"] == {"name": "width", "type": "number", "images": 5}
     shown = run("info", built).stdout
-    assert "What --where can ask about:" in shown and "camera" in shown
+    assert "What --where can ask about:" in shown
+    assert "camera" in shown
 
 
 @pytest.mark.usefixtures("named")
@@ -290,6 +298,6 @@ def test_python_takes_the_same_filter(built: Path) -> None:
         assert sorted(h.id for h in result) == RED, method
     assert sorted(h.id for h in search.search("boat", where=~where)) == sorted({*NAMES} - {*RED})
     assert [h.id for h in search.search("boat", where=where, keep=lambda c: c.id == RED[0])] == [RED[0]]
-    assert [h.id for h in search.search("boat", where=where, collapse="near")][0] in RED
+    assert next(h.id for h in search.search("boat", where=where, collapse="near")) in RED
     last = list(search.stream("boat", where='id ~ "red"'))[-1]
     assert sorted(h["id"] for h in last.to_dict()["result"]["hits"]) == RED
