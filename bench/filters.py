@@ -88,9 +88,8 @@ def make(folder: Path, count: int) -> None:
                 records.put(record(number, rng))
     took = time.process_time() - start
     size = (folder / "records.sqlite").stat().st_size
-    print(
-        f"{count:,} records written in {took:.1f} CPU s ({1e6 * took / count:.0f} us each), {size / 1e6:.0f} MB"
-    )
+    each, megabytes = 1e6 * took / count, size / 1e6
+    print(f"{count:,} records written in {took:.1f} CPU s ({each:.0f} us each), {megabytes:.0f} MB")
     records.close()
 
 

@@ -263,7 +263,7 @@ LEAVES = st.one_of(
 )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=12, deadline=None)
 @given(st.lists(RECORDS, min_size=1, max_size=6), st.lists(nodes(LEAVES), min_size=8, max_size=8))
 def test_sqlite_answers_as_we_do(
     tmp_path_factory: pytest.TempPathFactory, made: list[dict[str, Any]], wanted: list[Node]

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
-from index_world import ColourEmbedder
+from index_world import ColourEmbedder, build
 from shards import png, write
 
 from mmrerank import ImageIndex
@@ -246,3 +247,24 @@ def test_names_and_values_are_never_run(tmp_path: Path) -> None:
             "not a is not null",
         ):
             assert [h.id for h in index.search(np.ones((1, 8)), 9, where=text)[0]] == ["000000.jpg"], text
+
+
+def test_what_cameras_write_is_asked_for(tmp_path: Path) -> None:
+    source = tmp_path / "p"
+    source.mkdir()
+    for n, (taken, camera) in enumerate(
+        [("2023:12:31 23:59:59", "Pixel 6"), ("2024:06:01 00:00:00", "PIXEL 7"), ("", "")]
+    ):
+        exif = PIL.Image.Exif()
+        if taken:
+            exif[0x0132], exif[0x010F], exif[0x0110] = taken, "Google", camera
+        PIL.Image.new("RGB", (8 + n, 8), (80 * n, 9, 9)).save(source / f"{n}.jpg", exif=exif)
+    build(tmp_path / "x", source)
+    with ImageIndex.open(tmp_path / "x") as index:
+        for text, kept in (
+            ("taken >= 2024-06-01", [1]), ("taken < 2024", [0]), ('camera ~ "pixel"', [0, 1]), ("width = 10", [2]),
+            ('camera ~ "pixel" and taken > 2023', [1]), ("taken is null", [2]), ('camera !~ "6"', [1]),
+            ('not camera ~ "6"', [1, 2]), ('path in ("0.jpg", "2.jpg") and size > 100', [0, 2]),
+        ):  # fmt: skip
+            found = index.search(QUERY, 9, where=text)[0]
+            assert sorted(h.id for h in found) == [f"{n}.jpg" for n in kept], text
