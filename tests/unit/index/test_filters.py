@@ -262,7 +262,8 @@ def test_what_cameras_write_is_asked_for(tmp_path: Path) -> None:
     build(tmp_path / "x", source)
     with ImageIndex.open(tmp_path / "x") as index:
         for text, kept in (
-            ("taken >= 2024-06-01", [1]), ("taken < 2024", [0]), ('camera ~ "pixel"', [0, 1]), ("width = 10", [2]),
+            ("taken >= 2024-06-01", [1]), ("taken < 2024", [0]), ('camera ~ "pixel"', [0, 1]),
+            ("width = 10", [2]),
             ('camera ~ "pixel" and taken > 2023', [1]), ("taken is null", [2]), ('camera !~ "6"', [1]),
             ('not camera ~ "6"', [1, 2]), ('path in ("0.jpg", "2.jpg") and size > 100', [0, 2]),
         ):  # fmt: skip
