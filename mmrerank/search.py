@@ -287,9 +287,8 @@ class ImageSearch:
         check_best(reranker.name, top_n, threshold)
         k = min(k, top_n or k)
         groups = self._gathered(asked, max(k, candidates), keep, copies, where)
-        within.queries = [
-            Collapsed(query=q, groups=g, copies=within.copies) for q, g in zip(asked, groups, strict=True)
-        ]
+        pairs = zip(asked, groups, strict=True)
+        within.queries = [Collapsed(query=q, groups=g, copies=copies) for q, g in pairs]
         rankings = [Ranking(g.kept) for g in groups]
         if on_event is not None:
             for n, found in enumerate(rankings):
@@ -297,9 +296,7 @@ class ImageSearch:
                 on_event(Searched(request=n, hits=hits[:k]))
         heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(asked, rankings, strict=True)]
         few = min(map(len, rankings), default=k)
-        lacking = self._short(few, max(k, candidates), keep, within.copies)
-        if where is not None and not any(rankings):
-            lacking.append(f"no image of the index satisfies {where}")
+        lacking = self._short(few, max(k, candidates), within)
         warnings = [*self._warnings(reranker.chat), *lacking]
         results = []
         reranked = reranker.ranked(heads, progress=progress, cancel=cancel, on_event=on_event)
@@ -336,9 +333,11 @@ class ImageSearch:
             self._chat = reranker.chat or self._chat
         return reranker
 
-    def _short(self, few: int, wanted: int, keep: Keep | None, copies: Copies | None) -> list[str]:
+    def _short(self, few: int, wanted: int, within: _Within) -> list[str]:
+        if within.where is not None and within.keep is None and not few:
+            return [f"no image of the index satisfies {within.where}"]
         most = max(in_force().results, wanted)
-        return short(few, wanted, most, len(self.index), keep=keep, copies=copies)
+        return short(few, wanted, most, len(self.index), keep=within.keep, copies=within.copies)
 
     def _looked_at(self, hits: tuple[Hit, ...], k: int, head: int) -> tuple[tuple[Hit, ...], list[str]]:
         """``hits`` with what is wrong with their files, and sentences about it.
