@@ -29,7 +29,7 @@ from mmrerank.index.importing import VectorCorpus
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
 from mmrerank.index.manifest import IMPORTED
-from mmrerank.index.opened import store_facts, view_of
+from mmrerank.index.opened import described, view_of
 from mmrerank.index.places import index_path as index_path
 from mmrerank.index.places import missing
 from mmrerank.index.records import Record, Records
@@ -205,27 +205,7 @@ class ImageIndex:
         """The facts, ready for JSON. ``bytes`` is the size on disk, ``kept`` how many images the
         last run could not see.
         """
-        facts = self.manifest
-        images, failed = self._records.counts()
-        return {
-            "index": str(self.path),
-            "images": images,
-            "vectors": self._records.vectors,
-            "failed": failed,
-            "kept": self._records.away(),
-            "embedder": facts.embedder,
-            "fingerprint": facts.fingerprint,
-            "dim": facts.dim,
-            "source": facts.source,
-            **({"sources": [facts.source, *(s.location for s in facts.sources)]} if facts.sources else {}),
-            "domain": facts.domain,
-            "dtype": facts.dtype,
-            **store_facts(self.path, facts),
-            "created": facts.created,
-            "updated": facts.updated,
-            "format": facts.format,
-            "bytes": sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file()),
-        }
+        return described(self.path, self.manifest, self._records)
 
     def warnings(self) -> list[str]:
         """What about the index's surroundings its user should know: a source or an embedder that is away."""
