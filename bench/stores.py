@@ -39,8 +39,7 @@ HNSW_ROWS = 200_000
 def draw(rows: int, dim: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Unit vectors ``(n, dim)`` in portions, with their centres."""
     fixed = np.random.default_rng(0)
-    centres = fixed.standard_normal((ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-CENTRES, INNER), dtype=np.float32)
+    centres = fixed.standard_normal((CENTRES, INNER), dtype=np.float32)
     straight, bent = fixed.standard_normal((2, INNER, dim), dtype=np.float32) / np.sqrt(np.float32(INNER))
     rng = np.random.default_rng(seed)
     for start in range(0, rows, 16_384):
