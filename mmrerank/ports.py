@@ -96,6 +96,8 @@ class Embedder(Protocol):
     """Whether `embed_after` reads a query after images, in one prompt."""
     prepares: bool = False
     """Whether `prepare` does something, in the threads that decode ahead of the model."""
+    portion: int = 32
+    """How many images one call of `embed_images` is best given: a batch for each of its devices."""
 
     def prepare(self, image: Any) -> Any:
         """What `embed_images` takes instead of an RGB ``PIL.Image``, such as a small tensor.
@@ -110,6 +112,13 @@ class Embedder(Protocol):
         None, the default, where every text or this one is read whole.
         """
         return None
+
+    def text_tower(self) -> Mapping[str, bytes]:
+        """Files that embed words without this model, by name, for an index to keep; by default none.
+
+        Raises `ModelError` with the reason where there should be some and are not.
+        """
+        return {}
 
     def embed_images(self, images: Sequence[Any]) -> Vectors:
         """Unit vectors ``(n, dim)`` of RGB images (``PIL.Image``), or of what `prepare` made of them."""

@@ -42,31 +42,7 @@ def view_of(folder: Path, facts: Manifest, records: Records, files: VectorFiles,
     return open_view(folder, name, vectors, rows, facts.shards, make=make, guard=guard)
 
 
-def described(folder: Path, facts: Manifest, records: Records) -> dict[str, Any]:
-    """`ImageIndex.info`: the facts about the index in ``folder``, ready for JSON."""
-    images, failed = records.counts()
-    return {
-        "index": str(folder),
-        "images": images,
-        "vectors": records.vectors,
-        "failed": failed,
-        "kept": records.away(),
-        "embedder": facts.embedder,
-        "fingerprint": facts.fingerprint,
-        "dim": facts.dim,
-        "dtype": facts.dtype,
-        "source": facts.source,
-        **({"sources": [facts.source, *(s.location for s in facts.sources)]} if facts.sources else {}),
-        "domain": facts.domain,
-        **_store(folder, facts),
-        "created": facts.created,
-        "updated": facts.updated,
-        "format": facts.format,
-        "bytes": sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
-    }
-
-
-def _store(folder: Path, facts: Manifest) -> dict[str, Any]:
+def store_facts(folder: Path, facts: Manifest) -> dict[str, Any]:
     """Which store searches the index on this machine, why, and what it said of itself when it was made."""
     chosen = usable(facts.store, facts.used, facts.dim, 2 if facts.dtype == "float16" else 4)
     said = Saved(folder / chosen.name, facts.shards).facts()

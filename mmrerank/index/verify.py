@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmrerank.errors import ImageIndexError
-from mmrerank.index import guard, hashing, manifest, presence, view
+from mmrerank.index import guard, hashing, manifest, presence, texts, view
 from mmrerank.index.folders import VECTORS
 from mmrerank.index.intake import sha256
+from mmrerank.index.integrity import integrity
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.manifest import Manifest, Shard
 from mmrerank.index.records import Record, Records
@@ -41,7 +42,7 @@ def problems(
     told = presence.source_warnings(facts, folder) if images else []
     yield from told
     away = [Path(p) for p in presence.missing_sources(facts)] if told else []
-    for record in records.integrity():
+    for record in integrity(records):
         if isinstance(record, str):
             yield record
             continue
@@ -90,6 +91,7 @@ def _own_files(folder: Path, facts: Manifest, records: Records) -> Iterator[str]
     yield from bad[:_NAMED]
     if len(bad) > _NAMED:
         yield f"{files.folder}: {len(bad) - _NAMED} more vectors are not as they were written"
+    yield from texts.problems(folder, facts)
     at = 0
     for block in facts.kept:
         path = folder / KEPT_FILE

@@ -10,6 +10,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank import registry
-from mmrerank.errors import ImageIndexError, UsageError
+from mmrerank.errors import ImageIndexError, MissingExtraError, UsageError
 from mmrerank.index import choice
 from mmrerank.index.choice import Choice
 from mmrerank.index.guard import Guard
@@ -138,6 +139,9 @@ def save_view(
     chosen = usable(name, len(rows), vectors.shape[1], itemsize)
     for other in registry.names("store"):
         if other != chosen.name:
+            if (folder / other).is_dir():
+                with suppress(MissingExtraError, UsageError):
+                    registry.load("store", other).open().discard(folder / other)
             shutil.rmtree(folder / other, ignore_errors=True)
     store: VectorStore = registry.load("store", chosen.name).open()
     given = _given(store, vectors, rows)
@@ -147,6 +151,7 @@ def save_view(
             return _described(chosen, store)
         if not _taken(store, saved, vectors, rows, given):
             store.build(given)
+        store.discard(saved.place)
         shutil.rmtree(saved.place, ignore_errors=True)
         store.save(saved.place)
         if saved.place.is_dir():
