@@ -82,9 +82,18 @@ StoreFlag = Annotated[
     str | None,
     typer.Option(
         "--store", metavar="STORE", show_default=False,
-        help="What searches the vectors: a name of `mmrerank list stores`.",
+        help="What searches the vectors: a name of `mmrerank list stores`, or auto, which chooses by their "
+        "number, their width and this machine (default: auto, or what the index was made for).",
     ),
 ]  # fmt: skip
+HalfFlag = Annotated[
+    bool,
+    typer.Option(
+        "--half",
+        help="Keep the vectors of a new index in float16: half the disk, and scores that differ in the "
+        "fourth digit.",
+    ),
+]
 PixelsFlag = Annotated[
     int | None,
     typer.Option(
@@ -162,6 +171,7 @@ def index(
     id_column: IdColumnFlag = "",
     image_root: ImageRootFlag = "",
     store: StoreFlag = None,
+    half: HalfFlag = False,
     max_pixels: PixelsFlag = None,
     allow_truncated: TruncatedFlag = False,
     device: DeviceFlag = None,
@@ -183,7 +193,7 @@ def index(
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
     with working(), progress("indexing") as step:
-        options: dict[str, Any] = {"rebuild": rebuild, "store": store, "progress": step}
+        options: dict[str, Any] = {"rebuild": rebuild, "store": store, "half": half, "progress": step}
         if vectors is not None:
             if len(sources) > 1 or exclude:
                 raise UsageError(
@@ -230,6 +240,7 @@ def _show(report: BuildReport, output: Output, remedy: str) -> None:
             {"reason": e.reason, "counts": dict(e.counts), "advice": e.advice} for e in report.left_out
         ]
         body = {"index": str(report.index), "sources": list(report.sources), **counts, **stayed}
+        body |= {"store": report.store, "store_reason": report.store_reason}
         first = {"kept_first": _listed(report.kept_first), "withheld_first": _listed(report.withheld_first)}
         emit(
             {**body, **first, "failed": failed, "unseen": unseen, "left_out": left_out, "warnings": warnings}
@@ -239,6 +250,8 @@ def _show(report: BuildReport, output: Output, remedy: str) -> None:
         typer.echo(one_line(str(report.index)) + ": " + ", ".join(f"{n} {k}" for k, n in counts.items()))
         if len(report.sources) > 1:
             say(f"the index has {len(report.sources)} sources: {', '.join(map(one_line, report.sources))}")
+        if report.store:
+            say(f"store: {report.store} ({one_line(report.store_reason)})")
         for each in report.left_out:
             say(f"left out: {one_line(each.line)}")
     for remark in warnings:
