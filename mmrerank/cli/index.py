@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmrerank.cli import _engine
 from mmrerank.cli._again import again
+from mmrerank.cli._engine import EngineFlag, ShardImagesFlag, WorkersFlag
 from mmrerank.cli.console import Output, emit, one_line, progress, say, working
 from mmrerank.cli.options import DeviceFlag, OutputFlag, TrustFlag, trusting
 from mmrerank.errors import DEGRADED_EXIT_CODE, ImageIndexError, UsageError
@@ -158,6 +160,9 @@ def index(
     rebuild: RebuildFlag = False,
     allow_removal: AllowFlag = False,
     strict: StrictFlag = False,
+    engine: EngineFlag = None,
+    workers: WorkersFlag = None,
+    shard_images: ShardImagesFlag = None,
     output: OutputFlag = Output.text,
 ) -> None:
     """Index a folder, a list or tar shards; run again, it takes up what changed.
@@ -171,6 +176,7 @@ def index(
         raise UsageError("--strict is for --vectors, whose images need not be there")
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
+    job = _engine.chosen(engine, workers, shard_images, vectors=vectors is not None)
     with working(), progress("indexing") as step:
         options: dict[str, Any] = {"rebuild": rebuild, "store": store, "progress": step}
         if vectors is not None and ids is not None:
@@ -190,7 +196,7 @@ def index(
                 "image_root": image_root,
             }
             given |= {"image_column": image_column, "id_column": id_column}
-            report = _build(name, sources, given, embedder, device, options, trust=trust_remote_code)
+            report = _build(name, sources, given, embedder, device, options, job, trust=trust_remote_code)
     remedy = again(context, "--allow-removal") if report.withheld else ""
     if remedy:
         pipe = "pipe the same list again: " if sources == ["-"] else ""
@@ -249,6 +255,7 @@ def _build(
     spec: str | None,
     device: str | None,
     options: dict[str, Any],
+    job: dict[str, Any],
     *,
     trust: bool,
 ) -> BuildReport:
@@ -272,6 +279,8 @@ def _build(
         embedder = open_embedder(catalog.chosen("embedder", settings.embedder, domain), **where)
     if embedder.domain and embedder.domain != domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
+    if job:
+        return _engine.build(name, corpora, embedder, job, where, options)
     return ImageIndex.build(name, corpora, embedder, **options)
 
 

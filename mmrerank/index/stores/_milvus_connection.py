@@ -22,7 +22,7 @@ from typing import Any
 from mmrerank.errors import ImageIndexError
 from mmrerank.locks import lock
 
-_LOUD = ("milvus_lite", "pymilvus")
+_LOUD = ("milvus_lite", "pymilvus", "grpc")
 """Loggers that print what is raised anyway, with tracebacks and addresses."""
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from mmrerank import registry
 from mmrerank.errors import ImageIndexError, MissingExtraError, UsageError
-from mmrerank.index.stores import _milvus_server, milvus
+from mmrerank.index.stores import _milvus_connection, _milvus_server, milvus
 from mmrerank.index.stores._milvus_connection import Lite, Server
 from mmrerank.index.stores._milvus_server import Collection
 
@@ -189,21 +189,18 @@ def test_threads_and_files_end_with_the_store() -> None:
     store = milvus.open()
     store.build(unit_vectors(40, 8))
     store.search(unit_vectors(1, 8), 3)
-    place = Path(next(p.path for _, p in _open_lites()))
-    assert place.exists()
+    assert store._collection is not None
+    _, place = _milvus_connection._alive[id(store._collection.client)]
+    assert isinstance(place, Lite)
+    assert place.path.exists()
+    mine = {t for t in threading.enumerate() if t.name.startswith("milvus_lite-mmrerank")}
     del store
-    assert _soon(lambda: not place.parent.exists())
-    assert _soon(lambda: not any(t.name.startswith("milvus_lite") for t in threading.enumerate()))
-
-
-def _open_lites() -> list[tuple[Any, Lite]]:
-    from mmrerank.index.stores import _milvus_connection
-
-    return [(c, p) for c, p in _milvus_connection._alive.values() if isinstance(p, Lite)]
+    assert _soon(lambda: not place.path.parent.exists())
+    assert _soon(lambda: not mine & set(threading.enumerate()) or not any(t.is_alive() for t in mine))
 
 
 def _soon(check: Callable[[], bool]) -> bool:
-    for _ in range(100):
+    for _ in range(300):
         if check():
             return True
         time.sleep(0.1)
