@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmrerank.cli.console import say
 from mmrerank.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,4 +77,8 @@ def build(
     from mmrerank.index.jobs import build_in_shards
 
     opener = functools.partial(open_embedder, embedder.spec, **where)
-    return build_in_shards(name, corpora, embedder, opener=opener, **job, **options)
+    try:
+        return build_in_shards(name, corpora, embedder, opener=opener, **job, **options)
+    except KeyboardInterrupt:
+        say("stopped: the shards that are done stay; the same command goes on with the others")
+        raise

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from mmrerank import registry
 from mmrerank.errors import InputError, MismatchError, ModelError, UsageError
 from mmrerank.images import IMAGE_SUFFIXES
-from mmrerank.index import lock, manifest, sources, texts
+from mmrerank.index import choice, lock, manifest, sources, texts
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, left_over, replacing
 from mmrerank.index.intake import Intake, Looked
 from mmrerank.index.kept import Kept
@@ -35,7 +34,6 @@ from mmrerank.index.report import FIRST, merged
 from mmrerank.index.report import BuildReport as BuildReport
 from mmrerank.index.report import Failure as Failure
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import default_store
 from mmrerank.index.writing import Writer
 from mmrerank.ports import Corpus, Embedder, Sample, Vectors
 from mmrerank.types import LeftOut
@@ -64,6 +62,7 @@ def build(
     domain: str,
     allow_removal: bool = False,
     text_tower: bool = True,
+    half: bool = False,
     intake: type[Intake] = Intake,
 ) -> BuildReport:
     """Makes the index in ``folder``, or brings it up to date. `ImageIndex.build` documents it."""
@@ -71,7 +70,7 @@ def build(
     if not corpora:
         raise UsageError("no source was given; an index is made of one or more")
     if store:
-        registry.load("store", store).open()  # a store that is not there is reported before any work
+        choice.check(store)  # a store that is not there is reported before any work
     begun = [_begun(corpus) for corpus in corpora]
     domains = {domain or corpus.domain for corpus in corpora}
     fresh = Manifest(
@@ -80,7 +79,8 @@ def build(
         dim=embedder.dim,
         source=corpora[0].location,
         domain=domains.pop() if len(domains) == 1 else "",
-        store=store or default_store(),
+        store=store or choice.AUTO,
+        dtype="float16" if half else "float32",
         created=now(),
         updated=now(),
     )
@@ -110,6 +110,7 @@ def _plan(fresh: Manifest, corpora: Sequence[Corpus], options: dict[str, int]) -
     """What a build is of, and how: two with the same plan embed the same things alike."""
     sources = [{"location": c.location, "listed": c.listed, "partial": c.partial} for c in corpora]
     facts = {"fingerprint": fresh.fingerprint, "dim": fresh.dim, "store": fresh.store, "sources": sources}
+    facts["dtype"] = fresh.dtype
     return json.dumps({"mmrerank": __version__, "format": fresh.format, **facts, **options}) + "\n"
 
 
@@ -133,7 +134,7 @@ class _Run:
         self.portion = embedder.portion if batch is None else max(1, batch // 2)
         with ExitStack() as opened:
             self.records = opened.enter_context(closing(Records(folder, write=True)))
-            self.files = VectorFiles(folder / VECTORS, found.dim)
+            self.files = VectorFiles(folder / VECTORS, found.dim, dtype=found.dtype)
             self.kept = opened.enter_context(closing(Kept(folder, kept_end(found, self.records))))
             # of its own, so that nobody who looks something up waits for the disk
             self.seen = opened.enter_context(closing(Records(folder)))
@@ -200,7 +201,7 @@ class _Run:
             raise InputError(_all_failed(seen, failures))
         for one in seen:
             finish(one, self.records, Path(self.manifest.source), allow=bool(options["allow_removal"]))
-        told = self._publish(text_tower=bool(options["text_tower"]))
+        searched_by, told = self._publish(text_tower=bool(options["text_tower"]))
         return BuildReport(
             index=self.folder,
             added=tally["added"],
@@ -215,6 +216,8 @@ class _Run:
             left_out=merged(part.corpus.left_out() for part, _ in work),
             remarks=(*(r for part, _ in work for r in part.corpus.remarks()), *self._remarks(seen), *told),
             sources=(self.manifest.source, *(s.location for s in self.manifest.sources)),
+            store=searched_by.name,
+            store_reason=searched_by.why,
         )
 
     def _remarks(self, seen: Sequence[Seen]) -> tuple[str, ...]:
@@ -253,13 +256,12 @@ class _Run:
         self.new.clear()
         self.held = 0
 
-    def _publish(self, *, text_tower: bool) -> tuple[str, ...]:
+    def _publish(self, *, text_tower: bool) -> tuple[choice.Choice, tuple[str, ...]]:
         """Hashes the shards, makes the view and writes the manifest, in this order."""
         self.seen.close()
         files, told = texts.brought_up(self.folder, self.manifest, self.embedder, wanted=text_tower)
         facts = dataclasses.replace(self.manifest, updated=now(), files=files)
-        publish(self.folder, facts, self.records, self.files)
-        return told
+        return publish(self.folder, facts, self.records, self.files), told
 
 
 def embedded(embedder: Embedder, images: list[object]) -> Vectors:
@@ -327,6 +329,10 @@ def _check_same(folder: Path, found: Manifest, fresh: Manifest) -> None:
     if found.imported:
         raise MismatchError(
             f"{folder} holds vectors imported for {found.embedder}; import again, or index with --rebuild"
+        )
+    if found.dtype != fresh.dtype == "float16":
+        raise MismatchError(
+            f"{folder} holds its vectors in {found.dtype}, and keeps them so; index with --half --rebuild"
         )
     if found.fingerprint != fresh.fingerprint:
         raise MismatchError(mismatch(folder, found, fresh.embedder, fresh.fingerprint, fresh.dim))

@@ -120,6 +120,7 @@ def test_what_was_saved_is_found_again_or_refused(name: str, tmp_path: Path) -> 
         assert got[1].tolist() == expected[1].tolist()
         assert not opened(name).load(tmp_path / name, vectors[:9])
         for file in (p for p in (tmp_path / name).rglob("*") if p.is_file()):
-            file.write_bytes(file.read_bytes()[:50])
+            data = file.read_bytes()
+            file.write_bytes(data[: min(50, len(data) // 2)])
     assert not opened(name).load(tmp_path / name, vectors)
     assert not opened(name).load(tmp_path / "nothing", vectors)

@@ -114,8 +114,8 @@ def _started(workers: int | None) -> Iterator[Any]:
     except Exception as error:  # of no class of its own: a node took too long, say
         ray.shutdown()
         raise ModelError(
-            f"Ray cannot be started or reached: {in_short(error, 300)}. Try again when the machine has less to "
-            "do, set RAY_ADDRESS to a cluster, or use --engine local"
+            f"Ray cannot be started or reached: {in_short(error, 300)}. Try again when the machine has less "
+            "to do, set RAY_ADDRESS to a cluster, or use --engine local"
         ) from error
     try:
         yield ray
