@@ -166,23 +166,26 @@ def test_an_upload_that_was_cut_off_is_done_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_one_process_at_a_time_reads_milvus_lite_and_the_next_is_told(tmp_path: Path) -> None:
+def test_one_process_at_a_time_reads_milvus_lite_and_the_next_compares_itself(tmp_path: Path) -> None:
     vectors = unit_vectors(40, 8)
     store = milvus.open()
     store.build(vectors)
     store.save(tmp_path / "milvus")
     script = (
         "import sys, numpy as np; from pathlib import Path; from mmrerank.index.stores import milvus\n"
-        "s = milvus.open(); print(s.load(Path(sys.argv[1]), np.load(sys.argv[2])))"
+        "v = np.load(sys.argv[2]); s = milvus.open(); print(s.load(Path(sys.argv[1]), v))\n"
+        "print(s.search(v[:2], 3)[1].tolist())"
     )
     np.save(tmp_path / "v.npy", vectors)
     command = [sys.executable, "-c", script, str(tmp_path / "milvus"), str(tmp_path / "v.npy")]
-    refused = subprocess.run(command, capture_output=True, text=True)
-    assert "is open in another process, and Milvus Lite lets in one at a time" in refused.stderr
-    assert "DataDirLockedError" not in refused.stderr
+    expected = f"True\n{store.search(vectors[:2], 3)[1].tolist()}\n"
+    second = subprocess.run(command, capture_output=True, text=True)
+    assert second.stdout == expected, second.stderr
+    assert "is open in another process, and Milvus Lite lets in one at a time" in second.stderr
+    assert "DataDirLockedError" not in second.stderr
     store.build(vectors)  # lets go
-    freed = subprocess.run(command, capture_output=True, text=True)
-    assert freed.stdout.strip() == "True", freed.stderr
+    alone = subprocess.run(command, capture_output=True, text=True)
+    assert (alone.stdout, alone.stderr) == (expected, "")
 
 
 @pytest.mark.slow
