@@ -196,6 +196,7 @@ def test_a_shard_that_always_ends_its_worker_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_ray_with_two_workers_one_of_them_killed_gives_the_index_of_the_local_engine(tmp_path: Path) -> None:
     place = source(tmp_path / "in")
     in_shards(tmp_path / "a", place)
@@ -203,7 +204,11 @@ def test_ray_with_two_workers_one_of_them_killed_gives_the_index_of_the_local_en
     command = [sys.executable, job_world.__file__, str(tmp_path / "b"), str(place), str(tmp_path / "flag")]
     root = str(Path(__file__).parents[3])
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    environment["RAY_worker_niceness"] = "0"
+    for _ in range(3):  # it gives itself half a minute to start, which a busy machine may not have
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=800)
+        if "Ray cannot be started" not in done.stderr:
+            break
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "flag").exists()
     assert rows_of(tmp_path / "b") == rows_of(tmp_path / "a")
