@@ -35,17 +35,8 @@ IMAGES = (
 """Names of columns that hold images, the likeliest first. Case does not matter."""
 IDS = ("id", "image_id")
 _BASE64 = ("base64", "image_base64", "b64")
-_STARTS = (
-    b"\xff\xd8\xff",
-    b"\x89PNG",
-    b"GIF8",
-    b"RIFF",
-    b"II*\0",
-    b"MM\0*",
-    b"BM",
-    b"\xff\x0a",
-    b"\0\0\0\x0cJXL",
-)
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"\0\0\0\x0cJXL")
+"""How images begin that base64 is known by. Two bytes would not do: ``/work`` is base64 as well."""
 _SHORTEST = 64
 """Characters of base64: an image has more, and the names of files mostly less."""
 MOST_BYTES = 256 * 1024 * 1024
