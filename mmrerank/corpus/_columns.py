@@ -14,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ _SHORTEST = 64
 MOST_BYTES = 256 * 1024 * 1024
 """Bytes of an image in a cell: it is held in memory."""
 _LONGEST_ID = 4_000
+_FOLDERS = 10_000
+"""Folders whose links are remembered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +95,7 @@ class Reader:
     root: Path
     origin: Path | None = None
     urls: bool = False
+    _folders: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def sample(self, row: Row) -> tuple[Sample, str]:
         """The sample of a row, and the address that its image is still to be fetched from (else empty)."""
@@ -151,10 +154,22 @@ class Reader:
             )
         if "://" in inside:
             raise InputError(f"{one_line(name, 200)!r} is an address of a kind that is not fetched")
-        path = self.root / inside
-        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)):
+        path = f"{self.root}/{inside}"
+        if not self._within(path):
             raise InputError(f"{one_line(name, 200)!r} leads out of {str(self.root)!r} through a link")
-        return Image(path=path), id_of(self.root, inside), ""
+        return Image(path=Path(path)), id_of(self.root, inside), ""
+
+    def _within(self, path: str) -> bool:
+        """Whether the file is below the root when links are followed. Folders are followed once."""
+        folder = os.path.dirname(path)  # noqa: PTH120 - a row each
+        if self._folders.get(folder) is None:
+            if len(self._folders) >= _FOLDERS:
+                self._folders.clear()
+            root = os.path.realpath(self.root)
+            self._folders[folder] = f"{os.path.realpath(folder)}/".startswith(f"{root.rstrip('/')}/")
+        if not os.path.islink(path):  # noqa: PTH114 - a row each
+            return self._folders[folder]
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root))
 
     def _bytes(self, data: Any) -> Image:
         if not isinstance(data, bytes):

@@ -98,17 +98,27 @@ def test_a_second_run_embeds_nothing(pictures: Path, made: Path, tmp_path: Path)
             assert (embedder.embedded, report.removed) == (expected, 0)
 
 
-@pytest.mark.slow
-def test_every_source_gives_the_same_photographs(made: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[Any, ...]]]:
+    """The folder of the photographs, and what an index has of each."""
     photos = os.environ.get("MMRERANK_PHOTOS")
     if not photos:
         pytest.skip("MMRERANK_PHOTOS names no folder of photographs")
     root = next(p.parent for p in sorted(Path(photos).rglob("*.jpg")))
-    expected = rows(SOURCES["folder"][0](root, made), tmp_path / "expected")
+    place = tmp_path_factory.mktemp("photographs")
+    return root, rows(SOURCES["folder"][0](root, place), place / "expected")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*(k for k in SOURCES if k != "folder"), *HF_SOURCES, "remote"])
+def test_every_source_gives_the_same_photographs(
+    kind: str, photographs: tuple[Path, dict[str, tuple[Any, ...]]], made: Path, tmp_path: Path
+) -> None:
+    root, expected = photographs
     assert len(expected) == len(files_of(root))
-    for kind, (maker, ids) in (SOURCES | HF_SOURCES).items():
-        (made / kind).mkdir()
-        as_expected(maker(root, made / kind), ids, root, tmp_path / kind, expected)
-    (made / "remote").mkdir()
-    with serving(made / "remote") as address:
-        as_expected(remote(root, made / "remote", address), "key", root, tmp_path / "remote", expected)
+    if kind == "remote":
+        with serving(made) as address:
+            as_expected(remote(root, made, address), "key", root, tmp_path / "index", expected)
+        return
+    maker, ids = (SOURCES | HF_SOURCES)[kind]
+    as_expected(maker(root, made), ids, root, tmp_path / "index", expected)
