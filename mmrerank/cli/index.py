@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrerank.cli._again import again
+from mmrerank.cli._collection import stopped
+from mmrerank.cli._models import announce, chosen
 from mmrerank.cli.console import Output, emit, one_line, progress, say, working
 from mmrerank.cli.options import DeviceFlag, OutputFlag, TrustFlag, trusting
 from mmrerank.errors import DEGRADED_EXIT_CODE, ImageIndexError, UsageError
@@ -134,6 +136,13 @@ AllowFlag = Annotated[
         "Without it, more than ten at once that are more than a tenth stay.",
     ),
 ]
+TowerFlag = Annotated[
+    bool,
+    typer.Option(
+        "--no-text-tower",
+        help="Keep no text tower of an open_clip model in the index; every search then loads the model.",
+    ),
+]
 StrictFlag = Annotated[
     bool, typer.Option("--strict", help="For --vectors: refuse them when an image file is not there.")
 ]
@@ -159,6 +168,7 @@ def index(
     rebuild: RebuildFlag = False,
     allow_removal: AllowFlag = False,
     strict: StrictFlag = False,
+    no_text_tower: TowerFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
     """Index a folder, a list or tar shards; run again, it takes up what changed.
@@ -183,6 +193,7 @@ def index(
             report = _import(name, sources[0], vectors, ids, image_column, spec=embedder, **options)
         else:
             options |= {"allow_truncated": allow_truncated, "allow_removal": allow_removal}
+            options["text_tower"] = not no_text_tower
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
             given: dict[str, Any] = {
@@ -253,11 +264,11 @@ def _build(
     *,
     trust: bool,
 ) -> BuildReport:
-    from mmrerank import catalog, config
+    from mmrerank import config
     from mmrerank.corpus import open_corpora
     from mmrerank.embed.open import open_embedder
     from mmrerank.index.index import ImageIndex, index_path
-    from mmrerank.query_embedder import embedder_for
+    from mmrerank.query_embedder import check_remembered, embedder_for
 
     # a wrong source is reported before a model is loaded for it
     corpora = open_corpora(places, **given)
@@ -268,12 +279,21 @@ def _build(
     made = _made_with(name, rebuild=options["rebuild"], named=settings.embedder)
     if made is not None:
         compare = not options["rebuild"]
+        if not settings.embedder:
+            check_remembered(made, index_path(name))
+        announce("embedder", settings.embedder or made.embedder)
         embedder = embedder_for(made, index_path(name), settings.embedder, compare=compare, **where)
     else:
-        embedder = open_embedder(catalog.chosen("embedder", settings.embedder, domain), **where)
+        spec = chosen("embedder", settings.embedder, domain)
+        announce("embedder", spec)
+        embedder = open_embedder(spec, **where)
     if embedder.domain and embedder.domain != domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
-    return ImageIndex.build(name, corpora, embedder, **options)
+    try:
+        return ImageIndex.build(name, corpora, embedder, **options)
+    except KeyboardInterrupt:
+        stopped(index_path(name))
+        raise typer.Exit(130) from None
 
 
 def _import(
