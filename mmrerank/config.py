@@ -17,7 +17,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from mmrerank.errors import InputError, UsageError
 from mmrerank.home import defaults_file
@@ -41,8 +41,8 @@ class Settings:
 
     An empty ``index`` is the only one below ``./indexes``, an empty ``embedder`` the one that made the index,
     an empty ``chat`` the catalogue's model that is meant for such images; where there is none, an error
-    says what to name. ``threshold`` is the least relevance of what is returned; without one, all is. Empty
-    ``prompts`` are the model's own profile.
+    says what to name. ``threshold`` is the least relevance of what is returned; without one, all is.
+    ``collapse`` is that of `mmrerank.duplicates`. Empty ``prompts`` are the model's own profile.
     """
 
     index: str = ""
@@ -52,6 +52,7 @@ class Settings:
     k: int = 10
     candidates: int = 20
     threshold: float | None = None
+    collapse: Literal["none", "identical", "near"] = "none"
     device: str = ""
     cache: str = ""
     prompts: str = ""

@@ -68,6 +68,14 @@ ThresholdFlag = Annotated[
         help="Leave out images that the method finds less relevant than this, from 0 to 1, or did not judge.",
     ),
 ]  # fmt: skip
+CollapseFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--collapse", metavar="identical|near", show_default=False,
+        help="Of copies show the first, and name the others: identical are files with the same bytes, near "
+        "also those that were resized or compressed again (default: none).",
+    ),
+]  # fmt: skip
 DeviceFlag = Annotated[
     str | None,
     typer.Option(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,13 +12,16 @@ import typer
 
 from mmrerank import writing
 from mmrerank.cli._collection import InFlag, NoUpdateFlag, UrlsFlag, ready
-from mmrerank.cli._files import STDIN, piped_bytes, piped_text, read_from, read_or_piped, visible, write_to
+from mmrerank.cli._files import read_from, read_or_piped, write_to
+from mmrerank.cli._query import query_of
+from mmrerank.cli._terms import MinusFlag, PlusFlag, terms
 from mmrerank.cli.console import Output, emit, one_line, progress, say, unheard, working
 from mmrerank.cli.options import (
     BudgetFlag,
     CacheFlag,
     ChatFlag,
     ChatOptionsFlag,
+    CollapseFlag,
     DeviceFlag,
     DryRunFlag,
     EmbedderFlag,
@@ -33,7 +35,6 @@ from mmrerank.cli.options import (
     TrustFlag,
     budget_of,
     chat_for,
-    existing_image,
     pairs,
     trusting,
     without_money,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 EXAMPLE = """mmrerank search "a dog on a beach" --in ~/Pictures
 mmrerank search "two red boats at dawn" --index pictures --rerank cotrr --report why.html
 mmrerank search "the same, but at night" --image boat.jpg --index pictures
+mmrerank search "a horse" --plus stripes --minus 2:grass --index pictures --collapse near
 mmrerank search --query-vectors queries.npy --index pictures --k 100 --run out.trec"""
 
 TextArgument = Annotated[
@@ -141,6 +143,9 @@ def search(
     image: ImageFlag = None,
     exclude: ExcludeFlag = None,
     turn: TurnFlag = None,
+    plus: PlusFlag = None,
+    minus: MinusFlag = None,
+    collapse: CollapseFlag = None,
     rerank: RerankFlag = None,
     candidates: CandidatesFlag = None,
     threshold: ThresholdFlag = None,
@@ -172,7 +177,8 @@ def search(
     settings = config.load(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-               "threshold": threshold, "embedder": embedder, "device": device, "cache": cache,
+               "threshold": threshold, "collapse": collapse,
+               "embedder": embedder, "device": device, "cache": cache,
                "prompts": prompts, "options": pairs(option, "-o"),
                "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
@@ -186,11 +192,12 @@ def search(
         others = {"TEXT": text, "--image": image, "--exclude": exclude, "--turn": turn, "--report": report,
                   "--trace": trace, "--filepath-only": filepath_only, "--print0": print0,
                   "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price,
+                  "--plus": plus, "--minus": minus, "--collapse": collapse,
                   "-o": option, "--chat-option": chat_option, "--threshold": threshold,
                   "--prompts": prompts, "--in": within}  # fmt: skip
         return search_vectors(settings, query_vectors, run, others, output)
 
-    query = _query(text, image or (), exclude or (), turn or ())
+    query = query_of(text, image or (), exclude or (), turn or (), terms(plus, minus))
     if dry_run:
         without_money(price, budget)
     limit = budget_of(budget, price)
@@ -220,34 +227,6 @@ def search(
     if result.degraded:
         raise typer.Exit(DEGRADED_EXIT_CODE)
     return None
-
-
-def _query(text: str | None, images: Sequence[Path], exclude: Sequence[str], turns: Sequence[str]) -> Query:
-    from mmrerank.types import Image, Query
-
-    for name, values in (("--exclude", exclude), ("--turn", turns)):
-        if any(v == "-" for v in values):
-            raise UsageError(f"{name} does not read stdin (-); TEXT and --image do")
-        if not all(map(visible, values)):
-            raise UsageError(f"{name} is empty")
-    if text and text.strip() and not visible(text):
-        raise UsageError("TEXT holds no character that can be seen")
-    if [text, *map(str, images)].count(str(STDIN)) > 1:
-        raise UsageError("stdin (-) can be read once: by TEXT or by one --image")
-    try:
-        return Query(
-            text=piped_text("TEXT") if text == str(STDIN) else text or "",
-            images=tuple(
-                Image(data=piped_bytes("--image")) if p == STDIN else Image(path=existing_image(p, "--image"))
-                for p in images
-            ),
-            exclude=tuple(exclude),
-            turns=tuple(turns),
-        )
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise UsageError(f"{error}: give TEXT, --image or --turn") from error
 
 
 def _embedder(settings: Settings, index: ImageIndex, model: str | Embedder, trust: bool) -> str | Embedder:
@@ -299,7 +278,7 @@ def _result(
         # the batch form, where no option of a method can be taken for an argument of the search
         (result,) = searcher.search_batch(
             [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
-            options=settings.options, threshold=settings.threshold, progress=step,
+            options=settings.options, threshold=settings.threshold, collapse=settings.collapse, progress=step,
         )  # fmt: skip
     return result
 
@@ -307,6 +286,7 @@ def _result(
 def _forecast(
     settings: Settings, query: Query, output: Output, model: str | Embedder, *, trust: bool
 ) -> None:
+    from mmrerank.arithmetic import folded
     from mmrerank.cli._forecast import spec_of, tell
     from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
@@ -318,7 +298,7 @@ def _forecast(
             index, embedder=_embedder(settings, index, model, trust), device=settings.device
         )
         (ranking,) = searcher.first_stage([query], settings.candidates)
-    tell(settings.rerank, settings.options, [(query, ranking)], output)
+    tell(settings.rerank, settings.options, [(folded(query), ranking)], output)
 
 
 def _print(result: SearchResult, output: Output) -> None:

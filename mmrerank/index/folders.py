@@ -140,7 +140,7 @@ def _sound(folder: Path) -> bool:
         facts = manifest.read(folder)
         kept_records = records.Records(folder, write=True)
         try:
-            VectorFiles(folder / VECTORS, facts.dim).truncate(kept_records.vectors)
+            VectorFiles(folder / VECTORS, facts.dim, dtype=facts.dtype).truncate(kept_records.vectors)
             return not any(isinstance(told, str) for told in integrity(kept_records))
         finally:
             kept_records.close()

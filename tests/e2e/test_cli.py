@@ -213,6 +213,10 @@ def test_errors_are_one_message_unless_asked(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (4, b"")
     assert done.stderr.startswith(b"error: there is no index")
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
     assert b"Traceback" in process("--debug", "info", tmp_path / "no").stderr
     assert b"Traceback" in process("info", tmp_path / "no", MMRERANK_DEBUG="1").stderr
 

@@ -229,19 +229,22 @@ def test_paths_are_absolute_and_short_names_are_their_specs() -> None:
 
 
 @pytest.mark.slow
-def test_a_real_model_and_a_real_interruption(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.timeout(900)  # a machine may be busy
+def test_a_real_model_and_a_real_interruption(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A new user's first minutes, in processes of their own."""
     few = tmp_path / "photos"
     few.mkdir()
-    for file in sorted((photos / "images").glob("*.jpg"))[:70]:
+    for file in sorted((photos / "images").glob("*.jpg"))[:40]:
         (few / file.name).symlink_to(file)
     command = [sys.executable, "-m", "mmrerank", "search", "a dog on a beach", "--in", str(few), "--k", "3"]
-    env = {**os.environ, home.VARIABLE: str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
-    refused = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    monkeypatch.setenv(home.VARIABLE, str(tmp_path / "home"))
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (refused.returncode, len(refused.stderr.splitlines())) == (5, 3)
     command += ["--embedder", SPEC]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
-    place = next(iter((tmp_path / "home/indexes").glob("*")), None) or own.place_of([str(few)], SPEC)
+    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    place = own.place_of([str(few)], SPEC)
     until = time.monotonic() + 120
     while count_of(place) < 32 and first.poll() is None and time.monotonic() < until:
         time.sleep(0.05)
@@ -251,9 +254,9 @@ def test_a_real_model_and_a_real_interruption(photos: Path, tmp_path: Path) -> N
         assert "images are in" in said
         assert "the same command goes on there" in said
         assert "Traceback" not in said
-    done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "images cannot be used" not in done.stderr
     assert done.stdout.count(".jpg") == 3
-    again = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert again.stdout == done.stdout
     assert again.stderr == ""
