@@ -243,7 +243,10 @@ def test_a_real_model_and_a_real_interruption(
     refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (refused.returncode, len(refused.stderr.splitlines())) == (5, 3)
     command += ["--embedder", SPEC]
-    first = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test in the background ignores it
+    )  # fmt: skip
     place = own.place_of([str(few)], SPEC)
     until = time.monotonic() + 120
     while count_of(place) < 32 and first.poll() is None and time.monotonic() < until:
