@@ -322,11 +322,14 @@ def _build(
 def _import(
     name: str, source: str, vectors: Path, ids: Path | None, column: str, *, spec: str | None, **options: Any
 ) -> BuildReport:
+    from mmrerank import registry
     from mmrerank.corpus import embeddings
     from mmrerank.index.index import ImageIndex
 
     if not spec:
         raise UsageError("--vectors needs --embedder: say which model the vectors came from")
+    if meant := registry.misspelt("embedder", spec):
+        raise UsageError(f"there is no embedder {spec!r}. {meant}")
     corpus = embeddings.open(source, vectors=vectors, ids=ids or "", column=column)
     return ImageIndex.import_vectors(name, corpus, embedder_spec=spec, **options)
 
