@@ -20,7 +20,7 @@ import numpy as np
 
 from mmrerank.embed._mix import unit
 from mmrerank.embed._text_tokens import CLEANS, MARKS, Rules, TextTokens
-from mmrerank.embed._text_tower import FACTS, TOWER, VOCABULARY, Facts, named, run, session, weights_of
+from mmrerank.embed.text_tower import FACTS, TOWER, VOCABULARY, Facts, named, run, session, weights_of
 from mmrerank.errors import ModelError
 from mmrerank.loading import loading
 from mmrerank.ports import Vectors
