@@ -109,7 +109,7 @@ def test_every_cleaning_is_open_clips(model: Any, clean: str) -> None:
 def test_vectors_are_the_models(model: Any, tower: text_tower.TextTower) -> None:
     assert tower.embed_queries(QUERIES) == pytest.approx(model.embed_queries(QUERIES), abs=1e-5)
     assert tower.embed_queries([]).shape == (0, 16)
-    many = [Query(text=f"{t}.") for t in _text_tower_make.TEXTS]
+    many = [Query(text=f"{t}.") for t in _text_tower_make.TEXTS if "\0" not in t]
     assert tower.embed_queries(many) == pytest.approx(model.embed_queries(many), abs=1e-5)
     assert (tower.fingerprint, tower.dim, tower.domain) == (model.fingerprint, 16, "")
 
