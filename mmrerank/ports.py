@@ -96,6 +96,8 @@ class Embedder(Protocol):
     """Whether `embed_after` reads a query after images, in one prompt."""
     prepares: bool = False
     """Whether `prepare` does something, in the threads that decode ahead of the model."""
+    portion: int = 32
+    """How many images one call of `embed_images` is best given: a batch for each of its devices."""
 
     def prepare(self, image: Any) -> Any:
         """What `embed_images` takes instead of an RGB ``PIL.Image``, such as a small tensor.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrerank.cli._files import filled, kept_in, write_to
+from mmrerank.cli._models import announce
 from mmrerank.cli.console import Output
 from mmrerank.errors import InputError, UsageError
 from mmrerank.limits import ANY, shown
@@ -67,11 +68,20 @@ ThresholdFlag = Annotated[
         help="Leave out images that the method finds less relevant than this, from 0 to 1, or did not judge.",
     ),
 ]  # fmt: skip
+CollapseFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--collapse", metavar="identical|near", show_default=False,
+        help="Of copies show the first, and name the others: identical are files with the same bytes, near "
+        "also those that were resized or compressed again (default: none).",
+    ),
+]  # fmt: skip
 DeviceFlag = Annotated[
     str | None,
     typer.Option(
         "--device", metavar="DEVICE", show_default=False,
-        help="Where models run, such as cpu or cuda:0 (default: a GPU where there is one).",
+        help="Where models run, such as cpu or cuda:0 (default: a GPU where there is one). open_clip "
+        "embedders share the images of an index among several: cuda:0,cuda:1, or cuda for all.",
     ),
 ]  # fmt: skip
 
@@ -251,6 +261,7 @@ def opened(
     from mmrerank.rerank.profiles import folder_of
 
     folder = folder_of(prompts)  # a wrong one costs no loading of a model
+    announce("chat", spec)
     chat = open_chat(spec, **_values(spec, given, device))
     return around(chat, cache=cache, record=record or "", ledger=default_ledger() or "", prompts=folder)
 

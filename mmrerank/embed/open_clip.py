@@ -14,7 +14,8 @@ import numpy as np
 
 from mmrerank.embed import text_tower
 from mmrerank.embed._mix import mix, unit
-from mmrerank.errors import ModelError, UsageError
+from mmrerank.embed._replicas import Replicas, devices
+from mmrerank.errors import UsageError
 from mmrerank.loading import running
 from mmrerank.ports import Embedder, Vectors
 from mmrerank.types import Query
@@ -26,6 +27,7 @@ FORM = (
     "open_clip:ARCH:TAG, open_clip:ARCH:/PATH/FILE, open_clip:local-dir:PATH, open_clip:hf-hub:ORG/NAME, "
     "open_clip:ARCH:random"
 )
+PREPARES = True
 RANDOM_DOMAIN = "random weights: for plumbing and speed only"
 TINY_PARAMETERS = 20_000_000
 _LONGEST = 8  # longer side over shorter side
@@ -38,7 +40,7 @@ class OpenClipEmbedder(Embedder):
     """
 
     def __init__(
-        self, loaded: Loaded, *, device: str, dtype: str, batch_size: int, text_weight: float
+        self, loaded: Loaded, *, devices: Sequence[str], dtype: str, batch_size: int, text_weight: float
     ) -> None:
         import torch
 
@@ -47,12 +49,14 @@ class OpenClipEmbedder(Embedder):
         self.fingerprint = loaded.fingerprint
         self.dim = loaded.dim
         self.domain = RANDOM_DOMAIN if loaded.random else ""
-        self.device = device
+        self.device = devices[0]
         self.dtype = dtype
+        self.portion = batch_size * len(devices)
         self._batch_size = batch_size
         self._text_weight = text_weight
         self._dtype = vars(torch)[dtype]
-        self._model = loaded.model.to(device=device, dtype=self._dtype).eval()
+        self._model = loaded.model.to(device=self.device, dtype=self._dtype).eval()
+        self._replicas = Replicas(self._model, devices)
         self._transform = loaded.transform
         self._crops = loaded.crops
         self._tokenizer = loaded.tokenizer
@@ -61,26 +65,26 @@ class OpenClipEmbedder(Embedder):
         self._name = loaded.name
 
     def prepare(self, image: Any) -> Any:
-        """The resized, cropped and normalised tensor ``(3, h, w)`` of an RGB image. Safe in threads."""
-        return self._transform(_centre(image) if self._crops else image)
+        """The resized and cropped pixels ``(3, h, w)`` of an RGB image, as uint8. Safe in threads."""
+        return self._transform.pixels(_centre(image) if self._crops else image)
 
     def embed_images(self, images: Sequence[Any]) -> Vectors:
         """Unit vectors ``(n, dim)`` of RGB ``PIL.Image`` or of what `prepare` made of them."""
         import torch
 
-        def encode(part: Sequence[Any]) -> Any:
-            pixels = [x if isinstance(x, torch.Tensor) else self.prepare(x) for x in part]
-            return self._model.encode_image(torch.stack(pixels).to(self.device, self._dtype))
+        def encode(model: Any, device: str, part: Sequence[Any]) -> Any:
+            pixels = torch.stack([x if isinstance(x, torch.Tensor) else self.prepare(x) for x in part])
+            return model.encode_image(self._transform.normalised(pixels.to(device)).to(self._dtype))
 
         return self._in_batches(images, encode)
 
     def embed_texts(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors ``(n, dim)``; what exceeds the model's context length is cut off at its end."""
 
-        def encode(part: Sequence[str]) -> Any:
+        def encode(model: Any, device: str, part: Sequence[str]) -> Any:
             with self._lock:
                 tokens = self._tokenizer(list(part))
-            return self._model.encode_text(tokens.to(self.device))
+            return model.encode_text(tokens.to(device))
 
         return self._in_batches(texts, encode)
 
@@ -107,11 +111,14 @@ class OpenClipEmbedder(Embedder):
     def _in_batches(self, items: Sequence[Any], encode: Any) -> Vectors:
         import torch
 
+        def run(model: Any, device: str, part: Sequence[Any]) -> Any:
+            with torch.inference_mode():
+                return encode(model, device, part).float().cpu().numpy()
+
         size = self._batch_size
-        parts = []
-        with running(), torch.inference_mode():
-            for start in range(0, len(items), size):
-                parts.append(encode(items[start : start + size]).float().cpu().numpy())
+        batches = [items[start : start + size] for start in range(0, len(items), size)]
+        with running():
+            parts = self._replicas.each(batches, run)
         if not parts:
             return np.zeros((0, self.dim), dtype=np.float32)
         return unit(np.concatenate(parts))
@@ -129,8 +136,9 @@ def open(
 ) -> OpenClipEmbedder:
     """The embedder that ``rest`` names, in one of the forms of ``FORM``.
 
-    ``device`` is ``cpu``, ``cuda`` or ``cuda:N`` (default: CUDA where there is one); ``precision`` is
-    ``float32``, ``bfloat16`` or ``float16`` (default: the fastest that the device has);
+    ``device`` is ``cpu``, ``cuda`` (every GPU that is visible), ``cuda:N`` or several with commas between,
+    which share the batches (default: CUDA where there is one). ``precision`` is ``float32``, ``bfloat16`` or
+    ``float16`` (default: the fastest that the first device has);
     ``text_weight`` (0 to 1) is the share of the words in a query of words and images. ``expect`` is the
     fingerprint that the model must have, compared before its weights are loaded where the files say it.
     ``trust_remote_code`` lets Python files of a model's folder run, with a warning.
@@ -146,12 +154,12 @@ def open(
         raise UsageError(f"precision must be float32, bfloat16 or float16, not {precision!r}")
     from mmrerank.embed._open_clip_load import load
 
-    device = _device(device)
+    places = devices(device)
     loaded = load(rest, expect=expect, trust_remote_code=trust_remote_code)
     parameters = sum(p.numel() for p in loaded.model.parameters())
-    dtype = precision or ("float32" if parameters < TINY_PARAMETERS else _fastest(device))
+    dtype = precision or ("float32" if parameters < TINY_PARAMETERS else _fastest(places[0]))
     return OpenClipEmbedder(
-        loaded, device=device, dtype=dtype, batch_size=batch_size, text_weight=text_weight
+        loaded, devices=places, dtype=dtype, batch_size=batch_size, text_weight=text_weight
     )
 
 
@@ -166,20 +174,6 @@ def _centre(image: Any) -> Any:
         return image
     x, y = max(0, (width - keep) // 2), max(0, (height - keep) // 2)
     return image.crop((x, y, x + min(width, keep), y + min(height, keep)))
-
-
-def _device(device: str | None) -> str:
-    import torch
-
-    if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise ModelError(f"there is no device {device!r}; use cpu, cuda or cuda:N") from error
-    if kind == "cuda" and not torch.cuda.is_available():
-        raise ModelError(f"device {device!r} was asked for, but torch sees no GPU; use cpu")
-    return device
 
 
 def _fastest(device: str) -> str:

@@ -46,6 +46,14 @@ class ImageInfo:
     camera: str | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A picture, and what its header tells."""
+
+    pixels: PIL.Image.Image
+    info: ImageInfo
+
+
 def decode(
     source: Image | bytes, *, max_pixels: int | None = None, allow_truncated: bool = False
 ) -> PIL.Image.Image:
@@ -60,6 +68,13 @@ def decode(
     size was let in before (by an index): it may be damaged, but its size raises no limit. Safe to call
     from threads.
     """
+    return decode_with_info(source, max_pixels=max_pixels, allow_truncated=allow_truncated).pixels
+
+
+def decode_with_info(
+    source: Image | bytes, *, max_pixels: int | None = None, allow_truncated: bool = False
+) -> Decoded:
+    """`decode` and `probe` in one: the header is read once. Raises `ImageError` as `decode` does."""
     max_pixels = allowed_pixels(max_pixels)
     if isinstance(source, Image) and source.sha256 and source.width and source.height:
         allow_truncated = True
@@ -73,12 +88,14 @@ def decode(
         if "icc_profile" not in image.info and in_adobe_rgb(exif):
             image.info["icc_profile"] = profiles.adobe_rgb()
         by_reader = _reader_turns(image)
+        info = _info(image, exif)
         image = _loaded(image, file, allow_truncated=allow_truncated)
         # A frame may turn out larger than the header said; nothing larger may leave this function.
         check_size(*image.size, max_pixels)
         # Turn after conversion: the fewer kinds of pixels are turned, the fewer can go wrong.
         rgb = to_rgb(image)
-        return rgb if by_reader else upright(rgb, orientation_of(exif))
+        pixels = rgb if by_reader else upright(rgb, orientation_of(exif))
+        return Decoded(pixels=pixels, info=info)
 
 
 def probe(source: Image | bytes, *, max_pixels: int | None = None) -> ImageInfo:
@@ -89,19 +106,22 @@ def probe(source: Image | bytes, *, max_pixels: int | None = None) -> ImageInfo:
     """
     with _reading(source) as file, pillow_quiet():
         image = open_header(file, allowed_pixels(max_pixels))
-        exif = exif_of(image)
-        orientation = orientation_of(exif)
-        width, height = image.size
-        if orientation >= 5 and not _reader_turns(image):
-            width, height = height, width
-        return ImageInfo(
-            width=width,
-            height=height,
-            format=image.format or "",
-            orientation=orientation,
-            taken=taken(exif),
-            camera=camera(exif),
-        )
+        return _info(image, exif_of(image))
+
+
+def _info(image: ImageFile, exif: PIL.Image.Exif) -> ImageInfo:
+    orientation = orientation_of(exif)
+    width, height = image.size
+    if orientation >= 5 and not _reader_turns(image):
+        width, height = height, width
+    return ImageInfo(
+        width=width,
+        height=height,
+        format=image.format or "",
+        orientation=orientation,
+        taken=taken(exif),
+        camera=camera(exif),
+    )
 
 
 @contextlib.contextmanager
@@ -152,7 +172,7 @@ def _damaged(error: Exception) -> ImageError:
 
 def _reader_turns(image: ImageFile) -> bool:
     """True for formats whose reader hands out pixels, and announces the size, already upright."""
-    return image.format in ("TIFF", "HEIF")
+    return image.format in ("TIFF", "HEIF", "JXL")
 
 
 def _has_memory(image: ImageFile) -> bool:

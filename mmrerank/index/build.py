@@ -1,7 +1,7 @@
 """Writes an index: looks at every sample, embeds what is new, drops what is gone.
 
-Works in place and batch by batch: vectors reach the disk first, then the records that name them, so a killed
-run loses at most its last batch and the next one goes on from there. Searches nothing.
+Works in place and portion by portion: while the model computes one, the one before is written. A killed run
+loses at most these two, which are one batch, and the next run goes on from there. Searches nothing.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ import json
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mmrerank import registry
 from mmrerank.errors import InputError, MismatchError, ModelError, UsageError
 from mmrerank.images import IMAGE_SUFFIXES
-from mmrerank.index import lock, manifest, sources, texts
+from mmrerank.index import choice, lock, manifest, sources, texts
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, left_over, replacing
-from mmrerank.index.intake import Intake, Looked, ahead
+from mmrerank.index.intake import Intake, Looked
 from mmrerank.index.kept import Kept
+from mmrerank.index.known import Known
 from mmrerank.index.manifest import Manifest
 from mmrerank.index.publish import kept_end, publish
 from mmrerank.index.records import Records
@@ -33,7 +34,7 @@ from mmrerank.index.report import FIRST, merged
 from mmrerank.index.report import BuildReport as BuildReport
 from mmrerank.index.report import Failure as Failure
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import default_store
+from mmrerank.index.writing import Writer
 from mmrerank.ports import Corpus, Embedder, Sample, Vectors
 from mmrerank.types import LeftOut
 from mmrerank.version import __version__
@@ -56,18 +57,20 @@ def build(
     max_pixels: int,
     allow_truncated: bool,
     rebuild: bool,
-    batch: int,
+    batch: int | None,
     store: str | None,
     domain: str,
     allow_removal: bool = False,
     text_tower: bool = True,
+    half: bool = False,
+    intake: type[Intake] = Intake,
 ) -> BuildReport:
     """Makes the index in ``folder``, or brings it up to date. `ImageIndex.build` documents it."""
     folder = Path(os.path.realpath(folder))
     if not corpora:
         raise UsageError("no source was given; an index is made of one or more")
     if store:
-        registry.load("store", store).open()  # a store that is not there is reported before any work
+        choice.check(store)  # a store that is not there is reported before any work
     begun = [_begun(corpus) for corpus in corpora]
     domains = {domain or corpus.domain for corpus in corpora}
     fresh = Manifest(
@@ -76,7 +79,8 @@ def build(
         dim=embedder.dim,
         source=corpora[0].location,
         domain=domains.pop() if len(domains) == 1 else "",
-        store=store or default_store(),
+        store=store or choice.AUTO,
+        dtype="float16" if half else "float32",
         created=now(),
         updated=now(),
     )
@@ -94,7 +98,7 @@ def build(
             total = None if None in counts else sum(c or 0 for c in counts)
             options["allow_removal"] = allow_removal or aside
             options["text_tower"] = text_tower
-            with _Run(target, kept, embedder, batch) as run:
+            with _Run(target, kept, embedder, batch, intake) as run:
                 report = run.go(list(zip(parts, begun, strict=True)), progress, total, options)
         if aside and not allow_removal:
             check_loss(folder, target)
@@ -106,6 +110,7 @@ def _plan(fresh: Manifest, corpora: Sequence[Corpus], options: dict[str, int]) -
     """What a build is of, and how: two with the same plan embed the same things alike."""
     sources = [{"location": c.location, "listed": c.listed, "partial": c.partial} for c in corpora]
     facts = {"fingerprint": fresh.fingerprint, "dim": fresh.dim, "store": fresh.store, "sources": sources}
+    facts["dtype"] = fresh.dtype
     return json.dumps({"mmrerank": __version__, "format": fresh.format, **facts, **options}) + "\n"
 
 
@@ -121,12 +126,20 @@ def _begun(corpus: Corpus) -> Iterator[Sample]:
 class _Run:
     """One run over a source, holding the lock."""
 
-    def __init__(self, folder: Path, found: Manifest, embedder: Embedder, batch: int) -> None:
-        self.folder, self.manifest, self.embedder, self.batch = (folder, found, embedder, max(1, batch))
-        self.records = Records(folder, write=True)
-        self.files = VectorFiles(folder / VECTORS, found.dim)
-        self.kept = Kept(folder, kept_end(found, self.records))
-        self.rows = self.records.vectors
+    def __init__(
+        self, folder: Path, found: Manifest, embedder: Embedder, batch: int | None, intake: type[Intake]
+    ) -> None:
+        self.folder, self.manifest, self.embedder, self.intake = folder, found, embedder, intake
+        # one is computed while another is written
+        self.portion = embedder.portion if batch is None else max(1, batch // 2)
+        with ExitStack() as opened:
+            self.records = opened.enter_context(closing(Records(folder, write=True)))
+            self.files = VectorFiles(folder / VECTORS, found.dim, dtype=found.dtype)
+            self.kept = opened.enter_context(closing(Kept(folder, kept_end(found, self.records))))
+            # of its own, so that nobody who looks something up waits for the disk
+            self.seen = opened.enter_context(closing(Records(folder)))
+            self.writer = opened.enter_context(Writer(self.records, self.seen, self.files, self.kept))
+            self._opened = opened.pop_all()
         self.pending: list[Looked] = []
         self.new: dict[str, Looked] = {}  # by hash, in order: what the next batch embeds
         self.held = 0  # pixels that `new` holds decoded
@@ -134,9 +147,8 @@ class _Run:
     def __enter__(self) -> _Run:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self.kept.close()
-        self.records.close()
+    def __exit__(self, *error: Any) -> None:
+        self._opened.__exit__(*error)
 
     def go(
         self,
@@ -145,25 +157,29 @@ class _Run:
         total: int | None,
         options: dict[str, int],
     ) -> BuildReport:
-        self.files.truncate(self.rows)
+        self.files.truncate(self.writer.rows)
         prepare = self.embedder.prepare if self.embedder.prepares else None
-        intake = Intake(
-            records=self.records,
+        intake = self.intake(
+            records=self.seen,
+            known=Known(self.seen, Path(self.manifest.source)),
             kept=self.kept,
             root=Path(self.manifest.source),
             max_pixels=options["max_pixels"],
             allow_truncated=bool(options["allow_truncated"]),
             prepare=prepare,
         )
-        depth = _AHEAD_PREPARED if prepare else _AHEAD_DECODED
+        depth = max(_AHEAD_PREPARED, 4 * self.portion) if prepare else _AHEAD_DECODED
         seen = [Seen(part=part) for part, _ in work]
         tally = Counter(added=0, changed=0, unchanged=0)
         done = 0
         for one, (part, samples) in zip(seen, work, strict=True):
             named = _unique(part.samples(samples), one.ids)
-            with closing(ahead(named, intake.look, depth=depth)) as looked:  # type: ignore[type-var]
+            with closing(intake.looked(named, depth=depth)) as looked:  # type: ignore[type-var]
                 for look in looked:
-                    if look.record.error is not None:
+                    if look is None:
+                        tally["unchanged"] += 1
+                        one.usable += 1
+                    elif look.record.error is not None:
                         one.failed.append(look)
                     elif look.record.away:
                         one.kept.add(look.record.id, look.record.away)
@@ -177,6 +193,7 @@ class _Run:
                     if progress:
                         progress(done, total)
         self._commit()
+        self.writer.wait()
         failures = tuple(
             Failure(source=f.record.id, error=f.record.error or "") for s in seen for f in s.failed
         )
@@ -184,7 +201,7 @@ class _Run:
             raise InputError(_all_failed(seen, failures))
         for one in seen:
             finish(one, self.records, Path(self.manifest.source), allow=bool(options["allow_removal"]))
-        told = self._publish(text_tower=bool(options["text_tower"]))
+        searched_by, told = self._publish(text_tower=bool(options["text_tower"]))
         return BuildReport(
             index=self.folder,
             added=tally["added"],
@@ -199,6 +216,8 @@ class _Run:
             left_out=merged(part.corpus.left_out() for part, _ in work),
             remarks=(*(r for part, _ in work for r in part.corpus.remarks()), *self._remarks(seen), *told),
             sources=(self.manifest.source, *(s.location for s in self.manifest.sources)),
+            store=searched_by.name,
+            store_reason=searched_by.why,
         )
 
     def _remarks(self, seen: Sequence[Seen]) -> tuple[str, ...]:
@@ -223,52 +242,41 @@ class _Run:
         if look.record != look.old:
             # without its pixels: a thousand copies of one file would be held decoded a thousand times
             self.pending.append(dataclasses.replace(look, pixels=None))
-        full = len(self.new) >= self.batch or self.held >= _COMMIT_PIXELS
+        full = len(self.new) >= self.portion or self.held >= _COMMIT_PIXELS
         if full or len(self.pending) >= _COMMIT_RECORDS:
             self._commit()
 
     def _commit(self) -> None:
-        """Embeds and writes what is pending: vectors to the disk first, then one transaction."""
-        # An earlier batch may have embedded the same bytes after the look at these.
-        rows = {h: r for h in self.new if (r := self.records.row_of(h)) is not None}
-        hashes = [h for h in self.new if h not in rows]
-        if hashes:
-            vectors = self._embed([self.new[h].pixels for h in hashes])
-            self.files.append(vectors, self.rows)
-            rows |= {h: self.rows + i for i, h in enumerate(hashes)}
-        self.kept.sync()
-        with self.records.transaction():
-            if hashes:
-                self.records.add_vectors(self.rows, hashes, vectors)
-            for look in self.pending:
-                record = look.record
-                if record.row is None:
-                    record = dataclasses.replace(record, row=rows[record.sha256 or ""])
-                self.records.put(record)
-        self.rows += len(hashes)
+        """Embeds what is pending, while the portion before is written, and hands it on to be written."""
+        # An earlier portion may have embedded the same bytes after the look at these.
+        hashes = [h for h in self.new if self.writer.row_of(h) is None]
+        vectors = embedded(self.embedder, [self.new[h].pixels for h in hashes]) if hashes else None
+        self.writer.write(hashes, vectors, [look.record for look in self.pending])
         self.pending.clear()
         self.new.clear()
         self.held = 0
 
-    def _embed(self, images: list[object]) -> Vectors:
-        vectors = np.asarray(self.embedder.embed_images(images), dtype=np.float32)
-        # a row of zeros is no more a place than one that is not finite
-        lengths = np.linalg.norm(vectors, axis=-1)
-        sound = bool((np.isfinite(lengths) & (lengths > 0)).all())
-        if vectors.shape != (len(images), self.manifest.dim) or not sound:
-            raise ModelError(
-                f"the embedder {self.embedder.spec} gave vectors of shape {vectors.shape} "
-                f"(finite: {bool(np.isfinite(vectors).all())}) for {len(images)} images of width "
-                f"{self.manifest.dim}; its weights are probably damaged"
-            )
-        return vectors
-
-    def _publish(self, *, text_tower: bool) -> tuple[str, ...]:
+    def _publish(self, *, text_tower: bool) -> tuple[choice.Choice, tuple[str, ...]]:
         """Hashes the shards, makes the view and writes the manifest, in this order."""
+        self.seen.close()
         files, told = texts.brought_up(self.folder, self.manifest, self.embedder, wanted=text_tower)
         facts = dataclasses.replace(self.manifest, updated=now(), files=files)
-        publish(self.folder, facts, self.records, self.files)
-        return told
+        return publish(self.folder, facts, self.records, self.files), told
+
+
+def embedded(embedder: Embedder, images: list[object]) -> Vectors:
+    """The vectors ``(n, dim)`` of images, checked. Raises `ModelError` for what can be none."""
+    vectors = np.asarray(embedder.embed_images(images), dtype=np.float32)
+    # a row of zeros is no more a place than one that is not finite
+    lengths = np.linalg.norm(vectors, axis=-1)
+    sound = bool((np.isfinite(lengths) & (lengths > 0)).all())
+    if vectors.shape != (len(images), embedder.dim) or not sound:
+        raise ModelError(
+            f"the embedder {embedder.spec} gave vectors of shape {vectors.shape} "
+            f"(finite: {bool(np.isfinite(vectors).all())}) for {len(images)} images of width "
+            f"{embedder.dim}; its weights are probably damaged"
+        )
+    return vectors
 
 
 def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
@@ -321,6 +329,10 @@ def _check_same(folder: Path, found: Manifest, fresh: Manifest) -> None:
     if found.imported:
         raise MismatchError(
             f"{folder} holds vectors imported for {found.embedder}; import again, or index with --rebuild"
+        )
+    if found.dtype != fresh.dtype == "float16":
+        raise MismatchError(
+            f"{folder} holds its vectors in {found.dtype}, and keeps them so; index with --half --rebuild"
         )
     if found.fingerprint != fresh.fingerprint:
         raise MismatchError(mismatch(folder, found, fresh.embedder, fresh.fingerprint, fresh.dim))

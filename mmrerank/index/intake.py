@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from mmrerank.errors import ImageError, TruncatedImageError
-from mmrerank.images import decode, probe
+from mmrerank.images import probe
+from mmrerank.images.decode import ImageInfo, decode_with_info
 from mmrerank.index.kept import KEPT, Kept, is_kept
+from mmrerank.index.known import PORTION, Known, Row
 from mmrerank.index.records import Record, Records
 from mmrerank.paths import LFS_WAY, is_lfs_pointer
 from mmrerank.plain_files import open_plain
@@ -26,12 +28,11 @@ from mmrerank.ports import Sample
 from mmrerank.types import Image
 
 EMPTY = "the file is empty (0 bytes)"
-THREADS = 2
+MOST_THREADS = 16
 _BLOCK = 1 << 20
 _READ_WHOLE = 1 << 26  # bytes; larger files are hashed in blocks and decoded from the file
-
-T = TypeVar("T")
-R = TypeVar("R")
+_PORTION_BYTES = 1 << 23  # of images that come in memory: so many of them are looked up together
+_MOST_WAITING = 4096  # samples that need no look and wait for one that does
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,18 +52,54 @@ class Looked:
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
-    """How samples are looked at. ``prepare`` takes a decoded image and returns what the embedder takes."""
+    """How samples are looked at. ``prepare`` takes a decoded image and returns what the embedder takes.
+
+    ``records`` are read only. `looked` does all of it for many samples.
+    """
 
     records: Records
+    known: Known
     kept: Kept
     root: Path
     max_pixels: int
     allow_truncated: bool
     prepare: Callable[[Any], Any] | None = None
 
-    def look(self, sample: Sample) -> Looked:
-        """Looks at one sample; never raises on account of the image."""
-        old = self.records.get(sample.id)
+    def looked(self, samples: Iterable[Sample], *, depth: int) -> Iterator[Looked | None]:
+        """What a look at each sample finds, in order; None for one that is in the index just as it is.
+
+        Only those that changed take a thread, and at most ``depth`` of them are under way or wait.
+        """
+        waiting: deque[Future[Looked] | None] = deque()
+        under_way = 0
+        with ThreadPoolExecutor(threads(), thread_name_prefix="intake") as pool:
+            try:
+                for portion in _portions(samples):
+                    known = self.known.fetch([s.id for s in portion])
+                    for sample in portion:
+                        row = known.get(sample.id)
+                        if self.known.is_same(sample, row):
+                            waiting.append(None)
+                        else:
+                            waiting.append(pool.submit(self.look, sample, row))
+                            under_way += 1
+                        while waiting and (
+                            waiting[0] is None or under_way >= depth or len(waiting) > _MOST_WAITING
+                        ):
+                            first = waiting.popleft()
+                            under_way -= first is not None
+                            yield first.result() if first else None
+                while waiting:
+                    last = waiting.popleft()
+                    yield last.result() if last else None
+            finally:
+                for future in waiting:
+                    if future is not None:
+                        future.cancel()
+
+    def look(self, sample: Sample, row: Row | None = None) -> Looked:
+        """Looks at one sample, of which ``row`` is known; never raises on account of the image."""
+        old = self.known.record(row)
         record = Record(id=sample.id, metadata=sample.metadata)
         if sample.image is None:
             return _unread(sample.error or "there is no image", record, old, final=sample.final)
@@ -100,16 +137,16 @@ class Intake:
             elif image.path is None:
                 record = self._keep(record, image)
             return Looked(record=replace(record, **known), old=old, same=True)
-        info = probe(source, max_pixels=self.max_pixels)
-        record = replace(record, width=info.width, height=info.height, taken=info.taken, camera=info.camera)
         row = self.records.row_of(content)
         if row is not None:
+            record = replace(record, **_seen(probe(source, max_pixels=self.max_pixels)))
             return Looked(record=replace(self._keep(record, image), row=row), old=old)
         try:
-            pixels = decode(source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated)
+            found = decode_with_info(source, max_pixels=self.max_pixels, allow_truncated=self.allow_truncated)
         except TruncatedImageError as error:
             raise ImageError(f"{error}; --allow-truncated takes what there is of it") from error
-        prepared = self.prepare(pixels) if self.prepare else pixels
+        record = replace(record, **_seen(found.info))
+        prepared = self.prepare(found.pixels) if self.prepare else found.pixels
         return Looked(record=self._keep(record, image), old=old, pixels=prepared)
 
     def _keep(self, record: Record, image: Image) -> Record:
@@ -148,20 +185,32 @@ def _check_version(image: Image, version: tuple[int, int]) -> None:
         raise OSError(errno.EAGAIN, "another file took its place while it was read")
 
 
-def ahead(items: Iterable[T], work: Callable[[T], R], *, depth: int, threads: int = THREADS) -> Iterator[R]:
-    """``work(item)`` for every item, in order, with at most ``depth`` results waiting or under way."""
-    waiting: deque[Future[R]] = deque()
-    with ThreadPoolExecutor(threads, thread_name_prefix="intake") as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= depth:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+def threads() -> int:
+    """How many threads decode: one for each processor that this process may use, and at least two."""
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this system
+        cores = os.cpu_count() or 1
+    return min(max(cores, 2), MOST_THREADS)
+
+
+def _portions(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    """Samples in portions of at most `PORTION`; those whose images are in memory in small ones."""
+    portion: list[Sample] = []
+    held, most = 0, 16  # small at first: the model waits for the first images
+    for sample in samples:
+        portion.append(sample)
+        if sample.image is not None and sample.image.data is not None:
+            held += len(sample.image.data)
+        if len(portion) >= most or held >= _PORTION_BYTES:
+            yield portion
+            portion, held, most = [], 0, min(2 * most, PORTION)
+    if portion:
+        yield portion
+
+
+def _seen(info: ImageInfo) -> dict[str, Any]:
+    return {"width": info.width, "height": info.height, "taken": info.taken, "camera": info.camera}
 
 
 def place(image: Image, root: Path) -> dict[str, Any]:

@@ -92,6 +92,16 @@ def test_a_batch_gives_what_single_images_give(tiny_clip: Path) -> None:
     assert small.embed_queries(words) == pytest.approx(each, abs=1e-5)
 
 
+def test_two_devices_give_what_one_gives(tiny_clip: Path) -> None:
+    spec = f"open_clip:local-dir:{tiny_clip}"
+    one, two = (open_embedder(spec, device=d, batch_size=3) for d in ("cpu", "cpu,cpu"))
+    assert (one.portion, two.portion) == (3, 6)
+    images = pictures(11)
+    assert np.array_equal(two.embed_images(images), one.embed_images(images))
+    words = [Query(text=f"{n} red dogs") for n in range(7)]
+    assert np.array_equal(two.embed_queries(words), one.embed_queries(words))
+
+
 def test_prepared_images_give_the_same_vectors(tiny: Any) -> None:
     images = pictures(3)
     prepared = [tiny.prepare(i) for i in images]
@@ -102,7 +112,8 @@ def test_a_very_long_image_is_cropped_before_it_is_enlarged(tiny: Any) -> None:
     long = PIL.Image.new("RGB", (1, 20_000), "teal")
     assert tiny.prepare(long).shape == (3, 32, 32)
     wide = pictures(1, size=(64, 10))[0]  # within the limit: exactly what open_clip does
-    assert np.array_equal(tiny.prepare(wide), tiny._transform(wide))
+    own = tiny._transform.normalised(tiny.prepare(wide)[None])
+    assert np.array_equal(own[0], tiny._transform(wide))
 
 
 def test_the_fingerprint_follows_weights_and_preprocessing(tmp_path: Path, tiny: Embedder) -> None:
@@ -262,7 +273,7 @@ def test_an_unreachable_hub_names_the_way_out(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE is set.*local-dir"):
+    with pytest.raises(ModelError, match=r"(?s)HF_HUB_OFFLINE is set.*hf download timm.*local-dir:FOLDER"):
         open_embedder("open_clip:ViT-B-32-quickgelu:metaclip_400m")
 
 

@@ -14,8 +14,8 @@ from index_world import ColourEmbedder, build, nearest, paint, tally
 
 from mmrerank.corpus import open_corpora, webdataset
 from mmrerank.errors import InputError
-from mmrerank.index import intake
 from mmrerank.index.index import ImageIndex
+from mmrerank.index.known import Known
 from mmrerank.index.removal import NOT_THERE, needs_leave
 from mmrerank.types import Image
 
@@ -241,14 +241,14 @@ def test_a_shard_that_another_replaces_during_the_run_shows_no_wrong_picture(
     run(tmp_path)
     pack(tmp_path / "other.tar", NAMES[::-1], start=20)
     before = ImageIndex.open(tmp_path / "x").vectors(["1/00"]).tolist()
-    look = intake.Intake.look
+    is_same = Known.is_same
 
-    def replaced(self: Any, sample: Any) -> Any:
+    def replaced(self: Any, sample: Any, row: Any) -> Any:
         if (tmp_path / "other.tar").exists() and sample.id.startswith("1/"):
             (tmp_path / "other.tar").replace(tmp_path / "1.tar")
-        return look(self, sample)
+        return is_same(self, sample, row)
 
-    monkeypatch.setattr(intake.Intake, "look", replaced)
+    monkeypatch.setattr(Known, "is_same", replaced)
     report = run(tmp_path)
     assert (report.kept, report.unchanged) == (6, 6)
     assert "another file took its place while it was read" in report.kept_first[0].error
@@ -263,14 +263,14 @@ def test_a_file_that_goes_during_the_run_is_gone_for_the_next(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     build(tmp_path / "x", source)
-    look = intake.Intake.look
+    is_same = Known.is_same
 
-    def vanished(self: Any, sample: Any) -> Any:
+    def vanished(self: Any, sample: Any, row: Any) -> Any:
         if sample.id == "03.png":
             (source / "03.png").unlink(missing_ok=True)
-        return look(self, sample)
+        return is_same(self, sample, row)
 
-    monkeypatch.setattr(intake.Intake, "look", vanished)
+    monkeypatch.setattr(Known, "is_same", vanished)
     report = build(tmp_path / "x", source)
     assert (tally(report), report.kept) == ((0, 0, 0, 9, 0), 1)
     assert tally(build(tmp_path / "x", source)) == (0, 0, 1, 9, 0)

