@@ -213,11 +213,9 @@ def index(
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
             given: dict[str, Any] = {
-                "exclude": exclude or (),
-                "allow_urls": allow_urls,
-                "image_root": image_root,
-            }
-            given |= {"image_column": image_column, "id_column": id_column}
+                "exclude": exclude or (), "allow_urls": allow_urls, "image_root": image_root,
+                "image_column": image_column, "id_column": id_column,
+            }  # fmt: skip
             report = _build(name, sources, given, embedder, device, options, job, trust=trust_remote_code)
     remedy = again(context, "--allow-removal") if report.withheld else ""
     if remedy:
