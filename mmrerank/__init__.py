@@ -11,6 +11,7 @@ _HOME = {
     "Candidate": "types",
     "Component": "types",
     "Explanation": "types",
+    "Filter": "filters.filter",
     "Hit": "types",
     "Image": "types",
     "ImageIndex": "index.index",
@@ -21,6 +22,7 @@ _HOME = {
     "Ranking": "types",
     "Reranker": "reranker",
     "SearchResult": "results",
+    "Term": "types",
     "combine": "rerank.combine",
     "compare": "evaluation.compare_runs",
     "evaluate": "evaluation.evaluate",
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from mmrerank.evaluation.evaluate import evaluate as evaluate
     from mmrerank.evaluation.experiment.recommend import recommend as recommend
     from mmrerank.evaluation.score import score as score
+    from mmrerank.filters.filter import Filter as Filter
     from mmrerank.index.index import ImageIndex as ImageIndex
     from mmrerank.rerank.combine import combine as combine
     from mmrerank.reranker import Reranker as Reranker
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from mmrerank.types import Image as Image
     from mmrerank.types import Query as Query
     from mmrerank.types import Ranking as Ranking
+    from mmrerank.types import Term as Term
 
 
 def __getattr__(name: str) -> Any:

@@ -20,15 +20,25 @@ from mmrerank.errors import ImageError, UsageError
 from mmrerank.images.formats import IMAGE_SUFFIXES
 from mmrerank.images.urls import Urls, fetch, is_url
 from mmrerank.limits import shown
-from mmrerank.types import Candidate, Image, Query, Ranking
+from mmrerank.types import Candidate, Image, Query, Ranking, Term
 
 AllowUrls = bool | Urls
 """Whether pictures are fetched: no (the default), from the public internet, or as `Urls` says."""
 _IMAGES = "a pathlib.Path, bytes, a PIL image, a NumPy array or mmrerank.Image"
 
 
-def to_query(query: Any, images: Any = (), exclude: Any = (), *, allow_urls: AllowUrls = False) -> Query:
-    """``query``, words or a `Query`, with reference ``images`` and words to ``exclude`` added to its own."""
+def to_query(
+    query: Any,
+    images: Any = (),
+    exclude: Any = (),
+    *,
+    plus: Any = (),
+    minus: Any = (),
+    allow_urls: AllowUrls = False,
+) -> Query:
+    """``query``, words or a `Query`, with reference ``images``, words to ``exclude`` and terms that are added
+    (``plus``) and taken away (``minus``) beside its own.
+    """
     if not isinstance(query, str | Query):
         raise UsageError(
             f"a query is text or mmrerank.Query, not {type(query).__name__}; reference images go into "
@@ -40,25 +50,48 @@ def to_query(query: Any, images: Any = (), exclude: Any = (), *, allow_urls: All
             f'picture: search("", images=[Path({shown(query)})]); to search for these words: '
             f"Query(text={shown(query)})"
         )
-    if (
-        isinstance(images, str | bytes | PurePath | Image)
-        or not isinstance(images, Iterable)
-        or isinstance(images, np.ndarray)
-        or _is_pil(images)
-    ):
-        images = (images,)
-    given = tuple(to_image(i, allow_urls=allow_urls) for i in images)
+    given = tuple(to_image(i, allow_urls=allow_urls) for i in _listed(images))
+    terms = tuple(
+        to_term(t, sign, allow_urls=allow_urls)
+        for several, sign in ((plus, 1), (minus, -1))
+        for t in _listed(several)
+    )
     words = (exclude,) if isinstance(exclude, str) else tuple(several(exclude, "exclude"))
     try:
         if isinstance(query, str):
-            return Query(text=query, images=given, exclude=words)
-        if not given and not words:
+            return Query(text=query, images=given, exclude=words, terms=terms)
+        if not given and not words and not terms:
             return query
-        return replace(query, images=(*query.images, *given), exclude=(*query.exclude, *words))
+        return replace(
+            query,
+            images=(*query.images, *given),
+            exclude=(*query.exclude, *words),
+            terms=(*query.terms, *terms),
+        )
     except UsageError:
         raise
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def to_term(item: Any, sign: int, *, allow_urls: AllowUrls = False) -> Term:
+    """A term of words, of anything `to_image` takes, or a `Term`, whose weight is multiplied by ``sign``."""
+    if isinstance(item, Term):
+        return replace(item, weight=sign * item.weight)
+    if not isinstance(item, str) or (allow_urls and is_url(item)):
+        return Term(image=to_image(item, allow_urls=allow_urls), weight=sign)
+    if looks_like_picture(item):
+        raise UsageError(
+            f"the term {shown(item)} looks like a picture, and a string is always text. For the picture: "
+            f"pathlib.Path({shown(item)}); for these very words: mmrerank.Term(text={shown(item)})"
+        )
+    return Term(text=item, weight=sign)
+
+
+def _listed(items: Any) -> Iterable[Any]:
+    """``items``, or what is one thing in a list of its own."""
+    alone = isinstance(items, str | bytes | PurePath | Image | Term | np.ndarray) or _is_pil(items)
+    return (items,) if alone or not isinstance(items, Iterable) else items
 
 
 def typed(name: str, value: Any, kinds: tuple[type, ...], words: str) -> None:

@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cache
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Annotated, Any
 
 from mmrerank.errors import QueryError, UsageError
@@ -19,6 +20,8 @@ from mmrerank.errors import QueryError, UsageError
 VARIABLE = "MMRERANK_LIMITS"
 _NUMBER = 2**53
 """No number of a setting is larger: beyond it, floats skip whole numbers."""
+MOST_WEIGHT = 1000
+"""Of a term, beside the query's 1: beyond it, single precision hardly knows the query."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class Limits:
     query_characters: int = 8_000
     """Of all words of a query together: a model reads each of them again in every question."""
     query_parts: int = 64
-    """Exclusions and turns of a query: each is a line of every question."""
+    """Exclusions, turns and terms of a query: each is a line of every question."""
     query_images: int = 8
     """Reference images of a query: each is shown in every question."""
     results: int = 10_000
@@ -129,15 +132,27 @@ def check_words(words: Mapping[str, tuple[str, ...]], images: int) -> None:
             _check_text(name, text)
     limits = in_force()
     length = sum(len(t) for texts in words.values() for t in texts)
-    parts = len(words["exclude"]) + len(words["turns"])
+    parts = sum(len(words.get(name, ())) for name in ("exclude", "turns", "terms"))
     for what, count, name in (
         ("characters", length, "query_characters"),
-        ("exclusions and turns", parts, "query_parts"),
+        ("exclusions, turns and terms", parts, "query_parts"),
         ("reference images", images, "query_images"),
     ):
         most: int = vars(limits)[name]
         if count > most:
             raise QueryError(f"the query has {count:,} {what}; at most {most:,} are allowed; {way(name)}")
+
+
+def term_weight(value: Any) -> float:
+    """The weight of a term. Raises `QueryError` for 0, what is not finite, and what is no number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise QueryError(f"a term's weight is a number, not {shown(value)}")
+    weight = float(value) if abs(value) <= _NUMBER else math.inf  # type: ignore[operator] # numbers compare
+    if not 0 < abs(weight) <= MOST_WEIGHT:  # not a number is refused too
+        raise QueryError(
+            f"a term's weight is from {-MOST_WEIGHT} to {MOST_WEIGHT} and not 0, not {shown(value)}"
+        )
+    return weight
 
 
 def _check_text(name: str, text: str) -> None:

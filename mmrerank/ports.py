@@ -113,6 +113,13 @@ class Embedder(Protocol):
         """
         return None
 
+    def text_tower(self) -> Mapping[str, bytes]:
+        """Files that embed words without this model, by name, for an index to keep; by default none.
+
+        Raises `ModelError` with the reason where there should be some and are not.
+        """
+        return {}
+
     def embed_images(self, images: Sequence[Any]) -> Vectors:
         """Unit vectors ``(n, dim)`` of RGB images (``PIL.Image``), or of what `prepare` made of them."""
         ...

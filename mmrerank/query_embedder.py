@@ -17,9 +17,25 @@ from mmrerank.errors import ImageIndexError, MismatchError, ModelError
 from mmrerank.index import presence
 from mmrerank.index.manifest import Manifest
 from mmrerank.ports import Embedder
+from mmrerank.text_tower import kept_tower
 
 _REPOSITORY = re.compile(r"(?:.*:)?([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@[\w.-]+)?")
 _FILES = ("open_clip_config.json", "config.json")
+
+
+def words_embedder(facts: Manifest, index: Path, named: str = "", **options: Any) -> Embedder:
+    """What `embedder_for` gives, to embed words at first: by the index's text tower, where that is its.
+
+    Then no model is loaded until a query has an image. ``options`` are the plug-in's; with others than
+    ``device="cpu"`` the model is opened at once. Raises what `embedder_for` raises.
+    """
+
+    def whole() -> Embedder:
+        return embedder_for(facts, index, named, **options)
+
+    if facts.imported or options not in ({}, {"device": "cpu"}):
+        return whole()
+    return kept_tower(facts, index, named, whole) or whole()
 
 
 def embedder_for(

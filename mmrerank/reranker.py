@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mmrerank import catalog, registry
+from mmrerank.arithmetic import folded, remarks, unfolded
 from mmrerank.best import best, check_best
 from mmrerank.budget import Budget, Meter
 from mmrerank.chat.around import around
@@ -203,14 +204,15 @@ class Reranker:
         watching(progress, cancel, on_event)
         asked = pairs(requests)
         queries = [to_query(q) for q, _ in asked]
+        told = [folded(q) for q in queries]
         rankings = [to_ranking(c, allow_urls=allow_urls) for _, c in asked]
         for ranking in rankings:
             self._check_work(len(ranking))
         try:
             driven = drive(
-                [self._judging(q, r) for q, r in zip(queries, rankings, strict=True)],
+                [self._judging(q, r) for q, r in zip(told, rankings, strict=True)],
                 self.chat,
-                retriever=self.retriever,
+                retriever=unfolded(self.retriever, told, queries),
                 progress=progress,
                 budget=self.budget,
                 total=self.total,
@@ -261,7 +263,13 @@ class Reranker:
             explanation=explanation,
             usage=driven.usage,
             repairs=_marked(driven),
-            warnings=(*_warnings(driven), *driven.notes, *outcome.notes, *_cut(outcome.ranking, driven)),
+            warnings=(
+                *_warnings(driven),
+                *driven.notes,
+                *outcome.notes,
+                *_cut(outcome.ranking, driven),
+                *(remarks(query, self.name) if self.name != "none" else ()),
+            ),
             failures=_reasons(driven),
             trace=driven.trace,
         )

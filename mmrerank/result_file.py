@@ -29,6 +29,7 @@ from mmrerank.types import (
     Image,
     Query,
     Repairs,
+    Term,
     Usage,
     Verdict,
 )
@@ -141,6 +142,7 @@ def _shown(body: Mapping[str, Any]) -> SearchResult:
             images=tuple(_image(i) for i in query.get("images", ())),
             exclude=tuple(query.get("exclude", ())),
             instruction=query.get("instruction", ""),
+            terms=tuple(_term(t) for t in query.get("terms", ())),
         ),
         hits=hits,
         first=tuple(sorted((h for h in hits if h.first_rank), key=lambda h: h.first_rank or 0)),
@@ -172,7 +174,14 @@ def _hit(row: Mapping[str, Any]) -> Hit:
         assessment=None if judged == Assessment() else judged,
         problem=row["problem"],
         relevance=row["relevance"],
+        duplicates=_as(tuple[str, ...], row.get("duplicates", ())),
     )
+
+
+def _term(row: Mapping[str, Any]) -> Term:
+    if "image" in row:
+        return Term(image=_image(row["image"]), weight=row["weight"])
+    return Term(text=row["text"], weight=row["weight"])
 
 
 def _image(place: str | None) -> Image:

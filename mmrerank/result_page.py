@@ -38,6 +38,8 @@ def environment() -> Environment:
 
 def fragment(result: SearchResult) -> str:
     """One result as a ``<section>`` with its own style: query, components, before and after, why, cost."""
+    from mmrerank.results import copies_text
+
     thumbs: dict[tuple[int, int], str] = {}
 
     def thumb(image: Image | None, size: int) -> str:
@@ -56,6 +58,7 @@ def fragment(result: SearchResult) -> str:
             reasons=any(h.assessment and h.assessment.reason for h in result.hits),
             thumb=thumb,
             dict_of=_verdicts,
+            copies=copies_text,
             signs=SIGNS,
             steps_shown=_STEPS_SHOWN,
         )

@@ -22,8 +22,11 @@ from mmrerank.types import (
     Query,
     Ranking,
     Repairs,
+    Term,
     Usage,
 )
+
+_NAMED = 10  # copies that are named where people read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +201,13 @@ def in_first_order(hits: tuple[Hit, ...], k: int) -> tuple[Hit, ...]:
     return tuple(h for _, h in sorted(stood, key=lambda pair: pair[0]))[:k]
 
 
+def copies_text(hit: Hit) -> str:
+    """The copies that a hit stands for, in words: ``and 2 more like it: a.jpg, b.jpg``; empty for none."""
+    count = len(hit.duplicates)
+    shown = ", ".join(hit.duplicates[:_NAMED]) + (f" and {count - _NAMED} others" if count > _NAMED else "")
+    return f"and {count} more like it: {shown}" if count else ""
+
+
 def query_dict(query: Query) -> dict[str, Any]:
     """A query as plain data; empty fields are left out, except the text."""
     body: dict[str, Any] = {"text": query.text}
@@ -211,7 +221,15 @@ def query_dict(query: Query) -> dict[str, Any]:
         body["exclude"] = list(query.exclude)
     if query.instruction:
         body["instruction"] = query.instruction
+    if query.terms:
+        body["terms"] = [term_dict(t) for t in query.terms]
     return body
+
+
+def term_dict(term: Term) -> dict[str, Any]:
+    """A term as plain data."""
+    what = {"text": term.text} if term.image is None else {"image": location(term.image)}
+    return {**what, "weight": term.weight}
 
 
 def location(image: Any) -> str | None:
@@ -233,6 +251,7 @@ def hit_dict(hit: Hit) -> dict[str, Any]:
         "relevance": hit.relevance,
         "image": location(candidate.image),
         "problem": hit.problem,
+        "duplicates": list(hit.duplicates),
         **assessment_dict(hit.assessment),
     }
     return body if candidate.text is None else {**body, "text": candidate.text}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,17 +12,21 @@ from typing import Any
 import numpy as np
 
 from mmrerank import registry
+from mmrerank.arithmetic import query_vectors
 from mmrerank.best import best, check_best
 from mmrerank.budget import Budget, Meter
+from mmrerank.duplicates import Collapse, Groups, Looks, check_collapse
 from mmrerank.embed.overlong import overlong
 from mmrerank.errors import UsageError
 from mmrerank.events import Done, Event, OnEvent, Searched
+from mmrerank.gathering import Collapsed, Copies, copies_in, gathered, short
+from mmrerank.gathering import Keep as Keep
 from mmrerank.index.index import ImageIndex
 from mmrerank.inputs import AllowUrls, several, to_query, typed, watching
-from mmrerank.limits import check_count, in_force, way
+from mmrerank.limits import check_count, in_force
 from mmrerank.messages import Retrieve, Stored
 from mmrerank.ports import Chat, Embedder, Retriever, Vectors
-from mmrerank.query_embedder import embedder_for
+from mmrerank.query_embedder import words_embedder
 from mmrerank.rerank.drive import Progress
 from mmrerank.rerank.profiles import folder_of
 from mmrerank.reranker import Method, Reranker
@@ -30,9 +34,6 @@ from mmrerank.results import SearchResult, build_hits, in_first_order
 from mmrerank.stored import stored_vectors
 from mmrerank.streaming import Stream, events, finished
 from mmrerank.types import Candidate, Explanation, Hit, Query, Ranking
-
-Keep = Callable[[Candidate], bool]
-"""Whether an image of the index is searched."""
 
 
 class ImageSearch:
@@ -73,6 +74,7 @@ class ImageSearch:
         self._total = Meter(total) if isinstance(total, Budget) else total
         self._embedder, self._device = embedder, device
         self._lock = threading.RLock()
+        self._looks = Looks()
 
     @classmethod
     def open(
@@ -119,7 +121,7 @@ class ImageSearch:
     def _opened_embedder(self) -> Embedder:
         if isinstance(self._embedder, str):
             where: dict[str, Any] = {"device": self._device} if self._device else {}
-            self._embedder = embedder_for(self.index.manifest, self.index.path, self._embedder, **where)
+            self._embedder = words_embedder(self.index.manifest, self.index.path, self._embedder, **where)
         self.index.check_embedder(self._embedder)
         return self._embedder
 
@@ -127,40 +129,38 @@ class ImageSearch:
         """The ``k`` nearest images of each query by inner product of unit vectors, of those that ``keep``
         takes.
         """
+        return [Ranking(found.kept) for found in self._gathered(queries, k, keep, None)]
+
+    def _gathered(
+        self, queries: Sequence[Query], k: int, keep: Keep | None, copies: Copies | None
+    ) -> list[Groups]:
         check_count("results", k, "k")
         with self._lock:  # an index and its embedder serve one at a time
-            vectors = self.embedder.embed_queries(queries)
-            return [Ranking(self._nearest(v, k, keep)) for v in vectors]
+            vectors = query_vectors(self.embedder, queries)
+            return [self._nearest(v, k, keep, copies) for v in vectors]
 
-    def _nearest(self, vector: Any, k: int, keep: Keep | None) -> tuple[Candidate, ...]:
-        if keep is None:
-            return self.index.candidates(vector, k)
+    def _nearest(self, vector: Any, k: int, keep: Keep | None, copies: Copies | None) -> Groups:
         most = min(len(self.index), max(in_force().results, k))
-        size, known = k, dict[str, bool]()
-        while True:
-            size = min(4 * size, most)
-            found = self.index.candidates(vector, size)
-            known |= {c.id: bool(keep(c)) for c in found if c.id not in known}
-            kept = [c for c in found if known[c.id]]
-            if len(kept) >= k or size == most:
-                return tuple(kept[:k])
+        return gathered(lambda n: self.index.candidates(vector, n), k, most, keep=keep, copies=copies)
 
     def retrieve(
-        self, requests: Sequence[Retrieve], *, keep: Keep | None = None
+        self, requests: Sequence[Retrieve], *, keep: Keep | None = None, copies: Copies | None = None
     ) -> list[tuple[Candidate, ...]]:
         """What lies nearest to each request's query, moved where it says so (`mmrerank.ports.Retriever`)."""
         with self._lock:
-            return self._moved(requests, keep)
+            return self._moved(requests, keep, copies)
 
-    def _moved(self, requests: Sequence[Retrieve], keep: Keep | None) -> list[tuple[Candidate, ...]]:
+    def _moved(
+        self, requests: Sequence[Retrieve], keep: Keep | None, copies: Copies | None
+    ) -> list[tuple[Candidate, ...]]:
         queries = [r.query for r in requests if r.query is not None]
         found: list[tuple[Candidate, ...]] = []
-        for request, vector in zip(requests, self.embedder.embed_queries(queries), strict=True):
+        for request, vector in zip(requests, query_vectors(self.embedder, queries), strict=True):
             moved = vector.astype(np.float64)
             if request.toward:
                 weights = np.array(list(request.toward.values()))
                 moved += weights @ self.index.vectors(list(request.toward)).astype(np.float64)
-            found.append(self._nearest(moved.astype(np.float32), request.k, keep))
+            found.append(self._nearest(moved.astype(np.float32), request.k, keep, copies).kept)
         return found
 
     def stored(self, request: Stored) -> tuple[Vectors, ...]:
@@ -176,7 +176,10 @@ class ImageSearch:
         candidates: int = 20,
         images: Any = (),
         exclude: str | Sequence[str] = (),
+        plus: Any = (),
+        minus: Any = (),
         keep: Keep | None = None,
+        collapse: Collapse = "none",
         allow_urls: AllowUrls = False,
         top_n: int | None = None,
         threshold: float | None = None,
@@ -190,14 +193,16 @@ class ImageSearch:
         The first ``candidates`` of the first stage are reranked by method ``rerank`` (``options`` are the
         method's); what lies beyond keeps first-stage order. ``images`` are reference images (paths, bytes,
         PIL images, arrays; addresses with ``allow_urls``) and ``exclude`` words that must not apply; both are
-        added to those of a `Query`. Only images are searched that ``keep``, called with a `Candidate`, takes:
+        added to those of a `Query`. ``plus`` and ``minus`` are words, images and `Term` that are added and
+        taken away (`mmrerank.arithmetic`). Of copies, ``collapse`` shows the one that comes first
+        (`mmrerank.duplicates`). Only images are searched that ``keep``, called with a `Candidate`, takes:
         ``keep=lambda c: c.metadata.get("year") == 2024``. ``top_n`` is another name of ``k``, and counts
         where it is smaller; with ``threshold`` only images that the method judged, with that relevance or
         more, are returned (`mmrerank.best.best`). Setting ``cancel``, from another thread, ends the ranking
         with `CancelledError`. ``on_event`` is called with each of `mmrerank.events` as it happens. Raises
         `UsageError` for more than `mmrerank.limits` allows and for what is of another kind.
         """
-        asked = to_query(query, images, exclude, allow_urls=allow_urls)
+        asked = to_query(query, images, exclude, plus=plus, minus=minus, allow_urls=allow_urls)
         return self.search_batch(
             [asked],
             k=k,
@@ -205,6 +210,7 @@ class ImageSearch:
             candidates=candidates,
             options=options,
             keep=keep,
+            collapse=collapse,
             top_n=top_n,
             threshold=threshold,
             progress=progress,
@@ -241,6 +247,7 @@ class ImageSearch:
         candidates: int = 20,
         options: Mapping[str, Any] | None = None,
         keep: Keep | None = None,
+        collapse: Collapse = "none",
         top_n: int | None = None,
         threshold: float | None = None,
         progress: Progress | None = None,
@@ -254,27 +261,35 @@ class ImageSearch:
         """
         check_count("results", k, "k")
         check_count("candidates", candidates, "candidates")
+        check_collapse(collapse)
         watching(progress, cancel, on_event, keep=keep)
         asked = [to_query(q) for q in several(queries, "a batch")]
+        within = _Within(search=self, keep=keep, copies=copies_in(self.index, collapse, self._looks))
         # a wrong method, option or backend is reported before the embedder is loaded
-        reranker = self._reranker(rerank, options, budget, _Kept(self, keep))
+        reranker = self._reranker(rerank, options, budget, within)
         check_best(reranker.name, top_n, threshold)
         k = min(k, top_n or k)
-        rankings = self.first_stage(asked, max(k, candidates), keep=keep)
+        groups = self._gathered(asked, max(k, candidates), keep, within.copies)
+        within.queries = [
+            Collapsed(query=q, groups=g, copies=within.copies) for q, g in zip(asked, groups, strict=True)
+        ]
+        rankings = [Ranking(g.kept) for g in groups]
         if on_event is not None:
             for n, found in enumerate(rankings):
-                on_event(Searched(request=n, hits=build_hits(found, found, Explanation())[:k]))
+                hits = within.queries[n].hits(build_hits(found, found, Explanation()))
+                on_event(Searched(request=n, hits=hits[:k]))
         heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(asked, rankings, strict=True)]
-        warnings = [*self._warnings(reranker.chat), *self._short(rankings, max(k, candidates), keep)]
+        few = min(map(len, rankings), default=k)
+        lacking = self._short(few, max(k, candidates), keep, within.copies)
+        warnings = [*self._warnings(reranker.chat), *lacking]
         results = []
         reranked = reranker.ranked(heads, progress=progress, cancel=cancel, on_event=on_event)
-        for before, head in zip(rankings, reranked, strict=True):
+        for before, head, collapsed in zip(rankings, reranked, within.queries, strict=True):
             cut = overlong(self.embedder, head.query)
             after = before.with_head(Ranking(tuple(h.candidate for h in head)))
-            hits, told = self._looked_at(
-                build_hits(before, after, head.explanation), k, 0 if head.method == "none" else len(head)
-            )
-            told = [*warnings, *cut, *told, *head.warnings]
+            hits = collapsed.hits(build_hits(before, after, head.explanation))
+            hits, told = self._looked_at(hits, k, 0 if head.method == "none" else len(head))
+            told = [*warnings, *cut, *told, *collapsed.warnings(hits[:k]), *head.warnings]
             whole = replace(head, hits=hits, first=in_first_order(hits, k), warnings=tuple(told))
             results.append(best(whole, top_n=k, threshold=threshold))
             if on_event is not None:
@@ -302,15 +317,9 @@ class ImageSearch:
             self._chat = reranker.chat or self._chat
         return reranker
 
-    def _short(self, rankings: Sequence[Ranking], wanted: int, keep: Keep | None) -> list[str]:
-        """Says where ``keep`` was not asked about all images and took too few."""
-        most = in_force().results
-        few = min((len(r) for r in rankings), default=wanted)
-        if keep is None or few >= wanted or len(self.index) <= most:
-            return []
-        return [
-            f"keep took {few} of the {most:,} nearest images; others were not looked at; {way('results')}"
-        ]
+    def _short(self, few: int, wanted: int, keep: Keep | None, copies: Copies | None) -> list[str]:
+        most = max(in_force().results, wanted)
+        return short(few, wanted, most, len(self.index), keep=keep, copies=copies)
 
     def _looked_at(self, hits: tuple[Hit, ...], k: int, head: int) -> tuple[tuple[Hit, ...], list[str]]:
         """``hits`` with what is wrong with their files, and sentences about it.
@@ -335,16 +344,26 @@ class ImageSearch:
         return [*limited, *self.index.embedder_warnings(self.embedder)]
 
 
-@dataclass(frozen=True)
-class _Kept:
+@dataclass(kw_only=True)
+class _Within:
     """A search as the first stage of methods that search again, within the same images."""
 
     search: ImageSearch
     keep: Keep | None
+    copies: Copies | None
+    queries: Sequence[Collapsed] = ()
 
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
-        """`ImageSearch.retrieve` of what ``keep`` takes."""
-        return self.search.retrieve(requests, keep=self.keep)
+        """`ImageSearch.retrieve` of what ``keep`` takes, copies of what is known left out."""
+        found = self.search.retrieve(requests, keep=self.keep, copies=self.copies)
+        if self.copies is None:
+            return found
+        return [self._known(r.query, f) for r, f in zip(requests, found, strict=True)]
+
+    def _known(self, query: Query | None, found: tuple[Candidate, ...]) -> tuple[Candidate, ...]:
+        # a method may search with words of its own: in a batch it is not known for which query
+        of = [c for c in self.queries if c.query is query or len(self.queries) == 1]
+        return of[0].found_again(found) if of else found
 
     def stored(self, request: Stored) -> tuple[Vectors, ...]:
         """`ImageSearch.stored`: vectors of images that were kept already."""

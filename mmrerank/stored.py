@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from mmrerank import catalog
+from mmrerank.arithmetic import folded, query_vectors
 from mmrerank.errors import InputError
 from mmrerank.index.index import ImageIndex
 from mmrerank.messages import Stored
@@ -35,7 +36,8 @@ def stored_vectors(
         raise InputError(f"the index {index.path} has no image {unknown[0]!r}")
     held = index.vectors([names[i] if names is not None else i for i in request.shown])
     query = request.query
-    asked = embedder.embed_after(query, pictures) if pictures else embedder.embed_queries([query])[0]
+    after = embedder.embed_after(folded(query), pictures) if pictures else None
+    asked = query_vectors(embedder, [query])[0] if after is None else after
     return (asked, *held)
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmrerank.errors import QueryError
-from mmrerank.limits import check_words
+from mmrerank.left_out import LeftOut as LeftOut
+from mmrerank.limits import check_words, term_weight
 from mmrerank.plain_files import open_plain
 
 ComponentKind = Literal["subject", "activity", "detail", "environment", "ambience", "exclusion", "count"]
@@ -81,31 +82,35 @@ class Image:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """What a source of images passed over: why in words, how many by name, and what to do about it.
+class Term:
+    """Words or an image that are added to a query, or with a negative ``weight`` taken away.
 
-    >>> LeftOut(reason="files of kinds that are not read", counts={".cr2": 2, ".mp4": 1}).line
-    'files of kinds that are not read: .cr2 (2), .mp4 (1)'
+    The weight counts beside the query's own words and images, which weigh 1 together.
+
+    >>> Query(text="a horse", terms=(Term(text="stripes"), Term(text="grass", weight=-2))).terms[1].weight
+    -2.0
     """
 
-    reason: str
-    counts: Mapping[str, int]
-    advice: str = ""
+    text: str = ""
+    image: Image | None = None
+    weight: float = 1.0
 
-    @property
-    def line(self) -> str:
-        """All of it as one line; of many names the most frequent."""
-        most = sorted(self.counts.items(), key=lambda c: (-c[1], c[0]))
-        shown = ", ".join(f"{name} ({n or 'none found'})" for name, n in most[:12])
-        more = f", and {len(most) - 12} more names" if len(most) > 12 else ""
-        return f"{self.reason}: {shown}{more}" + (f"; {self.advice}" if self.advice else "")
+    def __post_init__(self) -> None:
+        _typed("a term's text", self.text, str, "text")
+        _typed(
+            "a term's image", self.image, Image | None, "a mmrerank.Image (search(plus=...) takes paths, too)"
+        )
+        if bool(self.text.strip()) == (self.image is not None):
+            raise QueryError("a term has either a text or an image, and not both")
+        object.__setattr__(self, "weight", term_weight(self.weight))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Query:
     """What is looked for: words, images, words that must not apply, and earlier turns of a dialogue.
 
-    Raises `QueryError` (a `ValueError`) for more than `mmrerank.limits` allows and for what is no text.
+    ``terms`` are added and taken away (`mmrerank.arithmetic`). Raises `QueryError` (a `ValueError`) for more
+    than `mmrerank.limits` allows and for what is no text.
 
     >>> Query(text="and a ball", turns=("a dog",), exclude=("people",)).kind
     'dialogue'
@@ -117,14 +122,19 @@ class Query:
     turns: tuple[str, ...] = ()
     instruction: str = ""
     id: str = ""
+    terms: tuple[Term, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, several in (("images", self.images), ("exclude", self.exclude), ("turns", self.turns)):
-            _typed(f"a query's {name}", several, tuple | list, "a tuple")
+        for name in ("images", "exclude", "turns", "terms"):
+            _typed(f"a query's {name}", vars(self)[name], tuple | list, "a tuple")
+        for term in self.terms:
+            _typed("a query's term", term, Term, "a mmrerank.Term")
         for image in self.images:
             _typed("a query's image", image, Image, "a mmrerank.Image (search(images=...) takes paths, too)")
         words = {"text": (self.text,), "exclude": self.exclude, "turns": self.turns, "id": (self.id,)}
-        check_words({**words, "instruction": (self.instruction,)}, len(self.images))
+        # a method reads them with the words, a comma and a blank between
+        words |= {"instruction": (self.instruction,), "terms": tuple(f", {t.text}" for t in self.terms)}
+        check_words(words, len(self.images) + sum(t.image is not None for t in self.terms))
         if not (self.text.strip() or self.images or any(t.strip() for t in self.turns)):
             raise ValueError("a query needs a text, an image or a dialogue turn")
 
@@ -352,7 +362,8 @@ class Hit:
 
     ``relevance`` (0 to 1, never higher further down a ranking) is the method's; None where it has none.
     ``first_rank`` is None for an image that a method found beyond the first candidates. ``problem`` says why
-    its picture cannot be shown or is another one by now; empty when all is well.
+    its picture cannot be shown or is another one by now; empty when all is well. ``duplicates`` are ids of
+    copies that it stands for, best first, where a search was asked to collapse them.
 
     >>> Hit(candidate=Candidate(id="boat", text="a boat", score=0.3), rank=1, first_rank=4).score
     0.3
@@ -364,6 +375,7 @@ class Hit:
     assessment: Assessment | None = None
     problem: str = ""
     relevance: float | None = None
+    duplicates: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

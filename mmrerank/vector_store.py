@@ -27,6 +27,12 @@ class Rows(Protocol):
         """A run of rows, mapped where it can be, or a copy of single ones."""
         ...
 
+    def pieces(self, step: int) -> list[tuple[int, int]]:
+        """First row and end of slices that make up all: as long as they can be without a copy, and of
+        ``step`` rows where they are copies.
+        """
+        ...
+
 
 @runtime_checkable
 class VectorStore(Protocol):
@@ -68,6 +74,10 @@ class VectorStore(Protocol):
         nothing worse.
         """
         return False
+
+    def discard(self, folder: Path) -> None:
+        """Frees what the view in ``folder`` holds outside it, such as in a server; nothing by default."""
+        return
 
     def update(self, vectors: Vectors | Rows, moved: NDArray[np.int64]) -> bool:
         """Follows a change; False has it built from nothing instead.

@@ -14,9 +14,10 @@ from mmrerank.cli.options import existing_image, is_file
 from mmrerank.errors import InputError
 from mmrerank.paths import expanded
 from mmrerank.reading import blocks
-from mmrerank.types import Candidate, Image, Query, Ranking
+from mmrerank.types import Candidate, Image, Query, Ranking, Term
 
-_QUERY = ("text", "images", "exclude", "turns", "instruction", "id")
+_QUERY = ("text", "images", "exclude", "turns", "instruction", "id", "terms")
+_TERM = ("text", "image", "weight")
 _CANDIDATE = ("id", "image", "text", "score", "metadata")
 
 
@@ -81,9 +82,28 @@ def _query(value: Any, where: str, folder: Path) -> Query:
             turns=_texts(body.get("turns"), f"{where}: turns"),
             instruction=_text(body.get("instruction"), f"{where}: instruction"),
             id=_text(body.get("id"), f"{where}: id"),
+            terms=_terms(body.get("terms"), where, folder),
         )
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
+
+
+def _terms(value: Any, where: str, folder: Path) -> tuple[Term, ...]:
+    if not isinstance(value, list | None):
+        raise InputError(f"{where}: terms must be a list of objects, not {_kind(value)}")
+    found = []
+    for number, row in enumerate(value or (), start=1):
+        what = f"{where}, term {number}"
+        body = _object(row, _TERM, f"{what}: a term")
+        image = _text(body.get("image"), f"{what}: image")
+        found.append(
+            Term(
+                text=_text(body.get("text"), f"{what}: text"),
+                image=_image(folder, image, what) if image else None,
+                weight=body.get("weight", 1.0),
+            )
+        )
+    return tuple(found)
 
 
 def _image(folder: Path, name: str, where: str) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mmrerank.cli.console import one_line, table_console
-from mmrerank.results import SearchResult
+from mmrerank.results import SearchResult, copies_text
 from mmrerank.types import Hit
 
 _SIGNS = {"met": "✓", "partly": "~", "missed": "✗", "cannot_tell": "?"}
@@ -44,7 +44,7 @@ def show(result: SearchResult) -> None:
             cells += ["" if hit.score is None else f"{hit.score:.4f}"]
             cells += ["-" if hit.relevance is None else f"{hit.relevance:.3f}"] if valued else []
             cells += [_grade(hit), _parts(result, hit)] if judged else []
-            cells += [one_line(f"{hit.id} ({hit.problem})" if hit.problem else hit.id)]
+            cells += [_named(hit)]
             cells += [one_line(hit.assessment.reason) if hit.assessment else ""] if judged else []
             # `Text`, because a name may look like markup
             table.add_row(*(Text(c) for c in cells))
@@ -57,6 +57,12 @@ def show(result: SearchResult) -> None:
         console.print(Text(f"warning: {one_line(warning)}", style="yellow"))
     if cost := usage_line(result):
         console.print(Text(cost, style="dim"))
+
+
+def _named(hit: Hit) -> str:
+    """A hit's id, what is wrong with its file, and on a line of its own the copies that it stands for."""
+    name = one_line(f"{hit.id} ({hit.problem})" if hit.problem else hit.id)
+    return f"{name}\n{one_line(more)}" if (more := copies_text(hit)) else name
 
 
 def moved_text(hit: Hit) -> str:

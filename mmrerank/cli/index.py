@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrerank.cli._again import again
+from mmrerank.cli._collection import stopped
+from mmrerank.cli._models import announce, chosen
 from mmrerank.cli.console import Output, emit, one_line, progress, say, working
 from mmrerank.cli.options import DeviceFlag, OutputFlag, TrustFlag, trusting
 from mmrerank.errors import DEGRADED_EXIT_CODE, ImageIndexError, UsageError
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLE = """mmrerank index ~/Pictures --index pictures --embedder clip-b32
 mmrerank index ~/Pictures /mnt/scans --exclude-dir 'raw*' --index pictures --embedder clip-b32
 find . -name '*.jpg' | mmrerank index - --index found --embedder clip-b32
+mmrerank index photos.parquet --image-column photo --index table --embedder clip-b32
 mmrerank index photos --vectors v.npy --ids ids.jsonl --embedder open_clip:ViT-B-32:openai --index photos"""
 
 _SHOWN = 20
@@ -31,7 +34,8 @@ SourceArgument = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="Folders, images, tar shards ('shards/{000..012}.tar'), or - for a list of files on stdin.",
+        help="Folders, images, tar shards ('shards/{000..012}.tar'), tables (.csv, .tsv, .jsonl, .parquet), "
+        "data sets of Hugging Face (hf:FOLDER, hf:NAME:SPLIT), or - for a list of files on stdin.",
     ),
 ]
 ExcludeFlag = Annotated[
@@ -62,15 +66,16 @@ EmbedderFlag = Annotated[
 VectorsFlag = Annotated[
     Path | None,
     typer.Option(
-        "--vectors", metavar="V.npy",
-        help="Import these vectors, one row an image; no model is loaded.",
+        "--vectors", metavar="V",
+        help="Import these vectors, one row an image; no model is loaded. A .npy file with --ids, a Parquet "
+        "file that also names the images, or a folder with img_emb/*.npy and metadata/*.parquet.",
     ),
 ]  # fmt: skip
 IdsFlag = Annotated[
     Path | None,
     typer.Option(
         "--ids", metavar="IDS.jsonl",
-        help="For --vectors: one JSON object a row, whose key image is a path below SOURCE.",
+        help="For --vectors V.npy: one JSON object a row, whose key image is a path below SOURCE.",
     ),
 ]  # fmt: skip
 StoreFlag = Annotated[
@@ -94,12 +99,48 @@ TruncatedFlag = Annotated[
 RebuildFlag = Annotated[
     bool, typer.Option("--rebuild", help="Forget what the index holds and embed everything again.")
 ]
+UrlsFlag = Annotated[
+    bool,
+    typer.Option(
+        "--allow-urls",
+        help="Fetch the images that tables name by their addresses, and shards at addresses.",
+    ),
+]  # fmt: skip
+ImageColumnFlag = Annotated[
+    str,
+    typer.Option(
+        "--image-column", metavar="NAME", show_default=False,
+        help="The column of a table or data set that holds the images: paths, addresses, bytes or base64 "
+        "(default: one that is called like it).",
+    ),
+]  # fmt: skip
+IdColumnFlag = Annotated[
+    str,
+    typer.Option(
+        "--id-column", metavar="NAME", show_default=False,
+        help="The column that holds the ids (default: id, else the path, else the number of the row).",
+    ),
+]  # fmt: skip
+ImageRootFlag = Annotated[
+    str,
+    typer.Option(
+        "--image-root", metavar="DIR", show_default=False,
+        help="The folder that paths in a table are below (default: the table's own).",
+    ),
+]  # fmt: skip
 AllowFlag = Annotated[
     bool,
     typer.Option(
         "--allow-removal",
         help="Take out of the index what SOURCE does not have any more, however many images these are. "
         "Without it, more than ten at once that are more than a tenth stay.",
+    ),
+]
+TowerFlag = Annotated[
+    bool,
+    typer.Option(
+        "--no-text-tower",
+        help="Keep no text tower of an open_clip model in the index; every search then loads the model.",
     ),
 ]
 StrictFlag = Annotated[
@@ -116,6 +157,10 @@ def index(
     vectors: VectorsFlag = None,
     ids: IdsFlag = None,
     exclude: ExcludeFlag = None,
+    allow_urls: UrlsFlag = False,
+    image_column: ImageColumnFlag = "",
+    id_column: IdColumnFlag = "",
+    image_root: ImageRootFlag = "",
     store: StoreFlag = None,
     max_pixels: PixelsFlag = None,
     allow_truncated: TruncatedFlag = False,
@@ -123,6 +168,7 @@ def index(
     rebuild: RebuildFlag = False,
     allow_removal: AllowFlag = False,
     strict: StrictFlag = False,
+    no_text_tower: TowerFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
     """Index a folder, a list or tar shards; run again, it takes up what changed.
@@ -130,7 +176,7 @@ def index(
     The id of an image is its POSIX path relative to SOURCE. A SOURCE that the index does not have yet is
     added to it, and the ids of its images begin with its name and two slashes.
     """
-    if (vectors is None) != (ids is None):
+    if (vectors is None and ids is not None) or (vectors is not None and ids is None and not _whole(vectors)):
         raise UsageError("--vectors and --ids go together: a row of one belongs to a line of the other")
     if strict and vectors is None:
         raise UsageError("--strict is for --vectors, whose images need not be there")
@@ -138,18 +184,25 @@ def index(
         raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
     with working(), progress("indexing") as step:
         options: dict[str, Any] = {"rebuild": rebuild, "store": store, "progress": step}
-        if vectors is not None and ids is not None:
+        if vectors is not None:
             if len(sources) > 1 or exclude:
                 raise UsageError(
                     "--vectors go with one SOURCE, the folder of their images, and no --exclude-dir"
                 )
             options |= {"strict": strict, "allow_removal": allow_removal}
-            report = _import(name, sources[0], vectors, ids, spec=embedder, **options)
+            report = _import(name, sources[0], vectors, ids, image_column, spec=embedder, **options)
         else:
             options |= {"allow_truncated": allow_truncated, "allow_removal": allow_removal}
+            options["text_tower"] = not no_text_tower
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
-            report = _build(name, sources, exclude or (), embedder, device, options, trust=trust_remote_code)
+            given: dict[str, Any] = {
+                "exclude": exclude or (),
+                "allow_urls": allow_urls,
+                "image_root": image_root,
+            }
+            given |= {"image_column": image_column, "id_column": id_column}
+            report = _build(name, sources, given, embedder, device, options, trust=trust_remote_code)
     remedy = again(context, "--allow-removal") if report.withheld else ""
     if remedy:
         pipe = "pipe the same list again: " if sources == ["-"] else ""
@@ -204,21 +257,21 @@ def _listed(failures: Sequence[Failure]) -> list[dict[str, str]]:
 def _build(
     name: str,
     places: Sequence[str],
-    exclude: Sequence[str],
+    given: dict[str, Any],
     spec: str | None,
     device: str | None,
     options: dict[str, Any],
     *,
     trust: bool,
 ) -> BuildReport:
-    from mmrerank import catalog, config
+    from mmrerank import config
     from mmrerank.corpus import open_corpora
     from mmrerank.embed.open import open_embedder
     from mmrerank.index.index import ImageIndex, index_path
-    from mmrerank.query_embedder import embedder_for
+    from mmrerank.query_embedder import check_remembered, embedder_for
 
     # a wrong source is reported before a model is loaded for it
-    corpora = open_corpora(places, exclude=exclude)
+    corpora = open_corpora(places, **given)
     domains = {c.domain for c in corpora}
     domain = domains.pop() if len(domains) == 1 else ""
     settings = config.load(flags={"embedder": spec, "device": device})
@@ -226,24 +279,39 @@ def _build(
     made = _made_with(name, rebuild=options["rebuild"], named=settings.embedder)
     if made is not None:
         compare = not options["rebuild"]
+        if not settings.embedder:
+            check_remembered(made, index_path(name))
+        announce("embedder", settings.embedder or made.embedder)
         embedder = embedder_for(made, index_path(name), settings.embedder, compare=compare, **where)
     else:
-        embedder = open_embedder(catalog.chosen("embedder", settings.embedder, domain), **where)
+        spec = chosen("embedder", settings.embedder, domain)
+        announce("embedder", spec)
+        embedder = open_embedder(spec, **where)
     if embedder.domain and embedder.domain != domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
-    return ImageIndex.build(name, corpora, embedder, **options)
+    try:
+        return ImageIndex.build(name, corpora, embedder, **options)
+    except KeyboardInterrupt:
+        stopped(index_path(name))
+        raise typer.Exit(130) from None
 
 
 def _import(
-    name: str, source: str, vectors: Path, ids: Path, *, spec: str | None, **options: Any
+    name: str, source: str, vectors: Path, ids: Path | None, column: str, *, spec: str | None, **options: Any
 ) -> BuildReport:
     from mmrerank.corpus import embeddings
     from mmrerank.index.index import ImageIndex
 
     if not spec:
         raise UsageError("--vectors needs --embedder: say which model the vectors came from")
-    corpus = embeddings.open(source, vectors=vectors, ids=ids)
+    corpus = embeddings.open(source, vectors=vectors, ids=ids or "", column=column)
     return ImageIndex.import_vectors(name, corpus, embedder_spec=spec, **options)
+
+
+def _whole(vectors: Path) -> bool:
+    from mmrerank.corpus import embeddings
+
+    return embeddings.brings_ids(vectors)
 
 
 def _made_with(name: str, *, rebuild: bool, named: str) -> Manifest | None:

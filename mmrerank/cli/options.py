@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrerank.cli._files import filled, kept_in, write_to
+from mmrerank.cli._models import announce
 from mmrerank.cli.console import Output
 from mmrerank.errors import InputError, UsageError
 from mmrerank.limits import ANY, shown
@@ -65,6 +66,14 @@ ThresholdFlag = Annotated[
     typer.Option(
         "--threshold", metavar="RELEVANCE", show_default=False,
         help="Leave out images that the method finds less relevant than this, from 0 to 1, or did not judge.",
+    ),
+]  # fmt: skip
+CollapseFlag = Annotated[
+    str | None,
+    typer.Option(
+        "--collapse", metavar="identical|near", show_default=False,
+        help="Of copies show the first, and name the others: identical are files with the same bytes, near "
+        "also those that were resized or compressed again (default: none).",
     ),
 ]  # fmt: skip
 DeviceFlag = Annotated[
@@ -252,6 +261,7 @@ def opened(
     from mmrerank.rerank.profiles import folder_of
 
     folder = folder_of(prompts)  # a wrong one costs no loading of a model
+    announce("chat", spec)
     chat = open_chat(spec, **_values(spec, given, device))
     return around(chat, cache=cache, record=record or "", ledger=default_ledger() or "", prompts=folder)
 

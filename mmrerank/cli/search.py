@@ -1,24 +1,27 @@
-"""Search an index; a language model may look at the first images and rank them."""
+"""Search a folder or an index; a language model may look at the first images and rank them."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mmrerank import writing
-from mmrerank.cli._files import STDIN, piped_bytes, piped_text, read_from, read_or_piped, visible, write_to
+from mmrerank.cli._collection import InFlag, NoUpdateFlag, UrlsFlag, ready
+from mmrerank.cli._files import read_from, read_or_piped, write_to
+from mmrerank.cli._query import query_of
+from mmrerank.cli._terms import MinusFlag, PlusFlag, terms
 from mmrerank.cli.console import Output, emit, one_line, progress, say, unheard, working
 from mmrerank.cli.options import (
     BudgetFlag,
     CacheFlag,
     ChatFlag,
     ChatOptionsFlag,
+    CollapseFlag,
     DeviceFlag,
     DryRunFlag,
     EmbedderFlag,
@@ -32,7 +35,6 @@ from mmrerank.cli.options import (
     TrustFlag,
     budget_of,
     chat_for,
-    existing_image,
     pairs,
     trusting,
     without_money,
@@ -47,8 +49,10 @@ if TYPE_CHECKING:
     from mmrerank.results import SearchResult
     from mmrerank.types import Query
 
-EXAMPLE = """mmrerank search "two red boats at dawn" --index pictures --rerank cotrr --report why.html
+EXAMPLE = """mmrerank search "a dog on a beach" --in ~/Pictures
+mmrerank search "two red boats at dawn" --index pictures --rerank cotrr --report why.html
 mmrerank search "the same, but at night" --image boat.jpg --index pictures
+mmrerank search "a horse" --plus stripes --minus 2:grass --index pictures --collapse near
 mmrerank search --query-vectors queries.npy --index pictures --k 100 --run out.trec"""
 
 TextArgument = Annotated[
@@ -131,11 +135,17 @@ NulFlag = Annotated[
 
 def search(
     text: TextArgument = None,
+    within: InFlag = None,
+    no_update: NoUpdateFlag = False,
+    allow_urls: UrlsFlag = False,
     index: IndexFlag = None,
     k: KFlag = None,
     image: ImageFlag = None,
     exclude: ExcludeFlag = None,
     turn: TurnFlag = None,
+    plus: PlusFlag = None,
+    minus: MinusFlag = None,
+    collapse: CollapseFlag = None,
     rerank: RerankFlag = None,
     candidates: CandidatesFlag = None,
     threshold: ThresholdFlag = None,
@@ -160,14 +170,15 @@ def search(
     print0: NulFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
-    """Search an index; a language model may look at the first images and rank them."""
+    """Search a folder or an index; a language model may look at the first images and rank them."""
     from mmrerank import config
     from mmrerank.limits import check_count
 
     settings = config.load(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-               "threshold": threshold, "embedder": embedder, "device": device, "cache": cache,
+               "threshold": threshold, "collapse": collapse,
+               "embedder": embedder, "device": device, "cache": cache,
                "prompts": prompts, "options": pairs(option, "-o"),
                "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
@@ -181,16 +192,31 @@ def search(
         others = {"TEXT": text, "--image": image, "--exclude": exclude, "--turn": turn, "--report": report,
                   "--trace": trace, "--filepath-only": filepath_only, "--print0": print0,
                   "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price,
+                  "--plus": plus, "--minus": minus, "--collapse": collapse,
                   "-o": option, "--chat-option": chat_option, "--threshold": threshold,
-                  "--prompts": prompts}  # fmt: skip
+                  "--prompts": prompts, "--in": within}  # fmt: skip
         return search_vectors(settings, query_vectors, run, others, output)
 
-    query = _query(text, image or (), exclude or (), turn or ())
+    query = query_of(text, image or (), exclude or (), turn or (), terms(plus, minus))
     if dry_run:
         without_money(price, budget)
-        return _forecast(settings, query, output, trust=trust_remote_code)
     limit = budget_of(budget, price)
-    result = _result(settings, query, limit=limit, record=record, trust=trust_remote_code)
+    model: str | Embedder = settings.embedder
+    if within:
+        from mmrerank.cli._forecast import spec_of
+
+        _ = spec_of(settings.rerank, settings.options).options  # a wrong one is reported before the indexing
+        found = ready(
+            within, settings, index=index, update=not no_update, allow_urls=allow_urls,
+            trust=trust_remote_code,
+        )  # fmt: skip
+        settings, model = dataclasses.replace(settings, index=str(found.index)), found.embedder
+    elif no_update or allow_urls:
+        flag = "--no-update" if no_update else "--allow-urls"
+        raise UsageError(f"{flag} is for --in; a search of --index never looks what changed")
+    if dry_run:
+        return _forecast(settings, query, output, model, trust=trust_remote_code)
+    result = _result(settings, query, model, limit=limit, record=record, trust=trust_remote_code)
     # the answer first: a file that cannot be written must not cost it, nor a reader that has gone the files
     with unheard():
         if print0 or filepath_only:
@@ -203,50 +229,33 @@ def search(
     return None
 
 
-def _query(text: str | None, images: Sequence[Path], exclude: Sequence[str], turns: Sequence[str]) -> Query:
-    from mmrerank.types import Image, Query
-
-    for name, values in (("--exclude", exclude), ("--turn", turns)):
-        if any(v == "-" for v in values):
-            raise UsageError(f"{name} does not read stdin (-); TEXT and --image do")
-        if not all(map(visible, values)):
-            raise UsageError(f"{name} is empty")
-    if text and text.strip() and not visible(text):
-        raise UsageError("TEXT holds no character that can be seen")
-    if [text, *map(str, images)].count(str(STDIN)) > 1:
-        raise UsageError("stdin (-) can be read once: by TEXT or by one --image")
-    try:
-        return Query(
-            text=piped_text("TEXT") if text == str(STDIN) else text or "",
-            images=tuple(
-                Image(data=piped_bytes("--image")) if p == STDIN else Image(path=existing_image(p, "--image"))
-                for p in images
-            ),
-            exclude=tuple(exclude),
-            turns=tuple(turns),
-        )
-    except UsageError:
-        raise
-    except ValueError as error:
-        raise UsageError(f"{error}: give TEXT, --image or --turn") from error
-
-
-def _embedder(settings: Settings, index: ImageIndex, trust: bool) -> str | Embedder:
-    """What embeds the query; opened where its Python files may run."""
+def _embedder(settings: Settings, index: ImageIndex, model: str | Embedder, trust: bool) -> str | Embedder:
+    """What embeds the query; opened where its Python files may run, or named by the person's defaults."""
+    from mmrerank import config
     from mmrerank.query_embedder import embedder_for
 
+    if not isinstance(model, str):
+        return model
     more = trusting(settings.embedder, trust)
     if not more:
-        return settings.embedder
+        # the person's own word for what an index says of itself
+        same = not model and config.usual("embedder") == index.manifest.embedder
+        return index.manifest.embedder if same else model
     if settings.device:
         more["device"] = settings.device
-    return embedder_for(index.manifest, index.path, settings.embedder, **more)
+    return embedder_for(index.manifest, index.path, model, **more)
 
 
 def _result(
-    settings: Settings, query: Query, *, limit: Budget | None, record: Path | None, trust: bool
+    settings: Settings,
+    query: Query,
+    model: str | Embedder,
+    *,
+    limit: Budget | None,
+    record: Path | None,
+    trust: bool,
 ) -> SearchResult:
-    from mmrerank import catalog
+    from mmrerank.cli._models import chosen
     from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
 
@@ -255,26 +264,29 @@ def _result(
         index = ImageIndex.open(settings.index)
         backend = chat_for(
             settings.rerank, settings.options,
-            lambda: catalog.chosen("chat", settings.chat, index.domain),
+            lambda: chosen("chat", settings.chat, index.domain),
             device=settings.device, options=settings.chat_options, cache=settings.cache, record=record,
             prompts=settings.prompts,
         )  # fmt: skip
         searcher = ImageSearch(
             index,
             chat=backend,
-            embedder=_embedder(settings, index, trust),
+            embedder=_embedder(settings, index, model, trust),
             device=settings.device,
             budget=limit,
         )
         # the batch form, where no option of a method can be taken for an argument of the search
         (result,) = searcher.search_batch(
             [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
-            options=settings.options, threshold=settings.threshold, progress=step,
+            options=settings.options, threshold=settings.threshold, collapse=settings.collapse, progress=step,
         )  # fmt: skip
     return result
 
 
-def _forecast(settings: Settings, query: Query, output: Output, *, trust: bool) -> None:
+def _forecast(
+    settings: Settings, query: Query, output: Output, model: str | Embedder, *, trust: bool
+) -> None:
+    from mmrerank.arithmetic import folded
     from mmrerank.cli._forecast import spec_of, tell
     from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
@@ -282,9 +294,11 @@ def _forecast(settings: Settings, query: Query, output: Output, *, trust: bool) 
     _ = spec_of(settings.rerank, settings.options).options  # a wrong one is reported before a model is loaded
     with working():
         index = ImageIndex.open(settings.index)
-        searcher = ImageSearch(index, embedder=_embedder(settings, index, trust), device=settings.device)
+        searcher = ImageSearch(
+            index, embedder=_embedder(settings, index, model, trust), device=settings.device
+        )
         (ranking,) = searcher.first_stage([query], settings.candidates)
-    tell(settings.rerank, settings.options, [(query, ranking)], output)
+    tell(settings.rerank, settings.options, [(folded(query), ranking)], output)
 
 
 def _print(result: SearchResult, output: Output) -> None:

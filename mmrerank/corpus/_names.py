@@ -9,8 +9,13 @@ Law: different paths below one root get different ids, and `path_of` undoes `id_
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from mmrerank.source import Sample
 
 
 def decodable(name: str) -> bool:
@@ -45,6 +50,36 @@ def path_of(root: Path, id_: str) -> Path:
     while decodable(name) and name != last:
         name, last = os.fsdecode(unquote_to_bytes(name.encode())), name
     return root / (id_ if decodable(name) else name)
+
+
+@dataclass(kw_only=True)
+class Again:
+    """How many samples had an id of one before, and the first such id."""
+
+    count: int = 0
+    first: str = ""
+
+
+def numbered(samples: Iterator[Sample], again: Again | None = None) -> Iterator[Sample]:
+    """Gives ids that occur again ``#2`` and so on, so that no image is lost to a careless source.
+
+    ``again`` counts them.
+    """
+    seen: set[str] = set()
+    counts: Counter[str] = Counter()
+    for sample in samples:
+        id_ = sample.id
+        while id_ in seen:
+            counts[sample.id] += 1
+            id_ = f"{sample.id}#{counts[sample.id] + 1}"
+        seen.add(id_)
+        if id_ == sample.id:
+            yield sample
+        else:
+            if again is not None:
+                again.first = again.first or sample.id
+                again.count += 1
+            yield replace(sample, id=id_)
 
 
 def _escape(character: str) -> str:

@@ -1,7 +1,9 @@
-"""Shards that can be read forward only: compressed files, and commands that print a tar (``pipe:``).
+"""Shards that can be read forward only: compressed files, addresses, and commands that print a tar
+(``pipe:``).
 
-Each is unpacked into a temporary file, which is gone with its reader: only so are links, joined archives
-and samples out of order read in them as in any other shard.
+What is not a file is opened by the library webdataset. Each shard is unpacked into a temporary file, which is
+gone with its reader: only so are links, joined archives and samples out of order read in them as in any other
+shard, and under the same limits. At most one of them is on the disk at a time.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import importlib
 import importlib.util
 import lzma
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -25,6 +29,9 @@ from typing import IO, Any
 from mmrerank.errors import InputError
 
 PIPE = "pipe:"
+_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_COMMANDS = {"s3": "aws s3 cp {} -"}
+"""How addresses are read that the library opens by no program of its own."""
 _ZSTD = b"\x28\xb5\x2f\xfd"
 _READERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _UNREAD = {
@@ -45,6 +52,16 @@ ALWAYS = 64 * 1024 * 1024
 _BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
 
 
+def is_address(place: str) -> bool:
+    """Whether ``place`` is on another machine: http, https, s3, gs and the like."""
+    return _ADDRESS.match(place) is not None
+
+
+def is_file(place: str) -> bool:
+    """Whether ``place`` is a path: neither a command nor an address."""
+    return not place.startswith(PIPE) and not is_address(place)
+
+
 def is_packed(head: bytes) -> bool:
     """Whether a file that begins with ``head`` is compressed. Raises `InputError` for what is no shard at
     all.
@@ -63,8 +80,8 @@ def head_of(path: Path) -> bytes:
 
 @contextmanager
 def unpacked(place: str) -> Iterator[tuple[IO[bytes], int, str]]:
-    """The shard at ``place``, a path or ``pipe:COMMAND``, as a plain tar: the file, its size, and what
-    went wrong.
+    """The shard at ``place``, a path, an address or ``pipe:COMMAND``, as a plain tar: the file, its size, and
+    what went wrong.
 
     What could be unpacked before an error is there. Raises `InputError` when nothing was.
     """
@@ -74,7 +91,7 @@ def unpacked(place: str) -> Iterator[tuple[IO[bytes], int, str]]:
         whole.seek(0)
         head = whole.read(_HEAD)
         whole.seek(0)
-        if place.startswith(PIPE) and is_packed(head):
+        if not is_file(place) and size and is_packed(head):
             with tempfile.TemporaryFile() as inner:
                 why = _spool(inner, _opened(whole, head), packed=size) or why
                 yield inner, inner.tell(), why
@@ -85,22 +102,44 @@ def unpacked(place: str) -> Iterator[tuple[IO[bytes], int, str]]:
 
 
 def _fill(whole: IO[bytes], place: str) -> str:
-    if not place.startswith(PIPE):
+    if is_file(place):
         path = Path(place)
         with path.open("rb") as file:
             return _spool(whole, _opened(file, head_of(path)), packed=path.stat().st_size)
-    # the shell command of the person's own command line; an index is never asked for one
+    # the shell command, or the address, of the person's own command line; an index is never asked for one
     gopen: Any = importlib.import_module("webdataset.gopen")
+    scheme = place.partition(":")[0].lower()
+    command = _COMMANDS.get(scheme)
     try:
-        stream = gopen.gopen(place)
-    except (OSError, ValueError) as error:
-        raise InputError(f"the command cannot be started: {error}") from error
+        if scheme not in gopen.gopen_schemes and not command:
+            raise InputError(
+                f"addresses of the kind {scheme}:// are not read; let a command print the shard: pipe:COMMAND"
+            )
+        # the address is quoted: it is one word of the command, whatever it holds
+        stream = gopen.gopen(PIPE + command.format(shlex.quote(place)) if command else place)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(f"{_what(place)} cannot be opened: {error}") from error
     try:
         why = _spool(whole, stream.stream)
     finally:
         stream.stream.close()
     code = stream.proc.wait()
-    return why or (f"the command ended with exit code {code}" if code else "")
+    return why or (f"{_what(place)} ended with exit code {code}{_meaning(place, code)}" if code else "")
+
+
+def _what(place: str) -> str:
+    return "the command" if place.startswith(PIPE) else f"the download of {place[:300]!r}"
+
+
+def _meaning(place: str, code: int) -> str:
+    """What an exit code of curl means, of those that people meet (`man curl`)."""
+    known = {
+        6: "there is no such host",
+        7: "nobody answers there",
+        22: "the server refused it",
+        28: "it took too long",
+    }
+    return f" ({known[code]})" if code in known and place.startswith(("http:", "https:")) else ""
 
 
 def _spool(whole: IO[bytes], stream: Any, packed: int | None = None) -> str:

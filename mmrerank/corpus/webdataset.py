@@ -1,8 +1,9 @@
 """Tar shards in WebDataset's layout. Members that share a name up to its first dot make one sample.
 
-Of a plain shard nothing is unpacked: an image is a span of it. A compressed shard, or one that a command
-prints (``pipe:``), can only be read from its beginning: its images come as bytes. A damaged shard yields
-what stands before the damage and then a sample with an error; the other shards follow.
+Of a plain shard nothing is unpacked: an image is a span of it. A compressed shard, one at an address (where
+addresses are allowed), or one that a command prints (``pipe:``) can only be read from its beginning: its
+images come as bytes. Its ids are those of the same shard as a plain file. A damaged shard yields what stands
+before the damage and then a sample with an error; the other shards follow.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
+import posixpath
 import re
 import urllib.request
 from collections import Counter
@@ -22,14 +24,15 @@ from urllib.parse import urlsplit
 from mmrerank.corpus import _unpack
 from mmrerank.corpus._group import grouped, samples_of
 from mmrerank.corpus._kinds import SHARD, THUMBNAILS, is_shard, left_out
-from mmrerank.corpus._names import id_of
+from mmrerank.corpus._names import id_of, numbered
 from mmrerank.corpus._tar import Listing, Member, listing
 from mmrerank.errors import InputError
+from mmrerank.images.urls import Urls
 from mmrerank.paths import reason
 from mmrerank.ports import Corpus, Sample
 from mmrerank.types import Image, LeftOut
 
-FORM = "SHARDS.tar, such as shards/{000..012}.tar, compressed ones, or pipe:COMMAND"
+FORM = "SHARDS.tar, such as shards/{000..012}.tar, compressed ones, addresses, or pipe:COMMAND"
 _MOST = 1_000_000
 MOST_MEMBER = 256 * 1024 * 1024
 """Bytes of an image in a packed shard: it is held in memory. Of a plain tar it is read in place."""
@@ -37,12 +40,12 @@ MOST_MEMBER = 256 * 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class WebDatasetCorpus(Corpus):
-    """Images in ``places``, paths or commands. Ids are ``SHARD/KEY``: the path below the shards' common
-    folder.
+    """Images in ``places``: paths, addresses or commands. Ids are ``SHARD/KEY``.
 
-    The shard's suffix is left out. A sample's further images are ``SHARD/KEY.EXTENSION``; a key that
-    occurs again gets ``#2`` and so on. ``.txt`` becomes the metadata key ``caption``, ``.cls`` the key
-    ``class``; the keys of a ``.json`` object are taken as they are.
+    ``SHARD`` is the path below the shards' common folder. The shard's suffix is left out. A
+    sample's further images are ``SHARD/KEY.EXTENSION``; a key that occurs again gets ``#2``
+    and so on. ``.txt`` becomes the metadata key ``caption``, ``.cls`` the key ``class``;
+    the keys of a ``.json`` object are taken as they are.
     """
 
     location: str
@@ -53,7 +56,7 @@ class WebDatasetCorpus(Corpus):
     @property
     def shards(self) -> tuple[Path, ...]:  # type: ignore[override] # follows from ``places``
         """The shards that are files."""
-        return tuple(Path(p) for p in self.places if not p.startswith(_unpack.PIPE))
+        return tuple(Path(p) for p in self.places if _unpack.is_file(p))
 
     def left_out(self) -> Sequence[LeftOut]:
         """Shards in which nothing was, and folders in them that the last reading passed over."""
@@ -69,7 +72,7 @@ class WebDatasetCorpus(Corpus):
         self._folders.clear()
         for place, name in zip(self.places, self._names(), strict=True):
             count = 0
-            for count, sample in enumerate(_unique(_shard(place, name, self._folders)), start=1):  # noqa: B007 - counted
+            for count, sample in enumerate(numbered(_shard(place, name, self._folders)), start=1):  # noqa: B007 - counted
                 yield sample
             if not count:
                 self._empty[name] += 1
@@ -83,6 +86,8 @@ class WebDatasetCorpus(Corpus):
             if place.startswith(_unpack.PIPE):
                 words = [w.strip("'\"") for w in place.split()]
                 whole = next((Path(w).name for w in reversed(words) if is_shard(w)), "pipe")
+            elif _unpack.is_address(place):
+                whole = posixpath.basename(urlsplit(place).path) or "shard"
             else:
                 whole = Path(place).relative_to(common).as_posix()
             short = id_of(common, SHARD.sub("", whole) or whole)
@@ -95,39 +100,42 @@ class WebDatasetCorpus(Corpus):
 
 
 def accepts(location: str) -> bool:
-    """True for what is called like a tar file (also compressed), or begins with ``pipe:``, and is no
-    folder.
+    """True for what is called like a tar file (also compressed), here or at an address, or begins with
+    ``pipe:``, and is no folder.
     """
     if location.startswith(_unpack.PIPE):
         return True
     if os.path.isdir(location):  # noqa: PTH112 - `Path.is_dir` raises where nobody may look
         return False
     end = location.rpartition("::")[2]
+    if _unpack.is_address(end):
+        end = urlsplit(end).path
     return is_shard(end) or (end.endswith("}") and is_shard(next(_expand(end), "")))
 
 
-def open(location: str) -> WebDatasetCorpus:
+def open(location: str, *, allow_urls: bool | Urls = False) -> WebDatasetCorpus:
     """The shards that ``location`` names: one file, ``{000..012}`` and ``{a,b}``, or ``*``; several
     behind ``::``.
 
-    Raises `InputError` when none of them exists or they are remote. Of several, a missing one yields a sample
-    with an error.
+    With ``allow_urls`` they may be at addresses (http, https, s3, gs and what else the library webdataset
+    opens), which you name yourself: no host is out of bounds. Raises `InputError` when none of them exists,
+    or for an address that is not allowed. Of several, a missing one yields a sample with an error.
     """
-    return open_all([location])
+    return open_all([location], allow_urls=allow_urls)
 
 
-def open_all(locations: Sequence[str]) -> WebDatasetCorpus:
+def open_all(locations: Sequence[str], *, allow_urls: bool | Urls = False) -> WebDatasetCorpus:
     """The shards that all of ``locations`` name, as one source. Raises as `open` does."""
     places: dict[str, None] = {}
     for location in locations:
-        for part in _parts(location):
+        for part in _parts(location, remote=bool(allow_urls)):
             for name in [part] if os.path.lexists(part) else _expand(part):
-                if name.startswith(_unpack.PIPE):
+                if not _unpack.is_file(name):
                     places[name] = None
                 else:
                     places |= dict.fromkeys(os.path.abspath(n) for n in _matches(name))  # noqa: PTH100
     one = locations[0] if len(locations) == 1 else ""
-    if not any(p.startswith(_unpack.PIPE) or os.path.lexists(p) for p in places):
+    if not any(not _unpack.is_file(p) or os.path.lexists(p) for p in places):
         raise InputError(_none(one or locations[0], next(iter(places), "")))
     return WebDatasetCorpus(location=_located(one, list(places)), places=tuple(places))
 
@@ -149,17 +157,17 @@ def _none(location: str, place: str) -> str:
     return f"there is no shard {location!r}{known}"
 
 
-def _parts(location: str) -> list[str]:
+def _parts(location: str, *, remote: bool) -> list[str]:
     if location.startswith(_unpack.PIPE):
         return [location]
     parts = [location] if os.path.lexists(location) else location.split("::")
     for number, part in enumerate(parts):
         if part.startswith("file:"):
             parts[number] = urllib.request.url2pathname(urlsplit(part).path)
-        elif "://" in part:
+        elif _unpack.is_address(part) and not remote:
             raise InputError(
-                f"{part!r} is not on this machine; download the shards first, or let a command print one: "
-                f"'pipe:curl -sfL {part}'"
+                f"{part!r} is not on this machine; --allow-urls (allow_urls=True) downloads shards, each as "
+                "it is read"
             )
     return parts
 
@@ -168,11 +176,11 @@ def _located(one: str, places: list[str]) -> str:
     """The location to be written into the index: what the person typed, absolute, and for several a
     pattern.
     """
-    if one and (one.startswith(_unpack.PIPE) or ("::" not in one and not one.startswith("file:"))):
-        return one if one.startswith(_unpack.PIPE) else os.path.abspath(one)  # noqa: PTH100
+    if one and (not _unpack.is_file(one) or ("::" not in one and not one.startswith("file:"))):
+        return os.path.abspath(one) if _unpack.is_file(one) else one  # noqa: PTH100
     if len(places) == 1:
         return places[0]
-    files = [p for p in places if not p.startswith(_unpack.PIPE)]
+    files = [p for p in places if _unpack.is_file(p)]
     if len(files) < len(places):
         return "::".join(places)
     common = os.path.commonpath([str(Path(f).parent) for f in files])
@@ -202,29 +210,14 @@ def _expand(pattern: str) -> Iterator[str]:
         yield from _expand(pattern[: match.start()] + choice + pattern[match.end() :])
 
 
-def _unique(samples: Iterator[Sample]) -> Iterator[Sample]:
-    """Numbers the ids that occur again, so that no image is lost to a careless shard."""
-    seen: Counter[str] = Counter()
-    for sample in samples:
-        id_ = sample.id
-        while seen[id_]:
-            seen[sample.id] += 1
-            id_ = f"{sample.id}#{seen[sample.id]}"
-        seen[id_] += 1
-        if id_ == sample.id:
-            yield sample
-        else:
-            yield replace(sample, id=id_)
-
-
 def _shard(place: str, name: str, passed: Counter[str]) -> Iterator[Sample]:
     error = ""
     try:
-        if place.startswith(_unpack.PIPE) or _unpack.is_packed(_unpack.head_of(Path(place))):
+        if not _unpack.is_file(place) or _unpack.is_packed(_unpack.head_of(Path(place))):
             with _unpack.unpacked(place) as (file, size, error):
                 found = _without(listing(file, size), passed)
                 read = _reader(file)
-                origin = None if place.startswith(_unpack.PIPE) else Path(place)
+                origin = Path(place) if _unpack.is_file(place) else None
                 found.members = [_of_memory(m) for m in found.members]
                 for sample in _samples(name, found, read, lambda member: Image(data=read(member))):
                     yield replace(sample, origin=origin)

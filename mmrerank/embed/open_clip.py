@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mmrerank.embed import _text_tower
 from mmrerank.embed._mix import mix, unit
 from mmrerank.embed._replicas import Replicas, devices
 from mmrerank.errors import UsageError
@@ -26,6 +27,7 @@ FORM = (
     "open_clip:ARCH:TAG, open_clip:ARCH:/PATH/FILE, open_clip:local-dir:PATH, open_clip:hf-hub:ORG/NAME, "
     "open_clip:ARCH:random"
 )
+PREPARES = True
 RANDOM_DOMAIN = "random weights: for plumbing and speed only"
 TINY_PARAMETERS = 20_000_000
 _LONGEST = 8  # longer side over shorter side
@@ -59,7 +61,8 @@ class OpenClipEmbedder(Embedder):
         self._crops = loaded.crops
         self._tokenizer = loaded.tokenizer
         # Fast tokenizers may not be entered by two threads at once.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._name = loaded.name
 
     def prepare(self, image: Any) -> Any:
         """The resized and cropped pixels ``(3, h, w)`` of an RGB image, as uint8. Safe in threads."""
@@ -87,17 +90,19 @@ class OpenClipEmbedder(Embedder):
 
     def overlong(self, text: str) -> tuple[int, int] | None:
         """How many tokens ``text`` has and how many the text tower reads; None where it is read whole."""
-        limit = self._tokenizer.context_length
-        room = len(text.encode("utf-8", "replace")) + 8  # no token is shorter than a byte
-        if not limit or room <= limit:
-            return None
         with self._lock:
-            row, blank = self._tokenizer([text, ""], room).tolist()
-        filling = blank[-1]
-        count = len(row)
-        while count and row[count - 1] == filling:
-            count -= 1
-        return (count, limit) if count > limit else None
+            return _text_tower.overlong(self._tokenizer, text)
+
+    def text_tower(self) -> dict[str, bytes]:
+        """The files of `mmrerank.embed._text_tower`, compared with this model. Raises `ModelError`."""
+        from mmrerank.embed import _text_tower_make
+
+        facts = {"fingerprint": self.fingerprint, "dim": self.dim, "domain": self.domain}
+        with self._lock:
+            return _text_tower_make.make(
+                self._model, self._tokenizer, name=self._name, facts=facts, dtype=self.dtype,
+                embed=self.embed_texts,
+            )  # fmt: skip
 
     def embed_queries(self, queries: Sequence[Query]) -> Vectors:
         """Unit vectors ``(n, dim)``; `mmrerank.embed._mix.mix` says how words and images combine."""

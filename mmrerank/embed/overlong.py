@@ -9,7 +9,12 @@ from mmrerank.types import Query
 def overlong(embedder: Embedder, query: Query) -> list[str]:
     """A warning for each text of ``query`` whose end ``embedder`` cuts off."""
     excluded = [t.strip() for t in query.exclude if t.strip()]
-    named = [("query", query.words), *(("text to exclude", t) for t in excluded)]
+    terms = [t.text.strip() for t in query.terms if t.text.strip()]
+    named = [
+        ("query", query.words),
+        *(("text to exclude", t) for t in excluded),
+        *(("term", t) for t in terms),
+    ]
     found = []
     for what, text in named:
         if text and (counted := embedder.overlong(text)) is not None:

@@ -17,7 +17,7 @@ from mmrerank.paths import may_write
 
 FILE = "records.sqlite"
 APPLICATION_ID = 0x6D6D7272  # "mmrr": tells our files from other SQLite databases
-SCHEMA = 4
+SCHEMA = 5
 LONGEST = 1 << 24
 """Bytes of the longest value and of the longest record. Metadata are far shorter; a foreign database could
 claim values of a gigabyte. Raise it here where yours are longer."""
@@ -41,11 +41,25 @@ _TABLES = {
         checksum INTEGER NOT NULL,
         CHECK ((row IS NULL) = (error IS NOT NULL))
     )""",
-    # one row: how many runs have written, how many records there are, and the sum of their checksums
+    # one row: how many runs have written, how many records there are, and the sums of the checksums of
+    # records and of fields
     "state": "(generation INTEGER NOT NULL, records INTEGER NOT NULL, total INTEGER NOT NULL, "
-    "checksum INTEGER NOT NULL)",
+    "columns INTEGER NOT NULL, checksum INTEGER NOT NULL)",
+    # name: the keys on the way into the metadata, a JSON list; images: of those with a vector, how many have
+    # a value there; then how many have one of each kind
+    "fields": """(
+        n INTEGER PRIMARY KEY, name TEXT NOT NULL, images INTEGER NOT NULL,
+        text INTEGER NOT NULL, date INTEGER NOT NULL, number INTEGER NOT NULL, boolean INTEGER NOT NULL,
+        list INTEGER NOT NULL, other INTEGER NOT NULL, odd INTEGER NOT NULL,
+        checksum INTEGER NOT NULL
+    )""",
 }
-_INDEXES = {"vectors_by_hash": "vectors (sha256)", "records_by_row": "records (row)"}
+_INDEXES = {
+    "vectors_by_hash": "vectors (sha256)",
+    "records_by_row": "records (row)",
+    "records_by_taken": "records (taken, row)",
+    "records_by_camera": "records (camera, row)",
+}
 
 
 def _schema() -> list[tuple[str, str, str, str | None]]:
@@ -105,7 +119,7 @@ class Database:
             )
         if version < SCHEMA:
             raise ImageIndexError(f"{self.path} has the old schema {version}; {_REBUILD}")
-        found = self.connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema LIMIT 9")
+        found = self.connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema LIMIT 19")
         if set(found.fetchall()) != set(_schema()):
             raise ImageIndexError(f"{self.path} is damaged or foreign: its tables are others; {_REBUILD}")
 

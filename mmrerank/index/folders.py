@@ -12,8 +12,9 @@ from pathlib import Path
 
 from mmrerank import registry
 from mmrerank.errors import ImageIndexError
-from mmrerank.index import kept, lock, manifest, records
+from mmrerank.index import kept, lock, manifest, records, texts
 from mmrerank.index.exchange import exchange
+from mmrerank.index.integrity import integrity
 from mmrerank.index.vectors import VectorFiles
 from mmrerank.paths import reason
 
@@ -80,7 +81,7 @@ def left_over(folder: Path) -> Iterator[str]:
             continue
         if (place / PLAN).exists():
             yield (
-                f"{place} holds the {_images(place)} images of a stopped --rebuild. The same command "
+                f"{place} holds the {count_of(place)} images of a stopped --rebuild. The same command "
                 "as then goes on with it; delete that folder if it is not wanted any more"
             )
         else:
@@ -111,13 +112,14 @@ def _begin(beside: Path, plan: str, told: list[str]) -> None:
         known = _plan(beside)
         if plan and known == plan and _sound(beside):
             told.append(
-                f"went on with the {_images(beside)} images that a --rebuild had embedded when it was stopped"
+                f"went on with the {count_of(beside)} images that a --rebuild had embedded when it was "
+                "stopped"
             )
             return
         if known:
             why = "is damaged" if known == plan else "was of other sources, options or another model"
             told.append(
-                f"what a stopped --rebuild had embedded ({_images(beside)} images) {why}, and was discarded"
+                f"what a stopped --rebuild had embedded ({count_of(beside)} images) {why}, and was discarded"
             )
     _remove(beside)
     if plan:
@@ -138,15 +140,15 @@ def _sound(folder: Path) -> bool:
         facts = manifest.read(folder)
         kept_records = records.Records(folder, write=True)
         try:
-            VectorFiles(folder / VECTORS, facts.dim).truncate(kept_records.vectors)
-            return not any(isinstance(told, str) for told in kept_records.integrity())
+            VectorFiles(folder / VECTORS, facts.dim, dtype=facts.dtype).truncate(kept_records.vectors)
+            return not any(isinstance(told, str) for told in integrity(kept_records))
         finally:
             kept_records.close()
     except ImageIndexError:
         return False
 
 
-def _images(folder: Path) -> int:
+def count_of(folder: Path) -> int:
     """How many images the index in ``folder`` has; 0 where it does not say."""
     try:
         found = records.Records(folder)
@@ -203,13 +205,13 @@ def is_index(folder: Path) -> bool:
     if (folder / records.FILE).exists():
         return True
     # other programs have a manifest.json too
-    ours = {*_STARTED, manifest.FILE, *_LOG, VECTORS, kept.FILE, *registry.names("store")}
+    ours = {*_STARTED, manifest.FILE, *_LOG, VECTORS, texts.FOLDER, kept.FILE, *registry.names("store")}
     return (folder / manifest.FILE).exists() and all(e.name in ours for e in folder.iterdir())
 
 
 def clear(folder: Path) -> None:
     """Removes an index's files from ``folder``, and nothing else."""
-    for name in (VECTORS, *registry.names("store")):
+    for name in (VECTORS, texts.FOLDER, *registry.names("store")):
         shutil.rmtree(folder / name, ignore_errors=True)
     for name in (*_LOG, manifest.FILE, kept.FILE, records.FILE, *_STARTED):
         (folder / name).unlink(missing_ok=True)

@@ -45,15 +45,15 @@ class Known:
         """The records that there are of at most ``PORTION`` ids. Raises `ImageIndexError` for damage."""
         marks = ",".join("?" * len(ids))
         found = {}
-        for seq, fields, sum_ in self._records._raw(f"WHERE id IN ({marks})", ids):
+        for seq, fields, sum_ in self._records.raw(f"WHERE id IN ({marks})", ids):
             if checksum([seq, *fields]) != sum_:
-                self._records._checked(seq, fields, sum_)  # says what is damaged
+                self._records.checked(seq, fields, sum_)  # says what is damaged
             found[str(fields[0])] = Row(seq=seq, fields=fields, checksum=sum_)
         return found
 
     def record(self, row: Row | None) -> Record | None:
         """``row`` as a record. Raises `ImageIndexError` for what cannot be one."""
-        return None if row is None else self._records._checked(row.seq, row.fields, row.checksum)
+        return None if row is None else self._records.checked(row.seq, row.fields, row.checksum)
 
     def is_same(self, sample: Sample, row: Row | None) -> bool:
         """Whether the index has the image of ``sample`` just as it is, by its place, size and times.

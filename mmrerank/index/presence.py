@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import itertools
 import os
+import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -27,6 +28,8 @@ GONE = "its file is not there any more"
 CHANGED = "its file has changed since it was indexed"
 _NAMES = 3
 """Names in a sentence; the others are counted."""
+_NO_PATH = re.compile(r"[a-z][a-z0-9+.-]+:", re.IGNORECASE)
+"""How a source begins that is no path: ``pipe:``, ``hf:``, ``https:``; one letter is a drive of Windows."""
 
 
 def changed(image: Image, record: Record) -> bool:
@@ -101,7 +104,8 @@ def missing_sources(facts: Manifest) -> list[str]:
             there = Path(place).exists()
         except OSError:
             there = True  # nobody knows
-        pattern = any(c in place for c in "*?{[") or place.startswith("pipe:") or "::" in place
+        # a command, an address or a data set is no folder
+        pattern = any(c in place for c in "*?{[") or _NO_PATH.match(place) or "::" in place
         if not (there or pattern):
             found.append(place)
     return found

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mmrerank.index.kept import KEPT
+from mmrerank.index.kept import KEPT, is_kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,12 +43,22 @@ class Record:
 
 COLUMNS = tuple(Record.__dataclass_fields__)
 """The columns of a record, in the order of `values`."""
+METADATA = COLUMNS.index("metadata")
+FILTERED = ("id", "path", "taken", "camera", "width", "height", "size", "metadata")
+"""What `mmrerank.filters.matching` asks about."""
 
 
 def values(record: Record) -> list[Any]:
     """A record as its columns hold it."""
     fields = vars(record)
     return [json.dumps(record.metadata, default=str) if c == "metadata" else fields[c] for c in COLUMNS]
+
+
+def facts(record: Record) -> dict[str, Any]:
+    """What a filter is asked about; a copy in the index has no path."""
+    told = {name: vars(record)[name] for name in FILTERED}
+    path = record.path
+    return {**told, "path": None if path is None or is_kept(path) else os.fsdecode(path)}
 
 
 def checksum(fields: Sequence[Any]) -> int:

@@ -25,12 +25,12 @@ from mmrerank.errors import ImageIndexError, InputError
 from mmrerank.index import plain
 from mmrerank.index.database import FILE as FILE
 from mmrerank.index.database import LONGEST, Database
+from mmrerank.index.fields import Tally, select
 from mmrerank.index.kept import KEPT
 from mmrerank.index.manifest import Seal
-from mmrerank.index.record import COLUMNS, checksum, parse, values, wrapped
+from mmrerank.index.record import COLUMNS, METADATA, checksum, parse, values, wrapped
 from mmrerank.index.record import Record as Record
 from mmrerank.paths import database_reason, reason
-from mmrerank.ports import Vectors
 
 _PAGE = 10_000
 _CHUNK = 500  # below SQLite's smallest limit on parameters
@@ -42,12 +42,13 @@ _REBUILD = "index the source again with --rebuild"
 @dataclass
 class State:
     """What the database says about itself: ``generation`` counts the runs that have written, ``total`` adds
-    up the records' checksums.
+    up the records' checksums, and ``columns`` those of the `fields`.
     """
 
     generation: int = 0
     records: int = 0
     total: int = 0
+    columns: int = 0
 
 
 class Records:
@@ -59,6 +60,7 @@ class Records:
         self._lock = threading.RLock()
         self._counted = False  # whether this run is in the generation
         self._state, self._last, self._touched = State(), 0, False
+        self._tally: Tally | None = None
         plain.check(folder)
         with self._guard():
             self._database = Database(folder, write=write)
@@ -80,6 +82,7 @@ class Records:
                 yield
                 self._end()
             except BaseException:
+                self._tally = None
                 if self._db.in_transaction:  # some failures have ended it already
                     self._db.execute("ROLLBACK")
                 raise
@@ -112,8 +115,10 @@ class Records:
     def _begin(self) -> None:
         """Inside a transaction: what stands in the database now."""
         self._state = self.state
-        self._last = int(self._one("SELECT coalesce(max(seq), 0) FROM records"))
+        self._last = int(self.ask_one("SELECT coalesce(max(seq), 0) FROM records"))
         self._touched = False
+        if self._tally is None or self._tally.total != self._state.columns:
+            self._tally = self.tally(self._state)
 
     def _end(self) -> None:
         """Before the transaction is committed: what it has changed, counted."""
@@ -121,14 +126,17 @@ class Records:
             return
         if not self._counted:
             self._state.generation += 1
+        if self._tally is not None:
+            self._tally.save(self._db)
+            self._state.columns = self._tally.total
         now = vars(self._state).values()
         self._db.execute("DELETE FROM state")
-        self._db.execute("INSERT INTO state VALUES (?, ?, ?, ?)", [*now, checksum(list(now))])
+        self._db.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?)", [*now, checksum(list(now))])
 
     @property
     def state(self) -> State:
         """Raises `ImageIndexError` when it is not as it was written."""
-        found = self._all("SELECT generation, records, total, checksum FROM state LIMIT 2")
+        found = self.ask("SELECT generation, records, total, columns, checksum FROM state LIMIT 2")
         if not found:
             return State()  # a new database
         *now, sum_ = found[0]
@@ -137,6 +145,24 @@ class Records:
                 f"{self.path} is damaged: its count of records is not as written; {_REBUILD}"
             )
         return State(*now)
+
+    @contextmanager
+    def snapshot(self) -> Iterator[sqlite3.Connection]:
+        """Within it, whatever is read is of one moment. Not for use in a `transaction`."""
+        with self._guard():
+            self._db.execute("BEGIN")
+            try:
+                yield self._db
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("COMMIT")
+
+    def tally(self, state: State) -> Tally:
+        """Which keys the metadata have. Raises `ImageIndexError` when it is not as ``state`` says."""
+        try:
+            return Tally.load(select(self._db), state.columns)
+        except (ValueError, RecursionError) as error:
+            raise self._damaged(error) from error
 
     # Reading
 
@@ -147,13 +173,13 @@ class Records:
 
     def ids(self) -> list[str]:
         """The ids of every image that has a vector, in the order of insertion."""
-        return [r[0] for r in self._all("SELECT id FROM records WHERE row IS NOT NULL ORDER BY seq")]
+        return [r[0] for r in self.ask("SELECT id FROM records WHERE row IS NOT NULL ORDER BY seq")]
 
     def states(self) -> Iterator[tuple[str, bool]]:
         """The id of every record and whether it has a vector, in the order of insertion."""
         last = -1
         sql = "SELECT seq, id, row IS NOT NULL FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
-        while page := self._all(sql, [last, _PAGE]):
+        while page := self.ask(sql, [last, _PAGE]):
             for last, id_, has_row in page:  # noqa: B007 - the last one is where the next page starts
                 yield id_, bool(has_row)
 
@@ -168,7 +194,7 @@ class Records:
                 assert record.row is not None
                 found.setdefault(record.row, []).append(record)
             sql = f"SELECT row, sha256 FROM vectors WHERE row IN ({marks})"
-            for row, made_from in self._all(sql, part):
+            for row, made_from in self.ask(sql, part):
                 for record in found.get(row, ()):
                     if record.sha256 != made_from:
                         raise self._damaged(ValueError(f"{record.id!r} has the vector of another image"))
@@ -217,12 +243,12 @@ class Records:
         for start in range(0, len(rows), _CHUNK):
             part = rows[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
-            found |= dict(self._all(f"SELECT row, crc FROM vectors WHERE row IN ({marks})", part))
+            found |= dict(self.ask(f"SELECT row, crc FROM vectors WHERE row IN ({marks})", part))
         return found
 
     def row_of(self, sha256: str) -> int | None:
         """The lowest row made from these bytes."""
-        found = self._all("SELECT min(row) FROM vectors WHERE sha256 = ?", [sha256])
+        found = self.ask("SELECT min(row) FROM vectors WHERE sha256 = ?", [sha256])
         return None if found[0][0] is None else int(found[0][0])
 
     def kept(self, sha256: str) -> tuple[int, int] | None:
@@ -231,51 +257,26 @@ class Records:
             f'SELECT "offset", length FROM records WHERE {_KEPT} AND "offset" IS NOT NULL '
             "AND row IN (SELECT row FROM vectors WHERE sha256 = ?) LIMIT 1"
         )
-        found = self._all(sql, [sha256])
+        found = self.ask(sql, [sha256])
         return (int(found[0][0]), int(found[0][1])) if found else None
 
     def end_of_kept(self) -> int:
         """Where the last of the copies ends, in bytes."""
-        return int(self._one(f'SELECT coalesce(max("offset" + length), 0) FROM records WHERE {_KEPT}'))
+        return int(self.ask_one(f'SELECT coalesce(max("offset" + length), 0) FROM records WHERE {_KEPT}'))
 
     @property
     def vectors(self) -> int:
         """How many rows there are, in use or not."""
-        return int(self._one("SELECT count(*) FROM vectors"))
+        return int(self.ask_one("SELECT count(*) FROM vectors"))
 
     def counts(self) -> tuple[int, int]:
         """How many records have a vector, and how many have an error."""
-        good = int(self._one("SELECT count(*) FROM records WHERE row IS NOT NULL"))
-        return good, int(self._one("SELECT count(*) FROM records WHERE row IS NULL"))
+        good = int(self.ask_one("SELECT count(*) FROM records WHERE row IS NOT NULL"))
+        return good, int(self.ask_one("SELECT count(*) FROM records WHERE row IS NULL"))
 
     def away(self) -> int:
         """How many images could not be looked at by the last run, and stay."""
-        return int(self._one("SELECT count(*) FROM records WHERE away IS NOT NULL"))
-
-    def integrity(self) -> Iterator[Record | str]:
-        """Every record that is as it was written, and everything else that is wrong, in words."""
-        try:
-            before = self.state
-            yield from (f"{self.path}: {r[0]}" for r in self._all("PRAGMA integrity_check") if r[0] != "ok")
-            for what, sql in _LAWS.items():
-                if count := int(self._one(f"SELECT count(*) FROM {sql}")):
-                    yield f"{self.path} is damaged: {count} {what}; {_REBUILD}"
-            count, total, last = 0, 0, -1
-            while page := self._raw("WHERE seq > ?", [last], limit=_CHUNK):
-                for last, fields, sum_ in page:
-                    try:
-                        yield self._checked(last, fields, sum_)
-                        count, total = count + 1, wrapped(total + sum_)
-                    except ImageIndexError as error:
-                        yield str(error)
-            # while somebody writes, pages are of different moments
-            if before == self.state and (before.records, before.total) != (count, total):
-                yield (
-                    f"{self.path} is damaged: {count} records are as they were written, of {before.records}; "
-                    f"{_REBUILD}"
-                )
-        except ImageIndexError as error:
-            yield str(error)
+        return int(self.ask_one("SELECT count(*) FROM records WHERE away IS NOT NULL"))
 
     def seal(self, known: Seal) -> Seal:
         """The hash over the whole file, for the manifest; ``known`` is that of the last run.
@@ -286,7 +287,7 @@ class Records:
         generation = self.state.generation
         if known.sha256 and known.generation == generation:
             return known
-        busy = self._one("PRAGMA wal_checkpoint(TRUNCATE)")
+        busy = self.ask_one("PRAGMA wal_checkpoint(TRUNCATE)")
         with self._guard():
             size, digest = (0, "") if busy else self._database.sha256()
         return Seal(generation=generation, bytes=size, sha256=digest)
@@ -302,7 +303,7 @@ class Records:
 
     # Writing, inside a `transaction`
 
-    def add_vectors(self, first: int, hashes: Sequence[str | None], vectors: Vectors) -> None:
+    def add_vectors(self, first: int, hashes: Sequence[str | None], vectors: NDArray[Any]) -> None:
         """Announces ``vectors`` ``(n, d)`` as rows ``first``, ``first + 1`` ..., and what they are of."""
         rows = [(first + i, h, crc(v)) for i, (h, v) in enumerate(zip(hashes, vectors, strict=True))]
         self._touched |= bool(rows)
@@ -315,6 +316,7 @@ class Records:
             seq = self._last = self._last + 1
         fields = values(record)
         sum_ = checksum([seq, *fields])
+        self._tell(record.row, fields[METADATA], 1)
         marks = ",".join("?" * (len(fields) + 2))
         self._db.execute(
             f"INSERT INTO records (seq,{_NAMES},checksum) VALUES ({marks})", [seq, *fields, sum_]
@@ -323,14 +325,25 @@ class Records:
 
     def _drop(self, id_: str) -> int | None:
         """Removes a record; its place, None when there was none."""
-        found = self._db.execute("SELECT seq, checksum FROM records WHERE id = ?", [id_]).fetchone()
+        sql = "SELECT seq, checksum, row, metadata FROM records WHERE id = ?"
+        found = self._db.execute(sql, [id_]).fetchone()
         if found is None:
             return None
         if not isinstance(found[1], int):
             raise ImageIndexError(f"{self.path} is damaged in the record of {id_!r}; {_REBUILD}")
+        self._tell(found[2], found[3], -1)
         self._db.execute("DELETE FROM records WHERE seq = ?", [found[0]])
         self._count(-1, -found[1])
         return int(found[0])
+
+    def _tell(self, row: int | None, metadata: str, by: int) -> None:
+        """Counts the metadata of a record with a vector, or takes them off."""
+        if row is None or self._tally is None:
+            return
+        try:
+            self._tally.add(metadata, by)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise self._damaged(error) from error
 
     def _count(self, more: int, sum_: int) -> None:
         self._state.records += more
@@ -349,21 +362,25 @@ class Records:
         for id_ in ids:
             self._drop(id_)
 
-    def _all(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+    def ask(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """What the database answers."""
         with self._guard():
             return self._db.execute(sql, values).fetchall()
 
-    def _one(self, sql: str) -> Any:
-        return self._all(sql)[0][0]
+    def ask_one(self, sql: str) -> Any:
+        """The first value that it answers."""
+        return self.ask(sql)[0][0]
 
     def _select(self, where: str, with_: Sequence[Any], limit: int = -1) -> list[tuple[int, Record]]:
-        return [(seq, self._checked(seq, f, sum_)) for seq, f, sum_ in self._raw(where, with_, limit)]
+        return [(seq, self.checked(seq, f, sum_)) for seq, f, sum_ in self.raw(where, with_, limit)]
 
-    def _raw(self, where: str, with_: Sequence[Any], limit: int = -1) -> list[tuple[int, list[Any], int]]:
+    def raw(self, where: str, with_: Sequence[Any], limit: int = -1) -> list[tuple[int, list[Any], int]]:
+        """Place, columns and checksum of records, as they stand."""
         sql = f"SELECT seq,checksum,{_NAMES} FROM records {where} ORDER BY seq LIMIT {limit}"
-        return [(seq, fields, sum_) for seq, sum_, *fields in self._all(sql, with_)]
+        return [(seq, fields, sum_) for seq, sum_, *fields in self.ask(sql, with_)]
 
-    def _checked(self, seq: int, fields: list[Any], sum_: int) -> Record:
+    def checked(self, seq: int, fields: list[Any], sum_: int) -> Record:
+        """A record of `raw`. Raises `ImageIndexError` where it is not as it was written."""
         try:
             if checksum([seq, *fields]) != sum_:
                 raise ValueError("it is not as it was written")
@@ -375,18 +392,6 @@ class Records:
             ) from error
 
 
-_LAWS = {
-    "records name a vector that there is not": "records WHERE row NOT IN (SELECT row FROM vectors)",
-    "records name the vector of another image": (
-        "records JOIN vectors USING (row) WHERE records.sha256 IS NOT vectors.sha256"
-    ),
-    "vectors are not numbered one by one": (
-        "(SELECT min(row) AS low, max(row) AS high, count(*) AS n FROM vectors) "
-        "WHERE low <> 0 OR high <> n - 1"
-    ),
-}
-
-
-def crc(vector: NDArray[np.float32]) -> int:
-    """CRC-32 of a vector's bytes as they are on the disk."""
-    return zlib.crc32(np.ascontiguousarray(vector, dtype="<f4").tobytes())
+def crc(vector: NDArray[Any]) -> int:
+    """CRC-32 of a vector's bytes as they are on the disk: of float32 or float16, whichever it is."""
+    return zlib.crc32(np.ascontiguousarray(vector, dtype=vector.dtype.newbyteorder("<")).tobytes())

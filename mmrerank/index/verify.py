@@ -12,9 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mmrerank.errors import ImageIndexError
-from mmrerank.index import guard, hashing, manifest, presence, view
+from mmrerank.index import guard, hashing, manifest, presence, texts, view
 from mmrerank.index.folders import VECTORS
 from mmrerank.index.intake import sha256
+from mmrerank.index.integrity import integrity
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.manifest import Manifest, Shard
 from mmrerank.index.records import Record, Records
@@ -41,7 +42,7 @@ def problems(
     told = presence.source_warnings(facts, folder) if images else []
     yield from told
     away = [Path(p) for p in presence.missing_sources(facts)] if told else []
-    for record in records.integrity():
+    for record in integrity(records):
         if isinstance(record, str):
             yield record
             continue
@@ -71,7 +72,7 @@ def _database(facts: Manifest, records: Records) -> Iterator[str]:
 
 def _own_files(folder: Path, facts: Manifest, records: Records) -> Iterator[str]:
     """Vectors, copies of images, and the saved view."""
-    files = VectorFiles(folder / VECTORS, facts.dim)
+    files = VectorFiles(folder / VECTORS, facts.dim, dtype=facts.dtype)
     try:
         count = records.vectors
         if count < facts.vectors:
@@ -90,6 +91,7 @@ def _own_files(folder: Path, facts: Manifest, records: Records) -> Iterator[str]
     yield from bad[:_NAMED]
     if len(bad) > _NAMED:
         yield f"{files.folder}: {len(bad) - _NAMED} more vectors are not as they were written"
+    yield from texts.problems(folder, facts)
     at = 0
     for block in facts.kept:
         path = folder / KEPT_FILE
@@ -100,11 +102,12 @@ def _own_files(folder: Path, facts: Manifest, records: Records) -> Iterator[str]
             yield f"{path} cannot be read: {reason(error)}"
         at += block.bytes
     try:
-        view.usable(facts.store)
+        store = view.usable(facts.store, len(rows), facts.dim, files.dtype.itemsize).name
     except ImageIndexError as error:
         yield str(error)
+        store = facts.store
     if records.is_sealed(facts.database):
-        yield from view.problems(folder, facts.store, rows, facts.shards)
+        yield from view.problems(folder, store, rows, facts.shards)
 
 
 def _shard(files: VectorFiles, number: int, shard: Shard) -> Iterator[str]:

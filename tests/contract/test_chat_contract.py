@@ -33,6 +33,12 @@ AROUND = ("openai+cache", "openai+cache+record+ledger", "openai+warm", "vllm+rec
 REAL = (*BARE, *AROUND)
 FOREIGN = contract_specs("chat")
 ALL = (*REAL, "replay", "scripted", "oracle", *FOREIGN)
+SLOW = f"transformers-{FAMILIES[0]}"
+"""The default suite asks one family of local models."""
+
+
+def each(names: tuple[str, ...]) -> list[Any]:
+    return [pytest.param(n, marks=pytest.mark.slow) if n == SLOW else n for n in names]
 
 
 class Echo(BaseHTTPRequestHandler):
@@ -135,7 +141,7 @@ def test_every_plug_in_is_covered() -> None:
     assert {n.partition("-")[0].partition("+")[0] for n in ALL} | {"colpali"} == set(registry.names("chat"))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_one_reply_an_ask_in_order(make: Callable[[str], Any], asks: list[Ask], name: str) -> None:
     chat = make(name)
     assert isinstance(chat, Chat)
@@ -153,7 +159,7 @@ def test_one_reply_an_ask_in_order(make: Callable[[str], Any], asks: list[Ask], 
         assert bool(reply.text) is not bool(question.choices)
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", each(REAL))
 def test_what_is_for_fakes_changes_nothing_real(
     make: Callable[[str], Any], asks: list[Ask], name: str
 ) -> None:
@@ -166,7 +172,7 @@ def test_what_is_for_fakes_changes_nothing_real(
             assert one.usage.input_tokens == two.usage.input_tokens
 
 
-@pytest.mark.parametrize("name", REAL)
+@pytest.mark.parametrize("name", each(REAL))
 def test_a_reply_depends_on_its_ask_alone(make: Callable[[str], Any], asks: list[Ask], name: str) -> None:
     chat = make(name)
     for one, two in zip(chat.reply(asks), [chat.reply([a])[0] for a in asks], strict=True):
@@ -174,7 +180,7 @@ def test_a_reply_depends_on_its_ask_alone(make: Callable[[str], Any], asks: list
         assert one.logprobs == pytest.approx(two.logprobs, abs=1e-5)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", each(ALL))
 def test_states_are_of_the_shape_asked_for(
     make: Callable[[str], Any], picture: Callable[..., Image], name: str
 ) -> None:

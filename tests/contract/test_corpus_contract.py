@@ -56,6 +56,26 @@ def _webdataset(root: Path) -> Corpus:
     return corpus
 
 
+def _table(root: Path) -> Corpus:
+    _files(root)
+    lines = [{"path": name, "number": n} for n, name in enumerate(NAMES)]
+    (root / "t.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    corpus: Corpus = registry.load("corpus", "table").open(str(root / "t.jsonl"))
+    return corpus
+
+
+def _hf(root: Path) -> Corpus:
+    import datasets
+
+    _files(root)
+    cells = {"path": NAMES, "image": [str(root / n) for n in NAMES], "id": NAMES}
+    datasets.disable_progress_bars()
+    saved = datasets.Dataset.from_dict(cells).cast_column("image", datasets.Image())
+    saved.save_to_disk(str(root / "saved"))
+    corpus: Corpus = registry.load("corpus", "hf").open(f"hf:{root / 'saved'}")
+    return corpus
+
+
 def _named(root: Path, spec: str) -> Corpus:
     """A foreign source, at what ``MMRERANK_CONTRACT`` says; its list of files is made here."""
     (_files(root) / "list.txt").write_text("".join(f"{n}\n" for n in NAMES))
@@ -66,12 +86,20 @@ def _named(root: Path, spec: str) -> Corpus:
 MAKERS: dict[str, Callable[[Path], Corpus]] = {
     "embeddings": _embeddings,
     "folder": _folder,
+    "hf": _hf,
+    "table": _table,
     "webdataset": _webdataset,
     **{name: partial(_named, spec=spec) for name, spec in contract_specs("corpus").items()},
 }
 
 
-@pytest.mark.parametrize("name", registry.names("corpus"))
+SLOW = {"hf"}
+"""Those that import a library which takes seconds."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in registry.names("corpus")]
+)
 def test_contract(name: str, tmp_path: Path) -> None:
     assert name in MAKERS, f"say in MAKERS how an example of the corpus {name!r} is made"
     corpus = MAKERS[name](tmp_path)
@@ -88,7 +116,8 @@ def test_contract(name: str, tmp_path: Path) -> None:
         assert picture.size == (5, 4)
         assert picture.getpixel((0, 0)) == (number * 90, 0, 0)
         assert len(sample.image.digest) == 64
-    assert Path(corpus.location).is_absolute()
+    place = corpus.location.removeprefix("hf:")
+    assert Path(place).is_absolute()
 
 
 @pytest.mark.parametrize("name", registry.names("corpus"))

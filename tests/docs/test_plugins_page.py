@@ -10,6 +10,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from PIL import Image as Pillow
 from snippets import ROOT, blocks, commands
 
@@ -55,6 +56,7 @@ def lay_out(folder: Path) -> list[str]:
     return [name for rows in points.values() for name in rows]
 
 
+@pytest.mark.slow
 def test_every_kind_of_plug_in_on_the_page_works(tmp_path: Path) -> None:
     lay_out(tmp_path)
     shown = [c for b in blocks(PAGE) if b.word == "needs" for c in commands(b.text)]

@@ -160,7 +160,7 @@ def test_list_names_what_there_is() -> None:
     told = data("list")
     assert list(told) == [
         "methods", "chats", "scorers", "embedders", "models", "servers", "prompts", "stores", "corpora",
-        "metrics", "benchmarks",
+        "metrics", "benchmarks", "indexes",
     ]  # fmt: skip
     calls = {m["name"]: m["calls"] for m in told["methods"]}
     assert (calls["pointwise"], calls["first"], calls["tsprank"], calls["none"]) == (20, 1, 380, 0)
@@ -213,6 +213,10 @@ def test_errors_are_one_message_unless_asked(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (4, b"")
     assert done.stderr.startswith(b"error: there is no index")
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_a_traceback_is_there_for_the_asking(tmp_path: Path) -> None:
     assert b"Traceback" in process("--debug", "info", tmp_path / "no").stderr
     assert b"Traceback" in process("info", tmp_path / "no", MMRERANK_DEBUG="1").stderr
 

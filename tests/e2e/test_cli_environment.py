@@ -15,10 +15,16 @@ def test_the_model_is_the_environments_unless_a_flag_names_one(
     monkeypatch.setenv("MMRERANK_CHAT", "oracle")
     assert data("recommend")["chat"] == "oracle"
     monkeypatch.setenv("MMRERANK_CHAT", "telepathy")
+    assert data("recommend", "--chat", "oracle")["chat"] == "oracle"
+
+
+@pytest.mark.slow
+def test_a_wrong_model_of_the_environment_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MMRERANK_CHAT", "telepathy")
     few = ("--scenes", 30)
     for verb in (("recommend",), ("demo", "--query", "a", *few), ("eval", "demo", "--queries", 1, *few)):
         assert "there is no chat 'telepathy'" in run(*verb, code=2).stderr
-    assert data("recommend", "--chat", "oracle")["chat"] == "oracle"
 
 
 @pytest.mark.usefixtures("named")

@@ -27,6 +27,7 @@ def quoted(*arguments: Any) -> str:
     return f"{MMRERANK} {shlex.join(map(str, arguments))}"
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_fault_of_a_table_either() -> None:
     done = shell(f"{quoted('list', 'servers')} | true")
     assert (done.returncode, done.stderr) == (0, "")
@@ -63,8 +64,15 @@ def test_closed_streams_are_no_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
-@pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("output", ["text", "json"])
+@pytest.mark.parametrize(
+    ("output", "unbuffered"),
+    [
+        ("text", ""),
+        ("json", "1"),
+        pytest.param("text", "1", marks=pytest.mark.slow),
+        pytest.param("json", "", marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_disk_is_no_fault_of_ours(output: str, unbuffered: str) -> None:
     command = quoted("list", "servers", "--output", output)
     done = shell(f"PYTHONUNBUFFERED={unbuffered} {command} > /dev/full")

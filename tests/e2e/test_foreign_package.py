@@ -199,7 +199,7 @@ def test_it_passes_the_contract_tests(place: Path) -> None:
         ["--help"],
         pytest.param(["list", "--output", "json"], marks=pytest.mark.slow),
         pytest.param(["list", "methods"], marks=pytest.mark.slow),
-        ["search", "a red card", "--index", "{index}"],
+        pytest.param(["search", "a red card", "--index", "{index}"], marks=pytest.mark.slow),
         pytest.param(
             ["search", "a red card", "--index", "{index}", "--rerank", "pointwise", "--chat", "polly"],
             marks=pytest.mark.slow,
@@ -247,6 +247,7 @@ def test_a_broken_plug_in_that_is_named_says_file_and_reason(
     assert len(err.strip().splitlines()) <= 3, err
 
 
+@pytest.mark.slow
 def test_options_that_derive_from_nothing_are_named(place: Path, tmp_path: Path) -> None:
     (tmp_path / "loose").mkdir()
     (tmp_path / "loose/__init__.py").write_text(

@@ -81,6 +81,7 @@ def python(copy: Path, *arguments: str, code: int = 0) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_it_is_listed(copy: Path) -> None:
     listed = json.loads(python(copy, "-m", "mmrerank", "list", "methods", "--output", "json"))
     assert Path(python(copy, "-c", "import mmrerank; print(mmrerank.__file__)")).is_relative_to(copy)
@@ -89,7 +90,10 @@ def test_it_is_listed(copy: Path) -> None:
     assert toy["options"] == [{"name": "backwards", "type": "bool", "default": False}]
 
 
-@pytest.mark.parametrize(("options", "order"), [([], ["b", "a"]), (["-o", "backwards=yes"], ["a", "b"])])
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [pytest.param([], ["b", "a"], marks=pytest.mark.slow), (["-o", "backwards=yes"], ["a", "b"])],
+)
 def test_it_reranks(copy: Path, options: list[str], order: list[str]) -> None:
     script = [
         {"kind": "toy", "match": "a ship", "reply": "zebra"},

@@ -176,6 +176,7 @@ def test_limits_are_read_and_refused() -> None:
         Budget.parse("money=1")
 
 
+@pytest.mark.slow
 def test_a_bound_is_one(qwen_chats: Callable[[str], Any], picture: Any) -> None:
     """No prompt of a real tokenizer and template has more tokens than its bound."""
     qwen = qwen_chats("qwen3_vl").qwen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from mmrerank import registry
@@ -30,6 +31,11 @@ def at(file: Path, line: int, text: str) -> str:
 
 def lines(file: Path) -> Iterator[tuple[int, str]]:
     yield from enumerate(file.read_text("utf-8").splitlines(), start=1)
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    return ast.parse(file.read_text("utf-8"))
 
 
 def offenders(found: list[str]) -> str:
@@ -58,7 +64,7 @@ def test_few_functions_are_long() -> None:
     found = [
         at(file, node.lineno, f"{node.name}: {length} lines")
         for file in sources()
-        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (length := (node.end_lineno or 0) - node.lineno + 1) > LONG_FUNCTION
     ]
@@ -101,7 +107,7 @@ def _is_private(part: str) -> bool:
 
 def _private(file: Path, modules: dict[str, Path]) -> Iterator[tuple[int, str]]:
     """Line and dotted name of each private module or name that ``file`` takes from our packages."""
-    tree = ast.parse(file.read_text("utf-8"))
+    tree = parsed(file)
     bound: dict[str, str] = {}
     for node in ast.walk(tree):
         pairs: list[tuple[str, str]] = []

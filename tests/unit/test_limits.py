@@ -62,7 +62,7 @@ def texts(count: int) -> list[Candidate]:
     [
         ({"text": "x" * 40_000}, "the query has 40,000 characters; at most 8,000 are allowed"),
         ({"text": "x", "exclude": ("y" * 9_000,)}, "the query has 9,001 characters"),
-        ({"text": "x", "turns": ("a",) * 65}, "the query has 65 exclusions and turns; at most 64"),
+        ({"text": "x", "turns": ("a",) * 65}, "the query has 65 exclusions, turns and terms; at most 64"),
         ({"text": "a\0b"}, "the query's text holds a NUL character"),
         ({"text": "x", "exclude": ("\ud800",)}, "the query's exclude holds U+D800, half of a character"),
         ({"text": 5}, "a query's text must be text, not int"),

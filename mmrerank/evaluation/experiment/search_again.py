@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmrerank.arithmetic import query_vectors
 from mmrerank.benchmark import APART, Prepared, Task
 from mmrerank.evaluation.experiment.first_stage import Searcher
 from mmrerank.evaluation.experiment.make_first_stage import MadeFirstStage
@@ -56,7 +57,7 @@ class _TaskSearch(Retriever):
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """The documents nearest to each request's query, moved where it says so."""
         queries = [r.query for r in requests if r.query is not None]
-        vectors = self._first.embedder.embed_queries(queries)
+        vectors = query_vectors(self._first.embedder, queries)
         return [
             self._found(request, query.id, vector)
             for request, query, vector in zip(requests, queries, vectors, strict=True)

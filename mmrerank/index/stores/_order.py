@@ -22,6 +22,8 @@ _BLOCK_BYTES = 8_000_000
 """Of vectors that are compared at once: what does not lie in one piece is copied, this much at a time."""
 _BLOCK_ROWS = 8192
 """And no more rows than these, for there is a score of each for each query."""
+_COPY_BYTES = 32_000_000
+"""The same for FAISS, which keeps no score of every row: a larger piece costs it less."""
 QUERIES = 128
 """Queries that are compared with a block at once."""
 _SCORED = 1024
@@ -67,13 +69,32 @@ class Subset:
     def __getitem__(self, rows: slice | NDArray[np.int64]) -> Vectors:
         return self._vectors[self._at[rows]]
 
+    def pieces(self, step: int) -> list[tuple[int, int]]:
+        """Every slice is a copy: pieces of ``step`` rows."""
+        return steps(len(self), step)
+
+
+def steps(rows: int, step: int) -> list[tuple[int, int]]:
+    """The first row and the end of pieces of ``step`` rows."""
+    return [(start, min(rows, start + step)) for start in range(0, rows, step)]
+
 
 class Blocks:
-    """``vectors`` ``(n, d)`` in pieces, each with the length of its longest row, which is found out once."""
+    """``vectors`` ``(n, d)`` in pieces, each with the length of its longest row, which is found out once.
 
-    def __init__(self, vectors: Vectors | Rows) -> None:
+    With ``whole`` what lies in one file without gaps is one piece, of any length, and only what has to be
+    copied is cut.
+    """
+
+    def __init__(self, vectors: Vectors | Rows, *, whole: bool = False) -> None:
         self.vectors = vectors
-        self._rows = min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // (4 * max(1, vectors.shape[1]))))
+        width = 4 * max(1, vectors.shape[1])
+        if not whole:
+            self._pieces = steps(len(vectors), min(_BLOCK_ROWS, max(1, _BLOCK_BYTES // width)))
+        elif isinstance(vectors, np.ndarray):
+            self._pieces = steps(len(vectors), max(1, len(vectors)))
+        else:
+            self._pieces = vectors.pieces(max(1, _COPY_BYTES // width))
         self._longest: dict[int, float] = {}
 
     def __len__(self) -> int:
@@ -84,8 +105,8 @@ class Blocks:
 
         Raises `ImageIndexError` for a row that is not finite: it would spoil the answers about others.
         """
-        for start in range(0, len(self.vectors), self._rows):
-            block = self.vectors[start : start + self._rows]
+        for start, stop in self._pieces:
+            block = self.vectors[start:stop]
             if start not in self._longest:
                 squares = np.einsum("ij,ij->i", block, block)
                 if not np.isfinite(squares).all():

@@ -12,11 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.errors import MissingExtraError
-from mmrerank.index.stores._order import QUERIES, Blocks, Proposals, Subset, below
+from mmrerank.index.stores._flat import SPARE, library, nearest, take
+from mmrerank.index.stores._order import Blocks, Proposals
+from mmrerank.index.stores._scan import scan
 from mmrerank.ports import Rows, Vectors, VectorStore
 
-_SPARE = 32  # rows asked for beyond k, so that ties at the edge rarely take a second look
+_FEW = 3  # queries; FAISS reads the vectors once for each
+_QUERIES = 1024  # that are compared at once; FAISS holds no score of every row
 
 
 class FaissStore(VectorStore):
@@ -27,53 +29,40 @@ class FaissStore(VectorStore):
 
     def __init__(self, faiss: Any) -> None:
         self._faiss = faiss
-        self._blocks = Blocks(np.zeros((0, 0), dtype=np.float32))
+        self._blocks = self._filtered = Blocks(np.zeros((0, 0), dtype=np.float32))
 
     def build(self, vectors: Vectors | Rows) -> None:
         """Replaces the contents by ``vectors`` ``(n, dim)``."""
-        self._blocks = Blocks(vectors)
+        self._blocks = Blocks(vectors, whole=True)
+        self._filtered = Blocks(vectors)
 
     def search(
         self, queries: Vectors, k: int, among: NDArray[np.int64] | None = None
     ) -> tuple[Vectors, NDArray[np.int64]]:
-        """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number."""
-        if among is None:
-            return self._among(self._blocks, queries, k)
-        scores, rows = self._among(Blocks(Subset(self._blocks.vectors, among)), queries, k)
-        return scores, among[rows]
+        """Scores and row numbers ``(q, min(k, n))``, best first; equal scores by row number.
 
-    def _among(self, blocks: Blocks, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
-        k = min(k, len(blocks))
-        scores = np.zeros((len(queries), k), dtype=np.float32)
-        rows = np.zeros((len(queries), k), dtype=np.int64)
-        for start in range(0, len(queries) if k else 0, QUERIES):
-            part = np.ascontiguousarray(queries[start : start + QUERIES], dtype=np.float32)
-            found = [Proposals(query, blocks.vectors, k) for query in part]
-            for first, block, longest in blocks:
-                self._propose(found, part, first, block, longest)
-            for i, one in enumerate(found, start):
-                scores[i], rows[i] = one.nearest()
+        With ``among``, and for some queries at once that are too few for a matrix product in FAISS, NumPy
+        compares them: it is faster there.
+        """
+        count = len(queries)
+        blas = count * self._filtered.vectors.shape[1] >= self._faiss.cvar.distance_compute_blas_threshold
+        if among is not None or (count > _FEW and not blas):
+            return scan(self._filtered, queries, k, among)
+        k = min(k, len(self._blocks))
+        scores = np.zeros((count, k), dtype=np.float32)
+        rows = np.zeros((count, k), dtype=np.int64)
+        for part in np.array_split(np.arange(count), -(-count // _QUERIES)) if k and count else ():
+            scores[part], rows[part] = self._nearest(queries[part], k)
         return scores, rows
 
-    def _propose(
-        self, found: list[Proposals], part: Vectors, first: int, block: Vectors, longest: float
-    ) -> None:
-        wanted = found[0].k
-        count = min(len(block), wanted + _SPARE)
-        rough, places = self._faiss.knn(part, block, count, metric=self._faiss.METRIC_INNER_PRODUCT)
-        for i, one in enumerate(found):
-            least = one.least(longest)
-            if wanted <= len(block):
-                edge = float(rough[i, wanted - 1]) - 2 * one.margin(longest)
-                least = max(least, below(edge))
-            near = rough[i] >= least
-            at, near_scores = places[i][near], rough[i][near]
-            if len(at) == count < len(block):  # equal scores may go on behind the last that FAISS gave
-                every = block @ part[i]
-                at = np.flatnonzero(every >= least)
-                near_scores = every[at]
-            if len(at):
-                one.add(at + first, near_scores, longest)
+    def _nearest(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        found = [Proposals(query, self._blocks.vectors, k) for query in queries]
+        for first, block, longest in self._blocks:
+            count = min(len(block), k + SPARE)
+            rough, places = self._faiss.knn(queries, block, count, metric=self._faiss.METRIC_INNER_PRODUCT)
+            take(found, (rough, places), first, block, longest)
+        return nearest(found)
 
     def save(self, folder: Path) -> None:
         """Nothing: the vectors themselves are all there is."""
@@ -85,11 +74,4 @@ class FaissStore(VectorStore):
 
 def open() -> FaissStore:
     """An empty store. Raises `MissingExtraError` when FAISS is not installed."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError(
-            'the store "faiss" needs FAISS: pip install "mmrerank[cpu]" (or "mmrerank[gpu]"); '
-            'the store "exact" needs nothing'
-        ) from error
-    return FaissStore(faiss)
+    return FaissStore(library(FaissStore.name))

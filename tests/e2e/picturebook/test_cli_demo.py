@@ -35,6 +35,7 @@ def test_the_demo_counts_the_places_that_show_everything(
     assert (tmp_path / "reports/book.html").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_a_search_of_ones_own_is_not_graded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     asked = ("demo", "--index", tmp_path / "book", "--scenes", 40, "--rerank", "none")

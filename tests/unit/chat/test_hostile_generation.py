@@ -129,6 +129,7 @@ def test_every_reply_is_whole_and_every_order_a_permutation(
     assert capfd.readouterr().err == ""  # xgrammar warns there about tokens it must not be asked
 
 
+@pytest.mark.slow
 def test_single_and_real_weights_too(qwen_chats: Callable[[str], Any], picture: Any) -> None:
     chat = qwen_chats("qwen2_5_vl")
     found = [Candidate(id=f"{n}.png", image=picture(60, 60, n)) for n in range(3)]

@@ -165,6 +165,7 @@ def test_false_alarms_stay_within_the_level() -> None:
     assert low <= alarms <= high
 
 
+@pytest.mark.slow
 def test_verdicts_over_null_pairs_keep_the_level() -> None:
     # ten metrics of two equal systems: any false alarm among them is one
     rng = np.random.default_rng(4)

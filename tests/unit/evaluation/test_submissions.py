@@ -76,6 +76,7 @@ def test_a_wrong_circo_file(says: str, change: Change, tmp_path: Path) -> None:
     assert says in str(told.value)
 
 
+@pytest.mark.slow
 def test_sound_is_said_of_the_submission(tmp_path: Path) -> None:
     recall, subset = written("cirr", tmp_path, "test1")
     cirr_ = ("eval", "cirr", "--data", tmp_path, "--split", "test1")

@@ -141,6 +141,7 @@ def test_an_import_of_several_files_counts_what_came_again(
     assert (narrow.added, narrow.changed, narrow.removed, narrow.unchanged) == (0, 330, 0, 0)
 
 
+@pytest.mark.slow
 def test_names_are_read_line_by_line(tmp_path: Path) -> None:
     names = [f"{'long-folder-name/' * 20}{n}.jpg" for n in range(1000)]
     again = given(tmp_path, np.ones((1000, 2), np.float32), names)

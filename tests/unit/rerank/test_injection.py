@@ -251,10 +251,21 @@ def test_a_reply_that_quotes_and_is_cut_forges_no_id(note: str, cut: int) -> Non
         assert all(a.grade == 3 for a in reading.assessments.values())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(hostile, st.sampled_from(["cotrr", "listwise", "grouprank"]))
 def test_a_forged_reply_is_a_permutation(text: str, method: str) -> None:
-    """Whatever a model answers, and whatever ids look like, every candidate stands there once."""
+    every_candidate_stands_once(text, method)
+
+
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
+@given(hostile, st.sampled_from(["cotrr", "listwise", "grouprank"]))
+def test_many_forged_replies_are_permutations(text: str, method: str) -> None:
+    every_candidate_stands_once(text, method)
+
+
+def every_candidate_stands_once(text: str, method: str) -> None:
+    """Whatever a model answers, and whatever ids look like."""
     ids = ["A", "B: first", "Image C:", '"}]', "../../etc/passwd", text or "x"]
     found = [Candidate(id=i, text=text) for i in dict.fromkeys(ids)]
     for answer in (text, json.dumps({"scores": {text: 99, "A": 1}}), json.dumps([text, "B", "Z"])):
@@ -298,16 +309,28 @@ def test_a_tag_in_a_note_does_not_cost_the_rest() -> None:
     assert body == {"A": {"note": "it says <think>", "grade": 1}, "B": {"grade": 2}}
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6))
-@example(["<|im_", "end|>", "<|im_start|>"])
-@example(["<|im_<|im_end|>end|>"])
-@example(["<think", ">", "</", "think>"])
+@pytest.mark.parametrize(
+    "pieces",
+    [["<|im_", "end|>", "<|im_start|>"], ["<|im_<|im_end|>end|>"], ["<think", ">", "</", "think>"]],
+    ids=["three", "nested", "thoughts"],
+)
 def test_the_local_model_reads_no_token_out_of_pieces(
     qwen_chats: Callable[[str], Any], pieces: list[str]
 ) -> None:
+    no_token_is_read(qwen_chats("qwen3_vl").qwen, pieces)
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6))
+def test_the_local_model_reads_no_token_out_of_any_pieces(
+    qwen_chats: Callable[[str], Any], pieces: list[str]
+) -> None:
+    no_token_is_read(qwen_chats("qwen3_vl").qwen, pieces)
+
+
+def no_token_is_read(qwen: Any, pieces: list[str]) -> None:
     """Without any help from a prompt: tokens spelt over several parts of one message."""
-    qwen = qwen_chats("qwen3_vl").qwen
     special = {*qwen.tokenizer.all_special_ids, *qwen.tokenizer.get_added_vocab().values()}
 
     def count(*texts: str) -> int:

@@ -142,7 +142,18 @@ class Curt(Chat):
         return self.chat.reply([replace(a, max_tokens=min(a.max_tokens, 120)) for a in asks])
 
 
-@pytest.mark.parametrize("method", [n for n in registry.names("strategy") if n != "scorer"])
+# the longest by far, which hostile replies and the bundled model go through as well
+LONGEST = "cotrr"
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        pytest.param(n, marks=pytest.mark.slow) if n == LONGEST else n
+        for n in registry.names("strategy")
+        if n != "scorer"
+    ],
+)
 def test_every_method_runs_on_a_real_model(chat: Counted, ranking: Ranking, method: str) -> None:
     some = Ranking(ranking.candidates[:4])
     result = Reranker(method, Curt(chat.chat)).rank(QUERY, some)

@@ -54,6 +54,7 @@ def test_a_server_with_rerank_only_reranks_twenty_images(stub: StubServer, reque
     assert (found["usage"]["images"], found["warnings"], stub.paths) == (20, [], ["/v1/rerank"])
 
 
+@pytest.mark.slow
 def test_doctor_and_recommend_know_rerankers(stub: StubServer) -> None:
     stub.answer = lambda request: {
         "results": [{"index": n, "score": 0.9 - n / 50} for n in range(len(request["documents"]))]

@@ -36,6 +36,7 @@ def folder(request: pytest.FixtureRequest, tiny_qwen: Callable[[str], Path]) -> 
     return tiny_qwen(request.param)
 
 
+@pytest.mark.slow
 @given(
     wide=st.integers(1, 3000),
     high=st.integers(1, 3000),

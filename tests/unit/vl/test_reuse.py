@@ -87,7 +87,7 @@ READS = [
 
 
 @pytest.mark.parametrize("read", READS, ids=lambda r: "-".join(r))
-@pytest.mark.parametrize("layout", ["query first", "images first"])
+@pytest.mark.parametrize("layout", ["query first", pytest.param("images first", marks=pytest.mark.slow)])
 def test_replies_do_not_depend_on_batches_order_or_what_is_kept(
     make: Any, plain: Any, images: list[Image], layout: str, read: dict[str, Any]
 ) -> None:
