@@ -11,6 +11,7 @@ _HOME = {
     "Candidate": "types",
     "Component": "types",
     "Explanation": "types",
+    "Filter": "filters.filter",
     "Hit": "types",
     "Image": "types",
     "ImageIndex": "index.index",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from mmrerank.evaluation.evaluate import evaluate as evaluate
     from mmrerank.evaluation.experiment.recommend import recommend as recommend
     from mmrerank.evaluation.score import score as score
+    from mmrerank.filters.filter import Filter as Filter
     from mmrerank.index.index import ImageIndex as ImageIndex
     from mmrerank.rerank.combine import combine as combine
     from mmrerank.reranker import Reranker as Reranker

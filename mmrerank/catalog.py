@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from mmrerank import discovery
 from mmrerank.errors import ModelError
 from mmrerank.paths import expanded, is_windows_path
 
@@ -41,6 +42,11 @@ class Card:
     ``{"order_images": "false"}``. A ``brief`` model writes a few words where others write sentences.
     ``label_share`` is the share of the probability below which its labels are asked for again as text, unless
     an option says otherwise (None: the backend's own).
+
+    What a person wants to know before it is fetched, empty or 0 where it is not known: its ``licence``,
+    ``parameters``, the ``bytes`` of the download and of ``memory`` that it takes to run, its ``speed``
+    (``fast``, ``medium`` or ``slow`` beside others of its kind), and ``download``, the repository of the hub
+    where the spec does not name it.
     """
 
     name: str
@@ -56,6 +62,12 @@ class Card:
     auto: Mapping[str, str] = field(default_factory=dict)
     brief: bool = False
     label_share: float | None = None
+    licence: str = ""
+    parameters: int = 0
+    bytes: int = 0
+    memory: int = 0
+    speed: str = ""
+    download: str = ""
 
     def __post_init__(self) -> None:
         if not self.domain and self.corpora:
@@ -130,23 +142,31 @@ def kinds_at(kind: str) -> tuple[str, ...]:
     return ("chat", "scorer") if kind == "chat" else (kind,)
 
 
-def chosen(kind: str, spec: str, corpus: str) -> str:
+def chosen(kind: str, spec: str, corpus: str, *, usual: str = "") -> str:
     """``spec``, or where it is empty the model that is meant for indexes of ``corpus`` (an index's domain).
 
-    A model that is meant for other images is never chosen, only taken when it is named. Raises
-    `ModelError` where none is left: then the person has to name one.
+    A model that is meant for other images is never chosen, only taken when it is named. ``usual`` is taken
+    where no other is left. Raises `ModelError` where that is empty too, with what to do in three lines.
     """
     if spec:
         return spec
     for card in cards():
         if card.kind == kind and corpus and corpus in card.corpora:
             return card.name
-    word, flag = ("language model", "--chat") if kind == "chat" else ("embedder", "--embedder")
+    if usual:
+        return usual
+    chat = kind == "chat"
+    word, flag, such = (
+        ("language model", "--chat", "qwen2.5-vl-7b") if chat else ("embedder", "--embedder", "clip-b32")
+    )
+    folder = "transformers:FOLDER" if chat else "open_clip:local-dir:FOLDER"
     elsewhere = [c for c in cards() if c.kind == kind and c.corpora]
     only = "".join(f"; {c.name} is meant for the {c.domain} only" for c in elsewhere)
     raise ModelError(
-        f"no {word} was named for these images{only}. Name one with {flag} (in Python: "
-        f"{flag[2:]}=...); `mmrerank list models` shows some"
+        f"no {word} was named for these images{only}\n"
+        f"choose one for good with `mmrerank setup`, or name one now: {flag} {such} (in Python: "
+        f"{flag[2:]}=...); `mmrerank list models` shows more\n"
+        f"without a model hub, copy a model's folder to this machine and name it: {flag} {folder}"
     )
 
 
@@ -170,6 +190,37 @@ def resolve(kind: str, spec: str) -> Card:
         if card.kind in kinds_at(kind) and spec in (card.name, card.spec):
             return card
     return Card(name=spec, kind=kind, spec=_served(spec) if kind == "chat" else spec)
+
+
+_REPOSITORY = re.compile(r"(?:.*:)?([A-Za-z0-9][\w.-]*/[\w.-]+)(@[\w.-]+)?")
+
+
+def repository(kind: str, spec: str) -> str:
+    """The repository of the model hub that ``spec`` names, ``ORG/NAME`` or ``ORG/NAME@REVISION``.
+
+    Empty for a folder, a server, and where it is not known before the model is opened.
+
+    >>> repository("embedder", "qwen3_vl:Qwen/Qwen3-VL-Embedding-2B@256")
+    'Qwen/Qwen3-VL-Embedding-2B'
+    """
+    card = resolve(kind, spec.strip())
+    if card.download:
+        return card.download
+    plugin = card.spec.partition(":")[0]
+    found = _REPOSITORY.fullmatch(card.spec)
+    of = next((k for k in kinds_at(kind) if plugin in discovery.names(k)), "")
+    if found is None or not of or is_local(kind, spec):
+        return ""
+    form = discovery.form(of, plugin)
+    if "hf-hub:" in form and "hf-hub:" in card.spec:
+        return found[1] + (found[2] or "")
+    return found[1] if "PATH_OR_NAME" in form else ""
+
+
+def in_words(card: Card) -> str:
+    """What is known of a model's download, such as ``about 605 MB, MIT``; empty where nothing is."""
+    size = f"{card.bytes / 1e9:.1f} GB" if card.bytes >= 1e9 else f"{card.bytes / 1e6:.0f} MB"
+    return ", ".join(part for part in (f"about {size}" if card.bytes else "", card.licence) if part)
 
 
 def is_local(kind: str, spec: str) -> bool:

@@ -1,14 +1,17 @@
-"""Settings of a run: YAML recipe, then environment (``MMRERANK_*``), then flags, each over the one before.
+"""Settings of a run: a person's defaults, YAML recipe, environment (``MMRERANK_*``), flags, in this order.
 
 Maps (options of a method, of a model) are merged name by name: a flag changes what it names and nothing else.
 One frozen record for the command line, the app and Python. An unknown key is an error that names the
 allowed ones; nothing is read from anywhere else.
+
+The defaults are one file of the person's own (`mmrerank.home.defaults_file`), with the keys of a recipe. Its
+``embedder`` and ``chat`` are taken where nothing else says which (`usual`): they never replace what made an
+index, nor what is meant for its images.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 from collections.abc import Mapping
@@ -17,7 +20,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from mmrerank.errors import InputError, UsageError
+from mmrerank.home import defaults_file
 from mmrerank.limits import ANY, Bounds, shown
+from mmrerank.near import meant
 from mmrerank.paths import expanded, reason
 from mmrerank.reading import whole
 
@@ -65,9 +70,9 @@ def load(
     flags: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Settings of a run; flags that are None are left out. Raises `UsageError` or `InputError`."""
-    values: dict[str, Any] = {}
+    values = {k: v for k, v in defaults(environment).items() if k not in USUAL}
     if recipe is not None:
-        values.update(without_code(filled(read_yaml(recipe), Settings), recipe))
+        values = over(values, without_code(filled(read_yaml(recipe), Settings), recipe))
     env = os.environ if environment is None else environment
     named: dict[str, Any] = {}
     for name, hint in get_type_hints(Settings).items():
@@ -78,6 +83,32 @@ def load(
     for more in (named, {k: v for k, v in (flags or {}).items() if v is not None}):
         values = over(values, more)
     return build(Settings, values, where=str(recipe) if recipe else "settings")
+
+
+USUAL = ("embedder", "chat")
+"""What of the defaults is taken where nothing else says which model."""
+
+
+def defaults(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """What the person's file of defaults holds; nothing where there is no file.
+
+    Raises `UsageError` for a key that no recipe may have, ``index`` and a model's own code among them, and
+    `InputError` for a file that cannot be read.
+    """
+    file = defaults_file(environment)
+    if not os.path.lexists(file):
+        return {}
+    values = without_code(filled(read_yaml(file), Settings), file)
+    if "index" in values:
+        raise UsageError(f"{file}: an index is named on the command line, or by MMRERANK_INDEX")
+    build(Settings, values, where=str(file))
+    return dict(values)
+
+
+def usual(kind: str, environment: Mapping[str, str] | None = None) -> str:
+    """The person's default ``embedder`` or ``chat``; empty without one. Raises as `defaults`."""
+    found = defaults(environment).get(kind)
+    return "" if found is None else str(found)
 
 
 def over(values: Mapping[str, Any], more: Mapping[str, Any]) -> dict[str, Any]:
@@ -178,10 +209,8 @@ def build(kind: type[T], values: Mapping[str, Any], *, where: str) -> T:
     converted: dict[str, Any] = {}
     for name, value in values.items():
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             allowed = f"it takes {', '.join(known)}" if known else "it takes no options"
-            raise UsageError(f"{where}: unknown option {name!r}; {allowed}.{hint}")
+            raise UsageError(f"{where}: unknown option {name!r}; {allowed}.{meant(str(name), known, 1)}")
         converted[name] = _convert(value, hints[name], f"{where}: {name}")
     try:
         built = kind(**converted)

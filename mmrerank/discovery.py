@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from mmrerank.errors import MmrerankError, UsageError
+from mmrerank.near import meant
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ KINDS = {
     "scorer": Kind(
         ("mmrerank.scorers",), "mmrerank.scorers", ("FORM", "open"), "scorer", {"revision": lambda rest: None}
     ),
-    "embedder": Kind(("mmrerank.embed",), "mmrerank.embedders", ("FORM", "open"), "embedder"),
+    "embedder": Kind(
+        ("mmrerank.embed",), "mmrerank.embedders", ("FORM", "open"), "embedder", {"PREPARES": False}
+    ),
     "corpus": Kind(("mmrerank.corpus",), "mmrerank.corpora", ("FORM", "accepts", "open"), "corpus"),
     "store": Kind(("mmrerank.index.stores",), "mmrerank.stores", ("open",), "store"),
     "benchmark": Kind(
@@ -80,13 +83,8 @@ def place(kind: str, name: str) -> str:
     """The module that holds a plug-in, such as ``mmrerank.rerank.strategies.cotrr``. Raises `UsageError`."""
     known = _places(kind)
     if name not in known:
-        import difflib
-
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UsageError(
-            f"there is no {KINDS[kind].word} {name!r}; there are: {', '.join(sorted(known))}.{hint}"
-        )
+        there = ", ".join(sorted(known))
+        raise UsageError(f"there is no {KINDS[kind].word} {name!r}; there are: {there}.{meant(name, known)}")
     return known[name]
 
 

@@ -24,7 +24,7 @@ _FILES = ("open_clip_config.json", "config.json")
 
 
 def words_embedder(facts: Manifest, index: Path, named: str = "", **options: Any) -> Embedder:
-    """What `embedder_for` gives, to embed words at first: by the index's text tower, where it is that model's.
+    """What `embedder_for` gives, to embed words at first: by the index's text tower, where that is its.
 
     Then no model is loaded until a query has an image. ``options`` are the plug-in's; with others than
     ``device="cpu"`` the model is opened at once. Raises what `embedder_for` raises.

@@ -13,6 +13,7 @@ from typing import Any
 from mmrerank import catalog
 from mmrerank.discovery import KINDS, about, every, first_sentence, form, load, names, place, warn
 from mmrerank.errors import UsageError
+from mmrerank.near import meant
 from mmrerank.paths import expanded
 from mmrerank.ports import Capability, Scorer
 
@@ -79,7 +80,7 @@ def chosen(
     card = catalog.resolve(kind, spec.strip())
     name = card.spec.partition(":")[0]
     if name not in names(kind_of(kind, name)):
-        raise UsageError(f"there is no {kind} {spec!r}; {forms(kind)}")
+        raise UsageError(f"there is no {kind} {spec!r}.{_meant(kind, spec.strip())} The {forms(kind)}")
     kind = kind_of(kind, name)
     opener = load(kind, name).open
     given = {k: v for k, v in options.items() if v is not None}
@@ -88,6 +89,18 @@ def chosen(
         its = f"its options are {', '.join(sorted(allowed))}" if allowed else "it has no options"
         raise UsageError(f"{kind} {name!r} takes no {wrong[0]!r}; {its}")
     return card, opener, given
+
+
+def _meant(kind: str, spec: str) -> str:
+    """What a spec that names nothing probably meant: a short name, or the same of another plug-in."""
+    name, colon, rest = spec.partition(":")
+    plugins = {n for k in catalog.kinds_at(kind) for n in names(k)}
+    if kind == "chat":
+        plugins |= {s.name for s in catalog.servers()}
+    short = [c.name for c in catalog.cards() if c.kind in catalog.kinds_at(kind)]
+    if not colon:
+        return meant(spec, short)
+    return meant(name, plugins, 1).replace("'?", f":{rest}'?") or meant(spec, short)
 
 
 def takes(kind: str, spec: str, option: str) -> bool:

@@ -1,18 +1,19 @@
 """Opens the text tower that an index keeps, where it is of the very model that was named.
 
-The index is data, and may be somebody else's: its tower is used where its hashes are right, and where the model
-that the user or the index names is the one that the index was made with. A folder or file of this machine must
-be named by the user, and hold the files that it held when the tower was made.
+The index is data, and may be somebody else's: its tower is used where its hashes are right, and where the
+model that the user or the index names is the one that the index was made with. A folder or file of this
+machine must be named by the user, and hold the files that it held when the tower was made.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from mmrerank import catalog
 from mmrerank.embed import _text_tower
-from mmrerank.errors import ModelError
+from mmrerank.errors import ImageIndexError, ModelError
 from mmrerank.index import texts
 from mmrerank.index.manifest import Manifest
 from mmrerank.ports import Embedder
@@ -23,7 +24,7 @@ _PLUGIN = "open_clip"
 def kept_tower(facts: Manifest, index: Path, named: str, whole: Callable[[], Embedder]) -> Embedder | None:
     """The tower of ``index`` as an embedder of words, None where there is none that can be used.
 
-    ``named`` is the model that the user named, empty for the one that the index remembers; ``whole`` opens it.
+    ``named`` is what the user named, empty for the model that the index remembers; ``whole`` opens it.
     """
     if not texts.size(facts):
         return None
@@ -34,15 +35,21 @@ def kept_tower(facts: Manifest, index: Path, named: str, whole: Callable[[], Emb
     try:
         name, place = _text_tower.named(rest)
         made_by = catalog.resolve("embedder", facts.embedder).spec
-        if f"{_PLUGIN}:{name}" != f"{_PLUGIN}:{_text_tower.named(made_by.partition(':')[2])[0]}":
+        if name != _text_tower.named(made_by.partition(":")[2])[0]:
             return None
         files = texts.read(index, facts)
-        known = _text_tower.facts_of(files[_text_tower.FACTS])
-        same = (known.fingerprint, known.dim) == (facts.fingerprint, facts.dim)
-        if not same or known.weights != _text_tower.weights_of(place):
-            return None
-        return _text_tower.TextTower(
-            files, known, spec=facts.embedder, domain=card.domain or known.domain, whole=whole
-        )
-    except (KeyError, OSError, ModelError):  # the whole model says what is wrong with it
+        known = _text_tower.facts_of(files.get(_text_tower.FACTS, b""))
+        if (known.fingerprint, known.dim) != (facts.fingerprint, facts.dim):
+            raise ModelError("it is of another model")
+        if not _text_tower.are_there(known.weights, place):
+            return None  # and the files are compared with the index as those of any model
+        domain = card.domain or known.domain
+        return _text_tower.TextTower(files, known, spec=facts.embedder, domain=domain, whole=whole)
+    except (ImageIndexError, ModelError) as error:
+        warnings.warn(
+            f"the text tower in {index / texts.FOLDER} is not used: {error}. Delete that folder and index "
+            "the source again: it is made anew", stacklevel=2,
+        )  # fmt: skip
         return None
+    except OSError:
+        return None  # opening the model says what is wrong with its files

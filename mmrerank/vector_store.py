@@ -75,6 +75,10 @@ class VectorStore(Protocol):
         """
         return False
 
+    def discard(self, folder: Path) -> None:
+        """Frees what the view in ``folder`` holds outside it, such as in a server; nothing by default."""
+        return
+
     def update(self, vectors: Vectors | Rows, moved: NDArray[np.int64]) -> bool:
         """Follows a change; False has it built from nothing instead.
 

@@ -60,7 +60,8 @@ def app(
     ] = None,
 ) -> None:
     """Open the web page: search, see before and after, and why."""
-    from mmrerank import ImageIndex, ImageSearch, catalog, config, registry
+    from mmrerank import ImageIndex, ImageSearch, config, registry
+    from mmrerank.cli._models import chosen
     from mmrerank.query_embedder import check_remembered
     from mmrerank_app.launch import build, serve
     from mmrerank_app.limits import PageLimits
@@ -88,7 +89,7 @@ def app(
             check_remembered(opened_index.manifest, opened_index.path)
         backend = None
         try:
-            spec = catalog.chosen("chat", settings.chat, opened_index.domain)
+            spec = chosen("chat", settings.chat, opened_index.domain)
         except ModelError as error:
             say(f"warning: {error}. Until then the page searches without reranking")
             method = "none"

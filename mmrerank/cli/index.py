@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrerank.cli._again import again
+from mmrerank.cli._collection import stopped
+from mmrerank.cli._models import announce, chosen
 from mmrerank.cli.console import Output, emit, one_line, progress, say, working
 from mmrerank.cli.options import DeviceFlag, OutputFlag, TrustFlag, trusting
 from mmrerank.errors import DEGRADED_EXIT_CODE, ImageIndexError, UsageError
@@ -64,15 +66,16 @@ EmbedderFlag = Annotated[
 VectorsFlag = Annotated[
     Path | None,
     typer.Option(
-        "--vectors", metavar="V.npy",
-        help="Import these vectors, one row an image; no model is loaded.",
+        "--vectors", metavar="V",
+        help="Import these vectors, one row an image; no model is loaded. A .npy file with --ids, a Parquet "
+        "file that also names the images, or a folder with img_emb/*.npy and metadata/*.parquet.",
     ),
 ]  # fmt: skip
 IdsFlag = Annotated[
     Path | None,
     typer.Option(
         "--ids", metavar="IDS.jsonl",
-        help="For --vectors: one JSON object a row, whose key image is a path below SOURCE.",
+        help="For --vectors V.npy: one JSON object a row, whose key image is a path below SOURCE.",
     ),
 ]  # fmt: skip
 StoreFlag = Annotated[
@@ -133,6 +136,13 @@ AllowFlag = Annotated[
         "Without it, more than ten at once that are more than a tenth stay.",
     ),
 ]
+TowerFlag = Annotated[
+    bool,
+    typer.Option(
+        "--no-text-tower",
+        help="Keep no text tower of an open_clip model in the index; every search then loads the model.",
+    ),
+]
 StrictFlag = Annotated[
     bool, typer.Option("--strict", help="For --vectors: refuse them when an image file is not there.")
 ]
@@ -158,6 +168,7 @@ def index(
     rebuild: RebuildFlag = False,
     allow_removal: AllowFlag = False,
     strict: StrictFlag = False,
+    no_text_tower: TowerFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
     """Index a folder, a list or tar shards; run again, it takes up what changed.
@@ -165,7 +176,7 @@ def index(
     The id of an image is its POSIX path relative to SOURCE. A SOURCE that the index does not have yet is
     added to it, and the ids of its images begin with its name and two slashes.
     """
-    if (vectors is None) != (ids is None):
+    if (vectors is None and ids is not None) or (vectors is not None and ids is None and not _whole(vectors)):
         raise UsageError("--vectors and --ids go together: a row of one belongs to a line of the other")
     if strict and vectors is None:
         raise UsageError("--strict is for --vectors, whose images need not be there")
@@ -173,15 +184,16 @@ def index(
         raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
     with working(), progress("indexing") as step:
         options: dict[str, Any] = {"rebuild": rebuild, "store": store, "progress": step}
-        if vectors is not None and ids is not None:
+        if vectors is not None:
             if len(sources) > 1 or exclude:
                 raise UsageError(
                     "--vectors go with one SOURCE, the folder of their images, and no --exclude-dir"
                 )
             options |= {"strict": strict, "allow_removal": allow_removal}
-            report = _import(name, sources[0], vectors, ids, spec=embedder, **options)
+            report = _import(name, sources[0], vectors, ids, image_column, spec=embedder, **options)
         else:
             options |= {"allow_truncated": allow_truncated, "allow_removal": allow_removal}
+            options["text_tower"] = not no_text_tower
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
             given: dict[str, Any] = {
@@ -252,11 +264,11 @@ def _build(
     *,
     trust: bool,
 ) -> BuildReport:
-    from mmrerank import catalog, config
+    from mmrerank import config
     from mmrerank.corpus import open_corpora
     from mmrerank.embed.open import open_embedder
     from mmrerank.index.index import ImageIndex, index_path
-    from mmrerank.query_embedder import embedder_for
+    from mmrerank.query_embedder import check_remembered, embedder_for
 
     # a wrong source is reported before a model is loaded for it
     corpora = open_corpora(places, **given)
@@ -267,24 +279,39 @@ def _build(
     made = _made_with(name, rebuild=options["rebuild"], named=settings.embedder)
     if made is not None:
         compare = not options["rebuild"]
+        if not settings.embedder:
+            check_remembered(made, index_path(name))
+        announce("embedder", settings.embedder or made.embedder)
         embedder = embedder_for(made, index_path(name), settings.embedder, compare=compare, **where)
     else:
-        embedder = open_embedder(catalog.chosen("embedder", settings.embedder, domain), **where)
+        spec = chosen("embedder", settings.embedder, domain)
+        announce("embedder", spec)
+        embedder = open_embedder(spec, **where)
     if embedder.domain and embedder.domain != domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
-    return ImageIndex.build(name, corpora, embedder, **options)
+    try:
+        return ImageIndex.build(name, corpora, embedder, **options)
+    except KeyboardInterrupt:
+        stopped(index_path(name))
+        raise typer.Exit(130) from None
 
 
 def _import(
-    name: str, source: str, vectors: Path, ids: Path, *, spec: str | None, **options: Any
+    name: str, source: str, vectors: Path, ids: Path | None, column: str, *, spec: str | None, **options: Any
 ) -> BuildReport:
     from mmrerank.corpus import embeddings
     from mmrerank.index.index import ImageIndex
 
     if not spec:
         raise UsageError("--vectors needs --embedder: say which model the vectors came from")
-    corpus = embeddings.open(source, vectors=vectors, ids=ids)
+    corpus = embeddings.open(source, vectors=vectors, ids=ids or "", column=column)
     return ImageIndex.import_vectors(name, corpus, embedder_spec=spec, **options)
+
+
+def _whole(vectors: Path) -> bool:
+    from mmrerank.corpus import embeddings
+
+    return embeddings.brings_ids(vectors)
 
 
 def _made_with(name: str, *, rebuild: bool, named: str) -> Manifest | None:

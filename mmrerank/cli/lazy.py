@@ -65,7 +65,7 @@ class VerbGroup(LazyGroup):
     """The verbs of ``mmrerank``, in the order in which a newcomer meets them; foreign ones follow."""
 
     kind = "verb"
-    first = ("index", "search", "rerank", "app", "eval", "score", "compare", "info", "verify",
+    first = ("search", "setup", "index", "rerank", "app", "eval", "score", "compare", "info", "verify",
              "cache", "usage", "list", "recommend", "doctor")  # fmt: skip
 
     def command(self, name: str, plugin: Any) -> Any:

@@ -1,4 +1,4 @@
-"""List what can be named: methods, models, scorers, servers, prompts, stores, metrics, benchmarks."""
+"""List what can be named: methods, models, servers, prompts, stores, metrics, benchmarks, your indexes."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mmrerank.errors import MmrerankError
 
 if TYPE_CHECKING:
     from mmrerank import catalog
+    from mmrerank.index.own import Known
     from mmrerank.rerank.profiles import Profile
 
 EXAMPLE = """mmrerank list methods
@@ -37,6 +38,7 @@ class What(StrEnum):
     corpora = "corpora"
     metrics = "metrics"
     benchmarks = "benchmarks"
+    indexes = "indexes"
 
 
 _KIND = {
@@ -55,7 +57,7 @@ def list_(
     output: OutputFlag = Output.text,
 ) -> None:
     """List methods and their options, backends, scorers, embedders, models, servers, prompt profiles, stores,
-    sources, metrics, benchmarks.
+    sources, metrics, benchmarks, and your indexes.
     """
     found = {w.value: _rows(w) for w in ([what] if what else What)}
     if output is Output.json:
@@ -63,11 +65,14 @@ def list_(
         return
     for name, rows in found.items():
         _print(name, rows)
+        if name == What.indexes and rows:
+            typer.echo("To remove one, delete its folder.")
 
 
 def _rows(what: What) -> list[dict[str, Any]]:
     from mmrerank import catalog
     from mmrerank.evaluation.measure.metrics import METRICS
+    from mmrerank.index import own
     from mmrerank.rerank import profiles
 
     if what is What.methods:
@@ -82,6 +87,8 @@ def _rows(what: What) -> list[dict[str, Any]]:
         return [metric(name) for name in METRICS]
     if what is What.benchmarks:
         return _working("benchmark", benchmark)
+    if what is What.indexes:
+        return [index(known) for known in own.every()]
     return _working(_KIND[what], lambda name: _plugin(_KIND[what], name))
 
 
@@ -147,6 +154,19 @@ def benchmark(module_name: str) -> dict[str, Any]:
         "options": _options(found.Options),
         "published": len(facts.published),
         "source": facts.source.strip(),
+    }
+
+
+def index(known: Known) -> dict[str, Any]:
+    """An index below ./indexes, or one that `search --in` made: where it is, what of, and how large."""
+    facts = known.manifest
+    return {
+        "index": str(known.path),
+        "images": known.images,
+        "bytes": known.bytes,
+        "embedder": facts.embedder,
+        "sources": [facts.source, *(s.location for s in facts.sources)],
+        "updated": facts.updated,
     }
 
 

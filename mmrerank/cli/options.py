@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mmrerank.cli._files import filled, kept_in, write_to
+from mmrerank.cli._models import announce
 from mmrerank.cli.console import Output
 from mmrerank.errors import InputError, UsageError
 from mmrerank.limits import ANY, shown
@@ -260,6 +261,7 @@ def opened(
     from mmrerank.rerank.profiles import folder_of
 
     folder = folder_of(prompts)  # a wrong one costs no loading of a model
+    announce("chat", spec)
     chat = open_chat(spec, **_values(spec, given, device))
     return around(chat, cache=cache, record=record or "", ledger=default_ledger() or "", prompts=folder)
 

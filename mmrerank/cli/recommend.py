@@ -44,12 +44,12 @@ def recommend(
     server what it can do.
     """
     import mmrerank
-    from mmrerank import catalog
     from mmrerank.chat.open import open_chat
+    from mmrerank.cli._models import chosen
 
     limits = budget_of(budget, price)
     with working():
-        backend = open_chat(catalog.chosen("chat", chat, ""))
+        backend = open_chat(chosen("chat", chat, ""))
         rows = mmrerank.recommend(backend.capabilities, k=candidates, budget=limits, chat=backend)
     best = next(r.method for r in rows if r.recommended)
     if output is Output.json:

@@ -93,8 +93,9 @@ def rerank(
     first-stage score. Images are paths, relative to the folder of REQUESTS.jsonl. The order given is the
     first-stage order.
     """
-    from mmrerank import catalog, config
+    from mmrerank import config
     from mmrerank.best import check_best
+    from mmrerank.cli._models import chosen
     from mmrerank.cli._requests import read_requests
     from mmrerank.reranker import Reranker
 
@@ -114,7 +115,7 @@ def rerank(
         return tell(name, options, requests, output)
     with working():
         backend = chat_for(
-            name, options, lambda: catalog.chosen("chat", settings.chat, ""), device=settings.device,
+            name, options, lambda: chosen("chat", settings.chat, ""), device=settings.device,
             options=pairs(chat_option, "--chat-option"), cache=settings.cache, record=record,
             prompts=settings.prompts,
         )  # fmt: skip

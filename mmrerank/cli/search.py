@@ -1,4 +1,4 @@
-"""Search an index; a language model may look at the first images and rank them."""
+"""Search a folder or an index; a language model may look at the first images and rank them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmrerank import writing
+from mmrerank.cli._collection import InFlag, NoUpdateFlag, UrlsFlag, ready
 from mmrerank.cli._files import read_from, read_or_piped, write_to
 from mmrerank.cli._query import query_of
 from mmrerank.cli._terms import MinusFlag, PlusFlag, terms
@@ -48,7 +49,8 @@ if TYPE_CHECKING:
     from mmrerank.results import SearchResult
     from mmrerank.types import Query
 
-EXAMPLE = """mmrerank search "two red boats at dawn" --index pictures --rerank cotrr --report why.html
+EXAMPLE = """mmrerank search "a dog on a beach" --in ~/Pictures
+mmrerank search "two red boats at dawn" --index pictures --rerank cotrr --report why.html
 mmrerank search "the same, but at night" --image boat.jpg --index pictures
 mmrerank search "a horse" --plus stripes --minus 2:grass --index pictures --collapse near
 mmrerank search --query-vectors queries.npy --index pictures --k 100 --run out.trec"""
@@ -133,6 +135,9 @@ NulFlag = Annotated[
 
 def search(
     text: TextArgument = None,
+    within: InFlag = None,
+    no_update: NoUpdateFlag = False,
+    allow_urls: UrlsFlag = False,
     index: IndexFlag = None,
     k: KFlag = None,
     image: ImageFlag = None,
@@ -165,7 +170,7 @@ def search(
     print0: NulFlag = False,
     output: OutputFlag = Output.text,
 ) -> None:
-    """Search an index; a language model may look at the first images and rank them."""
+    """Search a folder or an index; a language model may look at the first images and rank them."""
     from mmrerank import config
     from mmrerank.limits import check_count
 
@@ -189,15 +194,29 @@ def search(
                   "--dry-run": dry_run, "--record": record, "--budget": budget, "--price": price,
                   "--plus": plus, "--minus": minus, "--collapse": collapse,
                   "-o": option, "--chat-option": chat_option, "--threshold": threshold,
-                  "--prompts": prompts}  # fmt: skip
+                  "--prompts": prompts, "--in": within}  # fmt: skip
         return search_vectors(settings, query_vectors, run, others, output)
 
     query = query_of(text, image or (), exclude or (), turn or (), terms(plus, minus))
     if dry_run:
         without_money(price, budget)
-        return _forecast(settings, query, output, trust=trust_remote_code)
     limit = budget_of(budget, price)
-    result = _result(settings, query, limit=limit, record=record, trust=trust_remote_code)
+    model: str | Embedder = settings.embedder
+    if within:
+        from mmrerank.cli._forecast import spec_of
+
+        _ = spec_of(settings.rerank, settings.options).options  # a wrong one is reported before the indexing
+        found = ready(
+            within, settings, index=index, update=not no_update, allow_urls=allow_urls,
+            trust=trust_remote_code,
+        )  # fmt: skip
+        settings, model = dataclasses.replace(settings, index=str(found.index)), found.embedder
+    elif no_update or allow_urls:
+        flag = "--no-update" if no_update else "--allow-urls"
+        raise UsageError(f"{flag} is for --in; a search of --index never looks what changed")
+    if dry_run:
+        return _forecast(settings, query, output, model, trust=trust_remote_code)
+    result = _result(settings, query, model, limit=limit, record=record, trust=trust_remote_code)
     # the answer first: a file that cannot be written must not cost it, nor a reader that has gone the files
     with unheard():
         if print0 or filepath_only:
@@ -210,22 +229,33 @@ def search(
     return None
 
 
-def _embedder(settings: Settings, index: ImageIndex, trust: bool) -> str | Embedder:
-    """What embeds the query; opened where its Python files may run."""
+def _embedder(settings: Settings, index: ImageIndex, model: str | Embedder, trust: bool) -> str | Embedder:
+    """What embeds the query; opened where its Python files may run, or named by the person's defaults."""
+    from mmrerank import config
     from mmrerank.query_embedder import embedder_for
 
+    if not isinstance(model, str):
+        return model
     more = trusting(settings.embedder, trust)
     if not more:
-        return settings.embedder
+        # the person's own word for what an index says of itself
+        same = not model and config.usual("embedder") == index.manifest.embedder
+        return index.manifest.embedder if same else model
     if settings.device:
         more["device"] = settings.device
-    return embedder_for(index.manifest, index.path, settings.embedder, **more)
+    return embedder_for(index.manifest, index.path, model, **more)
 
 
 def _result(
-    settings: Settings, query: Query, *, limit: Budget | None, record: Path | None, trust: bool
+    settings: Settings,
+    query: Query,
+    model: str | Embedder,
+    *,
+    limit: Budget | None,
+    record: Path | None,
+    trust: bool,
 ) -> SearchResult:
-    from mmrerank import catalog
+    from mmrerank.cli._models import chosen
     from mmrerank.index.index import ImageIndex
     from mmrerank.search import ImageSearch
 
@@ -234,14 +264,14 @@ def _result(
         index = ImageIndex.open(settings.index)
         backend = chat_for(
             settings.rerank, settings.options,
-            lambda: catalog.chosen("chat", settings.chat, index.domain),
+            lambda: chosen("chat", settings.chat, index.domain),
             device=settings.device, options=settings.chat_options, cache=settings.cache, record=record,
             prompts=settings.prompts,
         )  # fmt: skip
         searcher = ImageSearch(
             index,
             chat=backend,
-            embedder=_embedder(settings, index, trust),
+            embedder=_embedder(settings, index, model, trust),
             device=settings.device,
             budget=limit,
         )
@@ -253,7 +283,9 @@ def _result(
     return result
 
 
-def _forecast(settings: Settings, query: Query, output: Output, *, trust: bool) -> None:
+def _forecast(
+    settings: Settings, query: Query, output: Output, model: str | Embedder, *, trust: bool
+) -> None:
     from mmrerank.arithmetic import folded
     from mmrerank.cli._forecast import spec_of, tell
     from mmrerank.index.index import ImageIndex
@@ -262,7 +294,9 @@ def _forecast(settings: Settings, query: Query, output: Output, *, trust: bool) 
     _ = spec_of(settings.rerank, settings.options).options  # a wrong one is reported before a model is loaded
     with working():
         index = ImageIndex.open(settings.index)
-        searcher = ImageSearch(index, embedder=_embedder(settings, index, trust), device=settings.device)
+        searcher = ImageSearch(
+            index, embedder=_embedder(settings, index, model, trust), device=settings.device
+        )
         (ranking,) = searcher.first_stage([query], settings.candidates)
     tell(settings.rerank, settings.options, [(folded(query), ranking)], output)
 

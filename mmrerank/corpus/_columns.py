@@ -121,7 +121,7 @@ class Reader:
         sample = Sample(
             id=id_ or named or str(row.number),
             image=image,
-            metadata=_metadata({k: v for k, v in values.items() if k not in self._used} | extra, row.where),
+            metadata=plain({k: v for k, v in values.items() if k not in self._used} | extra, row.where),
             origin=self.origin if image is None or image.path is None else None,
         )
         return sample, address
@@ -213,7 +213,7 @@ def _id(value: Any) -> str:
     return text if decodable(text) and "\0" not in text and len(text) <= _LONGEST_ID else ""
 
 
-def _metadata(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def plain(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """What the other columns say: nothing that is empty, dates as ISO 8601; too much of it is left out."""
     found = {k: plain for k, v in values.items() if decodable(k) and (plain := _plain(v)) is not None}
     if sum(len(v) if isinstance(v, str) else 32 for v in found.values()) > MOST_METADATA or (

@@ -68,6 +68,14 @@ class IdFile:
                 file = found[0]
             yield Sample(id=id_of(self._root, inside), image=Image(path=self._root / file), metadata=metadata)
 
+    def _where(self, row: int) -> str:
+        """The place of a row in words."""
+        return f"{self._path}, {self._short(row)}"
+
+    def _short(self, row: int) -> str:
+        """The place of a row beside one whose file is named."""
+        return f"line {row + 1}"
+
     def _lines(self) -> Iterator[tuple[str, dict[str, Any], str]]:
         """The name below the root, the other keys, and the name as it is written."""
         blank = 0
@@ -126,8 +134,8 @@ class IdFile:
         for row, (inside, _, _) in enumerate(self._lines()):
             if row in wanted and named.setdefault(inside, row) != row:
                 raise InputError(
-                    f"{self._path}, line {row + 1}: image {id_of(self._root, inside)!r} was named in line "
-                    f"{named[inside] + 1} already"
+                    f"{self._where(row)}: image {id_of(self._root, inside)!r} was named in "
+                    f"{self._short(named[inside])} already"
                 )
             if row >= suspects[-1]:
                 return
@@ -152,8 +160,7 @@ class IdFile:
                     passed[found[1]] = count + 1, first
                 elif found is not None and by is not None and found[1] == UNICODE:
                     raise InputError(
-                        f"{self._path}, line {row + 1}: image {inside!r} is the file of line {by + 1}, in "
-                        f"{UNICODE}"
+                        f"{self._where(row)}: image {inside!r} is the file of {self._short(by)}, in {UNICODE}"
                     )
                 else:
                     gone.add(inside)

@@ -1,4 +1,5 @@
-"""Image vectors made elsewhere: a ``.npy`` file, and a JSONL file that names the image of each row.
+"""Image vectors made elsewhere: a ``.npy`` file, and a JSONL file that names the image of each row; a
+Parquet file with both; or a folder as clip-retrieval writes it.
 
 Decodes no image and does not ask that the images be there. A file is found also where its name is written in
 another way in the ids, and what was passed over is said. The vectors are neither changed nor normalised;
@@ -14,26 +15,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mmrerank.corpus._ids import IdFile
+from mmrerank.corpus._table_ids import TableIds
+from mmrerank.corpus._vectors import ParquetVectors, Stacked, npy, vector_column
 from mmrerank.errors import InputError, UsageError
-from mmrerank.paths import LFS_WAY, expanded, is_lfs_pointer, looked_at, reason, refused
+from mmrerank.paths import expanded, looked_at
 from mmrerank.ports import Corpus, Sample
 
 _CHUNK_ROWS = 2048  # compared at a time, a byte a number
-FORM = "DIR with --vectors V.npy and --ids IDS.jsonl"
+FORM = "DIR with --vectors V.npy and --ids IDS.jsonl, --vectors V.parquet, or --vectors FOLDER"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EmbeddingsCorpus(Corpus):
-    """Row ``i`` of ``vectors`` ``(n, d)`` (float16, 32 or 64; memory-mapped) is of line ``i`` of ``ids``.
+    """Row ``i`` of ``vectors`` ``(n, d)`` (float16, 32 or 64; read by slices) is of row ``i`` of ``ids``.
 
     Made by `open`, which checks it. ``location`` is the folder of the images.
     """
 
     location: str
-    vectors: NDArray[Any] = field(repr=False)
+    vectors: Any = field(repr=False)
     ids: IdFile = field(repr=False)
 
     def remarks(self) -> Sequence[str]:
@@ -53,60 +55,71 @@ def accepts(location: str) -> bool:
     return False
 
 
-def open(location: str, *, vectors: Path | str = "", ids: Path | str = "") -> EmbeddingsCorpus:
-    """Images below the folder ``location`` with ``vectors`` (.npy) and ``ids`` (JSONL, key ``image``).
+def open(
+    location: str, *, vectors: Path | str = "", ids: Path | str = "", column: str = ""
+) -> EmbeddingsCorpus:
+    """Images below the folder ``location`` with ``vectors`` made elsewhere, in one of three forms:
 
-    An id is the path of its image relative to ``location``, however the line writes it: absolute, with
-    backslashes, with ``./``. Raises `InputError` naming the row or line when a file is unreadable, the counts
-    differ, a line names no image or one named before, or a vector is zero or not finite; `UsageError` without
-    one of the files.
+    - a ``.npy`` file with ``ids`` (JSONL, key ``image``);
+    - a Parquet file with a column of vectors and one that names images;
+    - a folder with ``img_emb/img_emb_*.npy`` and ``metadata/*.parquet``, as clip-retrieval writes it.
+
+    An id is the path of its image relative to ``location``, however the row writes it: absolute, with
+    backslashes, with ``./``. ``column`` names the column of a table that names images, by default the
+    likeliest. Raises `InputError` naming the row or line when a file is unreadable, the counts differ, a row
+    names no image or one named before, or a vector is zero or not finite; `UsageError` without one of the
+    files.
     """
-    if not vectors or not ids:
-        raise UsageError("vectors made elsewhere need both files: vectors (.npy) and ids (.jsonl)")
+    if not vectors:
+        raise UsageError("vectors made elsewhere need the file or folder that holds them")
     root = Path(os.path.abspath(expanded(location)))  # noqa: PTH100 - `resolve` would rename a linked folder
     with looked_at(location, "the folder"):
         if not root.is_dir():
             raise InputError(f"there is no folder {location!r}")
-    matrix, rows = _vectors(expanded(vectors)), IdFile(expanded(ids), root)
+    place = expanded(vectors)
+    matrix: Any
+    rows: IdFile
+    if brings_ids(place):
+        if ids:
+            raise UsageError(f"{vectors} names its images itself: leave out {ids}")
+        matrix, rows = _whole(place, root, column)
+    elif not ids:
+        raise UsageError("vectors made elsewhere need both files: vectors (.npy) and ids (.jsonl)")
+    else:
+        matrix, rows = npy(place), IdFile(expanded(ids), root)
     if len(matrix) != len(rows):
+        where, what = (ids, "lines") if ids else ("its metadata", "rows")
         raise InputError(
-            f"{vectors} has {len(matrix)} rows and {ids} has {len(rows)} lines; each row needs its line"
+            f"{vectors} has {len(matrix)} rows and {where} has {len(rows)} {what}; each row needs its line"
         )
     _check_rows(matrix, str(vectors))
     return EmbeddingsCorpus(location=str(root), vectors=matrix, ids=rows)
 
 
-def _vectors(path: Path) -> NDArray[Any]:
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            reader = (
-                np.lib.format.read_array_header_1_0
-                if version == (1, 0)
-                else np.lib.format.read_array_header_2_0
-            )
-            shape, _, dtype = reader(file)
-        if len(shape) != 2 or shape[1] == 0 or dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
-            raise InputError(
-                f"{path} holds {dtype} of shape {shape}; rows of float16, float32 or float64 are needed"
-            )
-        array: NDArray[Any] = np.load(
-            path,
-            mmap_mode="r" if shape[0] else None,  # an empty file cannot be mapped
-            allow_pickle=False,
+def brings_ids(vectors: Path) -> bool:
+    """Whether ``vectors`` is of a form that names its images itself: Parquet, or a folder."""
+    return vectors.suffix.lower() in (".parquet", ".pq") or vectors.is_dir()
+
+
+def _whole(place: Path, root: Path, column: str) -> tuple[Any, IdFile]:
+    """The vectors and the names of images of a Parquet file, or of a folder of both."""
+    if not place.is_dir():
+        vectors = vector_column(place)
+        return ParquetVectors(place, vectors), TableIds([place], root, column=column, left_out=[vectors])
+    arrays, tables = sorted(place.glob("img_emb/*.npy")), sorted(place.glob("metadata/*.parquet"))
+    if not arrays or len(arrays) != len(tables):
+        raise InputError(
+            f"{place} has {len(arrays)} arrays img_emb/*.npy and {len(tables)} tables metadata/*.parquet; "
+            "there must be one table for each array"
         )
-        return array
-    except InputError:
-        raise
-    except Exception as error:  # a damaged header can make numpy's parser raise almost anything
-        if refused(error):
-            raise InputError(f"{path} cannot be read: {reason(error)}") from error
-        if is_lfs_pointer(path):
-            raise InputError(f"{path} {LFS_WAY}") from error
-        raise InputError(f"{path} is not a usable .npy file: {error}") from error
+    matrix, rows = Stacked(arrays), TableIds(tables, root, column=column)
+    for array, length, table, count in zip(arrays, matrix.lengths, tables, rows.lengths, strict=True):
+        if length != count:
+            raise InputError(f"{array} has {length} rows, and {table} has {count}")
+    return matrix, rows
 
 
-def _check_rows(matrix: NDArray[Any], name: str) -> None:
+def _check_rows(matrix: Any, name: str) -> None:
     for start in range(0, len(matrix), _CHUNK_ROWS):
         chunk = np.asarray(matrix[start : start + _CHUNK_ROWS])
         finite = np.isfinite(chunk).all(axis=1)

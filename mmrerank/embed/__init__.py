@@ -1,4 +1,4 @@
 """Embedders, one file each."""
 
-HELPERS = ("open", "overlong")
+HELPERS = ("later", "open", "overlong")
 """Modules here that are no embedders."""

@@ -11,6 +11,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from mmrerank import hub
 from mmrerank.errors import ModelError
 from mmrerank.paths import expanded
 from mmrerank.vl.load import files_digest, folder_of
@@ -29,11 +30,8 @@ def fetched(name: str) -> Path | None:
     if not expanded(name).is_dir():
         from huggingface_hub import snapshot_download
 
-        try:
+        with hub.asked(f"the model {name!r}", hub.copied(name, "the folder in the place of its name")):
             snapshot_download(name, allow_patterns=[f"{FOLDER}/{CONFIG}", f"{FOLDER}/{WEIGHTS}"])
-        except Exception as error:  # the hub's client has many kinds of errors, and its network's beside
-            text = " ".join(str(error).split())[:300]
-            raise ModelError(f"the adapters of {name!r} cannot be fetched: {text}") from error
     folder = folder_of(name) / FOLDER
     if not there(folder):
         return None

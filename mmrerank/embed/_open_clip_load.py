@@ -6,11 +6,9 @@ opened, never before.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import logging
-import os
 import pickle
 import re
 import sys
@@ -21,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmrerank import hub
 from mmrerank.embed import _open_clip_part as _open_clip
 from mmrerank.embed._model_files import is_folder, place, repository
 from mmrerank.embed._open_clip_config import checked
@@ -29,6 +28,7 @@ from mmrerank.embed._open_clip_images import Transform
 from mmrerank.embed._random_weights import drawn_from
 from mmrerank.errors import ModelError
 from mmrerank.loading import loading
+from mmrerank.near import near
 from mmrerank.paths import check_readable, is_windows_path, looked_at, looks_like_path
 from mmrerank.vl.model_folder import (
     check_folder,
@@ -47,6 +47,7 @@ WEIGHTS = (  # the order of preference is open_clip's own
     "model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
 )  # fmt: skip
 _LOCAL, _HUB = "local-dir:", "hf-hub:"
+_FOLDER = f"--embedder open_clip:{_LOCAL}FOLDER"
 _CONFIG = "open_clip_config.json"
 _SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".ckpt", ".npz")
 _MORE_OF_A_TOKENIZER = ("merges.txt", "*.model", "special_tokens_map.json", "added_tokens.json")
@@ -94,8 +95,8 @@ def load(rest: str, *, expect: str = "", trust_remote_code: bool = False) -> Loa
         known = open_clip.list_models()
         arch = arch if arch in known else arch.replace("/", "-")  # ViT-B/32, as in papers
         if arch not in known:
-            near = difflib.get_close_matches(arch, known, n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(near)}?" if near else "see open_clip.list_models()"
+            found = near(arch, known)
+            hint = f"did you mean {' or '.join(found)}?" if found else "see open_clip.list_models()"
             raise ModelError(f"open_clip has no architecture {arch!r}; {hint}")
         if tag == "random":
             return _load_random(arch)
@@ -134,10 +135,8 @@ def _unclear(rest: str) -> str:
 
 def _load_repository(name: str, expect: str, trust: bool) -> Loaded:
     """A model of the hub, ``ORG/NAME`` or ``ORG/NAME@REVISION``: a folder in the hub's cache."""
-    try:
+    with hub.asked(f"the model {_HUB}{name}", hub.copied(name, _FOLDER)):
         folder = repository(name, _CONFIG, WEIGHTS, [*_TOKENIZERS, "*.py"] if trust else _TOKENIZERS)
-    except Exception as error:  # the hub's client has many kinds of errors, and its network's beside
-        raise ModelError(_unreachable(f"the model {_HUB}{name}", error)) from error
     return _load_folder(folder, expect, trust, name=f"{_HUB}{name}")
 
 
@@ -260,10 +259,10 @@ def _load_hub(arch: str, tag: str) -> Loaded:
     config = _open_clip.part().get_model_config(arch)
     open_clip = _suited(config)
     facts = open_clip.get_pretrained_cfg(arch, tag)
-    try:
+    place_there = str(facts.get("hf_hub") or "").strip("/")
+    way = hub.copied(place_there, _FOLDER) if place_there else f"name a folder of the model: {_FOLDER}"
+    with hub.asked(f"the model {arch}:{tag}", way):
         weights = Path(open_clip.download_pretrained(facts))
-    except Exception as error:  # the hub, its network, and its cache each raise their own
-        raise ModelError(_unreachable(f"the weights {arch}:{tag}", error)) from error
     # Weights trained with QuickGELU are wrong without it, and only some architecture names imply it.
     config["quick_gelu"] = bool(facts.get("quick_gelu") or config.get("quick_gelu"))
     model = _create(
@@ -300,12 +299,11 @@ def _create(open_clip: Any, what: str, name: str, **options: Any) -> Any:
 
 
 def _hub_tokenizer(open_clip: Any, arch: str) -> Any:
-    text = open_clip.get_model_config(arch)["text_cfg"]
-    try:
-        with without_questions() if text.get("hf_tokenizer_name") else nullcontext():
-            return open_clip.get_tokenizer(arch)
-    except Exception as error:  # the hub, its network, and its cache each raise their own
-        raise ModelError(_unreachable(f"the tokenizer of {arch}", error)) from error
+    theirs = open_clip.get_model_config(arch)["text_cfg"].get("hf_tokenizer_name")
+    if not theirs:
+        return open_clip.get_tokenizer(arch)
+    with hub.asked(f"the tokenizer of {arch}", hub.copied(theirs, _FOLDER)), without_questions():
+        return open_clip.get_tokenizer(arch)
 
 
 def _loaded(
@@ -330,15 +328,6 @@ def _loaded(
         dim=int(config["embed_dim"]),
         fingerprint=fingerprint_of(preprocess, config, weights),
         random=random,
-    )
-
-
-def _unreachable(what: str, error: Exception) -> str:
-    offline = os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0")
-    why = "HF_HUB_OFFLINE is set and they are not in the cache" if offline else _line(error)
-    return (
-        f"{what} cannot be fetched ({why}); fetch them where the hub can be reached, "
-        f"or name a folder with open_clip:{_LOCAL}PATH"
     )
 
 

@@ -15,6 +15,7 @@ import importlib.util
 import logging
 import sys
 from importlib.machinery import ModuleSpec, SourceFileLoader
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -118,7 +119,8 @@ class _Later(ModuleType):
             raise AttributeError(name)
 
         def later(*args: Any, **kwargs: Any) -> Any:
-            return vars(importlib.import_module(self.__name__))[name](*args, **kwargs)
+            # the module may make its names when they are asked for
+            return attrgetter(name)(importlib.import_module(self.__name__))(*args, **kwargs)
 
         return later
 

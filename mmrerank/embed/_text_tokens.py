@@ -1,7 +1,7 @@
 """open_clip's two tokenizers without torch, transformers or open_clip: the same ids, from data.
 
-Ported from ``open_clip/tokenizer.py`` (3.3.0). Cleaning and splitting are open_clip's own steps; the merging of
-a word's bytes is the `tokenizers` library's. Makes no tokenizer; `mmrerank.embed._text_tower_make` does.
+Ported from ``open_clip/tokenizer.py`` (3.3.0). Cleaning and splitting are open_clip's own steps; the merging
+of a word's bytes is the `tokenizers` library's. Makes no tokenizer; `mmrerank.embed._text_tower_make` does.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 Ids = NDArray[np.int64]
 Clean = Literal["lower", "whitespace", "canonicalize"]
 CLEANS = ("lower", "whitespace", "canonicalize")
+LONGEST = 1 << 16
+"""Tokens of the longest context; a row of ids is no longer."""
 MARKS = ("<start_of_text>", "<end_of_text>")
 _WORDS = r"""|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"""
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -57,7 +59,9 @@ class TextTokens:
     def __init__(self, rules: Rules, data: bytes) -> None:
         from tokenizers import Tokenizer
 
-        if rules.kind not in ("clip", "hf", "clips") or rules.clean not in CLEANS or rules.context < 3:
+        sides = {rules.padding, rules.truncation} <= {"left", "right"}
+        known = rules.kind in ("clip", "hf", "clips") and rules.clean in CLEANS and sides
+        if not known or not 3 <= rules.context <= LONGEST:
             raise ValueError(f"these are no rules of a tokenizer: {rules}")
         self.rules = rules
         self.context_length = rules.context
@@ -153,6 +157,8 @@ def rules_of(found: Any) -> Rules:
         raise ValueError(f"the rules of a tokenizer are no object: {found!r}")
     for key, value in found.items():
         wanted = str if key in ("kind", "clean", "pad_token", "padding", "truncation") else int
-        if type(value) is not wanted and not (key == "strip" and value is None):
+        if key == "strip" and value is None:
+            continue
+        if type(value) is not wanted or (isinstance(value, int) and not 0 <= value < 1 << 31):
             raise ValueError(f"a tokenizer's {key} is {value!r}")
     return Rules(**cast(dict[str, Any], found))

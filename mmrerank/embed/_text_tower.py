@@ -18,6 +18,7 @@ import numpy as np
 from mmrerank.embed import _text_tower_check
 from mmrerank.embed._mix import mix, unit
 from mmrerank.embed._model_files import is_folder, place
+from mmrerank.embed._open_clip_identity import sha256
 from mmrerank.embed._text_tokens import Rules, TextTokens, counted, rules_of
 from mmrerank.errors import ModelError
 from mmrerank.paths import looks_like_path
@@ -31,15 +32,25 @@ _AT_A_TIME = 32  # texts
 
 
 @dataclass(frozen=True, kw_only=True)
+class Weights:
+    """A file of a model: its name in the model's folder, its bytes, when it changed, and its hash."""
+
+    name: str
+    bytes: int
+    changed: int  # nanoseconds
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a tower is of. ``weights`` are name, bytes and time of change (nanoseconds) of the model's files
-    where it is a folder or file of a machine, so that others in their place are noticed.
+    """What a tower is of. ``weights`` are the model's files where it is a folder or file of a machine, so
+    that others in their place are noticed.
     """
 
     fingerprint: str
     dim: int
     rules: Rules
-    weights: tuple[tuple[str, int, int], ...] = ()
+    weights: tuple[Weights, ...] = ()
     domain: str = ""
     format: int = FORMAT
 
@@ -151,11 +162,12 @@ def facts_of(data: bytes) -> Facts:
     try:
         body = json.loads(data)
         rules = rules_of(body.pop("rules"))
-        weights = tuple((str(n), int(b), int(t)) for n, b, t in body.pop("weights"))
+        weights = tuple(Weights(**w) for w in body.pop("weights"))
         facts = Facts(rules=rules, weights=weights, **body)
-        kinds = (type(facts.fingerprint), type(facts.domain), type(facts.dim), facts.format)
-        if kinds != (str, str, int, FORMAT):
-            raise ValueError(f"it has {kinds}")
+        kinds = {(type(w.name), type(w.bytes), type(w.changed), type(w.sha256)) for w in weights}
+        kinds |= {(type(facts.fingerprint), type(facts.dim), type(facts.format), type(facts.domain))}
+        if kinds != {(str, int, int, str)} or facts.format != FORMAT:
+            raise ValueError(f"format {facts.format}, {kinds}")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"the text tower's {FACTS} cannot be read: {error}") from error
     return facts
@@ -174,14 +186,27 @@ def named(rest: str) -> tuple[str, Path | None]:
     return (f"{arch}:{place(tag)}", place(tag)) if looks_like_path(tag) else (f"{arch}:{tag}", None)
 
 
-def weights_of(path: Path | None) -> tuple[tuple[str, int, int], ...]:
-    """Name, bytes and time of change of ``path``, or of each file in it. Raises `OSError`."""
+def weights_of(path: Path | None) -> tuple[Weights, ...]:
+    """``path``, or each file in it; none for None. Raises `OSError`."""
+    return tuple(
+        Weights(name=name, bytes=size, changed=changed, sha256=sha256(file))
+        for name, (file, size, changed) in _looked_at(path).items()
+    )
+
+
+def are_there(weights: tuple[Weights, ...], path: Path | None) -> bool:
+    """Whether ``path`` holds these files and no others; one with another time is read. Raises `OSError`."""
+    found = _looked_at(path)
+    return found.keys() == {w.name for w in weights} and all(
+        size == known.bytes and (changed == known.changed or sha256(file) == known.sha256)
+        for known in weights
+        for file, size, changed in [found[known.name]]
+    )
+
+
+def _looked_at(path: Path | None) -> dict[str, tuple[Path, int, int]]:
     if path is None:
-        return ()
+        return {}
     inside = path.is_dir()
-    found = []
-    for file in sorted(path.iterdir()) if inside else [path]:
-        known = file.stat()
-        if file.is_file():
-            found.append((file.name if inside else "", known.st_size, known.st_mtime_ns))
-    return tuple(found)
+    files = [f for f in sorted(path.iterdir()) if f.is_file()] if inside else [path]
+    return {f.name if inside else "": (f, f.stat().st_size, f.stat().st_mtime_ns) for f in files}

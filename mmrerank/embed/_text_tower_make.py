@@ -31,10 +31,11 @@ TOLERANCE = {"float32": (0.9999, 0.002), "bfloat16": (0.995, 0.05), "float16": (
 """By the precision of the model: the least cosine, and the largest difference of a number of a unit vector.
 The tower itself always computes in float32."""
 _ODD = (
-    "", " ", "\n\t ", "a", "A RED BOAT", "Zürich, Österreich", "naïve café", "nai\u0308ve cafe\u0301", "日本の寺",
-    "красная лодка", "قارب أحمر", "एक लाल नाव", "🐶🏖️ on a beach", "👩‍👩‍👧‍👦", "don't, we'll, it's", "&amp;amp; &lt;b&gt;",
-    "â€œquotesâ€\x9d", "100,000 km² in 2024", "<start_of_text> <end_of_text>", "tab\tand\r\nline", "\u200bzero\ufeffwidth",
-    "ﬁne ﬂow Ⅷ ½", "-- !? ... ///", "x" * 300, "a long walk on a beach " * 40, "寺" * 90, "\x00\x1b[31mred",
+    "", " ", "\n\t ", "a", "A RED BOAT", "Zürich, Österreich", "naïve café", "nai\u0308ve cafe\u0301",
+    "日本の寺", "красная лодка", "قارب أحمر", "एक लाल नाव", "🐶🏖️ on a beach", "👩‍👩‍👧‍👦",
+    "don't, we'll, it's", "&amp;amp; &lt;b&gt;", "â€œquotesâ€\x9d", "100,000 km² in 2024",
+    "<start_of_text> <end_of_text>", "tab\tand\r\nline", "\u200bzero\ufeffwidth", "ﬁne ﬂow Ⅷ ½",
+    "-- !? ... ///", "x" * 300, "a long walk on a beach " * 40, "寺" * 90, "\x00\x1b[31mred",
 )  # fmt: skip
 _THINGS = ("dog", "red boat", "lighthouse at dawn", "child with an umbrella", "bowl of noodles")
 _FORMS = (
@@ -101,7 +102,7 @@ def _exported(model: Any, ids: Any) -> bytes:
         def forward(self, ids: Any) -> Any:
             return self.text.encode_text(ids)
 
-    file = io.BytesIO()
+    file: Any = io.BytesIO()  # its annotation knows the new exporter alone
     with loading(), _without_onnx(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # that this exporter is the old one; the new one takes more packages
         try:
@@ -113,7 +114,8 @@ def _exported(model: Any, ids: Any) -> bytes:
         except Exception as error:  # tracing runs the model's code, and raises what that does
             line = " ".join(str(error).split())[:200]
             raise ModelError(f"it cannot be exported: {type(error).__name__}: {line}") from error
-    return file.getvalue()
+    made: bytes = file.getvalue()
+    return made
 
 
 @contextmanager

@@ -27,6 +27,7 @@ FORM = (
     "open_clip:ARCH:TAG, open_clip:ARCH:/PATH/FILE, open_clip:local-dir:PATH, open_clip:hf-hub:ORG/NAME, "
     "open_clip:ARCH:random"
 )
+PREPARES = True
 RANDOM_DOMAIN = "random weights: for plumbing and speed only"
 TINY_PARAMETERS = 20_000_000
 _LONGEST = 8  # longer side over shorter side

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from mmrerank.errors import UsageError
+from mmrerank.errors import UsageError, one_line
 from mmrerank.filters.columns import DATE, RECORD_FIELDS, TEXT, Field, Fields, Type
 from mmrerank.filters.fault import fault
 from mmrerank.filters.moments import FORMS, span_of, year_of
@@ -33,14 +33,14 @@ def _values(leaf: Leaf) -> tuple[Value, ...]:
 
 
 def _unknown(text: str, column: Column, fields: Fields) -> UsageError:
-    names = [f.name for f in fields]
+    names = [one_line(f.name, 100) for f in fields]
     hint = []
     folded = {n.casefold(): n for n in reversed(names)}
     near = folded.get(str(column).casefold()) or folded.get(f"`{'.'.join(column.keys)}`".casefold())
     close = [near] if near else difflib.get_close_matches(str(column), names, n=3, cutoff=0.6)
     if close:
         hint.append(f"Did you mean {' or '.join(close)}?")
-    shown = ", ".join(f"{f.name} ({f.type})" for f in [*fields][:_LISTED])
+    shown = ", ".join(f"{n} ({f.type})" for n, f in [*zip(names, fields, strict=True)][:_LISTED])
     more = f", and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     hint.append(f"There are {shown}{more}.")
     if fields.full:
@@ -48,7 +48,7 @@ def _unknown(text: str, column: Column, fields: Fields) -> UsageError:
             f"The metadata have more keys than an index remembers; those that came after the first "
             f"{len(fields.metadata):,} cannot be filtered."
         )
-    return fault(text, column.at, f"there is no column {str(column)[:100]}", " ".join(hint))
+    return fault(text, column.at, f"there is no column {one_line(str(column), 100)}", " ".join(hint))
 
 
 def _check(text: str, leaf: Leaf, value: Value, field: Field) -> None:

@@ -109,36 +109,41 @@ def found(metadata: Any, keys: tuple[str, ...]) -> Any:
     return metadata
 
 
-def observed(
-    metadata: Mapping[str, Any], above: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], int]]:
-    """The keys of every column in ``metadata`` that has a value, with the flags of that value."""
+def observed(metadata: Mapping[str, Any]) -> list[tuple[tuple[str, ...], int]]:
+    """The keys of every column in ``metadata``, as JSON gives them, that has a value; and its flags."""
+    seen: list[tuple[tuple[str, ...], int]] = []
+    _observe(metadata, (), seen)
+    return seen
+
+
+def _observe(metadata: Mapping[str, Any], above: tuple[str, ...], seen: list[Any]) -> None:
     for key, value in metadata.items():
         if value is None or not 1 <= len(key) <= LONGEST_KEY or not key.isprintable():
             continue
         keys = (*above, key)
-        yield keys, _flags(value)
-        if isinstance(value, dict) and len(keys) < MOST_DEEP:
-            yield from observed(value, keys)
+        seen.append((keys, _flags(value)))
+        if type(value) is dict and len(keys) < MOST_DEEP:
+            _observe(value, keys, seen)
 
 
 def _flags(value: Any) -> int:
-    if isinstance(value, list):
+    kind = type(value)  # JSON gives no others; this is asked of each value of each image
+    if kind is str:
+        odd = 0 if "\0" not in value and _encodes(value) else ODD
+        dated = value[:1] in ("1", "2") and moment(value) is not None
+        return odd | (DATE if dated else TEXT)
+    if kind is int:
+        return NUMBER if -(2**63) <= value < 2**63 else NUMBER | ODD
+    if kind is float:
+        return NUMBER
+    if kind is bool:
+        return BOOLEAN
+    if kind is list:
         every = LIST
         for one in value:
-            every |= OTHER if isinstance(one, list) else _flags(one)
+            every |= OTHER if type(one) is list else _flags(one)
         return every
-    match value:
-        case str():
-            odd = ODD if "\0" in value or not _encodes(value) else 0
-            return odd | (TEXT if moment(value) is None else DATE)
-        case bool():
-            return BOOLEAN
-        case int():
-            return NUMBER if -(2**63) <= value < 2**63 else NUMBER | ODD
-        case float():
-            return NUMBER
-    return OTHER if value is not None else 0
+    return 0 if value is None else OTHER
 
 
 def _encodes(text: str) -> bool:

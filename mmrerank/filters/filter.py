@@ -16,9 +16,9 @@ from mmrerank.filters.tree import Node
 class Filter:
     """A condition on what an index knows about an image: its columns and its metadata.
 
-    Comparisons are ``= != < <= > >=``, ``~`` (contains, in small or capital letters) and ``!~``, ``in (1, 2)``
-    and ``not in``, ``is null`` and ``is not null`` (or ``has column``). ``and``, ``or``, ``not`` and brackets
-    join them. Values are text in quotes, numbers, ``true``, ``false`` and dates (``2024``, ``2024-06``,
+    Comparisons are ``= != < <= > >=``, ``~`` (contains, in small or capital letters) and ``!~``,
+    ``in (1, 2)`` and ``not in``, ``is null`` and ``is not null`` (or ``has column``). ``and``, ``or``,
+    ``not`` and brackets join them. Values are text in quotes, numbers, ``true``, ``false`` and dates (``2024``, ``2024-06``,
     ``2024-06-01``, ``2024-06-01T12:30``), which stand for all of that year, month, day or minute.
 
     A comparison with a value that is missing does not hold; ``not`` turns that round.
@@ -39,17 +39,17 @@ class Filter:
         return cls(parse(text), text)
 
     @classmethod
-    def of(cls, given: Filter | str) -> Filter:
+    def of(cls, given: Where) -> Filter:
         """A filter, or the one that text says."""
         return given if isinstance(given, Filter) else cls.parse(given)
 
     def __str__(self) -> str:
         return str(self.node)
 
-    def __and__(self, other: Filter | str) -> Filter:
+    def __and__(self, other: Where) -> Filter:
         return Filter.parse(f"({self}) and ({Filter.of(other)})")
 
-    def __or__(self, other: Filter | str) -> Filter:
+    def __or__(self, other: Where) -> Filter:
         return Filter.parse(f"({self}) or ({Filter.of(other)})")
 
     def __invert__(self) -> Filter:
@@ -66,3 +66,7 @@ class Filter:
         type than it is compared with.
         """
         check.check(self.text, self.node, fields)
+
+
+Where = Filter | str
+"""A filter, or the text of one."""

@@ -80,6 +80,8 @@ def parse(text: str) -> Node:
         raise UsageError("the filter is empty; one is 'taken >= 2024-06-01 and camera ~ \"Pixel\"'")
     if len(text) > MOST_CHARACTERS:
         raise UsageError(f"the filter has {len(text):,} characters; at most {MOST_CHARACTERS:,} are read")
+    if (at := next((n for n, c in enumerate(text) if "\ud800" <= c <= "\udfff"), None)) is not None:
+        raise fault(text, at, "this is no character: the text was not UTF-8")
     import lark
 
     try:
@@ -204,7 +206,7 @@ def _hint(rest: str, names: set[str]) -> str:
     if "TEXT" in names and word:
         return 'Text is written in quotes: "Pixel".'
     if "NAME" in names and (
-        rest[:1].isdigit() or rest.startswith(('"', "'")) or word.lower() in ("and", "or")
+        rest[:1].isdigit() or rest.startswith(('"', "'", "=")) or word.lower() in ("and", "or")
     ):
         return "A column comes first; a name with odd characters stands in backquotes: `my column`."
     return ""

@@ -16,6 +16,7 @@ from mmrerank.filters.moments import moment
 from mmrerank.filters.tree import And, Compare, In, Leaf, Node, Not, Null, Or, Value
 
 _METADATA = "metadata"
+_NEVER = "(1 IS NULL)"
 
 
 class Condition:
@@ -50,9 +51,9 @@ class Condition:
     def _node(self, node: Node) -> str:
         match node:
             case And(parts=parts):
-                return "(" + " AND ".join(map(self._node, parts)) + ")"
+                return _joined("AND", [*map(self._node, parts)])
             case Or(parts=parts):
-                return "(" + " OR ".join(map(self._node, parts)) + ")"
+                return _joined("OR", [*map(self._node, parts)])
             case Not(part=part):
                 return f"({self._node(part)} IS NOT TRUE)"  # of null, too
         name, keys = placed(node.column)
@@ -60,7 +61,7 @@ class Condition:
             return self._leaf(node, _Place(self._columns[name], "", RECORD_FIELDS[name]))
         field = self._fields.get(node.column)
         if field is None:
-            return "(1 IS NULL)" if not (isinstance(node, Null) and not node.negated) else "(1)"
+            return _NEVER if not (isinstance(node, Null) and not node.negated) else "(1)"
         if not self._fields.plain or field.flags & ODD or not all(map(_plain, keys)):
             self._left.append((node, keys))
             return f"mmrr_holds({_METADATA}, {self._given(len(self._left) - 1)})"
@@ -81,12 +82,12 @@ class Condition:
     def _any(self, operator: str, values: tuple[Value, ...], place: _Place) -> str:
         """Whether one value of the record stands so to one of ``values``."""
         if not (place.field.flags & LIST):
-            return "(" + " OR ".join(self._one(operator, v, place) for v in values) + ")"
-        element = _Place("each.value", place.path, place.field, element=True)
-        inner = " OR ".join(self._one(operator, v, element) for v in values)
+            return _joined("OR", [self._one(operator, v, place) for v in values])
+        element = _Place("one.value", place.path, place.field, element=True)
+        inner = _joined("OR", [self._one(operator, v, element) for v in values])
         return (
             f"(json_type({_METADATA}, {place.path}) <> 'object' AND EXISTS "
-            f"(SELECT 1 FROM json_each({_METADATA}, {place.path}) AS each WHERE {inner}))"
+            f"(SELECT 1 FROM json_each({_METADATA}, {place.path}) AS one WHERE {inner}))"
         )
 
     def _one(self, operator: str, value: Value, place: _Place) -> str:
@@ -94,6 +95,8 @@ class Condition:
         if operator == "~":
             return place.typed("text", f"mmrr_contains({mine}, {self._given(folded(str(value.content)))})")
         if value.kind == "boolean":
+            if not place.path:
+                return _NEVER
             return f"({place.type} = {self._given('true' if value.content else 'false')})"
         ways = []
         if value.kind == "number" and "number" in place.field.types:
@@ -108,12 +111,12 @@ class Condition:
                 ">=": lambda: f"({at} >= {self._given(low)})",
                 "=": lambda: f"({at} >= {self._given(low)} AND {at} < {self._given(high)})",
             }[operator]())  # fmt: skip
-        elif value.kind == "text":
+        elif value.kind == "text" and {"text", "date"} & {*place.field.types}:
             content: str | bytes = str(value.content)
             if mine == self._columns.get("path"):
                 content = str(value.content).encode("utf-8", "surrogateescape")
             ways.append(place.typed("text", f"{mine} {operator} {self._given(content)}"))
-        return "(" + " OR ".join(ways or ["1 IS NULL"]) + ")"
+        return _joined("OR", ways or [_NEVER])
 
 
 class _Place:
@@ -126,7 +129,7 @@ class _Place:
     @property
     def type(self) -> str:
         """Its type, as SQLite names those of JSON."""
-        return "each.type" if self.element else f"json_type({_METADATA}, {self.path})"
+        return "one.type" if self.element else f"json_type({_METADATA}, {self.path})"
 
     def typed(self, kind: str, condition: str) -> str:
         """``condition``, where the value is text or a number as ``kind`` says."""
@@ -145,6 +148,14 @@ class _Place:
             return True
         types = {"text" if t == "date" else t for t in self.field.types}
         return types == {kind} and not self.field.flags & (OTHER | LIST)
+
+
+def _joined(word: str, parts: list[str]) -> str:
+    """``parts`` with ``word`` between, in brackets by halves: SQLite takes no tree that is deep."""
+    if len(parts) == 1:
+        return parts[0]
+    half = len(parts) // 2
+    return f"({_joined(word, parts[:half])} {word} {_joined(word, parts[half:])})"
 
 
 def _plain(key: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from PIL.ImageFile import ImageFile
 
 from mmrerank.images.jpeg2000 import MEMORY as JPEG2000_BYTES
+from mmrerank.images.jxl import MEMORY as JXL_BYTES
 from mmrerank.images.tiff import Tiff
 from mmrerank.images.webp import CANVAS_BYTES
 
@@ -12,7 +13,8 @@ _HELD = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2, "I;16N": 2}
 """Bytes of a pixel in Pillow's memory; 4 for every other mode."""
 _RESULT = 8
 """Bytes of a pixel of the RGB picture that is returned, and of a turned copy of it."""
-_BY_READER = {"WEBP": CANVAS_BYTES, "AVIF": 12, "HEIF": 12, "JPEG2000": JPEG2000_BYTES, "JPEG": 12}
+_BY_READER = {"WEBP": CANVAS_BYTES, "AVIF": 12, "HEIF": 12, "JPEG2000": JPEG2000_BYTES, "JPEG": 12,
+               "JXL": JXL_BYTES}  # fmt: skip
 """Bytes of a pixel that a decoder holds beside, at its peak."""
 
 

@@ -172,7 +172,7 @@ def _damaged(error: Exception) -> ImageError:
 
 def _reader_turns(image: ImageFile) -> bool:
     """True for formats whose reader hands out pixels, and announces the size, already upright."""
-    return image.format in ("TIFF", "HEIF")
+    return image.format in ("TIFF", "HEIF", "JXL")
 
 
 def _has_memory(image: ImageFile) -> bool:

@@ -13,6 +13,7 @@ import PIL.Image
 from PIL.ImageFile import ImageFile
 
 from mmrerank.errors import ImageError
+from mmrerank.images import jxl
 from mmrerank.images.gif import open_gif
 from mmrerank.images.jpeg import open_jpeg
 from mmrerank.images.jpeg2000 import check_jpeg2000
@@ -49,7 +50,6 @@ _READERS = {
     "QOI": "PIL.QoiImagePlugin",
 }
 _HEIF_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1", b"heif"}
-_JXL_MAGIC = (b"\xff\x0a", b"\x00\x00\x00\x0cJXL \r\n\x87\n")
 
 
 def open_header(file: IO[bytes], max_pixels: int) -> ImageFile:
@@ -68,6 +68,9 @@ def open_header(file: IO[bytes], max_pixels: int) -> ImageFile:
         check_file(size_of(file), max_pixels)
     if prefix.startswith(_JPEG):
         return open_jpeg(file)
+    if prefix.startswith(jxl.MAGIC):
+        check_file(size_of(file), max_pixels)
+        return jxl.Jxl(file, "")
     if prefix.startswith(_PNG):
         return open_png(file)
     if prefix.startswith(_BIG_ENDIAN_BIGTIFF):
@@ -97,8 +100,6 @@ def open_header(file: IO[bytes], max_pixels: int) -> ImageFile:
     file.seek(0)
     if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS:
         return _open_heif(file)
-    if prefix.startswith(_JXL_MAGIC):
-        return _open_registered("JXL", "JPEG XL", file)
     rest = prefix.lstrip(_BLANK)
     if rest != prefix and rest.startswith((_JPEG, _PNG, b"GIF8", b"RIFF")):
         start = len(prefix) - len(rest)
@@ -112,13 +113,7 @@ def _open_heif(file: IO[bytes]) -> ImageFile:
     try:
         plugin: Any = importlib.import_module("pillow_heif.as_plugin")
     except ImportError as error:
-        raise ImageError("HEIC images need an optional package: pip install 'mmrerank[heif]'") from error
+        raise ImageError("HEIC images need an optional package: pip install 'mmrerank[formats]'") from error
     # The class is used as it is; registering it with Pillow would change every other user's `open`.
     image: ImageFile = plugin.HeifImageFile(file, "")
     return image
-
-
-def _open_registered(name: str, title: str, file: IO[bytes]) -> ImageFile:
-    if name not in PIL.Image.OPEN:
-        raise ImageError(f"{title} images cannot be read by the installed Pillow; convert them")
-    return PIL.Image.OPEN[name][0](file, "")

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from mmrerank import registry
 from mmrerank.errors import InputError, MismatchError, ModelError, UsageError
 from mmrerank.images import IMAGE_SUFFIXES
-from mmrerank.index import lock, manifest, sources, texts
+from mmrerank.index import choice, lock, manifest, sources, texts
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, left_over, replacing
 from mmrerank.index.intake import Intake, Looked
 from mmrerank.index.kept import Kept
@@ -35,7 +34,6 @@ from mmrerank.index.report import FIRST, merged
 from mmrerank.index.report import BuildReport as BuildReport
 from mmrerank.index.report import Failure as Failure
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import default_store
 from mmrerank.index.writing import Writer
 from mmrerank.ports import Corpus, Embedder, Sample, Vectors
 from mmrerank.types import LeftOut
@@ -64,13 +62,15 @@ def build(
     domain: str,
     allow_removal: bool = False,
     text_tower: bool = True,
+    half: bool = False,
+    intake: type[Intake] = Intake,
 ) -> BuildReport:
     """Makes the index in ``folder``, or brings it up to date. `ImageIndex.build` documents it."""
     folder = Path(os.path.realpath(folder))
     if not corpora:
         raise UsageError("no source was given; an index is made of one or more")
     if store:
-        registry.load("store", store).open()  # a store that is not there is reported before any work
+        choice.check(store)  # a store that is not there is reported before any work
     begun = [_begun(corpus) for corpus in corpora]
     domains = {domain or corpus.domain for corpus in corpora}
     fresh = Manifest(
@@ -79,7 +79,8 @@ def build(
         dim=embedder.dim,
         source=corpora[0].location,
         domain=domains.pop() if len(domains) == 1 else "",
-        store=store or default_store(),
+        store=store or choice.AUTO,
+        dtype="float16" if half else "float32",
         created=now(),
         updated=now(),
     )
@@ -97,7 +98,7 @@ def build(
             total = None if None in counts else sum(c or 0 for c in counts)
             options["allow_removal"] = allow_removal or aside
             options["text_tower"] = text_tower
-            with _Run(target, kept, embedder, batch) as run:
+            with _Run(target, kept, embedder, batch, intake) as run:
                 report = run.go(list(zip(parts, begun, strict=True)), progress, total, options)
         if aside and not allow_removal:
             check_loss(folder, target)
@@ -109,6 +110,7 @@ def _plan(fresh: Manifest, corpora: Sequence[Corpus], options: dict[str, int]) -
     """What a build is of, and how: two with the same plan embed the same things alike."""
     sources = [{"location": c.location, "listed": c.listed, "partial": c.partial} for c in corpora]
     facts = {"fingerprint": fresh.fingerprint, "dim": fresh.dim, "store": fresh.store, "sources": sources}
+    facts["dtype"] = fresh.dtype
     return json.dumps({"mmrerank": __version__, "format": fresh.format, **facts, **options}) + "\n"
 
 
@@ -124,13 +126,15 @@ def _begun(corpus: Corpus) -> Iterator[Sample]:
 class _Run:
     """One run over a source, holding the lock."""
 
-    def __init__(self, folder: Path, found: Manifest, embedder: Embedder, batch: int | None) -> None:
-        self.folder, self.manifest, self.embedder = folder, found, embedder
+    def __init__(
+        self, folder: Path, found: Manifest, embedder: Embedder, batch: int | None, intake: type[Intake]
+    ) -> None:
+        self.folder, self.manifest, self.embedder, self.intake = folder, found, embedder, intake
         # one is computed while another is written
         self.portion = embedder.portion if batch is None else max(1, batch // 2)
         with ExitStack() as opened:
             self.records = opened.enter_context(closing(Records(folder, write=True)))
-            self.files = VectorFiles(folder / VECTORS, found.dim)
+            self.files = VectorFiles(folder / VECTORS, found.dim, dtype=found.dtype)
             self.kept = opened.enter_context(closing(Kept(folder, kept_end(found, self.records))))
             # of its own, so that nobody who looks something up waits for the disk
             self.seen = opened.enter_context(closing(Records(folder)))
@@ -155,7 +159,7 @@ class _Run:
     ) -> BuildReport:
         self.files.truncate(self.writer.rows)
         prepare = self.embedder.prepare if self.embedder.prepares else None
-        intake = Intake(
+        intake = self.intake(
             records=self.seen,
             known=Known(self.seen, Path(self.manifest.source)),
             kept=self.kept,
@@ -197,7 +201,7 @@ class _Run:
             raise InputError(_all_failed(seen, failures))
         for one in seen:
             finish(one, self.records, Path(self.manifest.source), allow=bool(options["allow_removal"]))
-        told = self._publish(text_tower=bool(options["text_tower"]))
+        searched_by, told = self._publish(text_tower=bool(options["text_tower"]))
         return BuildReport(
             index=self.folder,
             added=tally["added"],
@@ -212,6 +216,8 @@ class _Run:
             left_out=merged(part.corpus.left_out() for part, _ in work),
             remarks=(*(r for part, _ in work for r in part.corpus.remarks()), *self._remarks(seen), *told),
             sources=(self.manifest.source, *(s.location for s in self.manifest.sources)),
+            store=searched_by.name,
+            store_reason=searched_by.why,
         )
 
     def _remarks(self, seen: Sequence[Seen]) -> tuple[str, ...]:
@@ -244,32 +250,33 @@ class _Run:
         """Embeds what is pending, while the portion before is written, and hands it on to be written."""
         # An earlier portion may have embedded the same bytes after the look at these.
         hashes = [h for h in self.new if self.writer.row_of(h) is None]
-        vectors = self._embed([self.new[h].pixels for h in hashes]) if hashes else None
+        vectors = embedded(self.embedder, [self.new[h].pixels for h in hashes]) if hashes else None
         self.writer.write(hashes, vectors, [look.record for look in self.pending])
         self.pending.clear()
         self.new.clear()
         self.held = 0
 
-    def _embed(self, images: list[object]) -> Vectors:
-        vectors = np.asarray(self.embedder.embed_images(images), dtype=np.float32)
-        # a row of zeros is no more a place than one that is not finite
-        lengths = np.linalg.norm(vectors, axis=-1)
-        sound = bool((np.isfinite(lengths) & (lengths > 0)).all())
-        if vectors.shape != (len(images), self.manifest.dim) or not sound:
-            raise ModelError(
-                f"the embedder {self.embedder.spec} gave vectors of shape {vectors.shape} "
-                f"(finite: {bool(np.isfinite(vectors).all())}) for {len(images)} images of width "
-                f"{self.manifest.dim}; its weights are probably damaged"
-            )
-        return vectors
-
-    def _publish(self, *, text_tower: bool) -> tuple[str, ...]:
+    def _publish(self, *, text_tower: bool) -> tuple[choice.Choice, tuple[str, ...]]:
         """Hashes the shards, makes the view and writes the manifest, in this order."""
         self.seen.close()
         files, told = texts.brought_up(self.folder, self.manifest, self.embedder, wanted=text_tower)
         facts = dataclasses.replace(self.manifest, updated=now(), files=files)
-        publish(self.folder, facts, self.records, self.files)
-        return told
+        return publish(self.folder, facts, self.records, self.files), told
+
+
+def embedded(embedder: Embedder, images: list[object]) -> Vectors:
+    """The vectors ``(n, dim)`` of images, checked. Raises `ModelError` for what can be none."""
+    vectors = np.asarray(embedder.embed_images(images), dtype=np.float32)
+    # a row of zeros is no more a place than one that is not finite
+    lengths = np.linalg.norm(vectors, axis=-1)
+    sound = bool((np.isfinite(lengths) & (lengths > 0)).all())
+    if vectors.shape != (len(images), embedder.dim) or not sound:
+        raise ModelError(
+            f"the embedder {embedder.spec} gave vectors of shape {vectors.shape} "
+            f"(finite: {bool(np.isfinite(vectors).all())}) for {len(images)} images of width "
+            f"{embedder.dim}; its weights are probably damaged"
+        )
+    return vectors
 
 
 def _unique(samples: Iterable[Sample], seen: set[str]) -> Iterator[Sample]:
@@ -322,6 +329,10 @@ def _check_same(folder: Path, found: Manifest, fresh: Manifest) -> None:
     if found.imported:
         raise MismatchError(
             f"{folder} holds vectors imported for {found.embedder}; import again, or index with --rebuild"
+        )
+    if found.dtype != fresh.dtype == "float16":
+        raise MismatchError(
+            f"{folder} holds its vectors in {found.dtype}, and keeps them so; index with --half --rebuild"
         )
     if found.fingerprint != fresh.fingerprint:
         raise MismatchError(mismatch(folder, found, fresh.embedder, fresh.fingerprint, fresh.dim))

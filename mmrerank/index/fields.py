@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 
 from mmrerank.filters.columns import FLAGS, Field, Fields, is_plain, observed, read
 from mmrerank.index.record import checksum, wrapped
 
 MOST = 2_000
-"""Keys that are remembered. No key is forgotten for another while one is left out, so that counts are right."""
+"""Keys that are remembered. While one is left out, no new one is: the counts of each are whole."""
 _Keys = tuple[str, ...]
 _LEFT_OUT: _Keys = ()
 """In the place of keys: counts the values of keys that are not remembered."""
@@ -33,11 +34,12 @@ class Tally:
         self._last = 0
         self._sums: dict[_Keys, int] = {}
         self._changed: set[_Keys] = set()
+        self._open: Counter[tuple[_Keys, int]] = Counter()  # not in the rows yet
         self._only = only
 
     @classmethod
     def load(cls, rows: Iterable[Sequence[object]], total: int) -> Tally:
-        """What `select` finds. Raises `ValueError` where it is not as it was written, which ``total`` tells."""
+        """What `select` finds. Raises `ValueError` where it is not as it was written, says ``total``."""
         made, sum_ = cls(), 0
         for number, name, *counts, check in rows:
             if (
@@ -75,8 +77,12 @@ class Tally:
         if not is_plain(metadata):
             self._count(_UNREADABLE, 0, by)
         for keys, flags in observed(read(metadata)):
-            known = keys in self._rows or self._admits(keys)
-            self._count(keys if known else _LEFT_OUT, flags if known else 0, by)
+            if keys in self._rows:
+                self._open[keys, flags] += by
+            elif self._admits(keys):
+                self._count(keys, flags, by)
+            else:
+                self._count(_LEFT_OUT, 0, by)
 
     def _admits(self, keys: _Keys) -> bool:
         if self._only is not None:
@@ -91,8 +97,14 @@ class Tally:
                 row[place] += by
         self._changed.add(keys)
 
+    def _fold(self) -> None:
+        for (keys, flags), by in self._open.items():
+            self._count(keys, flags, by)
+        self._open.clear()
+
     def save(self, connection: sqlite3.Connection) -> None:
         """Writes what has changed."""
+        self._fold()
         for keys in sorted(self._changed):
             row = self._rows[keys]
             if not any(row):
@@ -112,6 +124,7 @@ class Tally:
 
     def fields(self) -> Fields:
         """The columns, for a filter."""
+        self._fold()
         metadata = {}
         for keys in self.names:
             row = self._rows[keys]
@@ -121,7 +134,9 @@ class Tally:
 
     def same(self, other: Tally) -> bool:
         """Whether ``other`` counts the same."""
-        return self._rows == other._rows
+        for one in (self, other):
+            one._fold()
+        return {k: r for k, r in self._rows.items() if any(r)} == other._rows
 
 
 def _keys(name: str) -> _Keys:

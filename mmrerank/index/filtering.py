@@ -1,7 +1,7 @@
 """Which vector rows a filter leaves: checked against the columns first, then asked of the database.
 
-The condition is on the records as they are stored: `mmrerank.index.records` checks those that a search returns,
-and `verify` all of them.
+The condition is on the records as they are stored: `mmrerank.index.records` checks those that a search
+returns, and `verify` all of them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 
 from mmrerank.errors import ImageIndexError
 from mmrerank.filters.columns import RECORD, Fields
-from mmrerank.filters.filter import Filter
+from mmrerank.filters.filter import Filter, Where
 from mmrerank.filters.sql import Condition
 from mmrerank.index.kept import KEPT
 from mmrerank.index.record import Record, facts
 from mmrerank.index.records import Records
 
 _KEPT = f"substr(path, 1, {len(KEPT)}) = x'{KEPT.hex()}'"
-_COLUMNS = {name: name for name in RECORD} | {"path": f"CASE WHEN {_KEPT} THEN NULL ELSE path END"}
+COLUMNS = {name: name for name in RECORD} | {"path": f"CASE WHEN {_KEPT} THEN NULL ELSE path END"}
+"""The expression of each column of a record."""
 _REBUILD = "index the source again with --rebuild"
 
 
@@ -40,7 +41,7 @@ class Filtering:
         with self._lock, self._records.snapshot() as db:
             return self._now(db)[1]
 
-    def checked(self, where: Filter | str) -> Filter:
+    def checked(self, where: Where) -> Filter:
         """The filter ``where``. Raises `UsageError`, with the place of the fault, for one that makes no sense
         here.
         """
@@ -54,7 +55,7 @@ class Filtering:
             version, fields = self._now(db)
             if self._known is None or self._known[:2] != (where, version):
                 where.check(fields)
-                condition = Condition(where.node, fields, _COLUMNS)
+                condition = Condition(where.node, fields, COLUMNS)
                 self._known = (where, version, self._asked(db, condition))
             return self._known[2]
 

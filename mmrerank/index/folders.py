@@ -81,7 +81,7 @@ def left_over(folder: Path) -> Iterator[str]:
             continue
         if (place / PLAN).exists():
             yield (
-                f"{place} holds the {_images(place)} images of a stopped --rebuild. The same command "
+                f"{place} holds the {count_of(place)} images of a stopped --rebuild. The same command "
                 "as then goes on with it; delete that folder if it is not wanted any more"
             )
         else:
@@ -112,13 +112,14 @@ def _begin(beside: Path, plan: str, told: list[str]) -> None:
         known = _plan(beside)
         if plan and known == plan and _sound(beside):
             told.append(
-                f"went on with the {_images(beside)} images that a --rebuild had embedded when it was stopped"
+                f"went on with the {count_of(beside)} images that a --rebuild had embedded when it was "
+                "stopped"
             )
             return
         if known:
             why = "is damaged" if known == plan else "was of other sources, options or another model"
             told.append(
-                f"what a stopped --rebuild had embedded ({_images(beside)} images) {why}, and was discarded"
+                f"what a stopped --rebuild had embedded ({count_of(beside)} images) {why}, and was discarded"
             )
     _remove(beside)
     if plan:
@@ -139,7 +140,7 @@ def _sound(folder: Path) -> bool:
         facts = manifest.read(folder)
         kept_records = records.Records(folder, write=True)
         try:
-            VectorFiles(folder / VECTORS, facts.dim).truncate(kept_records.vectors)
+            VectorFiles(folder / VECTORS, facts.dim, dtype=facts.dtype).truncate(kept_records.vectors)
             return not any(isinstance(told, str) for told in integrity(kept_records))
         finally:
             kept_records.close()
@@ -147,7 +148,7 @@ def _sound(folder: Path) -> bool:
         return False
 
 
-def _images(folder: Path) -> int:
+def count_of(folder: Path) -> int:
     """How many images the index in ``folder`` has; 0 where it does not say."""
     try:
         found = records.Records(folder)

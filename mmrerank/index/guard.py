@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,18 +53,20 @@ def take(files: VectorFiles, records: Records, rows: Sequence[int]) -> Vectors:
     taken = files.take(rows)
     for problem in _compared(files, records, rows, taken):
         raise ImageIndexError(problem)
-    return taken
+    return np.asarray(taken, dtype=np.float32)
 
 
 def damaged(files: VectorFiles, records: Records, rows: Sequence[int]) -> Iterator[str]:
     """Which of these rows are not as they were written, in words. Raises `ImageIndexError` as `take` does."""
-    step = max(1, _PORTION // (files.dim * 4))
+    step = max(1, _PORTION // (files.dim * files.dtype.itemsize))
     for start in range(0, len(rows), step):
         part = rows[start : start + step]
         yield from _compared(files, records, part, files.take(part))
 
 
-def _compared(files: VectorFiles, records: Records, rows: Sequence[int], taken: Vectors) -> Iterator[str]:
+def _compared(
+    files: VectorFiles, records: Records, rows: Sequence[int], taken: NDArray[Any]
+) -> Iterator[str]:
     known = records.checksums(rows)
     for row, vector in zip(rows, taken, strict=True):
         if crc(vector) != known.get(row) or not np.isfinite(vector).all() or not vector.any():

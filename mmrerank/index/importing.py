@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank import catalog, registry
+from mmrerank import catalog
 from mmrerank.errors import ImageError, ImageIndexError, InputError, MismatchError, UsageError
 from mmrerank.images import probe
-from mmrerank.index import lock, manifest
+from mmrerank.index import choice, lock, manifest
 from mmrerank.index.build import BuildReport, Progress, no_images, now
 from mmrerank.index.folders import VECTORS, check_free, clear, is_index, replacing
 from mmrerank.index.intake import place, sha256, status
@@ -26,7 +26,6 @@ from mmrerank.index.records import Record, Records
 from mmrerank.index.removal import ALLOW, FREELY, SHARE, needs_leave
 from mmrerank.index.report import Failures
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import default_store
 from mmrerank.paths import absolute_spec
 from mmrerank.ports import Corpus, Sample, Vectors
 
@@ -61,6 +60,7 @@ def import_vectors(
     progress: Progress | None,
     strict: bool = False,
     allow_removal: bool = False,
+    half: bool = False,
 ) -> BuildReport:
     """Makes the index in ``folder``. `ImageIndex.import_vectors` documents it."""
     if not embedder_spec.strip():
@@ -68,7 +68,7 @@ def import_vectors(
     embedder_spec = absolute_spec(embedder_spec.strip())
     folder = Path(os.path.realpath(folder))
     if store:
-        registry.load("store", store).open()  # what is not there is reported before any work
+        choice.check(store)  # what is not there is reported before any work
     if not len(corpus.vectors):
         raise InputError(no_images(corpus.location))
     old = _old(folder, embedder_spec, rebuild)
@@ -77,7 +77,8 @@ def import_vectors(
         fingerprint=IMPORTED + catalog.resolve("embedder", embedder_spec).spec,
         dim=int(corpus.vectors.shape[1]),
         source=corpus.location,
-        store=store or (old.store if old else default_store()),
+        store=store or (old.store if old else choice.AUTO),
+        dtype="float16" if half else old.dtype if old else "float32",
         created=old.created if old else now(),
         updated=now(),
     )
@@ -90,7 +91,7 @@ def import_vectors(
             with lock.writing(target):
                 if is_index(target):
                     raise ImageIndexError(f"{target} was made by another process just now; try again")
-                _write(target, corpus, fresh, progress, unseen, before, strict=strict)
+                searched_by = _write(target, corpus, fresh, progress, unseen, before, strict=strict)
         except InputError:
             if made:
                 target.rmdir()
@@ -104,6 +105,8 @@ def import_vectors(
         unchanged=before.unchanged,
         unseen=unseen or (),
         remarks=(*_summary(unseen, total), *_remarks(corpus)),
+        store=searched_by.name,
+        store_reason=searched_by.why,
     )
 
 
@@ -148,7 +151,8 @@ class _Before:
         self._records: Records | None = None
         if old is not None:
             self._records, self._dim = Records(folder), old.dim
-            self._files = VectorFiles(folder / VECTORS, old.dim).load(self._records.vectors)
+            files = VectorFiles(folder / VECTORS, old.dim, dtype=old.dtype)
+            self._files = files.load(self._records.vectors)
             self.images = self._records.counts()[0]
 
     def __enter__(self) -> _Before:
@@ -167,7 +171,7 @@ class _Before:
                 f"new ones. More than {FREELY} that are more than one in {SHARE} go only with {ALLOW}"
             )
 
-    def compare(self, ids: Sequence[str], vectors: Vectors) -> None:
+    def compare(self, ids: Sequence[str], vectors: NDArray[Any]) -> None:
         """Counts new ``vectors`` ``(n, d)`` of images of these ids. An id comes once."""
         if self._records is None:
             return
@@ -190,16 +194,17 @@ def _write(
     before: _Before,
     *,
     strict: bool,
-) -> None:
+) -> choice.Choice:
     fresh.write(folder)
     records = Records(folder, write=True)
     try:
-        _fill(folder, records, corpus, progress, unseen, before)
+        files = VectorFiles(folder / VECTORS, fresh.dim, dtype=fresh.dtype)
+        _fill(files, records, corpus, progress, unseen, before)
         if strict and unseen:
             said = ". ".join([*_summary(unseen, len(corpus.vectors)), *_remarks(corpus)])
             raise InputError(f"nothing was imported: {said}")
         before.check_loss()
-        publish(folder, fresh, records, VectorFiles(folder / VECTORS, fresh.dim))
+        return publish(folder, fresh, records, files)
     except BaseException:
         records.close()
         clear(folder)
@@ -209,20 +214,19 @@ def _write(
 
 
 def _fill(
-    folder: Path,
+    files: VectorFiles,
     records: Records,
     corpus: VectorCorpus,
     progress: Progress | None,
     unseen: Failures,
     before: _Before,
 ) -> None:
-    total, dim = corpus.vectors.shape
-    files = VectorFiles(folder / VECTORS, dim)
+    total = len(corpus.vectors)
     files.truncate(0)
     samples = iter(corpus.samples())
     root = Path(corpus.location)
     for start in range(0, total, _BATCH_ROWS):
-        vectors = _unit(corpus.vectors, start, min(total, start + _BATCH_ROWS))
+        vectors = files.stored(_unit(corpus.vectors, start, min(total, start + _BATCH_ROWS)))
         files.append(vectors, start)
         rows = []
         for row in range(start, start + len(vectors)):

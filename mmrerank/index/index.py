@@ -18,22 +18,28 @@ import numpy as np
 from mmrerank import catalog
 from mmrerank.benchmark import Scored
 from mmrerank.errors import ImageIndexError, InputError, MismatchError, UsageError
+from mmrerank.filters.columns import Fields
+from mmrerank.filters.filter import Filter, Where
 from mmrerank.images import allowed_pixels
 from mmrerank.index import build as building
 from mmrerank.index import importing, manifest, presence, verify
 from mmrerank.index.build import BuildReport, Progress
 from mmrerank.index.database import identity
+from mmrerank.index.filtering import Filtering
 from mmrerank.index.folders import VECTORS, standing, writable
-from mmrerank.index.guard import Guard, take
+from mmrerank.index.guard import take
 from mmrerank.index.importing import VectorCorpus
+from mmrerank.index.info import told
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
 from mmrerank.index.manifest import IMPORTED
+from mmrerank.index.opened import view_of
 from mmrerank.index.places import index_path as index_path
 from mmrerank.index.places import missing
+from mmrerank.index.queries import scaled
 from mmrerank.index.records import Record, Records
 from mmrerank.index.vectors import VectorFiles
-from mmrerank.index.view import View, open_view, usable
+from mmrerank.index.view import View
 from mmrerank.paths import looked_at
 from mmrerank.ports import Corpus, Embedder, Vectors
 from mmrerank.types import Candidate, Image
@@ -54,6 +60,7 @@ class ImageIndex:
         self._store = store
         self._opened = identity(path)
         self._records = Records(path)
+        self._filtering = Filtering(self._records)
 
     # Making
 
@@ -72,6 +79,8 @@ class ImageIndex:
         store: str | None = None,
         domain: str = "",
         allow_removal: bool = False,
+        half: bool = False,
+        text_tower: bool = True,
     ) -> BuildReport:
         """Indexes ``corpus`` into ``path`` (a bare name is ``./indexes/NAME``), or brings it up to date.
 
@@ -80,7 +89,10 @@ class ImageIndex:
         images at once that are more than a tenth of the source's only with ``allow_removal``. What cannot be
         looked at now stays as it was. Images that cannot be used are in the report. At most ``batch`` new
         images (default: two portions of the embedder, 64 as a rule) are lost when the run is killed.
-        ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of.
+        ``rebuild`` starts afresh and replaces the index at the end; ``domain`` says what the images are of;
+        ``half`` keeps the vectors of a new index in float16.
+        With ``text_tower`` an open_clip embedder leaves its text tower in the index, so that a search for
+        words loads no torch; one that does not agree with it is left out, and the report says so.
 
         Several corpora are several sources of the index, and so is one that it does not know yet. The ids of
         every source but the first begin with its name and ``//``. What is there of sources that are not named
@@ -102,6 +114,8 @@ class ImageIndex:
                 store=store,
                 domain=domain,
                 allow_removal=allow_removal,
+                half=half,
+                text_tower=text_tower,
             )
 
     @classmethod
@@ -116,6 +130,7 @@ class ImageIndex:
         progress: Progress | None = None,
         strict: bool = False,
         allow_removal: bool = False,
+        half: bool = False,
     ) -> BuildReport:
         """Makes an index of the vectors that ``corpus`` brings, scaled to length 1. Loads no model.
 
@@ -135,6 +150,7 @@ class ImageIndex:
                 progress=progress,
                 strict=strict,
                 allow_removal=allow_removal,
+                half=half,
             )
 
     @classmethod
@@ -197,28 +213,10 @@ class ImageIndex:
 
     def info(self) -> dict[str, Any]:
         """The facts, ready for JSON. ``bytes`` is the size on disk, ``kept`` how many images the
-        last run could not see.
+        last run could not see, ``columns`` what a `mmrerank.Filter` can ask about, ``text_tower`` the bytes
+        of a tower for words (0: none).
         """
-        facts = self.manifest
-        images, failed = self._records.counts()
-        return {
-            "index": str(self.path),
-            "images": images,
-            "vectors": self._records.vectors,
-            "failed": failed,
-            "kept": self._records.away(),
-            "embedder": facts.embedder,
-            "fingerprint": facts.fingerprint,
-            "dim": facts.dim,
-            "source": facts.source,
-            **({"sources": [facts.source, *(s.location for s in facts.sources)]} if facts.sources else {}),
-            "domain": facts.domain,
-            "store": facts.store,
-            "created": facts.created,
-            "updated": facts.updated,
-            "format": facts.format,
-            "bytes": sum(f.stat().st_size for f in self.path.rglob("*") if f.is_file()),
-        }
+        return told(self.path, self.manifest, self._records, self._filtering.fields())
 
     def warnings(self) -> list[str]:
         """What about the index's surroundings its user should know: a source or an embedder that is away."""
@@ -274,13 +272,8 @@ class ImageIndex:
 
     @cached_property
     def _view(self) -> View:
-        # Records first: whatever row they name is on the disk already, even while somebody writes.
-        rows = self._records.rows()
         with self._in_place() as files:
-            vectors = files.load(int(rows[-1]) + 1 if len(rows) else 0)
-        name = self._store or usable(self.manifest.store)
-        guard = Guard(files, self._records)
-        return open_view(self.path, name, vectors, rows, self.manifest.shards, save=False, guard=guard)
+            return view_of(self.path, self.manifest, self._records, files, self._store)
 
     @contextmanager
     def _in_place(self) -> Iterator[VectorFiles]:
@@ -289,7 +282,7 @@ class ImageIndex:
         They are opened by name, and the database stays open: after a rebuild its rows name other images.
         """
         try:
-            yield VectorFiles(self.path / VECTORS, self.dim)
+            yield VectorFiles(self.path / VECTORS, self.dim, dtype=self.manifest.dtype)
         finally:
             self._check_in_place()
 
@@ -297,19 +290,33 @@ class ImageIndex:
         if identity(self.path) != self._opened:
             raise ImageIndexError(f"{self.path} was replaced by another index; open it again")
 
-    def search(self, vectors: Vectors, k: int, *, embedder: Embedder | None = None) -> list[list[Scored]]:
+    @property
+    def fields(self) -> Fields:
+        """The columns that a filter can ask about, with their types."""
+        return self._filtering.fields()
+
+    def filter(self, where: Where) -> Filter:
+        """The filter ``where``. Raises `UsageError`, with the place of the fault, for one that cannot be
+        read, names a column that is not there, or compares one with a value of another type.
+        """
+        return self._filtering.checked(where)
+
+    def search(
+        self, vectors: Vectors, k: int, *, embedder: Embedder | None = None, where: Where | None = None
+    ) -> list[list[Scored]]:
         """The ``k`` nearest images of each query vector ``(q, dim)``, best first.
 
         Queries are scaled to length 1. Images with the same bytes score alike and are all listed. Equal
         scores are in the order the vectors were made, and within one vector in the order of indexing.
-        With ``embedder``, it is checked first. Raises `MismatchError` for another width, `InputError` for
-        a zero or non-finite vector.
+        With ``embedder``, it is checked first. With ``where``, only images that satisfy it are searched, so
+        that these are the nearest of them. Raises `MismatchError` for another width, `InputError` for a
+        zero or non-finite vector, and what `filter` raises.
         """
         if embedder is not None:
             self.check_embedder(embedder)
         return [
             [Scored(id=record.id, score=score) for record, score in found]
-            for found in self._nearest(vectors, k)
+            for found in self._nearest(vectors, k, where)
         ]
 
     def vectors(self, ids: Sequence[str]) -> Vectors:
@@ -320,39 +327,32 @@ class ImageIndex:
         with self._in_place() as files:
             return take(files, self._records, rows)
 
-    def candidates(self, vector: Vectors, k: int) -> tuple[Candidate, ...]:
+    def candidates(self, vector: Vectors, k: int, where: Where | None = None) -> tuple[Candidate, ...]:
         """The ``k`` nearest images of one query vector ``(dim,)``, with all that is known about them."""
         return tuple(
             Candidate(id=record.id, image=self.locate(record), score=score, metadata=record.metadata)
-            for record, score in self._nearest(np.asarray(vector)[None], k)[0]
+            for record, score in self._nearest(np.asarray(vector)[None], k, where)[0]
         )
 
-    def _nearest(self, vectors: Vectors, k: int) -> list[list[tuple[Record, float]]]:
+    def _nearest(self, vectors: Vectors, k: int, where: Where | None) -> list[list[tuple[Record, float]]]:
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
-        scores, rows = self._view.search(self._queries(vectors), k)
+        chosen = None if where is None else self.filter(where)
+        queries = scaled(vectors, self.path, self.manifest)
+        among = None if chosen is None else self._filtering.rows(chosen)
+        if among is not None and not len(among):
+            return [[] for _ in queries]
+        scores, rows = self._view.search(queries, k, among)
         records = self._records.by_row(int(r) for r in rows.ravel())
         return [
             [
                 (record, float(score))
                 for score, row in zip(scores[i], rows[i], strict=True)
                 for record in records.get(int(row), ())
+                if chosen is None or self._filtering.keeps(chosen, record)
             ][:k]
             for i in range(len(scores))
         ]
-
-    def _queries(self, vectors: Vectors) -> Vectors:
-        wide = np.asarray(vectors, dtype=np.float64)
-        if wide.ndim != 2 or wide.shape[1] != self.dim:
-            raise MismatchError(
-                f"{self.path} holds {self.dim}-d vectors of {self.embedder_spec}; the queries have the "
-                f"shape {wide.shape} and need ({len(wide)}, {self.dim})"
-            )
-        length = np.linalg.norm(wide, axis=1, keepdims=True)
-        bad = ~(np.isfinite(length) & (length > 0))[:, 0]
-        if bad.any():
-            raise InputError(f"query vector {int(bad.argmax())} (from 0) is zero or not finite")
-        return np.ascontiguousarray(wide / length, dtype=np.float32)
 
     def image(self, id_: str) -> Image:
         """The image with this id. Raises `InputError` when the index has none."""

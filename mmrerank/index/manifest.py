@@ -84,7 +84,8 @@ class Manifest:
 
     ``source`` is the corpus's location; with ``listed`` a list named its images, not the folder.
     ``sources`` are further ones. ``domain`` says what they are of, where that is known (a model with the same
-    domain is at home here). ``dtype`` is that of the vectors on the disk, ``files`` are others beside them.
+    domain is at home here). Of its ``vectors``, ``used`` are named by a record. ``dtype`` is that of the
+    vectors on the disk, ``files`` are others beside them.
     Times are ISO 8601 in UTC. The file ends with a checksum over everything before it.
     """
 
@@ -100,6 +101,7 @@ class Manifest:
     records: int = 0
     vectors: int = 0
     failed: int = 0
+    used: int = 0
     shards: tuple[Shard, ...] = ()
     listed: bool = False
     sources: tuple[Source, ...] = ()
@@ -240,6 +242,8 @@ def _check(manifest: Manifest) -> None:
             raise ValueError(f"it lists {shard.file!r} where {number:05d}.npy belongs")
     if (rows := sum(s.rows for s in manifest.shards)) != manifest.vectors:
         raise ValueError(f"its shards have {rows} rows, and it counts {manifest.vectors} vectors")
+    if manifest.used > manifest.vectors:
+        raise ValueError(f"it counts {manifest.used} vectors in use, of {manifest.vectors}")
     for source in manifest.sources:
         if not source.name:
             raise ValueError(f"a source has no name: {source.location!r}")

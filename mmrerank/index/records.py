@@ -31,7 +31,6 @@ from mmrerank.index.manifest import Seal
 from mmrerank.index.record import COLUMNS, METADATA, checksum, parse, values, wrapped
 from mmrerank.index.record import Record as Record
 from mmrerank.paths import database_reason, reason
-from mmrerank.ports import Vectors
 
 _PAGE = 10_000
 _CHUNK = 500  # below SQLite's smallest limit on parameters
@@ -304,7 +303,7 @@ class Records:
 
     # Writing, inside a `transaction`
 
-    def add_vectors(self, first: int, hashes: Sequence[str | None], vectors: Vectors) -> None:
+    def add_vectors(self, first: int, hashes: Sequence[str | None], vectors: NDArray[Any]) -> None:
         """Announces ``vectors`` ``(n, d)`` as rows ``first``, ``first + 1`` ..., and what they are of."""
         rows = [(first + i, h, crc(v)) for i, (h, v) in enumerate(zip(hashes, vectors, strict=True))]
         self._touched |= bool(rows)
@@ -364,20 +363,24 @@ class Records:
             self._drop(id_)
 
     def ask(self, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+        """What the database answers."""
         with self._guard():
             return self._db.execute(sql, values).fetchall()
 
     def ask_one(self, sql: str) -> Any:
+        """The first value that it answers."""
         return self.ask(sql)[0][0]
 
     def _select(self, where: str, with_: Sequence[Any], limit: int = -1) -> list[tuple[int, Record]]:
         return [(seq, self.checked(seq, f, sum_)) for seq, f, sum_ in self.raw(where, with_, limit)]
 
     def raw(self, where: str, with_: Sequence[Any], limit: int = -1) -> list[tuple[int, list[Any], int]]:
+        """Place, columns and checksum of records, as they stand."""
         sql = f"SELECT seq,checksum,{_NAMES} FROM records {where} ORDER BY seq LIMIT {limit}"
         return [(seq, fields, sum_) for seq, sum_, *fields in self.ask(sql, with_)]
 
     def checked(self, seq: int, fields: list[Any], sum_: int) -> Record:
+        """A record of `raw`. Raises `ImageIndexError` where it is not as it was written."""
         try:
             if checksum([seq, *fields]) != sum_:
                 raise ValueError("it is not as it was written")
@@ -389,6 +392,6 @@ class Records:
             ) from error
 
 
-def crc(vector: NDArray[np.float32]) -> int:
-    """CRC-32 of a vector's bytes as they are on the disk."""
-    return zlib.crc32(np.ascontiguousarray(vector, dtype="<f4").tobytes())
+def crc(vector: NDArray[Any]) -> int:
+    """CRC-32 of a vector's bytes as they are on the disk: of float32 or float16, whichever it is."""
+    return zlib.crc32(np.ascontiguousarray(vector, dtype=vector.dtype.newbyteorder("<")).tobytes())

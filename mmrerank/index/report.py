@@ -69,7 +69,8 @@ class BuildReport:
     been taken out, but are too many to go without leave. Of both, the first are named with the reason.
     ``unseen`` are images in the index whose files cannot be shown, with the reason: imported vectors need no
     files. ``remarks`` are sentences about what was assumed. ``left_out`` is what the sources passed over,
-    ``sources`` the locations of all that the index has now.
+    ``sources`` the locations of all that the index has now. ``store`` searches it on this machine, for
+    ``store_reason``.
     """
 
     index: Path
@@ -86,6 +87,8 @@ class BuildReport:
     remarks: tuple[str, ...] = ()
     left_out: tuple[LeftOut, ...] = ()
     sources: tuple[str, ...] = ()
+    store: str = ""
+    store_reason: str = ""
 
 
 def merged(found: Iterable[Sequence[LeftOut]]) -> tuple[LeftOut, ...]:

@@ -57,19 +57,21 @@ def brought_up(
 
 
 def read(folder: Path, facts: Manifest) -> dict[str, bytes]:
-    """The files of the text tower by name; none where there is none, or one that is not as it was written."""
+    """The files of the text tower by name. Raises `ImageIndexError` for one that is not as it was written."""
     found = {}
     for file in (f for f in facts.files if _ours(f)):
         path = folder / file.name
-        if file.bytes > _MOST or plain.oddity(path.parent):
-            return {}
+        plain.check_file(path.parent)
+        plain.check_file(path)
+        if file.bytes > _MOST:
+            raise ImageIndexError(f"{path} has {file.bytes:,} bytes, and at most {_MOST:,} are read")
         try:
             with open_plain(path) as opened:
                 data = opened.read(file.bytes + 1)
-        except OSError:
-            return {}
+        except OSError as error:
+            raise ImageIndexError(f"{path} cannot be read: {reason(error)}") from error
         if len(data) != file.bytes or hashlib.sha256(data).hexdigest() != file.sha256:
-            return {}
+            raise ImageIndexError(f"{path} does not have the hash in the manifest")
         found[path.name] = data
     return found
 

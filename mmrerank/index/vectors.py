@@ -1,4 +1,6 @@
-"""The vectors on disk: float32 rows in ``vectors/00000.npy`` and so on, memory-mapped for reading.
+"""The vectors on disk: rows in ``vectors/00000.npy`` and so on, memory-mapped for reading.
+
+They are float32, or float16 where the index was made so: half the size, and read as float32 piece by piece.
 
 Rows are only ever added. A row counts once the records know it; what a killed run left behind them is cut off
 by the next one. Which rows are in use, the records say.
@@ -30,11 +32,14 @@ SHARD_ROWS = 262_144
 _REBUILD = "index the source again with --rebuild"
 
 
-def _header(rows: int, dim: int) -> bytes:
+_TYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2")}
+
+
+def _header(rows: int, dim: int, dtype: np.dtype[Any]) -> bytes:
     """The .npy header; NumPy pads it so that its length does not depend on ``rows``."""
     buffer = BytesIO()
     np.lib.format.write_array_header_1_0(
-        buffer, {"shape": (rows, dim), "fortran_order": False, "descr": "<f4"}
+        buffer, {"shape": (rows, dim), "fortran_order": False, "descr": dtype.str}
     )
     return buffer.getvalue()
 
@@ -42,11 +47,11 @@ def _header(rows: int, dim: int) -> bytes:
 class MappedRows:
     """Rows of files that are mapped one by one: ``used`` of them (ascending), or all. See `ports.Rows`.
 
-    A slice that lies in one file without gaps is the file's own memory. Anything else is a copy.
+    A slice that lies in one file of float32 without gaps is the file's own memory. Anything else is a copy.
     """
 
     def __init__(
-        self, parts: Sequence[Vectors], part_rows: int, dim: int, used: NDArray[np.int64] | None = None
+        self, parts: Sequence[NDArray[Any]], part_rows: int, dim: int, used: NDArray[np.int64] | None = None
     ) -> None:
         self._parts, self._part_rows, self._used = parts, part_rows, used
         self.shape = (sum(map(len, parts)) if used is None else len(used), dim)
@@ -84,10 +89,12 @@ class MappedRows:
         number, at = divmod(start, self._part_rows)
         if stop > (number + 1) * self._part_rows:
             return None
-        return self._parts[number][at : at + stop - start]
+        return np.asarray(self._parts[number][at : at + stop - start], dtype=np.float32)
 
     def pieces(self, step: int) -> list[tuple[int, int]]:
         """First row and end of slices that make up all; see `ports.Rows`."""
+        if not len(self) or self._parts[0].dtype != np.float32:
+            return [(s, min(len(self), s + step)) for s in range(0, len(self), step)]
         ends = np.arange(self._part_rows, len(self), self._part_rows, dtype=np.int64)
         if self._used is not None:
             gaps = np.diff(self._used) != 1
@@ -112,17 +119,26 @@ class MappedRows:
 
 
 class VectorFiles:
-    """The shards in ``folder``, of width ``dim``. One writer at a time; the index's lock sees to that."""
+    """The shards in ``folder``, of width ``dim`` and type ``dtype``. One writer at a time; the index's lock
+    sees to that.
+    """
 
-    def __init__(self, folder: Path, dim: int, shard_rows: int = SHARD_ROWS) -> None:
+    def __init__(
+        self, folder: Path, dim: int, shard_rows: int = SHARD_ROWS, *, dtype: str = "float32"
+    ) -> None:
         self.folder = folder
         self.dim = dim
+        self.dtype = _TYPES[dtype]
         self._shard_rows = shard_rows
         self._mapped: list[tuple[Path, mmap.mmap]] = []
 
     def path(self, number: int) -> Path:
         """The file of a shard."""
         return self.folder / f"{number:05d}.npy"
+
+    def stored(self, vectors: Vectors) -> NDArray[Any]:
+        """``vectors`` as they are on the disk."""
+        return np.ascontiguousarray(vectors, dtype=self.dtype)
 
     def truncate(self, rows: int) -> None:
         """Drops every row from ``rows`` on. Raises `ImageIndexError` when there are fewer."""
@@ -139,7 +155,7 @@ class VectorFiles:
             self.path(number).unlink()
             number += 1
 
-    def append(self, vectors: Vectors, at: int) -> None:
+    def append(self, vectors: NDArray[Any], at: int) -> None:
         """Writes rows ``at``, ``at + 1`` ... and returns when they are on the disk.
 
         ``at`` must be the number of rows there are.
@@ -150,17 +166,17 @@ class VectorFiles:
             part = vectors[done : done + self._shard_rows - start]
             path = self.path(number)
             new = not path.exists()
-            head = _header(start, self.dim)
+            head = self._head(start)
             with path.open("w+b" if new else "r+b") as file:
                 if new:
                     file.write(head)
-                file.seek(len(head) + start * self.dim * 4)
-                file.write(np.ascontiguousarray(part, dtype="<f4").data)
+                file.seek(len(head) + start * self._row)
+                file.write(self.stored(part).data)
                 file.flush()
                 os.fsync(file.fileno())
                 # The header last: until it is written, the file is the old, shorter one.
                 file.seek(0)
-                file.write(_header(start + len(part), self.dim))
+                file.write(self._head(start + len(part)))
                 file.flush()
                 os.fsync(file.fileno())
             if new:
@@ -187,17 +203,20 @@ class VectorFiles:
                     f"{_REBUILD}"
                 )
 
-    def take(self, rows: Sequence[int]) -> Vectors:
-        """Copies of these rows ``(n, dim)``; reads nothing else. Raises `ImageIndexError` as `load` does."""
+    def take(self, rows: Sequence[int]) -> NDArray[Any]:
+        """Copies of these rows ``(n, dim)``, as they are on the disk; reads nothing else.
+
+        Raises `ImageIndexError` as `load` does.
+        """
         numbers, at = np.divmod(np.asarray(rows, dtype=np.int64), self._shard_rows)
-        taken = np.empty((len(at), self.dim), dtype=np.float32)
+        taken = np.empty((len(at), self.dim), dtype=self.dtype)
         for number in np.unique(numbers):
             here = np.flatnonzero(numbers == number)
             with self._opened(int(number), int(at[here].max()) + 1) as file:
                 head = file.tell()
                 for place in here[np.argsort(at[here])]:
-                    file.seek(head + int(at[place]) * self.dim * 4)
-                    taken[place] = np.frombuffer(file.read(self.dim * 4), dtype="<f4")
+                    file.seek(head + int(at[place]) * self._row)
+                    taken[place] = np.frombuffer(file.read(self._row), dtype=self.dtype)
         return taken
 
     def shards(self, rows: int, known: tuple[Shard, ...] = ()) -> tuple[Shard, ...]:
@@ -220,16 +239,24 @@ class VectorFiles:
 
     def sha256(self, number: int, rows: int, known: Shard | None = None) -> str:
         """SHA-256 over the first ``rows`` rows of a shard; ``known`` is one with fewer, as in `hashing`."""
-        row, head = self.dim * 4, len(_header(0, self.dim))
+        row, head = self._row, len(self._head(0))
         shorter = (known.rows * row, known.sha256) if known and known.rows < rows else None
         return hashing.sha256(self.path(number), head, rows * row, shorter)
 
-    def _map(self, number: int, wanted: int) -> Vectors:
+    @property
+    def _row(self) -> int:
+        """Bytes of a row."""
+        return self.dim * self.dtype.itemsize
+
+    def _head(self, rows: int) -> bytes:
+        return _header(rows, self.dim, self.dtype)
+
+    def _map(self, number: int, wanted: int) -> NDArray[Any]:
         with self._opened(number, wanted) as file:
             head = file.tell()
-            mapped = mmap.mmap(file.fileno(), head + wanted * self.dim * 4, access=mmap.ACCESS_READ)
+            mapped = mmap.mmap(file.fileno(), head + wanted * self._row, access=mmap.ACCESS_READ)
         self._mapped.append((self.path(number), mapped))
-        return np.frombuffer(mapped, dtype="<f4", offset=head).reshape(wanted, self.dim)
+        return np.frombuffer(mapped, dtype=self.dtype, offset=head).reshape(wanted, self.dim)
 
     @contextmanager
     def _opened(self, number: int, wanted: int) -> Iterator[IO[bytes]]:
@@ -248,15 +275,15 @@ class VectorFiles:
 
     def _announced(self, path: Path, file: IO[bytes]) -> int:
         """How many rows the header says there are, which is then read, and which the file has."""
-        head = file.read(len(_header(0, self.dim)))
+        head = file.read(len(self._head(0)))
         found = re.search(rb"'shape': \((\d{1,18}), ", head)
         rows = int(found[1]) if found else 0
-        if head != _header(rows, self.dim):
+        if head != self._head(rows):
             raise ImageIndexError(
                 f"{path} is damaged or foreign: its header is {head[10:80].decode('latin-1').strip()!r}, and "
-                f"float32 (<f4) of width {self.dim} is needed; {_REBUILD}"
+                f"{self.dtype.name} ({self.dtype.str}) of width {self.dim} is needed; {_REBUILD}"
             )
-        size, needed = os.fstat(file.fileno()).st_size, len(head) + rows * self.dim * 4
+        size, needed = os.fstat(file.fileno()).st_size, len(head) + rows * self._row
         if size < needed:
             raise ImageIndexError(f"{path} is damaged: it has {size} bytes of {needed}; {_REBUILD}")
         return rows
@@ -272,8 +299,8 @@ class VectorFiles:
             return self._announced(self.path(number), file)
 
     def _resize(self, number: int, rows: int) -> None:
-        head = _header(rows, self.dim)
-        size = len(head) + rows * self.dim * 4
+        head = self._head(rows)
+        size = len(head) + rows * self._row
         path = self.path(number)
         if path.stat().st_size == size and self._rows(number) == rows:
             return

@@ -72,7 +72,7 @@ def _database(facts: Manifest, records: Records) -> Iterator[str]:
 
 def _own_files(folder: Path, facts: Manifest, records: Records) -> Iterator[str]:
     """Vectors, copies of images, and the saved view."""
-    files = VectorFiles(folder / VECTORS, facts.dim)
+    files = VectorFiles(folder / VECTORS, facts.dim, dtype=facts.dtype)
     try:
         count = records.vectors
         if count < facts.vectors:
@@ -102,11 +102,12 @@ def _own_files(folder: Path, facts: Manifest, records: Records) -> Iterator[str]
             yield f"{path} cannot be read: {reason(error)}"
         at += block.bytes
     try:
-        view.usable(facts.store)
+        store = view.usable(facts.store, len(rows), facts.dim, files.dtype.itemsize).name
     except ImageIndexError as error:
         yield str(error)
+        store = facts.store
     if records.is_sealed(facts.database):
-        yield from view.problems(folder, facts.store, rows, facts.shards)
+        yield from view.problems(folder, store, rows, facts.shards)
 
 
 def _shard(files: VectorFiles, number: int, shard: Shard) -> Iterator[str]:

@@ -60,6 +60,7 @@ class Writer:
         self, first: int, hashes: Sequence[str], vectors: Vectors | None, records: Sequence[Record]
     ) -> None:
         if vectors is not None:
+            vectors = self._files.stored(vectors)
             self._files.append(vectors, first)
         self._kept.sync()
         with self._records.transaction():

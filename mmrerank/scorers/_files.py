@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmrerank.errors import ModelError
+from mmrerank import hub
 from mmrerank.paths import expanded
 
 _OWN = ("config.json", "generation_config.json")
@@ -22,14 +22,9 @@ def fetched(name: str, files: Sequence[str], revision: str = "") -> Path:
     """The folder in the hub's cache of a repository, fetched where it is not there. Raises `ModelError`."""
     from huggingface_hub import snapshot_download
 
-    try:
+    which = f"{name}@{revision}" if revision else name
+    with hub.asked(f"the model {which!r}", hub.copied(which, "the folder in the place of its name")):
         return Path(snapshot_download(name, allow_patterns=list(files), revision=revision or None))
-    except Exception as error:  # the hub's client has many kinds of errors, and its network's beside
-        text = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{name!r} is no folder here, and the hub did not give it: {text}. Check the name and the "
-            "network, or give a folder that holds the checkpoint"
-        ) from error
 
 
 @contextmanager

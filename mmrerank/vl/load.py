@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mmrerank import hub
 from mmrerank.errors import MmrerankError, ModelError
 from mmrerank.loading import loading
 from mmrerank.paths import check_readable, expanded, looked_at
@@ -116,14 +117,8 @@ def _fetched(name: str, trust: bool) -> Path:
     from huggingface_hub import snapshot_download
 
     files = [*_FILES, "*.py"] if trust else _FILES
-    try:
+    with hub.asked(f"the model {name!r}", hub.copied(name, "the folder in the place of its name")):
         return Path(snapshot_download(name, allow_patterns=files, ignore_patterns=["*/*"]))
-    except Exception as error:  # the hub's client has many kinds of errors, and its network's beside
-        text = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"{name!r} is no folder here, and the hub did not give it: {text}. Check the name and the "
-            "network, or give a folder that holds the checkpoint"
-        ) from error
 
 
 def _either(names: Iterable[str]) -> str:

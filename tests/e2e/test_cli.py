@@ -160,7 +160,7 @@ def test_list_names_what_there_is() -> None:
     told = data("list")
     assert list(told) == [
         "methods", "chats", "scorers", "embedders", "models", "servers", "prompts", "stores", "corpora",
-        "metrics", "benchmarks",
+        "metrics", "benchmarks", "indexes",
     ]  # fmt: skip
     calls = {m["name"]: m["calls"] for m in told["methods"]}
     assert (calls["pointwise"], calls["first"], calls["tsprank"], calls["none"]) == (20, 1, 380, 0)

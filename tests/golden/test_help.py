@@ -39,6 +39,7 @@ VERBS = [
     "rerank",
     "score",
     "search",
+    "setup",
     "usage",
     "recommend",
     "verify",

@@ -47,9 +47,11 @@ def test_a_model_is_chosen_only_where_it_is_meant_for() -> None:
     assert catalog.chosen("chat", "all-round", "moths by day") == "all-round"
     # a general model is never a default, and one for other images is refused unless it is named
     for corpus in ("", "birds"):
-        with pytest.raises(ModelError, match="moths is meant for the moths at night only.*--chat"):
+        with pytest.raises(ModelError, match=r"(?s)moths is meant for the moths at night only.*--chat"):
             catalog.chosen("chat", "", corpus)
         assert catalog.chosen("chat", "moths", corpus) == "moths"
+        assert catalog.chosen("chat", "", corpus, usual="all-round") == "all-round"  # a person's default
+    assert catalog.chosen("chat", "", "moths by day", usual="all-round") == "moths"
 
 
 @pytest.mark.usefixtures("rows")

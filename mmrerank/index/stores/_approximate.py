@@ -13,12 +13,11 @@ from __future__ import annotations
 import abc
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.errors import MissingExtraError
 from mmrerank.index.stores import _arrays, _reduced, _tuned
 from mmrerank.index.stores._order import Blocks, best
 from mmrerank.index.stores._scan import scan
@@ -41,6 +40,8 @@ class ApproximateStore(VectorStore, abc.ABC):
 
     maps = True
     exact = False
+    _apart: ClassVar[bool] = True
+    """Whether the number of proposals is chosen apart from the effort."""
 
     def __init__(self, faiss: Any) -> None:
         self._faiss = faiss
@@ -91,9 +92,12 @@ class ApproximateStore(VectorStore, abc.ABC):
         matrix = _reduced.fit(vectors)
         self._make(vectors, matrix)
         self._matrix = matrix
-        self._settings = _tuned.tune(
-            vectors, lambda q, effort, count: self._looked(q, effort, count, None), *self._efforts()
-        )
+        efforts, rows_an_effort = self._efforts()
+
+        def propose(queries: Vectors, effort: int, count: int) -> NDArray[np.int64]:
+            return self._looked(queries, effort, count, None)
+
+        self._settings = _tuned.tune(vectors, propose, efforts, rows_an_effort, apart=self._apart)
 
     def _take(self, vectors: Vectors | Rows) -> None:
         self._vectors, self._blocks = vectors, Blocks(vectors)
@@ -165,21 +169,23 @@ class ApproximateStore(VectorStore, abc.ABC):
         }
 
     def save(self, folder: Path) -> None:
-        """Arrays, and the settings. Nothing where every row is compared. Raises `OSError`."""
-        if self._matrix is None:
-            return
+        """Arrays, and the settings; those alone where every row is compared. Raises `OSError`."""
         folder.mkdir(parents=True, exist_ok=True)
-        for name, array in {"matrix": self._matrix, **self._arrays()}.items():
-            _arrays.write(folder, name, array)
+        if self._matrix is not None:
+            for name, array in {"matrix": self._matrix, **self._arrays()}.items():
+                _arrays.write(folder, name, array)
         body = {"made_of": self._made_of, "settings": _tuned.as_json(self._settings)}
         (folder / _SETTINGS).write_text(json.dumps(body), encoding="utf-8")
 
     def load(self, folder: Path, vectors: Vectors | Rows) -> bool:
         """Takes what `save` left of as many ``vectors``. Every number in it is checked."""
         n, d = vectors.shape
-        if n < LEAST:
-            return False
+        self._matrix, self._settings = None, ()
         try:
+            if n < LEAST:
+                self._take(vectors)
+                self._made_of = _arrays.settings(folder / _SETTINGS)["made_of"]
+                return self._made_of == n
             matrix = _arrays.read(folder, "matrix", np.float32, (None, d), most=_reduced.MOST)
             _arrays.check_finite(matrix)
             body = _arrays.settings(folder / _SETTINGS)
@@ -201,15 +207,3 @@ class ApproximateStore(VectorStore, abc.ABC):
         self._follow(vectors, self._matrix, moved)
         self._take(vectors)
         return True
-
-
-def library(store: str) -> Any:
-    """The module of FAISS. Raises `MissingExtraError`."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError(
-            f'the store "{store}" needs FAISS: pip install "mmrerank[cpu]" (or "mmrerank[gpu]"); '
-            'the store "exact" needs nothing'
-        ) from error
-    return faiss

@@ -25,8 +25,8 @@ queries of a user are others than those of the measurement."""
 DEPTHS = (10, 100)
 """The numbers of results that are tuned for."""
 _QUERIES = 256
-_REFINE = (2, 4, 8, 16, 32)
-"""Proposals scored again for each wanted result."""
+REFINE = (2, 4, 8, 16, 32)
+"""Proposals scored again for each wanted result, where they are asked for apart from the effort."""
 _LOOKED, _SCORED = 0.005, 1.2
 """What a row that is looked at costs, and one that is scored with its true vector, in microseconds."""
 _FULL = 0.25
@@ -57,9 +57,12 @@ Propose = Callable[[Vectors, int, int], NDArray[np.int64]]
 
 
 def tune(
-    vectors: Vectors | Rows, propose: Propose, efforts: Sequence[int], rows_an_effort: float
+    vectors: Vectors | Rows, propose: Propose, efforts: Sequence[int], rows_an_effort: float, *, apart: bool
 ) -> tuple[Setting, ...]:
-    """A setting for each of `DEPTHS`. ``efforts`` ascend; one looks at ``rows_an_effort`` rows."""
+    """A setting for each of `DEPTHS`. ``efforts`` ascend; one looks at ``rows_an_effort`` rows.
+
+    Without ``apart`` an effort gives as many proposals, and all of them are scored again.
+    """
     queries = _queries(vectors)
     true = scan(Blocks(vectors), queries, max(DEPTHS))[1]
     n = len(vectors)
@@ -67,10 +70,9 @@ def tune(
     for number, effort in enumerate(efforts):
         if number and effort * rows_an_effort > _FULL * n:
             break
-        found = propose(queries, effort, min(n, max(DEPTHS) * _REFINE[-1]))
+        found = propose(queries, effort, min(n, max(DEPTHS) * REFINE[-1] if apart else effort))
         for k in DEPTHS:
-            for times in _REFINE:
-                count = min(n, k * times)
+            for count in [min(n, k * times) for times in REFINE] if apart else [max(k, effort)]:
                 recall = recall_of(true[:, :k], found[:, :count])
                 cost = effort * rows_an_effort * _LOOKED + count * _SCORED
                 setting = Setting(k=k, effort=effort, proposals=count, recall=round(recall, 4))

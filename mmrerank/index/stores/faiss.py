@@ -12,12 +12,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.errors import MissingExtraError
-from mmrerank.index.stores._order import Blocks, Proposals, below
+from mmrerank.index.stores._flat import SPARE, library, nearest, take
+from mmrerank.index.stores._order import Blocks, Proposals
 from mmrerank.index.stores._scan import scan
 from mmrerank.ports import Rows, Vectors, VectorStore
 
-_SPARE = 32  # rows asked for beyond k, so that ties at the edge rarely take a second look
 _FEW = 3  # queries; FAISS reads the vectors once for each
 _QUERIES = 1024  # that are compared at once; FAISS holds no score of every row
 
@@ -60,29 +59,10 @@ class FaissStore(VectorStore):
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         found = [Proposals(query, self._blocks.vectors, k) for query in queries]
         for first, block, longest in self._blocks:
-            self._propose(found, queries, first, block, longest)
-        nearest = [one.nearest() for one in found]
-        return np.stack([scores for scores, _ in nearest]), np.stack([rows for _, rows in nearest])
-
-    def _propose(
-        self, found: list[Proposals], part: Vectors, first: int, block: Vectors, longest: float
-    ) -> None:
-        wanted = found[0].k
-        count = min(len(block), wanted + _SPARE)
-        rough, places = self._faiss.knn(part, block, count, metric=self._faiss.METRIC_INNER_PRODUCT)
-        for i, one in enumerate(found):
-            least = one.least(longest)
-            if wanted <= len(block):
-                edge = float(rough[i, wanted - 1]) - 2 * one.margin(longest)
-                least = max(least, below(edge))
-            near = rough[i] >= least
-            at, near_scores = places[i][near], rough[i][near]
-            if len(at) == count < len(block):  # equal scores may go on behind the last that FAISS gave
-                every = block @ part[i]
-                at = np.flatnonzero(every >= least)
-                near_scores = every[at]
-            if len(at):
-                one.add(at + first, near_scores, longest)
+            count = min(len(block), k + SPARE)
+            rough, places = self._faiss.knn(queries, block, count, metric=self._faiss.METRIC_INNER_PRODUCT)
+            take(found, (rough, places), first, block, longest)
+        return nearest(found)
 
     def save(self, folder: Path) -> None:
         """Nothing: the vectors themselves are all there is."""
@@ -94,11 +74,4 @@ class FaissStore(VectorStore):
 
 def open() -> FaissStore:
     """An empty store. Raises `MissingExtraError` when FAISS is not installed."""
-    try:
-        import faiss
-    except ImportError as error:
-        raise MissingExtraError(
-            'the store "faiss" needs FAISS: pip install "mmrerank[cpu]" (or "mmrerank[gpu]"); '
-            'the store "exact" needs nothing'
-        ) from error
-    return FaissStore(faiss)
+    return FaissStore(library(FaissStore.name))

@@ -1,7 +1,7 @@
 """Lists around centres, and product quantisation with four bits for two numbers (FAISS's fast scan).
 
-16 bytes a vector where 64 numbers are compared. Jégou, Douze, Schmid: Product quantization for nearest neighbor
-search, IEEE TPAMI 33(1), 2011; André, Kermarrec, Le Scouarnec: Quicker ADC, IEEE TPAMI 43(5), 2021.
+16 bytes a vector where 64 numbers are compared. Jégou, Douze, Schmid: Product quantization for nearest
+neighbor search, IEEE TPAMI 33(1), 2011; André, Kermarrec, Le Scouarnec: Quicker ADC, IEEE TPAMI 43(5), 2021.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.index.stores import _arrays
-from mmrerank.index.stores._approximate import library
+from mmrerank.index.stores._flat import library
 from mmrerank.index.stores._ivf import IvfStore
 
 _BITS = 4

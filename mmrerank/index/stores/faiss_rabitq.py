@@ -1,7 +1,8 @@
-"""Lists around centres, and one bit for each number (RaBitQ), with what its estimate of a score needs.
+"""Lists around centres, and two bits for each number (RaBitQ), with what its estimate of a score needs.
 
 Gao, Long: RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound for Approximate Nearest
-Neighbor Search, SIGMOD 2024. The numbers were turned at random before, as it requires.
+Neighbor Search, SIGMOD 2024; with more bits: Gao and others, SIGMOD 2025 (arXiv 2409.09913). The numbers were
+turned at random before, as it requires.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Any, ClassVar
 
 from numpy.typing import NDArray
 
-from mmrerank.index.stores._approximate import library
+from mmrerank.index.stores._flat import library
 from mmrerank.index.stores._ivf import IvfStore
+
+_BITS = 2
 
 
 class FaissRabitqStore(IvfStore):
@@ -21,7 +24,8 @@ class FaissRabitqStore(IvfStore):
     name: ClassVar[str] = "faiss_rabitq"
 
     def _empty(self, quantizer: Any, width: int, lists: int) -> Any:
-        return self._faiss.IndexIVFRaBitQ(quantizer, width, lists, self._faiss.METRIC_INNER_PRODUCT, True, 2)
+        metric = self._faiss.METRIC_INNER_PRODUCT
+        return self._faiss.IndexIVFRaBitQ(quantizer, width, lists, metric, True, _BITS)
 
     def _packed(self, index: Any) -> Any:
         return self._faiss.IndexIVFRaBitQFastScan(index)

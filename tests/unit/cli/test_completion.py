@@ -20,7 +20,7 @@ def completed(words: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "found"),
     [
-        ("mmrerank se", ["search"]),
+        ("mmrerank se", ["search", "setup"]),
         ("mmrerank search --rer", ["--rerank"]),
         ("mmrerank eval ci", ["circo", "cirr"]),
         ("mmrerank eval fashioniq --ga", ["--gallery"]),

@@ -21,7 +21,7 @@ from mmrerank.index.index import ImageIndex
 def embedder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("mmrerank.embed.open.open_embedder", lambda *_, **__: ColourEmbedder())
     monkeypatch.setattr("mmrerank.query_embedder.open_embedder", lambda *_, **__: ColourEmbedder())
-    monkeypatch.setenv("MMRERANK_EMBEDDER", "clip-b32")
+    monkeypatch.setenv("MMRERANK_EMBEDDER", "open_clip:ViT-B-32:random")
     monkeypatch.chdir(tmp_path)
 
 

@@ -58,5 +58,7 @@ def test_the_help_of_a_verb_imports_that_verb_alone(verb: str) -> None:
 
 
 def test_all_verbs_are_there() -> None:
-    expected = "app cache compare demo doctor eval index info list prompts recommend rerank score search"
+    expected = (
+        "app cache compare demo doctor eval index info list prompts recommend rerank score search setup"
+    )
     assert [*expected.split(), "usage", "verify"] == VERBS

@@ -78,7 +78,7 @@ def test_an_address_is_one_word_of_the_command_that_reads_it(
 def test_the_library_reads_the_same_members(tmp_path: Path) -> None:
     from webdataset.tariterators import tarfile_samples
 
-    members = [*FOUR, ("c/d.seg.png", png(3)), ("c/d.jpg", png(4)), ("__x__/y.png", png(5))]
+    members = [*FOUR, ("c/d.seg.png", png(3)), ("c/d.jpg", png(4))]
     place = write(tmp_path / "s.tar", members)
     ours = {(row[0].removeprefix("s/").split(".")[0], row[1]) for row in seen(open_corpus(place))}
     grouped = tarfile_samples([{"url": str(place)}])

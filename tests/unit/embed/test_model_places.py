@@ -116,7 +116,7 @@ def test_a_repository_of_the_hub_is_a_folder_in_its_cache(
     assert found.spec == "open_clip:hf-hub:org/tiny"
     assert found.fingerprint == open_embedder(f"open_clip:local-dir:{folder}").fingerprint
     assert open_embedder(f"open_clip:hf-hub:org/tiny@{commit}").fingerprint == found.fingerprint
-    with pytest.raises(ModelError, match=r"hf-hub:org/other cannot be fetched .*local-dir:PATH"):
+    with pytest.raises(ModelError, match=r"(?s)hf-hub:org/other.*local-dir:FOLDER"):
         open_embedder("open_clip:hf-hub:org/other")
 
 
@@ -135,7 +135,7 @@ def test_a_vision_language_model_of_the_hub_is_a_folder_in_its_cache(
     found = open_embedder("qwen3_vl:org/tiny", device="cpu")
     assert found.spec == "qwen3_vl:org/tiny"
     assert found.fingerprint == open_embedder(f"qwen3_vl:{tiny_qwen('qwen3_vl')}", device="cpu").fingerprint
-    with pytest.raises(ModelError, match="the hub did not give it"):
+    with pytest.raises(ModelError, match=r"the hub|hf download org/other"):
         open_embedder("qwen3_vl:org/other", device="cpu")
 
 

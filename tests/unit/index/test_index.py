@@ -165,7 +165,7 @@ def test_spans_of_a_file(source: Path, tmp_path: Path) -> None:
 
 
 def test_many_shards(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    small = lambda folder, dim: VectorFiles(folder, dim, shard_rows=4)  # noqa: E731
+    small = lambda folder, dim, **more: VectorFiles(folder, dim, shard_rows=4, **more)  # noqa: E731
     for module in ("build", "index", "verify"):
         monkeypatch.setattr(f"mmrerank.index.{module}.VectorFiles", small)
     build(tmp_path / "x", source, batch=3)

@@ -97,6 +97,9 @@ def sealed(index: Path, **facts: Any) -> None:
     (index / "manifest.json").write_text(json.dumps({**body, "checksum": digest}, indent=2) + "\n")
 
 
+FIELDS = "n, name, images, text, date, number, boolean, list, other, odd"
+
+
 def sql(index: Path, *statements: str, right: bool = True) -> None:
     """Changes the database, and makes its checksums ``right``."""
     db = sqlite3.connect(index / "records.sqlite", isolation_level=None)
@@ -108,9 +111,13 @@ def sql(index: Path, *statements: str, right: bool = True) -> None:
         for row in rows:
             total += checksum(row)
             db.execute("UPDATE records SET checksum = ? WHERE seq = ?", [checksum(row), row[0]])
-        state = [9, len(rows), (total + 2**63) % 2**64 - 2**63]
+        fields = db.execute(f"SELECT {FIELDS} FROM fields").fetchall()
+        for field in fields:
+            db.execute("UPDATE fields SET checksum = ? WHERE n = ?", [checksum(field), field[0]])
+        sums = (total, sum(map(checksum, fields)))
+        state = [9, len(rows), *((s + 2**63) % 2**64 - 2**63 for s in sums)]
         db.execute("DELETE FROM state")
-        db.execute("INSERT INTO state VALUES (?, ?, ?, ?)", [*state, checksum(state)])
+        db.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?)", [*state, checksum(state)])
     db.close()
 
 

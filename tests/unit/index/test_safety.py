@@ -303,7 +303,7 @@ def saving(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("saving")
 def test_a_damaged_view_is_made_again(source: Path, tmp_path: Path) -> None:
-    build(tmp_path / "x", source)
+    build(tmp_path / "x", source, store="faiss")
     expected = nearest(ImageIndex.open(tmp_path / "x"), source / "00.png", 5)
     for damage in (lambda f: f.write_bytes(b"?"), lambda f: f.unlink()):
         damage(tmp_path / "x/faiss/flat.npy")
