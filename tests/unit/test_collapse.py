@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,14 @@ from PIL import ImageEnhance
 
 from mmrerank import ImageSearch, Query, SearchResult
 from mmrerank.chat.fakes.oracle import Oracle
+from mmrerank.corpus import embeddings
 from mmrerank.errors import UsageError
 from mmrerank.events import Searched
+from mmrerank.images import decode
+from mmrerank.index.index import ImageIndex
 from mmrerank.limits import within
 from mmrerank.messages import Judging, Outcome, Retrieve
-from mmrerank.types import Ranking
+from mmrerank.types import Image, Ranking
 
 SIZE = 96
 
@@ -228,3 +231,37 @@ def test_copies_of_real_photographs(photos: Path, tmp_path: Path, weak: bool) ->
     for hit in result:
         assert {stem(i) for i in hit.duplicates} <= {stem(hit.id)}
     assert sorted(len(h.duplicates) for h in result)[-20:] == [3] * 20
+
+
+class Captions(LinedUp):
+    """A query's number is the row of its ready-made vector."""
+
+    spec, dim = "open_clip:ViT-B-32:openai", 512
+
+    def __init__(self, vectors: Path) -> None:
+        super().__init__()
+        self.rows = np.load(vectors)
+
+    def embed_queries(self, queries: Sequence[Query]) -> Any:
+        return self.rows[[int(q.text) for q in queries]]
+
+
+def test_real_photographs_by_real_vectors(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pairs have the same bytes; every other photograph is its own, and few of them are looked at."""
+    corpus = embeddings.open(
+        str(photos / "images"), vectors=photos / "clip_vitb32_image.npy", ids=photos / "captions.jsonl"
+    )
+    ImageIndex.import_vectors(tmp_path / "x", corpus, embedder_spec=Captions.spec)
+    search = ImageSearch.open(tmp_path / "x", embedder=Captions(photos / "clip_vitb32_text.npy"))
+    opened: list[Image] = []
+    monkeypatch.setattr("mmrerank.duplicates.decode", lambda image: (opened.append(image), decode(image))[1])
+    whole = search.search("0", k=290, collapse="near")
+    assert len(whole) == 288
+    assert sorted(len(h.duplicates) for h in whole)[-3:] == [0, 1, 1]
+    assert len(opened) < 150
+    opened.clear()
+    assert len(search.search("7", k=20, collapse="near")) == 20
+    assert opened == []  # they are known by now
+    assert len(search.search("0", k=290, collapse="identical")) == 288
