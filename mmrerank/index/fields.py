@@ -22,7 +22,11 @@ _LEFT_OUT: _Keys = ()
 _UNREADABLE: _Keys = ("",)
 """Counts the records whose metadata SQLite cannot read."""
 _COUNTS = 1 + len(FLAGS)
-_SELECT = "SELECT n, name, images, text, date, number, boolean, list, other, odd, checksum FROM fields"
+_LONGEST = 20_000  # characters of a name: four keys as JSON have fewer
+_SELECT = (
+    f"SELECT n, substr(name, 1, {_LONGEST}), images, text, date, number, boolean, list, other, odd, checksum "
+    "FROM fields"
+)
 
 
 class Tally:

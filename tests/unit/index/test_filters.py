@@ -269,3 +269,12 @@ def test_what_cameras_write_is_asked_for(tmp_path: Path) -> None:
         ):  # fmt: skip
             found = index.search(QUERY, 9, where=text)[0]
             assert sorted(h.id for h in found) == [f"{n}.jpg" for n in kept], text
+
+
+def test_the_counts_of_a_stranger_are_not_read_whole(tmp_path: Path) -> None:
+    records = Records(tmp_path, write=True)
+    with records.snapshot() as db:
+        db.execute("INSERT INTO fields VALUES (1, printf('%.*c', 15000000, '['), 1, 1, 0, 0, 0, 0, 0, 0, 1)")
+    with pytest.raises(ImageIndexError, match="is not as it was written"), records.snapshot():
+        records.tally(records.state)
+    records.close()
