@@ -191,20 +191,13 @@ def index(
     The id of an image is its POSIX path relative to SOURCE. A SOURCE that the index does not have yet is
     added to it, and the ids of its images begin with its name and two slashes.
     """
-    if (vectors is None and ids is not None) or (vectors is not None and ids is None and not _whole(vectors)):
-        raise UsageError("--vectors and --ids go together: a row of one belongs to a line of the other")
-    if strict and vectors is None:
-        raise UsageError("--strict is for --vectors, whose images need not be there")
-    if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
+    given: dict[str, Any] = {"exclude": exclude or (), "allow_urls": allow_urls, "image_root": image_root}
+    given |= {"image_column": image_column, "id_column": id_column}
+    _check(sources, vectors, ids, given, strict=strict, max_pixels=max_pixels)
     job = _engine.chosen(engine, workers, shard_images, vectors=vectors is not None)
     with working(), progress("indexing") as step:
         options: dict[str, Any] = {"rebuild": rebuild, "store": store, "half": half, "progress": step}
         if vectors is not None:
-            if len(sources) > 1 or exclude:
-                raise UsageError(
-                    "--vectors go with one SOURCE, the folder of their images, and no --exclude-dir"
-                )
             options |= {"strict": strict, "allow_removal": allow_removal}
             report = _import(name, sources[0], vectors, ids, image_column, spec=embedder, **options)
         else:
@@ -212,10 +205,6 @@ def index(
             options["text_tower"] = not no_text_tower
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
-            given: dict[str, Any] = {
-                "exclude": exclude or (), "allow_urls": allow_urls, "image_root": image_root,
-                "image_column": image_column, "id_column": id_column,
-            }  # fmt: skip
             report = _build(name, sources, given, embedder, device, options, job, trust=trust_remote_code)
     remedy = again(context, "--allow-removal") if report.withheld else ""
     if remedy:
@@ -224,6 +213,36 @@ def index(
     _show(report, output, remedy)
     if report.kept or report.withheld:
         raise typer.Exit(DEGRADED_EXIT_CODE)
+
+
+def _check(
+    sources: Sequence[str],
+    vectors: Path | None,
+    ids: Path | None,
+    given: dict[str, Any],
+    *,
+    strict: bool,
+    max_pixels: int | None,
+) -> None:
+    """Raises `UsageError` for flags that do not go together."""
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
+    together = "--vectors and --ids go together: a row of one belongs to a line of the other"
+    if vectors is None:
+        if ids is not None:
+            raise UsageError(together)
+        if strict:
+            raise UsageError("--strict is for --vectors, whose images need not be there")
+        return
+    from mmrerank.corpus import embeddings
+
+    if ids is None and not embeddings.brings_ids(vectors):
+        raise UsageError(together)
+    if len(sources) > 1 or given["exclude"]:
+        raise UsageError("--vectors go with one SOURCE, the folder of their images, and no --exclude-dir")
+    for name in ("allow_urls", "id_column", "image_root"):
+        if given[name]:
+            raise UsageError(f"--{name.replace('_', '-')} is for tables and the like, and not for --vectors")
 
 
 def _show(report: BuildReport, output: Output, remedy: str) -> None:
@@ -330,12 +349,6 @@ def _import(
         raise UsageError(f"there is no embedder {spec!r}. {meant}")
     corpus = embeddings.open(source, vectors=vectors, ids=ids or "", column=column)
     return ImageIndex.import_vectors(name, corpus, embedder_spec=spec, **options)
-
-
-def _whole(vectors: Path) -> bool:
-    from mmrerank.corpus import embeddings
-
-    return embeddings.brings_ids(vectors)
 
 
 def _made_with(name: str, *, rebuild: bool, named: str) -> Manifest | None:

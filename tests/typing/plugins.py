@@ -20,7 +20,7 @@ from mmrerank.cli import (
 )
 from mmrerank.cli import eval as eval_verb
 from mmrerank.cli import list as list_verb
-from mmrerank.corpus import embeddings, folder, webdataset
+from mmrerank.corpus import embeddings, folder, hf, table, webdataset
 from mmrerank.embed import gme, jina_v4, open_clip, qwen3_vl, unime, vlm2vec
 from mmrerank.evaluation.benchmarks import (
     circo,
@@ -89,7 +89,7 @@ SCORERS: list[ScorerPlugin] = [
 ]  # fmt: skip
 EMBEDDERS: list[EmbedderPlugin] = [gme, jina_v4, open_clip, qwen3_vl, unime, vlm2vec]
 STORES: list[StorePlugin] = [exact, faiss, faiss_gpu, faiss_hnsw, faiss_ivfpq, faiss_rabitq]
-CORPORA: list[CorpusPlugin] = [embeddings, folder, webdataset]
+CORPORA: list[CorpusPlugin] = [embeddings, folder, hf, table, webdataset]
 BENCHMARKS: list[BenchmarkPlugin] = [
     circo, cirr, fashioniq, flickr30k, folder_benchmark, inquire_fullrank, inquire_rerank, mmeb, mrb, mscoco,
     visdial,
