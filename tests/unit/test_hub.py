@@ -47,7 +47,7 @@ def test_a_hub_that_is_not_there_is_asked_once(monkeypatch: pytest.MonkeyPatch) 
             with pytest.raises(ModelError) as error:
                 fetch()
         assert len(asked) == 1
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 15  # its own client tries for half a minute
     first, second, third = str(error.value).splitlines()
     assert first == "the model x is not on this machine"
     assert second.startswith("the model hub huggingface.co cannot be reached: ")

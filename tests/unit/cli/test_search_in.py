@@ -244,7 +244,7 @@ def test_a_real_model_and_a_real_interruption(
     command += ["--embedder", SPEC]
     first = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test in the background ignores it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a background ignores
     )  # fmt: skip
     place = own.place_of([str(few)], SPEC)
     until = time.monotonic() + 120
