@@ -51,12 +51,14 @@ class Groups:
     """Images that stand for their copies, best first.
 
     ``copies`` are the others' ids, best first, by the id of the one that stands for them. ``unseen`` says of
-    images whose vector is like another's why they could not be looked at: they stand for themselves.
+    images whose vector is like another's why they could not be looked at: they stand for themselves. ``cut``
+    is true where more images may lie beyond those that were looked at.
     """
 
     kept: tuple[Candidate, ...]
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)
+    cut: bool = False
 
 
 class Looks:
