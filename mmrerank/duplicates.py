@@ -9,7 +9,7 @@ first that it is a copy of. So nothing depends on the order in which an index wa
 unlike the first of a group never joins it over a third.
 
 An image is decoded, once, where the vector of another is alike: with an embedder that tells photographs apart
-a few of a search, with one that does not all that are gathered. The vectors of 4,000 are compared in a second.
+a few of a search, with one that does not all that are gathered. Vectors of 4,000 are compared in a second.
 """
 
 from __future__ import annotations
