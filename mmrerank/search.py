@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -287,13 +287,10 @@ class ImageSearch:
         check_best(reranker.name, top_n, threshold)
         k = min(k, top_n or k)
         groups = self._gathered(asked, max(k, candidates), keep, copies, where)
-        within.queries = [
-            Collapsed(query=q, groups=g, copies=within.copies) for q, g in zip(asked, groups, strict=True)
-        ]
+        within.found(asked, groups)
         rankings = [Ranking(g.kept) for g in groups]
         if on_event is not None:
-            for n, found in enumerate(rankings):
-                hits = within.queries[n].hits(build_hits(found, found, Explanation()))
+            for n, hits in enumerate(within.hits()):
                 on_event(Searched(request=n, hits=hits[:k]))
         heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(asked, rankings, strict=True)]
         lacking = short(groups, max(k, candidates), len(self.index), keep=keep, copies=within.copies)
@@ -367,6 +364,18 @@ class _Within:
     copies: Copies | None
     where: Where | None
     queries: Sequence[Collapsed] = ()
+
+    def found(self, asked: Sequence[Query], groups: Sequence[Groups]) -> None:
+        """Takes note of what the first stage has found for each query."""
+        self.queries = [
+            Collapsed(query=q, groups=g, copies=self.copies) for q, g in zip(asked, groups, strict=True)
+        ]
+
+    def hits(self) -> Iterator[tuple[Hit, ...]]:
+        """What the first stage alone would show, for each query."""
+        for query in self.queries:
+            ranking = Ranking(query.groups.kept)
+            yield query.hits(build_hits(ranking, ranking, Explanation()))
 
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """`ImageSearch.retrieve` of what ``keep`` takes, copies of what is known left out."""
