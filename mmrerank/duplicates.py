@@ -9,8 +9,7 @@ first that it is a copy of. So nothing depends on the order in which an index wa
 unlike the first of a group never joins it over a third.
 
 An image is decoded, once, where the vector of another is alike: with an embedder that tells photographs apart
-a few of a search, with one that does not all that are gathered. Ten thousand different images take 13 s of vectors
-alone.
+a few of a search, with one that does not all that are gathered. Vectors of 4,000 are compared in a second.
 """
 
 from __future__ import annotations
@@ -51,12 +50,14 @@ class Groups:
     """Images that stand for their copies, best first.
 
     ``copies`` are the others' ids, best first, by the id of the one that stands for them. ``unseen`` says of
-    images whose vector is like another's why they could not be looked at: they stand for themselves.
+    images whose vector is like another's why they could not be looked at: they stand for themselves. ``cut``
+    is true where more images may lie beyond those that were looked at.
     """
 
     kept: tuple[Candidate, ...]
     copies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     unseen: Mapping[str, str] = field(default_factory=dict)
+    cut: bool = False
 
 
 class Looks:

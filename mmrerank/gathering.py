@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from mmrerank.duplicates import Collapse, Groups, Looks, groups, unseen_warnings
 from mmrerank.index.index import ImageIndex
-from mmrerank.limits import way
+from mmrerank.limits import in_force, way
 from mmrerank.types import Candidate, Hit, Query
 
 Keep = Callable[[Candidate], bool]
@@ -60,13 +60,15 @@ def gathered(fetch: Fetch, k: int, most: int, *, keep: Keep | None, copies: Copi
         kept = [c for c in found if keep is None or taken[c.id]]
         made = Groups(kept=tuple(kept[:k])) if copies is None else copies.of(kept, k)
         if len(made.kept) >= k or size == most or len(found) < size:
-            return made
+            return replace(made, cut=len(found) == size)
 
 
 def short(
-    few: int, wanted: int, most: int, size: int, *, keep: Keep | None, copies: Copies | None
+    found: Sequence[Groups], wanted: int, size: int, *, keep: Keep | None, copies: Copies | None
 ) -> list[str]:
-    """Says where ``few`` were found of ``wanted``, and not all ``size`` images of the index were seen."""
+    """Says where fewer than ``wanted`` were found, and there were more of an index of ``size`` to look at."""
+    most = max(in_force().results, wanted)
+    few = min((len(g.kept) for g in found if g.cut), default=wanted)
     if few >= wanted or size <= most or (keep is None and copies is None):
         return []
     what = f"keep took {few} of" if copies is None else f"{few} different pictures are among"

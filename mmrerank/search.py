@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -287,16 +287,15 @@ class ImageSearch:
         check_best(reranker.name, top_n, threshold)
         k = min(k, top_n or k)
         groups = self._gathered(asked, max(k, candidates), keep, copies, where)
-        pairs = zip(asked, groups, strict=True)
-        within.queries = [Collapsed(query=q, groups=g, copies=copies) for q, g in pairs]
+        within.found(asked, groups)
         rankings = [Ranking(g.kept) for g in groups]
         if on_event is not None:
-            for n, found in enumerate(rankings):
-                hits = within.queries[n].hits(build_hits(found, found, Explanation()))
+            for n, hits in enumerate(within.hits()):
                 on_event(Searched(request=n, hits=hits[:k]))
         heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(asked, rankings, strict=True)]
-        few = min(map(len, rankings), default=k)
-        lacking = self._short(few, max(k, candidates), within)
+        lacking = short(groups, max(k, candidates), len(self.index), keep=keep, copies=within.copies)
+        if where is not None and keep is None and not any(rankings):
+            lacking.append(f"no image of the index satisfies {where}")
         warnings = [*self._warnings(reranker.chat), *lacking]
         results = []
         reranked = reranker.ranked(heads, progress=progress, cancel=cancel, on_event=on_event)
@@ -333,12 +332,6 @@ class ImageSearch:
             self._chat = reranker.chat or self._chat
         return reranker
 
-    def _short(self, few: int, wanted: int, within: _Within) -> list[str]:
-        if within.where is not None and within.keep is None and not few:
-            return [f"no image of the index satisfies {within.where}"]
-        most = max(in_force().results, wanted)
-        return short(few, wanted, most, len(self.index), keep=within.keep, copies=within.copies)
-
     def _looked_at(self, hits: tuple[Hit, ...], k: int, head: int) -> tuple[tuple[Hit, ...], list[str]]:
         """``hits`` with what is wrong with their files, and sentences about it.
 
@@ -371,6 +364,18 @@ class _Within:
     copies: Copies | None
     where: Where | None
     queries: Sequence[Collapsed] = ()
+
+    def found(self, asked: Sequence[Query], groups: Sequence[Groups]) -> None:
+        """Takes note of what the first stage has found for each query."""
+        self.queries = [
+            Collapsed(query=q, groups=g, copies=self.copies) for q, g in zip(asked, groups, strict=True)
+        ]
+
+    def hits(self) -> Iterator[tuple[Hit, ...]]:
+        """What the first stage alone would show, for each query."""
+        for query in self.queries:
+            ranking = Ranking(query.groups.kept)
+            yield query.hits(build_hits(ranking, ranking, Explanation()))
 
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """`ImageSearch.retrieve` of what ``keep`` takes, copies of what is known left out."""

@@ -265,3 +265,11 @@ def test_real_photographs_by_real_vectors(
     assert len(search.search("7", k=20, collapse="near")) == 20
     assert opened == []  # they are known by now
     assert len(search.search("0", k=290, collapse="identical")) == 288
+
+
+def test_copies_are_collapsed_among_what_a_filter_leaves(search: ImageSearch) -> None:
+    result = search.search("red", k=20, where='id ~ "0"', collapse="near")
+    assert sorted(map(family, shown(result))) == ["0"]
+    assert len(result[0].duplicates) == 3
+    with within(results=5):  # the filter left four, and all were looked at
+        assert search.search("red", k=5, candidates=5, where='id ~ "0"', collapse="near").warnings == ()
