@@ -191,12 +191,7 @@ def index(
     The id of an image is its POSIX path relative to SOURCE. A SOURCE that the index does not have yet is
     added to it, and the ids of its images begin with its name and two slashes.
     """
-    if (vectors is None and ids is not None) or (vectors is not None and ids is None and not _whole(vectors)):
-        raise UsageError("--vectors and --ids go together: a row of one belongs to a line of the other")
-    if strict and vectors is None:
-        raise UsageError("--strict is for --vectors, whose images need not be there")
-    if max_pixels is not None and max_pixels < 1:
-        raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
+    _check(vectors, ids, strict=strict, max_pixels=max_pixels)
     job = _engine.chosen(engine, workers, shard_images, vectors=vectors is not None)
     with working(), progress("indexing") as step:
         options: dict[str, Any] = {"rebuild": rebuild, "store": store, "half": half, "progress": step}
@@ -224,6 +219,16 @@ def index(
     _show(report, output, remedy)
     if report.kept or report.withheld:
         raise typer.Exit(DEGRADED_EXIT_CODE)
+
+
+def _check(vectors: Path | None, ids: Path | None, *, strict: bool, max_pixels: int | None) -> None:
+    """Raises `UsageError` for options that do not go together."""
+    if (vectors is None and ids is not None) or (vectors is not None and ids is None and not _whole(vectors)):
+        raise UsageError("--vectors and --ids go together: a row of one belongs to a line of the other")
+    if strict and vectors is None:
+        raise UsageError("--strict is for --vectors, whose images need not be there")
+    if max_pixels is not None and max_pixels < 1:
+        raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
 
 
 def _show(report: BuildReport, output: Output, remedy: str) -> None:
