@@ -103,8 +103,11 @@ def _exported(model: Any, ids: Any) -> bytes:
             return self.text.encode_text(ids)
 
     file: Any = io.BytesIO()  # its annotation knows the new exporter alone
+    # the attention that a mask keeps torch from is one operation, which no exporter knows
+    fast = torch.backends.mha.get_fastpath_enabled()
     with loading(), _without_onnx(), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # that this exporter is the old one; the new one takes more packages
+        torch.backends.mha.set_fastpath_enabled(False)
         try:
             torch.onnx.export(
                 Texts(), (torch.as_tensor(ids),), file, dynamo=False, opset_version=17,
@@ -114,6 +117,8 @@ def _exported(model: Any, ids: Any) -> bytes:
         except Exception as error:  # tracing runs the model's code, and raises what that does
             line = " ".join(str(error).split())[:200]
             raise ModelError(f"it cannot be exported: {type(error).__name__}: {line}") from error
+        finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
     made: bytes = file.getvalue()
     return made
 

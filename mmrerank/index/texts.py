@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mmrerank.errors import ImageIndexError, ModelError
@@ -20,6 +20,9 @@ from mmrerank.plain_files import open_plain
 from mmrerank.ports import Embedder
 
 FOLDER = "text"
+LEFT_OUT = "left-out.txt"
+"""Stands in the place of a tower that could not be made, and says why."""
+_NONE = "no text tower is kept beside the index, so that each search loads the model"
 _MOST = 1 << 31  # bytes of a file: no tower has more
 
 
@@ -38,22 +41,28 @@ def brought_up(
     if not wanted:
         return others, ()
     try:
-        made = embedder.text_tower()
-        if not made:
-            return others, ()
-        (folder / FOLDER).mkdir()
-        new = []
-        for name, data in made.items():
-            replace(folder / FOLDER / name, data)
-            digest = hashlib.sha256(data).hexdigest()
-            new.append(File(name=f"{FOLDER}/{name}", bytes=len(data), sha256=digest))
-    except (ModelError, OSError) as error:
+        try:
+            made = embedder.text_tower()
+            told: tuple[str, ...] = ()
+        except ModelError as error:
+            # kept, so that no update tries it again
+            made = {LEFT_OUT: f"{error}\n".encode()}
+            told = (f"{_NONE}: {error}",)
+        return (*others, *_written(folder, made)), told
+    except OSError as error:
         shutil.rmtree(folder / FOLDER, ignore_errors=True)
-        why = reason(error) if isinstance(error, OSError) else error
-        return others, (
-            f"no text tower is kept beside the index, so that each search loads the model: {why}",
-        )
-    return (*others, *new), ()
+        return others, (f"{_NONE}: {folder / FOLDER} cannot be written ({reason(error)})",)
+
+
+def _written(folder: Path, made: Mapping[str, bytes]) -> list[File]:
+    """Writes the files of a tower durably. Raises `OSError`."""
+    found = []
+    for name, data in made.items():
+        (folder / FOLDER).mkdir(exist_ok=True)
+        replace(folder / FOLDER / name, data)
+        digest = hashlib.sha256(data).hexdigest()
+        found.append(File(name=f"{FOLDER}/{name}", bytes=len(data), sha256=digest))
+    return found
 
 
 def read(folder: Path, facts: Manifest) -> dict[str, bytes]:
@@ -78,7 +87,7 @@ def read(folder: Path, facts: Manifest) -> dict[str, bytes]:
 
 def size(facts: Manifest) -> int:
     """Bytes of the text tower; 0 where there is none."""
-    return sum(f.bytes for f in facts.files if _ours(f))
+    return sum(f.bytes for f in facts.files if _ours(f) and f.name != f"{FOLDER}/{LEFT_OUT}")
 
 
 def problems(folder: Path, facts: Manifest) -> Iterator[str]:

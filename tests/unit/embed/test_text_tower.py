@@ -198,8 +198,14 @@ def test_one_that_does_not_agree_is_left_out_and_reported_once(
     report = build(tmp_path / "index", tmp_path / "pictures", model)
     (told,) = [r for r in report.remarks if "text tower" in r]
     assert "it does not agree with the model" in told
-    assert not (tmp_path / "index/text").exists()
-    assert manifest.read(tmp_path / "index").files == ()
+    assert [f.name for f in (tmp_path / "index/text").iterdir()] == ["left-out.txt"]
+    facts = manifest.read(tmp_path / "index")
+    assert kept_tower(facts, tmp_path / "index", facts.embedder, forbidden) is None
+    with ImageIndex.open(tmp_path / "index") as opened_index:
+        assert opened_index.info()["text_tower"] == 0
+        assert opened_index.verify() == []
+    monkeypatch.setattr(type(model), "text_tower", lambda _: pytest.fail("it was tried again"))
+    assert build(tmp_path / "index", tmp_path / "pictures", model).remarks == ()
 
 
 @pytest.mark.parametrize("name", ["tower.onnx", "tokenizer.json", "tower.json"])
