@@ -176,19 +176,7 @@ class _Run:
             named = _unique(part.samples(samples), one.ids)
             with closing(intake.looked(named, depth=depth)) as looked:  # type: ignore[type-var]
                 for look in looked:
-                    if look is None:
-                        tally["unchanged"] += 1
-                        one.usable += 1
-                    elif look.record.error is not None:
-                        one.failed.append(look)
-                    elif look.record.away:
-                        one.kept.add(look.record.id, look.record.away)
-                        self._take(look)
-                    else:
-                        was_in = look.old is not None and look.old.row is not None
-                        tally["unchanged" if look.same else "changed" if was_in else "added"] += 1
-                        one.usable += 1
-                        self._take(look)
+                    self._count(look, one, tally)
                     done += 1
                     if progress:
                         progress(done, total)
@@ -219,6 +207,20 @@ class _Run:
             store=searched_by.name,
             store_reason=searched_by.why,
         )
+
+    def _count(self, look: Looked | None, one: Seen, tally: Counter[str]) -> None:
+        """Notes what became of an image of ``one``, and takes what is to be written."""
+        if look is not None and look.record.error is not None:
+            one.failed.append(look)
+            return
+        if look is not None and look.record.away:
+            one.kept.add(look.record.id, look.record.away)
+        else:
+            was_in = look is not None and look.old is not None and look.old.row is not None
+            tally["unchanged" if look is None or look.same else "changed" if was_in else "added"] += 1
+            one.usable += 1
+        if look is not None:
+            self._take(look)
 
     def _remarks(self, seen: Sequence[Seen]) -> tuple[str, ...]:
         told = []

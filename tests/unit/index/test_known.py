@@ -231,18 +231,17 @@ def test_a_portion_is_computed_while_the_one_before_is_written(
 ) -> None:
     order: list[str] = []
     append = VectorFiles.append
-    begun = threading.Event()
+    begun = threading.Semaphore(0)
 
     class Telling(ColourEmbedder):
         def embed_images(self, images: Any) -> Any:
             order.append(f"computes {len(images)}")
-            begun.set()
+            begun.release()
             return super().embed_images(images)
 
     def slow(self: Any, vectors: Any, at: int) -> None:
-        begun.clear()
-        if at < 8:
-            assert begun.wait(10)  # the next portion is computed meanwhile, or this never ends
+        for _ in range({0: 2, 4: 1}.get(at, 0)):
+            assert begun.acquire(timeout=30)  # the next portion is computed meanwhile, or this never ends
         append(self, vectors, at)
         order.append(f"wrote {at}")
 
