@@ -32,6 +32,7 @@ COMPARED = 20_000
 _GROWN = 1.5
 """A view of more than so many times the rows that it was made of is made anew: its lists fit no more."""
 _SETTINGS = "settings.json"
+_MOST_SETTING = 8192
 _PORTION = 1024
 """Queries that are looked up at once."""
 
@@ -190,7 +191,7 @@ class ApproximateStore(VectorStore, abc.ABC):
             matrix = arrays.read(folder, "matrix", np.float32, (None, d), most=_reduced.MOST)
             arrays.check_finite(matrix)
             body = arrays.settings(folder / _SETTINGS)
-            self._settings = _tuned.parsed(body["settings"], 2 * n)
+            self._settings = _tuned.parsed(body["settings"], max(2 * n, _MOST_SETTING))
             self._made_of = body["made_of"]
             self._restore(folder, n, matrix)
         except (OSError, ValueError):

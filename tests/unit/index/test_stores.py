@@ -1,4 +1,4 @@
-"""Stores that propose rows: what they find, what they keep, what they follow, and what they refuse to read."""
+"""Stores that propose rows: what they find, keep and follow, and what they refuse to read."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mmrerank.index.stores.exact import ExactStore
 
 APPROXIMATE = ("faiss_hnsw", "faiss_ivfpq", "faiss_rabitq")
 COUNT, DIM = 1500, 24
+BAD_JSON = (b"{}", b"[" * 70_000, b'{"made_of": 1e99, "settings": []}', b'{"made_of": 5, "settings": 7}')
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +111,7 @@ def test_forged_arrays_are_refused_or_harmless(name: str, rows: Any, tmp_path: P
             shutil.rmtree(forged, ignore_errors=True)
             shutil.copytree(tmp_path / "good", forged)
             if path.suffix == ".json":
-                bad = (b"{}", b"[" * 70_000, b'{"made_of": 1e99, "settings": []}', b'{"made_of": 5, "settings": 7}')
-                (forged / path.name).write_bytes(bad[number])
+                (forged / path.name).write_bytes(BAD_JSON[number])
                 assert not opened(name).load(forged, rows[:700])
                 continue
             array = np.load(path)
