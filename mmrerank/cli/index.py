@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mmrerank.cli import _engine
 from mmrerank.cli._again import again
 from mmrerank.cli._collection import stopped
+from mmrerank.cli._engine import EngineFlag, ShardImagesFlag, WorkersFlag
 from mmrerank.cli._models import announce, chosen
 from mmrerank.cli.console import Output, emit, one_line, progress, say, working
 from mmrerank.cli.options import DeviceFlag, OutputFlag, TrustFlag, trusting
@@ -179,6 +181,9 @@ def index(
     allow_removal: AllowFlag = False,
     strict: StrictFlag = False,
     no_text_tower: TowerFlag = False,
+    engine: EngineFlag = None,
+    workers: WorkersFlag = None,
+    shard_images: ShardImagesFlag = None,
     output: OutputFlag = Output.text,
 ) -> None:
     """Index a folder, a list or tar shards; run again, it takes up what changed.
@@ -192,6 +197,7 @@ def index(
         raise UsageError("--strict is for --vectors, whose images need not be there")
     if max_pixels is not None and max_pixels < 1:
         raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
+    job = _engine.chosen(engine, workers, shard_images, vectors=vectors is not None)
     with working(), progress("indexing") as step:
         options: dict[str, Any] = {"rebuild": rebuild, "store": store, "half": half, "progress": step}
         if vectors is not None:
@@ -207,12 +213,10 @@ def index(
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
             given: dict[str, Any] = {
-                "exclude": exclude or (),
-                "allow_urls": allow_urls,
-                "image_root": image_root,
-            }
-            given |= {"image_column": image_column, "id_column": id_column}
-            report = _build(name, sources, given, embedder, device, options, trust=trust_remote_code)
+                "exclude": exclude or (), "allow_urls": allow_urls, "image_root": image_root,
+                "image_column": image_column, "id_column": id_column,
+            }  # fmt: skip
+            report = _build(name, sources, given, embedder, device, options, job, trust=trust_remote_code)
     remedy = again(context, "--allow-removal") if report.withheld else ""
     if remedy:
         pipe = "pipe the same list again: " if sources == ["-"] else ""
@@ -274,6 +278,7 @@ def _build(
     spec: str | None,
     device: str | None,
     options: dict[str, Any],
+    job: dict[str, Any],
     *,
     trust: bool,
 ) -> BuildReport:
@@ -303,20 +308,26 @@ def _build(
     if embedder.domain and embedder.domain != domain:
         say(f"warning: the embedder {embedder.spec} is limited: {embedder.domain}")
     try:
+        if job:
+            return _engine.build(name, corpora, embedder, job, where, options)
         return ImageIndex.build(name, corpora, embedder, **options)
     except KeyboardInterrupt:
-        stopped(index_path(name))
+        if not job:
+            stopped(index_path(name))
         raise typer.Exit(130) from None
 
 
 def _import(
     name: str, source: str, vectors: Path, ids: Path | None, column: str, *, spec: str | None, **options: Any
 ) -> BuildReport:
+    from mmrerank import registry
     from mmrerank.corpus import embeddings
     from mmrerank.index.index import ImageIndex
 
     if not spec:
         raise UsageError("--vectors needs --embedder: say which model the vectors came from")
+    if meant := registry.misspelt("embedder", spec):
+        raise UsageError(f"there is no embedder {spec!r}. {meant}")
     corpus = embeddings.open(source, vectors=vectors, ids=ids or "", column=column)
     return ImageIndex.import_vectors(name, corpus, embedder_spec=spec, **options)
 

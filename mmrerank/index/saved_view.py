@@ -105,9 +105,11 @@ class Saved:
 
     def _files(self) -> str:
         total = hashlib.sha256()
-        for path in sorted(p for p in self.place.iterdir() if p.name not in _OURS):
+        every = (p for p in self.place.rglob("*") if p.name not in _OURS and not p.is_dir())
+        for path in sorted(every):
             with path.open("rb") as file:
-                total.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            total.update(f"{path.relative_to(self.place).as_posix()} {digest}\n".encode())
         return total.hexdigest()
 
 

@@ -29,6 +29,7 @@ _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DATA_DISABLE_PROGRESS_BARS": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_enable_worker_prestart": "0",
 }
 
 
@@ -103,16 +104,19 @@ def _started(workers: int | None) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(log_to_driver=False)
-    else:
+    there: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
         # one CPU more than workers: somebody has to hand out the numbers
-        ray.init(
-            num_cpus=workers + 1 if workers else None,
-            include_dashboard=False,
-            log_to_driver=False,
-            _node_ip_address="127.0.0.1",
-        )
+        there = {"num_cpus": workers + 1 if workers else None, "include_dashboard": False}
+        there["_node_ip_address"] = "127.0.0.1"
+    try:
+        ray.init(log_to_driver=False, **there)
+    except Exception as error:  # of no class of its own: a node took too long, say
+        ray.shutdown()
+        raise ModelError(
+            f"Ray cannot be started or reached: {in_short(error, 300)}. Try again when the machine has less "
+            "to do, set RAY_ADDRESS to a cluster, or use --engine local"
+        ) from error
     try:
         yield ray
     finally:

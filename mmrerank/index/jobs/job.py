@@ -56,6 +56,7 @@ def build_in_shards(
     domain: str = "",
     allow_removal: bool = False,
     text_tower: bool = True,
+    half: bool = False,
 ) -> BuildReport:
     """Indexes ``corpora`` into ``path`` as `ImageIndex.build` does, as a job of independent shards.
 
@@ -95,6 +96,7 @@ def build_in_shards(
                 domain=domain,
                 allow_removal=allow_removal,
                 text_tower=text_tower,
+                half=half,
                 intake=MergeIntake,
             )
         _remove(place)

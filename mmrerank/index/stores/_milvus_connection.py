@@ -22,8 +22,12 @@ from typing import Any
 from mmrerank.errors import ImageIndexError
 from mmrerank.locks import lock
 
-_LOUD = ("milvus_lite", "pymilvus")
+_LOUD = ("milvus_lite", "pymilvus", "grpc")
 """Loggers that print what is raised anyway, with tracebacks and addresses."""
+
+
+class InUse(ImageIndexError):
+    """A Milvus Lite file that this process cannot open, because another one has it, or it is read-only."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,21 +129,20 @@ def _close(key: int) -> None:
 
 
 def _check_free(path: Path) -> None:
-    """Raises `ImageIndexError` when another process has the Milvus Lite file ``path`` open."""
+    """Raises `InUse` when another process has the Milvus Lite file ``path`` open."""
     try:
         with (path / "LOCK").open("r+b", buffering=0) as file:
             free = lock(file)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise ImageIndexError(
-            f"{path} cannot be opened for writing ({error.strerror}), and Milvus Lite reads in no other way; "
-            "search with --store exact"
+        raise InUse(
+            f"{path} cannot be opened for writing ({error.strerror}), and Milvus Lite reads in no other way"
         ) from error
     if not free:
-        raise ImageIndexError(
-            f"{path} is open in another process, and Milvus Lite lets in one at a time; close that one, "
-            "search with --store exact (or faiss), or name a Milvus server in MMRERANK_MILVUS"
+        raise InUse(
+            f"{path} is open in another process, and Milvus Lite lets in one at a time (a Milvus server, "
+            "named in MMRERANK_MILVUS, takes many)"
         )
 
 

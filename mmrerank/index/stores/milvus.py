@@ -18,6 +18,7 @@ import json
 import math
 import tempfile
 import uuid
+import warnings
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from mmrerank.errors import ImageIndexError, MissingExtraError
 from mmrerank.index.manifest import replace
-from mmrerank.index.stores._milvus_connection import Lite, Server
+from mmrerank.index.stores._milvus_connection import InUse, Lite, Server
 from mmrerank.index.stores._milvus_server import (
     EXACT,
     MOST,
@@ -78,10 +79,12 @@ class MilvusStore(VectorStore):
         self._local = ExactStore()
         self._collection: Collection | None = None
         self._longest = 0.0
+        self._alone = False  # Milvus cannot be asked
 
     def build(self, vectors: Vectors | Rows) -> None:
         """Replaces the contents by ``vectors`` ``(n, dim)``; they are sent when they are needed."""
         self._let_go()
+        self._alone = False
         self._vectors = vectors
         self._local.build(vectors)
 
@@ -96,6 +99,8 @@ class MilvusStore(VectorStore):
         subsets more rows than ``k`` are asked for, and those outside are dropped. Where Milvus cannot give
         as many rows as it takes (16,384), the vectors in the index are compared here, one by one.
         """
+        if self._alone:
+            return self._local.search(queries, k, among)
         k = min(k, len(self._vectors) if among is None else len(among))
         scores = np.zeros((len(queries), k), dtype=np.float32)
         rows = np.zeros((len(queries), k), dtype=np.int64)
@@ -208,7 +213,8 @@ class MilvusStore(VectorStore):
     def load(self, folder: Path, vectors: Vectors | Rows) -> bool:
         """Takes the collection that ``folder`` names, if it is of so many ``vectors`` and whole.
 
-        Raises `ImageIndexError` when the server does not answer, or another process has Milvus Lite open.
+        Where another process has Milvus Lite open, the vectors are compared here, with a warning. Raises
+        `ImageIndexError` when the server does not answer.
         """
         saved = _read(folder)
         if saved is None or (saved.rows, saved.dim) != tuple(vectors.shape) or saved.kind != self._kind:
@@ -218,7 +224,13 @@ class MilvusStore(VectorStore):
         place: Server | Lite = self._server or Lite(path=folder.resolve() / saved.file)
         if isinstance(place, Lite) and not place.path.is_dir():
             return False
-        collection = Collection(place, saved.collection)
+        try:
+            collection = Collection(place, saved.collection)
+        except InUse as error:
+            warnings.warn(f"{error}. Every vector is compared here instead", stacklevel=2)
+            self.build(vectors)
+            self._alone = True
+            return True
         if collection.rows() != saved.rows:
             collection.close()
             return False
@@ -239,6 +251,12 @@ class MilvusStore(VectorStore):
         if self._collection is not None:
             self._collection.close()
         self._collection = None
+
+
+class ApproximateMilvusStore(MilvusStore):
+    """The same with an index that may miss some of the nearest."""
+
+    exact = False
 
 
 def _read(folder: Path) -> _Saved | None:
@@ -273,4 +291,5 @@ def open(uri: str = "", token: str = "", kind: str = "", progress: Progress | No
             "without a server in MMRERANK_MILVUS the store milvus needs Milvus Lite; "
             'pip install "mmrerank[milvus]"'
         )
-    return MilvusStore(Server(uri=uri, token=token) if uri else None, kind, progress)
+    server = Server(uri=uri, token=token) if uri else None
+    return (MilvusStore if kind in EXACT else ApproximateMilvusStore)(server, kind, progress)
