@@ -12,6 +12,7 @@ Every store is a process of its own. Memory is what it holds beside the pages of
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
@@ -162,16 +163,21 @@ def measured(folder: Path, name: str, most: int) -> dict[str, Any]:
     return facts
 
 
+def _one_by_one(search: Callable[[np.ndarray, int], Any], ones: list[np.ndarray], k: int) -> None:
+    for one in ones:
+        search(one, k)
+
+
 def _speeds(store: Any, raw: Any, queries: np.ndarray, k: int, *, rounds: int) -> dict[str, float]:
     """Milliseconds a query, of the store and of raw FAISS in turns: all at once, and one by one."""
     batched: tuple[list[float], list[float]] = ([], [])
     single: tuple[list[float], list[float]] = ([], [])
+    ones = [queries[i : i + 1] for i in range(SINGLE)]
     for _ in range(rounds):
         for into, search in ((0, store.search), (1, raw.search)):
-            took, _ = cpu(lambda search=search: search(queries, k))
+            took, _ = cpu(functools.partial(search, queries, k))
             batched[into].append(1000 * took / len(queries))
-            ones = [queries[i : i + 1] for i in range(SINGLE)]
-            took, _ = cpu(lambda search=search, ones=ones: [search(one, k) for one in ones])
+            took, _ = cpu(functools.partial(_one_by_one, search, ones, k))
             single[into].append(1000 * took / SINGLE)
     ours, theirs = zip(
         *(tuple(statistics.median(each) for each in pair) for pair in (batched, single)), strict=True
