@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mmrerank.index import arrays
 from mmrerank.index.stores import _reduced, _tuned
-from mmrerank.index.stores._order import Blocks, best
+from mmrerank.index.stores._order import Blocks, refined
 from mmrerank.index.stores._scan import scan
 from mmrerank.index.stores._tuned import Setting
 from mmrerank.ports import Rows, Vectors, VectorStore
@@ -134,7 +134,7 @@ class ApproximateStore(VectorStore, abc.ABC):
                 if len(real) < k:
                     short.append(i)
                 else:
-                    scores[i], rows[i] = best(query, self._vectors, real, k)
+                    scores[i], rows[i] = refined(query, self._vectors, real, k)
         if short:
             scores[short], rows[short] = scan(self._blocks, wide[short], k, among)
         return scores, rows

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mmrerank import registry
 from mmrerank.errors import MissingExtraError
-from mmrerank.index.stores import _approximate, faiss_gpu
+from mmrerank.index.stores import _approximate, _order, faiss_gpu
 from mmrerank.index.stores.exact import ExactStore
 
 APPROXIMATE = ("faiss_hnsw", "faiss_ivfpq", "faiss_rabitq")
@@ -145,6 +147,20 @@ def test_a_link_of_the_graph_never_leads_to_a_place_without_that_level(rows: Any
     links[int(room[levels[:high]].sum()) + room[1]] = low
     np.save(tmp_path / "neighbours.npy", links)
     assert not opened("faiss_hnsw").load(tmp_path, rows)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), whole=st.booleans(), k=st.integers(1, 40))
+def test_a_cheaper_way_gives_the_same_order(seed: int, whole: bool, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    dim, count = int(rng.integers(1, 40)), int(rng.integers(1, 200))
+    drawn = rng.integers(-2, 3, (count, dim)) if whole else rng.normal(size=(count, dim))
+    vectors = drawn[rng.integers(0, count, count)].astype(np.float32)
+    proposed = rng.permutation(count)[: int(rng.integers(1, count + 1))].astype(np.int64)
+    query = rng.normal(size=dim).astype(np.float32)
+    one, other = (way(query, vectors, proposed, k) for way in (_order.refined, _order.best))
+    assert one[1].tolist() == other[1].tolist()
+    assert one[0].tolist() == other[0].tolist()
 
 
 class Cpu:
