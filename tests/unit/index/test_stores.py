@@ -109,7 +109,7 @@ def test_forged_arrays_are_refused_or_harmless(name: str, rows: Any, tmp_path: P
     rng = np.random.default_rng(0)
     for path in sorted((tmp_path / "good").iterdir()):
         forged = tmp_path / "forged"
-        for number in range(4):
+        for number in range(4):  # cut, of another type, out of range, shuffled
             shutil.rmtree(forged, ignore_errors=True)
             shutil.copytree(tmp_path / "good", forged)
             if path.suffix == ".json":
