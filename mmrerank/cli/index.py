@@ -273,7 +273,7 @@ def _show(report: BuildReport, output: Output, remedy: str) -> None:
         typer.echo(one_line(str(report.index)) + ": " + ", ".join(f"{n} {k}" for k, n in counts.items()))
         if len(report.sources) > 1:
             say(f"the index has {len(report.sources)} sources: {', '.join(map(one_line, report.sources))}")
-        if report.store:
+        if report.store not in ("", "exact"):
             say(f"store: {report.store} ({one_line(report.store_reason)})")
         for each in report.left_out:
             say(f"left out: {one_line(each.line)}")

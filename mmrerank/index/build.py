@@ -12,7 +12,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -190,6 +190,15 @@ class _Run:
         for one in seen:
             finish(one, self.records, Path(self.manifest.source), allow=bool(options["allow_removal"]))
         searched_by, told = self._publish(text_tower=bool(options["text_tower"]))
+        return dataclasses.replace(
+            self._report(seen, tally, told),
+            failed=failures,
+            store=searched_by.name,
+            store_reason=searched_by.why,
+        )
+
+    def _report(self, seen: Sequence[Seen], tally: Mapping[str, int], told: Sequence[str]) -> BuildReport:
+        corpora = [s.part.corpus for s in seen]
         return BuildReport(
             index=self.folder,
             added=tally["added"],
@@ -200,12 +209,9 @@ class _Run:
             kept_first=tuple(f for s in seen for f in s.kept.first)[:FIRST],
             withheld=sum(s.withheld.count for s in seen),
             withheld_first=tuple(f for s in seen for f in s.withheld.first)[:FIRST],
-            failed=failures,
-            left_out=merged(part.corpus.left_out() for part, _ in work),
-            remarks=(*(r for part, _ in work for r in part.corpus.remarks()), *self._remarks(seen), *told),
+            left_out=merged(c.left_out() for c in corpora),
+            remarks=(*(r for c in corpora for r in c.remarks()), *self._remarks(seen), *told),
             sources=(self.manifest.source, *(s.location for s in self.manifest.sources)),
-            store=searched_by.name,
-            store_reason=searched_by.why,
         )
 
     def _count(self, look: Looked | None, one: Seen, tally: Counter[str]) -> None:

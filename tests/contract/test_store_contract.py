@@ -56,7 +56,7 @@ def worlds(draw: st.DrawFn) -> tuple[Any, Any, int]:
 
 
 @pytest.mark.parametrize("name", [n for n in registry.names("store") if n != "milvus"])
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(world=worlds())
 def test_scores_and_order_are_exact(name: str, world: tuple[Any, Any, int]) -> None:
     _check_exact(name, world)
@@ -81,7 +81,7 @@ def _check_exact(name: str, world: tuple[Any, Any, int]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(world=worlds(), share=st.sampled_from([0.05, 0.3, 0.6, 1.0]), seed=st.integers(0, 99))
 def test_a_filter_comes_first(name: str, world: tuple[Any, Any, int], share: float, seed: int) -> None:
     vectors, queries, k = world

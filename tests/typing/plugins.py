@@ -35,7 +35,7 @@ from mmrerank.evaluation.benchmarks import (
     visdial,
 )
 from mmrerank.evaluation.benchmarks import folder as folder_benchmark
-from mmrerank.index.stores import exact, faiss, faiss_gpu, faiss_hnsw, faiss_ivfpq, faiss_rabitq
+from mmrerank.index.stores import exact, faiss, faiss_gpu, faiss_hnsw, faiss_ivfpq, faiss_rabitq, milvus
 from mmrerank.ports import (
     BenchmarkPlugin,
     ChatPlugin,
@@ -90,6 +90,8 @@ SCORERS: list[ScorerPlugin] = [
 EMBEDDERS: list[EmbedderPlugin] = [gme, jina_v4, open_clip, qwen3_vl, unime, vlm2vec]
 STORES: list[StorePlugin] = [exact, faiss, faiss_gpu, faiss_hnsw, faiss_ivfpq, faiss_rabitq]
 CORPORA: list[CorpusPlugin] = [embeddings, folder, hf, table, webdataset]
+STORES: list[StorePlugin] = [exact, faiss, faiss_gpu, faiss_hnsw, faiss_ivfpq, faiss_rabitq, milvus]
+CORPORA: list[CorpusPlugin] = [embeddings, folder, webdataset]
 BENCHMARKS: list[BenchmarkPlugin] = [
     circo, cirr, fashioniq, flickr30k, folder_benchmark, inquire_fullrank, inquire_rerank, mmeb, mrb, mscoco,
     visdial,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mmrerank.index import arrays
 from mmrerank.index.stores import _reduced, _tuned
-from mmrerank.index.stores._order import Blocks, best
+from mmrerank.index.stores._order import Blocks, refined
 from mmrerank.index.stores._scan import scan
 from mmrerank.index.stores._tuned import Setting
 from mmrerank.ports import Rows, Vectors, VectorStore
@@ -32,6 +32,7 @@ COMPARED = 20_000
 _GROWN = 1.5
 """A view of more than so many times the rows that it was made of is made anew: its lists fit no more."""
 _SETTINGS = "settings.json"
+_MOST_SETTING = 8192
 _PORTION = 1024
 """Queries that are looked up at once."""
 
@@ -133,7 +134,7 @@ class ApproximateStore(VectorStore, abc.ABC):
                 if len(real) < k:
                     short.append(i)
                 else:
-                    scores[i], rows[i] = best(query, self._vectors, real, k)
+                    scores[i], rows[i] = refined(query, self._vectors, real, k)
         if short:
             scores[short], rows[short] = scan(self._blocks, wide[short], k, among)
         return scores, rows
@@ -190,7 +191,7 @@ class ApproximateStore(VectorStore, abc.ABC):
             matrix = arrays.read(folder, "matrix", np.float32, (None, d), most=_reduced.MOST)
             arrays.check_finite(matrix)
             body = arrays.settings(folder / _SETTINGS)
-            self._settings = _tuned.parsed(body["settings"], 2 * n)
+            self._settings = _tuned.parsed(body["settings"], max(2 * n, _MOST_SETTING))
             self._made_of = body["made_of"]
             self._restore(folder, n, matrix)
         except (OSError, ValueError):

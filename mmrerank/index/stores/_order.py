@@ -51,6 +51,32 @@ def best(
     return scores, rows
 
 
+def refined(
+    query: Vectors, vectors: Vectors | Rows, proposed: NDArray[np.int64], k: int
+) -> tuple[Vectors, NDArray[np.int64]]:
+    """`best`, cheaper where many are proposed: only those that are near in float32 are scored exactly."""
+    every = np.sort(proposed)
+    if not k < len(every) <= _SCORED:
+        return best(query, vectors, every, k)
+    rows = vectors[every]
+    rough = rows @ query
+    longest = float(np.einsum("ij,ij->i", rows, rows).max())
+    if not math.isfinite(longest):  # damage, which has to come to light
+        return best(query, vectors, every, k)
+    margin = rounding(query, math.sqrt(longest))
+    near = rough >= below(float(np.partition(rough, -k)[-k]) - 2 * margin)
+    wide = rows[near].astype(np.float64)
+    wide *= query.astype(np.float64)
+    scores = wide.sum(axis=1).astype(np.float32)
+    order = np.argsort(-scores, kind="stable")[:k]
+    return scores[order], every[near][order]
+
+
+def rounding(query: Vectors, longest: float) -> float:
+    """The bound of the error of a float32 dot product with rows of at most this length, twice."""
+    return 2.0 * len(query) * 2.0**-24 * float(np.linalg.norm(query)) * longest
+
+
 def below(score: float) -> float:
     """The next float32 below a score, which no rounding of it can pass."""
     return float(np.nextafter(np.float32(score), np.float32(-np.inf)))

@@ -71,9 +71,10 @@ def tune(
         if number and effort * rows_an_effort > _FULL * n:
             break
         found = propose(queries, effort, min(n, max(DEPTHS) * REFINE[-1] if apart else effort))
+        at = places(true, found)
         for k in DEPTHS:
             for count in [min(n, k * times) for times in REFINE] if apart else [max(k, effort)]:
-                recall = recall_of(true[:, :k], found[:, :count])
+                recall = float((at[:, :k] < min(count, found.shape[1])).mean())
                 cost = effort * rows_an_effort * _LOOKED + count * _SCORED
                 setting = Setting(k=k, effort=effort, proposals=count, recall=round(recall, 4))
                 enough = recall >= TARGET
@@ -90,10 +91,18 @@ def _dearest(best: Mapping[int, tuple[bool, float, Setting]]) -> float:
     return max(-cost for _, cost, _ in best.values())
 
 
-def recall_of(true: NDArray[np.int64], found: NDArray[np.int64]) -> float:
-    """The mean share of the ``true`` rows ``(q, k)`` that are among those ``found`` ``(q, any)``."""
-    shares = [np.isin(t, f, assume_unique=False).mean() for t, f in zip(true, found, strict=True)]
-    return float(np.mean(shares))
+def places(true: NDArray[np.int64], found: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each of the ``true`` rows ``(q, k)`` stands among those ``found`` ``(q, any)``; behind the last
+    where it does not.
+    """
+    count = found.shape[1]
+    at = np.full(true.shape, count, dtype=np.int64)
+    for line, wanted, given in zip(at, true, found, strict=True):
+        order = np.argsort(given)
+        near = order[np.minimum(np.searchsorted(given, wanted, sorter=order), count - 1)]
+        there = given[near] == wanted
+        line[there] = near[there]
+    return at
 
 
 def _queries(vectors: Vectors | Rows) -> Vectors:

@@ -1,4 +1,4 @@
-"""Stores that propose rows: what they find, what they keep, what they follow, and what they refuse to read."""
+"""Stores that propose rows: what they find, keep and follow, and what they refuse to read."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mmrerank import registry
 from mmrerank.errors import MissingExtraError
-from mmrerank.index.stores import _approximate, faiss_gpu
+from mmrerank.index.stores import _approximate, _order, faiss_gpu
 from mmrerank.index.stores.exact import ExactStore
 
 APPROXIMATE = ("faiss_hnsw", "faiss_ivfpq", "faiss_rabitq")
 COUNT, DIM = 1500, 24
+BAD_JSON = (b"{}", b"[" * 70_000, b'{"made_of": 1e99, "settings": []}', b'{"made_of": 5, "settings": 7}')
 
 
 @pytest.fixture(scope="module")
@@ -106,17 +109,11 @@ def test_forged_arrays_are_refused_or_harmless(name: str, rows: Any, tmp_path: P
     rng = np.random.default_rng(0)
     for path in sorted((tmp_path / "good").iterdir()):
         forged = tmp_path / "forged"
-        for number in range(4):
+        for number in range(4):  # cut, of another type, out of range, shuffled
             shutil.rmtree(forged, ignore_errors=True)
             shutil.copytree(tmp_path / "good", forged)
             if path.suffix == ".json":
-                bad = (
-                    b"{}",
-                    b"[" * 70_000,
-                    b'{"made_of": 1e99, "settings": []}',
-                    b'{"made_of": 5, "settings": 7}',
-                )
-                (forged / path.name).write_bytes(bad[number])
+                (forged / path.name).write_bytes(BAD_JSON[number])
                 assert not opened(name).load(forged, rows[:700])
                 continue
             array = np.load(path)
@@ -150,6 +147,20 @@ def test_a_link_of_the_graph_never_leads_to_a_place_without_that_level(rows: Any
     links[int(room[levels[:high]].sum()) + room[1]] = low
     np.save(tmp_path / "neighbours.npy", links)
     assert not opened("faiss_hnsw").load(tmp_path, rows)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 2**32 - 1), whole=st.booleans(), k=st.integers(1, 40))
+def test_a_cheaper_way_gives_the_same_order(seed: int, whole: bool, k: int) -> None:
+    rng = np.random.default_rng(seed)
+    dim, count = int(rng.integers(1, 40)), int(rng.integers(1, 200))
+    drawn = rng.integers(-2, 3, (count, dim)) if whole else rng.normal(size=(count, dim))
+    vectors = drawn[rng.integers(0, count, count)].astype(np.float32)
+    proposed = rng.permutation(count)[: int(rng.integers(1, count + 1))].astype(np.int64)
+    query = rng.normal(size=dim).astype(np.float32)
+    one, other = (way(query, vectors, proposed, k) for way in (_order.refined, _order.best))
+    assert one[1].tolist() == other[1].tolist()
+    assert one[0].tolist() == other[0].tolist()
 
 
 class Cpu:
