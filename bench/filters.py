@@ -20,21 +20,44 @@ from mmrerank.index.records import Records
 
 CAMERAS = ["Google Pixel 7", "Canon EOS R5", "NIKON D750", "Apple iPhone 14", "SONY ILCE-7M3", None]
 FILTERS = [
-    "taken >= 2024", "taken >= 2012", "taken = 2024-06-01", 'camera ~ "pixel"', 'camera = "NIKON D750"', "width >= 4000",
-    'path ~ "/12"', "per < 10", "per < 100", "per < 500", 'species = "species 7"', 'species ~ "7"', "wild = true", "seen >= 2024-06",
-    'tags = "tag 3"', "gbif.key < 5000", "has note", 'taken >= 2024-06-01 and camera ~ "Pixel" and species = "species 7"',
+    "taken >= 2024",
+    "taken >= 2012",
+    "taken = 2024-06-01",
+    'camera ~ "pixel"',
+    'camera = "NIKON D750"',
+    "width >= 4000",
+    'path ~ "/12"',
+    "per < 10",
+    "per < 100",
+    "per < 500",
+    'species = "species 7"',
+    'species ~ "7"',
+    "wild = true",
+    "seen >= 2024-06",
+    'tags = "tag 3"',
+    "gbif.key < 5000",
+    "has note",
+    'taken >= 2024-06-01 and camera ~ "Pixel" and species = "species 7"',
     'not (species = "species 7" or per < 500)',
-]  # fmt: skip
+]
+
+
+def day(rng: random.Random) -> str:
+    """A day of fifteen years."""
+    return f"20{rng.randrange(10, 25)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}"
 
 
 def record(number: int, rng: random.Random) -> Record:
     """A made record with the metadata of an occurrence."""
     metadata = {
-        "species": f"species {rng.randrange(1000)}", "per": rng.randrange(1000), "wild": rng.random() < 0.5,
-        "seen": f"20{rng.randrange(10, 25)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}",
-        "tags": [f"tag {rng.randrange(20)}" for _ in range(3)], "gbif": {"key": number, "dataset": "made"},
+        "species": f"species {rng.randrange(1000)}",
+        "per": rng.randrange(1000),
+        "wild": rng.random() < 0.5,
+        "seen": day(rng),
+        "tags": [f"tag {rng.randrange(20)}" for _ in range(3)],
+        "gbif": {"key": number, "dataset": "made"},
         "note": "seen from a boat" if rng.random() < 0.1 else None,
-    }  # fmt: skip
+    }
     return Record(
         id=f"{number % 100}/{number}.jpg",
         path=f"{number % 100}/{number}.jpg".encode(),
@@ -44,7 +67,7 @@ def record(number: int, rng: random.Random) -> Record:
         ctime_ns=number,
         width=rng.choice([1024, 4000, 6000]),
         height=3000,
-        taken=f"20{rng.randrange(10, 25)}-{rng.randrange(1, 13):02}-{rng.randrange(1, 29):02}T10:{rng.randrange(60):02}:00",
+        taken=f"{day(rng)}T10:{rng.randrange(60):02}:00",
         camera=rng.choice(CAMERAS),
         metadata=metadata,
         row=number,
@@ -65,9 +88,8 @@ def make(folder: Path, count: int) -> None:
                 records.put(record(number, rng))
     took = time.process_time() - start
     size = (folder / "records.sqlite").stat().st_size
-    print(
-        f"{count:,} records written in {took:.1f} CPU s ({1e6 * took / count:.0f} us each), {size / 1e6:.0f} MB"
-    )
+    each, megabytes = 1e6 * took / count, size / 1e6
+    print(f"{count:,} records written in {took:.1f} CPU s ({each:.0f} us each), {megabytes:.0f} MB")
     records.close()
 
 

@@ -92,9 +92,14 @@ def models() -> str:
     """The models that have a short name."""
     shown = [m for m in _listed()["models"] if not m.get("corpora")]
     return _table(
-        ["name", "kind", "stands for", "about"],
-        [[_code(m["name"]), m["kind"], _code(m["spec"]), m["about"]] for m in shown],
+        ["name", "kind", "stands for", "about", "download", "memory", "licence"],
+        [[_code(m["name"]), m["kind"], _code(m["spec"]), m["about"], _size(m["bytes"]), _size(m["memory"]),
+          m["licence"]] for m in shown],
     )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count else ""
 
 
 def servers() -> str:

@@ -41,7 +41,8 @@ class Settings:
 
     An empty ``index`` is the only one below ``./indexes``, an empty ``embedder`` the one that made the index,
     an empty ``chat`` the catalogue's model that is meant for such images; where there is none, an error
-    says what to name. ``threshold`` is the least relevance of what is returned; without one, all is.
+    says what to name. ``where`` is the text of a `mmrerank.Filter`; an empty one leaves all images.
+    ``threshold`` is the least relevance of what is returned; without one, all is.
     ``collapse`` is that of `mmrerank.duplicates`. Empty ``prompts`` are the model's own profile.
     """
 
@@ -52,6 +53,7 @@ class Settings:
     k: int = 10
     candidates: int = 20
     threshold: float | None = None
+    where: str = ""
     collapse: Literal["none", "identical", "near"] = "none"
     device: str = ""
     cache: str = ""

@@ -9,7 +9,8 @@ first that it is a copy of. So nothing depends on the order in which an index wa
 unlike the first of a group never joins it over a third.
 
 An image is decoded, once, where the vector of another is alike: with an embedder that tells photographs apart
-a few of a search, with one that does not all that are gathered (5 ms for 768 pixels, 100 ms for 12 million).
+a few of a search, with one that does not all that are gathered. Ten thousand different images take 13 s of vectors
+alone.
 """
 
 from __future__ import annotations

@@ -69,9 +69,8 @@ def short(
     """Says where ``few`` were found of ``wanted``, and not all ``size`` images of the index were seen."""
     if few >= wanted or size <= most or (keep is None and copies is None):
         return []
-    what = f"keep took {few}" if copies is None else f"{few} different ones are"
-    of = f"of the {most:,} nearest images"
-    return [f"{what} {of}; others were not looked at; {way('results')}"]
+    what = f"keep took {few} of" if copies is None else f"{few} different pictures are among"
+    return [f"{what} the {most:,} nearest images; others were not looked at; {way('results')}"]
 
 
 @dataclass(kw_only=True)

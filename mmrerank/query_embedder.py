@@ -16,8 +16,8 @@ from mmrerank.embed.open import open_embedder
 from mmrerank.errors import ImageIndexError, MismatchError, ModelError
 from mmrerank.index import presence
 from mmrerank.index.manifest import Manifest
+from mmrerank.kept_tower import kept_tower
 from mmrerank.ports import Embedder
-from mmrerank.text_tower import kept_tower
 
 _REPOSITORY = re.compile(r"(?:.*:)?([A-Za-z0-9][\w.-]*/[\w.-]+)(?:@[\w.-]+)?")
 _FILES = ("open_clip_config.json", "config.json")

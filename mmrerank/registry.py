@@ -19,7 +19,7 @@ from mmrerank.ports import Capability, Scorer
 
 __all__ = [
     "KINDS", "about", "check", "chosen", "every", "first_sentence", "form", "forms", "kind_of", "load",
-    "names", "needs_of", "opened", "place", "takes", "warn",
+    "misspelt", "names", "needs_of", "opened", "place", "takes", "warn",
 ]  # fmt: skip
 
 
@@ -89,6 +89,12 @@ def chosen(
         its = f"its options are {', '.join(sorted(allowed))}" if allowed else "it has no options"
         raise UsageError(f"{kind} {name!r} takes no {wrong[0]!r}; {its}")
     return card, opener, given
+
+
+def misspelt(kind: str, spec: str) -> str:
+    """What a ``spec`` that nothing here answers to probably meant, as a sentence; empty for any other."""
+    name = catalog.resolve(kind, spec.strip()).spec.partition(":")[0]
+    return "" if name in names(kind_of(kind, name)) else _meant(kind, spec.strip()).strip()
 
 
 def _meant(kind: str, spec: str) -> str:

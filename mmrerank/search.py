@@ -19,6 +19,7 @@ from mmrerank.duplicates import Collapse, Groups, Looks, check_collapse
 from mmrerank.embed.overlong import overlong
 from mmrerank.errors import UsageError
 from mmrerank.events import Done, Event, OnEvent, Searched
+from mmrerank.filters.filter import Where
 from mmrerank.gathering import Collapsed, Copies, copies_in, gathered, short
 from mmrerank.gathering import Keep as Keep
 from mmrerank.index.index import ImageIndex
@@ -125,33 +126,43 @@ class ImageSearch:
         self.index.check_embedder(self._embedder)
         return self._embedder
 
-    def first_stage(self, queries: Sequence[Query], k: int, *, keep: Keep | None = None) -> list[Ranking]:
+    def first_stage(
+        self, queries: Sequence[Query], k: int, *, keep: Keep | None = None, where: Where | None = None
+    ) -> list[Ranking]:
         """The ``k`` nearest images of each query by inner product of unit vectors, of those that ``keep``
-        takes.
+        takes and that satisfy ``where``.
         """
-        return [Ranking(found.kept) for found in self._gathered(queries, k, keep, None)]
+        where = None if where is None else self.index.filter(where)
+        return [Ranking(found.kept) for found in self._gathered(queries, k, keep, None, where)]
 
     def _gathered(
-        self, queries: Sequence[Query], k: int, keep: Keep | None, copies: Copies | None
+        self, queries: Sequence[Query], k: int, keep: Keep | None, copies: Copies | None, where: Where | None
     ) -> list[Groups]:
         check_count("results", k, "k")
         with self._lock:  # an index and its embedder serve one at a time
             vectors = query_vectors(self.embedder, queries)
-            return [self._nearest(v, k, keep, copies) for v in vectors]
+            return [self._nearest(v, k, keep, copies, where) for v in vectors]
 
-    def _nearest(self, vector: Any, k: int, keep: Keep | None, copies: Copies | None) -> Groups:
+    def _nearest(
+        self, vector: Any, k: int, keep: Keep | None, copies: Copies | None, where: Where | None
+    ) -> Groups:
         most = min(len(self.index), max(in_force().results, k))
-        return gathered(lambda n: self.index.candidates(vector, n), k, most, keep=keep, copies=copies)
+        return gathered(lambda n: self.index.candidates(vector, n, where), k, most, keep=keep, copies=copies)
 
     def retrieve(
-        self, requests: Sequence[Retrieve], *, keep: Keep | None = None, copies: Copies | None = None
+        self,
+        requests: Sequence[Retrieve],
+        *,
+        keep: Keep | None = None,
+        copies: Copies | None = None,
+        where: Where | None = None,
     ) -> list[tuple[Candidate, ...]]:
         """What lies nearest to each request's query, moved where it says so (`mmrerank.ports.Retriever`)."""
         with self._lock:
-            return self._moved(requests, keep, copies)
+            return self._moved(requests, keep, copies, where)
 
     def _moved(
-        self, requests: Sequence[Retrieve], keep: Keep | None, copies: Copies | None
+        self, requests: Sequence[Retrieve], keep: Keep | None, copies: Copies | None, where: Where | None
     ) -> list[tuple[Candidate, ...]]:
         queries = [r.query for r in requests if r.query is not None]
         found: list[tuple[Candidate, ...]] = []
@@ -160,7 +171,7 @@ class ImageSearch:
             if request.toward:
                 weights = np.array(list(request.toward.values()))
                 moved += weights @ self.index.vectors(list(request.toward)).astype(np.float64)
-            found.append(self._nearest(moved.astype(np.float32), request.k, keep, copies).kept)
+            found.append(self._nearest(moved.astype(np.float32), request.k, keep, copies, where).kept)
         return found
 
     def stored(self, request: Stored) -> tuple[Vectors, ...]:
@@ -179,6 +190,7 @@ class ImageSearch:
         plus: Any = (),
         minus: Any = (),
         keep: Keep | None = None,
+        where: Where | None = None,
         collapse: Collapse = "none",
         allow_urls: AllowUrls = False,
         top_n: int | None = None,
@@ -195,7 +207,8 @@ class ImageSearch:
         PIL images, arrays; addresses with ``allow_urls``) and ``exclude`` words that must not apply; both are
         added to those of a `Query`. ``plus`` and ``minus`` are words, images and `Term` that are added and
         taken away (`mmrerank.arithmetic`). Of copies, ``collapse`` shows the one that comes first
-        (`mmrerank.duplicates`). Only images are searched that ``keep``, called with a `Candidate`, takes:
+        (`mmrerank.duplicates`). Only images are searched that satisfy ``where``, a `Filter` or its text
+        (``where='taken >= 2024-06'``), and that ``keep``, called with a `Candidate`, takes:
         ``keep=lambda c: c.metadata.get("year") == 2024``. ``top_n`` is another name of ``k``, and counts
         where it is smaller; with ``threshold`` only images that the method judged, with that relevance or
         more, are returned (`mmrerank.best.best`). Setting ``cancel``, from another thread, ends the ranking
@@ -210,6 +223,7 @@ class ImageSearch:
             candidates=candidates,
             options=options,
             keep=keep,
+            where=where,
             collapse=collapse,
             top_n=top_n,
             threshold=threshold,
@@ -247,6 +261,7 @@ class ImageSearch:
         candidates: int = 20,
         options: Mapping[str, Any] | None = None,
         keep: Keep | None = None,
+        where: Where | None = None,
         collapse: Collapse = "none",
         top_n: int | None = None,
         threshold: float | None = None,
@@ -264,12 +279,14 @@ class ImageSearch:
         check_collapse(collapse)
         watching(progress, cancel, on_event, keep=keep)
         asked = [to_query(q) for q in several(queries, "a batch")]
-        within = _Within(search=self, keep=keep, copies=copies_in(self.index, collapse, self._looks))
+        where = None if where is None else self.index.filter(where)
+        copies = copies_in(self.index, collapse, self._looks)
+        within = _Within(search=self, keep=keep, copies=copies, where=where)
         # a wrong method, option or backend is reported before the embedder is loaded
         reranker = self._reranker(rerank, options, budget, within)
         check_best(reranker.name, top_n, threshold)
         k = min(k, top_n or k)
-        groups = self._gathered(asked, max(k, candidates), keep, within.copies)
+        groups = self._gathered(asked, max(k, candidates), keep, copies, where)
         within.queries = [
             Collapsed(query=q, groups=g, copies=within.copies) for q, g in zip(asked, groups, strict=True)
         ]
@@ -281,6 +298,8 @@ class ImageSearch:
         heads = [(q, Ranking(r.candidates[:candidates])) for q, r in zip(asked, rankings, strict=True)]
         few = min(map(len, rankings), default=k)
         lacking = self._short(few, max(k, candidates), keep, within.copies)
+        if where is not None and not any(rankings):
+            lacking.append(f"no image of the index satisfies {where}")
         warnings = [*self._warnings(reranker.chat), *lacking]
         results = []
         reranked = reranker.ranked(heads, progress=progress, cancel=cancel, on_event=on_event)
@@ -351,11 +370,12 @@ class _Within:
     search: ImageSearch
     keep: Keep | None
     copies: Copies | None
+    where: Where | None
     queries: Sequence[Collapsed] = ()
 
     def retrieve(self, requests: Sequence[Retrieve]) -> list[tuple[Candidate, ...]]:
         """`ImageSearch.retrieve` of what ``keep`` takes, copies of what is known left out."""
-        found = self.search.retrieve(requests, keep=self.keep, copies=self.copies)
+        found = self.search.retrieve(requests, keep=self.keep, copies=self.copies, where=self.where)
         if self.copies is None:
             return found
         return [self._known(r.query, f) for r, f in zip(requests, found, strict=True)]

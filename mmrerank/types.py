@@ -29,6 +29,9 @@ MAX_GRADE = 3
 """Grades run from 0 (unrelated) to 3 (every part of the query is met)."""
 
 
+_PATH, _BYTES = Path | None, bytes | None  # made once: there may be millions of images
+
+
 def _typed(what: str, value: object, kinds: Any, words: str) -> None:
     if not isinstance(value, kinds):
         raise QueryError(f"{what} is {words}, not {type(value).__name__}")
@@ -58,8 +61,8 @@ class Image:
     problem: str = ""
 
     def __post_init__(self) -> None:
-        _typed("an image's path", self.path, Path | None, "a pathlib.Path")
-        _typed("an image's data", self.data, bytes | None, "bytes")
+        _typed("an image's path", self.path, _PATH, "a pathlib.Path")
+        _typed("an image's data", self.data, _BYTES, "bytes")
         if (self.path is None) == (self.data is None):
             raise ValueError("an Image has either a path or data, and not both")
 

@@ -11,7 +11,7 @@ from typing import Any
 # before anything imports torch: results and timings must not depend on the machine's cores
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["MMRERANK_LEDGER"] = "off"  # tests leave nothing in anybody's home
-os.environ["MMRERANK_HOME"] = os.devnull + "-mmrerank"  # nor are anybody's defaults in force; never made
+os.environ["MMRERANK_HOME"] = f"{__file__}/home"  # nor are anybody's defaults in force; it cannot be made
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("NUMBA_DISABLE_JIT", "1")  # compiling ranx takes longer than running it as it is

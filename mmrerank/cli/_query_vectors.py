@@ -43,7 +43,7 @@ def search_vectors(
         vectors = _read_vectors(source)
         rows = {
             str(number): [Scored(id=hit.id, score=hit.score) for hit in found]
-            for number, found in enumerate(index.search(vectors, settings.k))
+            for number, found in enumerate(index.search(vectors, settings.k, where=settings.where or None))
         }
         write_run(target, Run(rows=rows))
     seconds = round(time.monotonic() - start, 3)

@@ -84,9 +84,18 @@ StoreFlag = Annotated[
     str | None,
     typer.Option(
         "--store", metavar="STORE", show_default=False,
-        help="What searches the vectors: a name of `mmrerank list stores`.",
+        help="What searches the vectors: a name of `mmrerank list stores`, or auto, which chooses by their "
+        "number, their width and this machine (default: auto, or what the index was made for).",
     ),
 ]  # fmt: skip
+HalfFlag = Annotated[
+    bool,
+    typer.Option(
+        "--half",
+        help="Keep the vectors of a new index in float16: half the disk, and scores that differ in the "
+        "fourth digit.",
+    ),
+]
 PixelsFlag = Annotated[
     int | None,
     typer.Option(
@@ -164,6 +173,7 @@ def index(
     id_column: IdColumnFlag = "",
     image_root: ImageRootFlag = "",
     store: StoreFlag = None,
+    half: HalfFlag = False,
     max_pixels: PixelsFlag = None,
     allow_truncated: TruncatedFlag = False,
     device: DeviceFlag = None,
@@ -189,7 +199,7 @@ def index(
         raise UsageError(f"--max-pixels must be at least 1, not {max_pixels}")
     job = _engine.chosen(engine, workers, shard_images, vectors=vectors is not None)
     with working(), progress("indexing") as step:
-        options: dict[str, Any] = {"rebuild": rebuild, "store": store, "progress": step}
+        options: dict[str, Any] = {"rebuild": rebuild, "store": store, "half": half, "progress": step}
         if vectors is not None:
             if len(sources) > 1 or exclude:
                 raise UsageError(
@@ -203,11 +213,9 @@ def index(
             if max_pixels is not None:
                 options["max_pixels"] = max_pixels
             given: dict[str, Any] = {
-                "exclude": exclude or (),
-                "allow_urls": allow_urls,
-                "image_root": image_root,
-            }
-            given |= {"image_column": image_column, "id_column": id_column}
+                "exclude": exclude or (), "allow_urls": allow_urls, "image_root": image_root,
+                "image_column": image_column, "id_column": id_column,
+            }  # fmt: skip
             report = _build(name, sources, given, embedder, device, options, job, trust=trust_remote_code)
     remedy = again(context, "--allow-removal") if report.withheld else ""
     if remedy:
@@ -236,6 +244,7 @@ def _show(report: BuildReport, output: Output, remedy: str) -> None:
             {"reason": e.reason, "counts": dict(e.counts), "advice": e.advice} for e in report.left_out
         ]
         body = {"index": str(report.index), "sources": list(report.sources), **counts, **stayed}
+        body |= {"store": report.store, "store_reason": report.store_reason}
         first = {"kept_first": _listed(report.kept_first), "withheld_first": _listed(report.withheld_first)}
         emit(
             {**body, **first, "failed": failed, "unseen": unseen, "left_out": left_out, "warnings": warnings}
@@ -245,6 +254,8 @@ def _show(report: BuildReport, output: Output, remedy: str) -> None:
         typer.echo(one_line(str(report.index)) + ": " + ", ".join(f"{n} {k}" for k, n in counts.items()))
         if len(report.sources) > 1:
             say(f"the index has {len(report.sources)} sources: {', '.join(map(one_line, report.sources))}")
+        if report.store:
+            say(f"store: {report.store} ({one_line(report.store_reason)})")
         for each in report.left_out:
             say(f"left out: {one_line(each.line)}")
     for remark in warnings:
@@ -309,11 +320,14 @@ def _build(
 def _import(
     name: str, source: str, vectors: Path, ids: Path | None, column: str, *, spec: str | None, **options: Any
 ) -> BuildReport:
+    from mmrerank import registry
     from mmrerank.corpus import embeddings
     from mmrerank.index.index import ImageIndex
 
     if not spec:
         raise UsageError("--vectors needs --embedder: say which model the vectors came from")
+    if meant := registry.misspelt("embedder", spec):
+        raise UsageError(f"there is no embedder {spec!r}. {meant}")
     corpus = embeddings.open(source, vectors=vectors, ids=ids or "", column=column)
     return ImageIndex.import_vectors(name, corpus, embedder_spec=spec, **options)
 

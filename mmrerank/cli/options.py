@@ -71,9 +71,9 @@ ThresholdFlag = Annotated[
 CollapseFlag = Annotated[
     str | None,
     typer.Option(
-        "--collapse", metavar="identical|near", show_default=False,
-        help="Of copies show the first, and name the others: identical are files with the same bytes, near "
-        "also those that were resized or compressed again (default: none).",
+        "--collapse", metavar="KIND", show_default=False,
+        help="Of copies show the first and name the others: identical (files with the same bytes) or near "
+        "(also those that were resized or compressed again) (default: none).",
     ),
 ]  # fmt: skip
 DeviceFlag = Annotated[

@@ -15,6 +15,7 @@ from mmrerank.cli._collection import InFlag, NoUpdateFlag, UrlsFlag, ready
 from mmrerank.cli._files import read_from, read_or_piped, write_to
 from mmrerank.cli._query import query_of
 from mmrerank.cli._terms import MinusFlag, PlusFlag, terms
+from mmrerank.cli._where import WhereFlag, read
 from mmrerank.cli.console import Output, emit, one_line, progress, say, unheard, working
 from mmrerank.cli.options import (
     BudgetFlag,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 EXAMPLE = """mmrerank search "a dog on a beach" --in ~/Pictures
 mmrerank search "two red boats at dawn" --index pictures --rerank cotrr --report why.html
 mmrerank search "the same, but at night" --image boat.jpg --index pictures
+mmrerank search "a gull in flight" --index pictures --where 'taken >= 2024-06 and camera ~ "Pixel"'
 mmrerank search "a horse" --plus stripes --minus 2:grass --index pictures --collapse near
 mmrerank search --query-vectors queries.npy --index pictures --k 100 --run out.trec"""
 
@@ -146,6 +148,7 @@ def search(
     plus: PlusFlag = None,
     minus: MinusFlag = None,
     collapse: CollapseFlag = None,
+    where: WhereFlag = None,
     rerank: RerankFlag = None,
     candidates: CandidatesFlag = None,
     threshold: ThresholdFlag = None,
@@ -177,13 +180,14 @@ def search(
     settings = config.load(
         recipe,
         flags={"index": index, "k": k, "rerank": rerank, "candidates": candidates, "chat": chat,
-               "threshold": threshold, "collapse": collapse,
+               "threshold": threshold, "collapse": collapse, "where": where,
                "embedder": embedder, "device": device, "cache": cache,
                "prompts": prompts, "options": pairs(option, "-o"),
                "chat_options": pairs(chat_option, "--chat-option")},
     )  # fmt: skip
     check_count("results", settings.k, "--k")
     check_count("candidates", settings.candidates, "--candidates")
+    read(settings.where)  # a fault is told before images are indexed
     if output is Output.json and (print0 or filepath_only):
         raise UsageError("--output json prints everything; leave out --filepath-only and --print0")
     if query_vectors is not None:
@@ -262,6 +266,7 @@ def _result(
     with working(), progress("judging") as step:
         # a wrong name is reported before a model loads
         index = ImageIndex.open(settings.index)
+        where = index.filter(settings.where) if settings.where else None
         backend = chat_for(
             settings.rerank, settings.options,
             lambda: chosen("chat", settings.chat, index.domain),
@@ -277,7 +282,7 @@ def _result(
         )
         # the batch form, where no option of a method can be taken for an argument of the search
         (result,) = searcher.search_batch(
-            [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates,
+            [query], k=settings.k, rerank=settings.rerank, candidates=settings.candidates, where=where,
             options=settings.options, threshold=settings.threshold, collapse=settings.collapse, progress=step,
         )  # fmt: skip
     return result
@@ -297,7 +302,7 @@ def _forecast(
         searcher = ImageSearch(
             index, embedder=_embedder(settings, index, model, trust), device=settings.device
         )
-        (ranking,) = searcher.first_stage([query], settings.candidates)
+        (ranking,) = searcher.first_stage([query], settings.candidates, where=settings.where or None)
     tell(settings.rerank, settings.options, [(folded(query), ranking)], output)
 
 

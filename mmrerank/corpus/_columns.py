@@ -14,7 +14,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,22 +35,15 @@ IMAGES = (
 """Names of columns that hold images, the likeliest first. Case does not matter."""
 IDS = ("id", "image_id")
 _BASE64 = ("base64", "image_base64", "b64")
-_STARTS = (
-    b"\xff\xd8\xff",
-    b"\x89PNG",
-    b"GIF8",
-    b"RIFF",
-    b"II*\0",
-    b"MM\0*",
-    b"BM",
-    b"\xff\x0a",
-    b"\0\0\0\x0cJXL",
-)
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"RIFF", b"II*\0", b"MM\0*", b"\0\0\0\x0cJXL")
+"""How images begin that base64 is known by. Two bytes would not do: ``/work`` is base64 as well."""
 _SHORTEST = 64
 """Characters of base64: an image has more, and the names of files mostly less."""
 MOST_BYTES = 256 * 1024 * 1024
 """Bytes of an image in a cell: it is held in memory."""
 _LONGEST_ID = 4_000
+_FOLDERS = 10_000
+"""Folders whose links are remembered."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +95,7 @@ class Reader:
     root: Path
     origin: Path | None = None
     urls: bool = False
+    _folders: dict[str, bool] = field(default_factory=dict, compare=False, repr=False)
 
     def sample(self, row: Row) -> tuple[Sample, str]:
         """The sample of a row, and the address that its image is still to be fetched from (else empty)."""
@@ -160,10 +154,22 @@ class Reader:
             )
         if "://" in inside:
             raise InputError(f"{one_line(name, 200)!r} is an address of a kind that is not fetched")
-        path = self.root / inside
-        if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)):
+        path = f"{self.root}/{inside}"
+        if not self._within(path):
             raise InputError(f"{one_line(name, 200)!r} leads out of {str(self.root)!r} through a link")
-        return Image(path=path), id_of(self.root, inside), ""
+        return Image(path=Path(path)), id_of(self.root, inside), ""
+
+    def _within(self, path: str) -> bool:
+        """Whether the file is below the root when links are followed. Folders are followed once."""
+        folder = os.path.dirname(path)  # noqa: PTH120 - a row each
+        if self._folders.get(folder) is None:
+            if len(self._folders) >= _FOLDERS:
+                self._folders.clear()
+            root = os.path.realpath(self.root)
+            self._folders[folder] = f"{os.path.realpath(folder)}/".startswith(f"{root.rstrip('/')}/")
+        if not os.path.islink(path):  # noqa: PTH114 - a row each
+            return self._folders[folder]
+        return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root))
 
     def _bytes(self, data: Any) -> Image:
         if not isinstance(data, bytes):

@@ -14,6 +14,10 @@ _ROWS = 64
 """Rows that are held at a time: each may be a photograph of megabytes."""
 
 
+_BUFFER = 1 << 20
+"""Bytes that are read at once: without it a column's whole part of a row group is."""
+
+
 class Parquet:
     """The file ``path``. Raises `InputError` where it is none, `MissingExtraError` without pyarrow."""
 
@@ -56,7 +60,7 @@ class Parquet:
         import pyarrow
 
         try:
-            return parquet.ParquetFile(self.path, pre_buffer=False)
+            return parquet.ParquetFile(self.path, pre_buffer=False, buffer_size=_BUFFER)
         except (OSError, pyarrow.ArrowException) as error:
             if is_lfs_pointer(self.path):
                 raise InputError(f"{self.path} {LFS_WAY}") from error

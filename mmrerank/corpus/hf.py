@@ -163,9 +163,15 @@ def _hub(datasets: Any, name: str) -> Any:
     except Exception as error:  # as in `HfCorpus._rows`
         raise InputError(
             f"the data set {name!r} cannot be had: {one_line(error)}\n"
-            "A copy that was downloaded before: set HF_HUB_OFFLINE=1\n"
+            f"{_way(constants.HF_HUB_OFFLINE)}\n"
             f"A folder of this machine: {PREFIX}FOLDER, made by save_to_disk or with Parquet files in it"
         ) from error
+
+
+def _way(offline: bool) -> str:
+    if offline:
+        return "Downloads are off: unset HF_HUB_OFFLINE, or have the data set downloaded before"
+    return "A copy that was downloaded before: set HF_HUB_OFFLINE=1"
 
 
 def _of_split(datasets: Any, found: Any, place: str, split: str) -> tuple[Any, str]:

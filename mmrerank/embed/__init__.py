@@ -1,4 +1,4 @@
 """Embedders, one file each."""
 
-HELPERS = ("later", "open", "overlong")
+HELPERS = ("later", "open", "overlong", "text_tower")
 """Modules here that are no embedders."""

@@ -47,11 +47,17 @@ def _graph(data: memoryview) -> None:
             _node(_message(value))
         elif field == 5:
             _tensor(_message(value))
+        elif field in (11, 12):  # inputs and outputs
+            for inner, part in _fields(_message(value), frozenset({1, 2}), "value"):
+                if inner == 1:
+                    _named(part)
 
 
 def _node(data: memoryview) -> None:
     operation = b""
     for field, value in _fields(data, frozenset({1, 2, 3, 4, 5, 6, 7}), "node"):
+        if field != 5:
+            _named(value)
         if field == 4:
             operation = bytes(_message(value))
         elif field == 7 and bytes(_message(value)):
@@ -65,8 +71,14 @@ def _node(data: memoryview) -> None:
 
 
 def _tensor(data: memoryview) -> None:
-    for _ in _fields(data, _TENSOR, "tensor"):
-        pass
+    for field, value in _fields(data, _TENSOR, "tensor"):
+        if field == 8:
+            _named(value)
+
+
+def _named(value: Value) -> None:
+    if not bytes(_message(value)).isascii():  # the library prints about names that it cannot decode
+        raise ValueError("a name in it is no ASCII")
 
 
 def _message(value: Value) -> memoryview:

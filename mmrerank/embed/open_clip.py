@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mmrerank.embed import _text_tower
+from mmrerank.embed import text_tower
 from mmrerank.embed._mix import mix, unit
 from mmrerank.embed._replicas import Replicas, devices
 from mmrerank.errors import UsageError
@@ -91,10 +91,10 @@ class OpenClipEmbedder(Embedder):
     def overlong(self, text: str) -> tuple[int, int] | None:
         """How many tokens ``text`` has and how many the text tower reads; None where it is read whole."""
         with self._lock:
-            return _text_tower.overlong(self._tokenizer, text)
+            return text_tower.overlong(self._tokenizer, text)
 
     def text_tower(self) -> dict[str, bytes]:
-        """The files of `mmrerank.embed._text_tower`, compared with this model. Raises `ModelError`."""
+        """The files of `mmrerank.embed.text_tower`, compared with this model. Raises `ModelError`."""
         from mmrerank.embed import _text_tower_make
 
         facts = {"fingerprint": self.fingerprint, "dim": self.dim, "domain": self.domain}

@@ -18,8 +18,9 @@ class Filter:
 
     Comparisons are ``= != < <= > >=``, ``~`` (contains, in small or capital letters) and ``!~``,
     ``in (1, 2)`` and ``not in``, ``is null`` and ``is not null`` (or ``has column``). ``and``, ``or``,
-    ``not`` and brackets join them. Values are text in quotes, numbers, ``true``, ``false`` and dates (``2024``, ``2024-06``,
-    ``2024-06-01``, ``2024-06-01T12:30``), which stand for all of that year, month, day or minute.
+    ``not`` and brackets join them. Values are text in quotes, numbers, ``true``, ``false`` and dates
+    (``2024``, ``2024-06``, ``2024-06-01``, ``2024-06-01T12:30``), which stand for all of that year, month,
+    day or minute.
 
     A comparison with a value that is missing does not hold; ``not`` turns that round.
 

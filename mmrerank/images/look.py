@@ -1,12 +1,12 @@
 """How a picture looks, in 896 bytes: enough to know a copy of it, whatever its size and compression.
 
-Of the brightness, two difference hashes of 64 bits (each cell against its right neighbour, and against the one
-below), after N. Krawetz, "Kind of Like That", 2013. And the colours of 16 x 16 cells, for a hash cannot tell a
+Of the brightness, two difference hashes of 64 bits: each cell against its right neighbour, and against the
+one below (N. Krawetz, "Kind of Like That", 2013). And the colours of 16 x 16 cells, for a hash cannot tell a
 red ball from a blue one.
 
 The limits were set on 290 photographs and 150 drawings (53,080 pairs): copies (JPEG at quality 30, 160 to 384
-pixels, WebP, brightness and contrast 10 to 15% off, 1% cut off at each edge) differ in at most 11 bits and 37
-levels; no two different pictures differ in less than 13 bits and 62 levels, and both have to be near.
+pixels, WebP, brightness and contrast 10 to 15% off) differ in at most 11 bits and 32 levels; no two different
+pictures differ in less than 13 bits and 62 levels, and both have to be near.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Look:
     colours: NDArray[np.uint8]
 
     def alike(self, other: Look) -> bool:
-        """Whether one is a copy of the other: resized, compressed again, slightly brighter or cropped.
+        """Whether one is a copy of the other: resized, compressed again or slightly brighter.
 
-        Another picture of the same scene is none, nor is a black-and-white, turned or mirrored copy.
+        Another picture of the same scene is none, nor is one that was cropped, turned, mirrored or made grey.
         """
         if int((self.bits != other.bits).sum()) > BITS:
             return False

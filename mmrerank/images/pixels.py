@@ -51,7 +51,7 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
 
 def _plain(part: PIL.Image.Image, icc: Any) -> PIL.Image.Image:
     plain = part.convert("RGB") if part.mode in ("P", "YCbCr", "HSV") else part
-    return to_srgb(plain, icc) or plain.convert("RGB")
+    return to_srgb(plain, icc) or (plain if plain.mode == "RGB" else plain.convert("RGB"))
 
 
 def _over_white(part: PIL.Image.Image, icc: Any, *, unused: bool) -> PIL.Image.Image:

@@ -21,9 +21,14 @@ def strips(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
 def by_strips(
     image: PIL.Image.Image, mode: str, made: Callable[[PIL.Image.Image], PIL.Image.Image]
 ) -> PIL.Image.Image:
-    """A picture of ``mode`` of what ``made`` makes of each strip of ``image``."""
+    """A new picture of ``mode`` of what ``made`` makes of each strip of ``image``, which may be the strip."""
+    boxes = strips(image.size)
+    first = next(boxes, (0, 0, *image.size))
+    if first[2:] == image.size:
+        return made(cut(image, first))
     whole = PIL.Image.new(mode, image.size)
-    for box in strips(image.size):
+    whole.paste(made(cut(image, first)), first)
+    for box in boxes:
         whole.paste(made(cut(image, box)), box)
     return whole
 

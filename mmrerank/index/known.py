@@ -66,8 +66,9 @@ class Known:
         old = row.fields
         if old[_ROW] is None or old[_AWAY] is not None or not _same_text(old[_METADATA], sample.metadata):
             return False
+        path = os.fspath(image.path)
         try:
-            now = os.stat(image.path)  # noqa: PTH116
+            now = os.stat(path)  # noqa: PTH116
         except (OSError, ValueError):
             return False
         version = (now.st_mtime_ns, now.st_size)
@@ -77,10 +78,10 @@ class Known:
         return bool(
             (old[_SIZE], old[_MTIME], old[_CTIME]) == (size, now.st_mtime_ns, now.st_ctime_ns)
             and (old[_OFFSET], old[_LENGTH]) == (image.offset, image.length)
-            and old[_PATH] == self._path(image.path)
+            and old[_PATH] == self._path(path)
         )
 
-    def _path(self, path: Path) -> bytes:
+    def _path(self, path: str) -> bytes:
         """As `mmrerank.index.intake.place` has it, where ``root`` is above it."""
         text = os.path.abspath(path)  # noqa: PTH100
         return os.fsencode(text.removeprefix(self._root))

@@ -41,6 +41,8 @@ class Record:
     away: str | None = None
 
 
+# bytes as an object: no text, number or null is one
+_ENCODER = json.JSONEncoder(default=lambda data: {"hex": data.hex()})
 COLUMNS = tuple(Record.__dataclass_fields__)
 """The columns of a record, in the order of `values`."""
 METADATA = COLUMNS.index("metadata")
@@ -67,8 +69,7 @@ def checksum(fields: Sequence[Any]) -> int:
     >>> checksum([1, "a"]) == checksum([1, "a"]) != checksum([1, b"a"])
     True
     """
-    # bytes as an object: no text, number or null is one
-    text = json.dumps(fields, default=lambda data: {"hex": data.hex()})
+    text = _ENCODER.encode(fields)
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), signed=True)
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmrerank.errors import ImageIndexError
+from mmrerank.index import arrays
 from mmrerank.index.manifest import Shard, replace
-from mmrerank.index.stores import _arrays
 from mmrerank.paths import reason
 
 _STAMP = "stamp"
@@ -83,7 +83,7 @@ class Saved:
 
     def write(self, rows: NDArray[np.int64], facts: dict[str, Any]) -> None:
         """Declares what a store has left in the folder to be the view of ``rows``. Raises `OSError`."""
-        _arrays.write(self.place, _ROWS, rows)
+        arrays.write(self.place, _ROWS, rows)
         (self.place / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
         replace(self.place / _STAMP, _stamped(self._shards, rows, self._files()))
 
@@ -97,8 +97,8 @@ class Saved:
         return found if isinstance(found, dict) else {}
 
     def _rows(self, most: int) -> NDArray[np.int64]:
-        rows = _arrays.read(self.place, _ROWS, np.int64, (None,), most=most)
-        _arrays.check_range(rows, 0, most)
+        rows = arrays.read(self.place, _ROWS, np.int64, (None,), most=most)
+        arrays.check_range(rows, 0, most)
         if (np.diff(rows) <= 0).any():
             raise ValueError("its rows do not ascend")
         return rows

@@ -81,6 +81,21 @@ def _check_exact(name: str, world: tuple[Any, Any, int]) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(world=worlds(), share=st.sampled_from([0.05, 0.3, 0.6, 1.0]), seed=st.integers(0, 99))
+def test_a_filter_comes_first(name: str, world: tuple[Any, Any, int], share: float, seed: int) -> None:
+    vectors, queries, k = world
+    among = np.flatnonzero(np.random.default_rng(seed).random(len(vectors)) < share).astype(np.int64)
+    store = opened(name)
+    store.build(vectors)
+    scores, rows = store.search(queries, k, among)
+    expected_scores, expected_rows = truth(vectors[among], queries, k) if len(among) else (scores[:, :0], [])
+    assert rows.shape == (len(queries), min(k, len(among)))
+    assert rows.tolist() == (among[np.array(expected_rows)].tolist() if len(among) else [[]] * len(queries))
+    assert scores == pytest.approx(expected_scores, rel=1e-6, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_equal_rows_keep_their_order_among_many_vectors(name: str) -> None:
     rng = np.random.default_rng(0)
     vectors = rng.normal(size=(5000, 96)).astype(np.float32)

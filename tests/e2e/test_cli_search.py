@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from command import NAMES, SPEC, data, run, tiny_clip, write_lines
 
+from mmrerank import Filter, ImageSearch
+
 
 def test_imported_vectors_are_searched_without_a_model(imported: Path, source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.trec"
@@ -207,3 +209,95 @@ def test_indexing_again_and_from_a_list(built: Path, source: Path) -> None:
     result = run("index", source / "images", "--index", built)
     assert "5 unchanged" in result.stdout
     assert "failed: broken.jpg" in result.stderr
+
+
+# Filters
+
+RED = sorted(n for n in NAMES if "red" in n)
+WHERE = 'id ~ "RED" and width = 32 and taken is null'
+
+
+def found(told: Any) -> list[str]:
+    return sorted(h["id"] for h in told["hits"])
+
+
+@pytest.mark.usefixtures("named")
+def test_only_what_satisfies_is_searched(built: Path, tmp_path: Path) -> None:
+    assert 0 < len(RED) < len(NAMES)
+    told = data("search", "boat", "--index", built, "--where", WHERE)
+    assert found(told) == RED
+    assert told["warnings"] == []
+    told = data("search", "boat", "--index", built, "--where", WHERE, "--rerank", "cotrr", "--chat", "oracle")
+    assert found(told) == RED
+    assert all(h["grade"] is not None for h in told["hits"])
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"index: {built}\nwhere: {json.dumps(WHERE)}\n")
+    assert found(data("search", "boat", "--config", recipe)) == RED
+    assert found(data("search", "boat", "--config", recipe, "--where", f'id = "{NAMES[0]}"')) == [NAMES[0]]
+
+
+@pytest.mark.usefixtures("named")
+@pytest.mark.parametrize("method", ["none", "feedback"])
+def test_nothing_may_be_left(built: Path, method: str) -> None:
+    call = (
+        "search",
+        "boat",
+        "--index",
+        built,
+        "--where",
+        "width > 1000",
+        "--rerank",
+        method,
+        "--chat",
+        "oracle",
+    )
+    told = data(*call)
+    assert told["hits"] == []
+    assert told["warnings"] == ["no image of the index satisfies width > 1000"]
+    assert "Nothing was found." in run(*call).stdout
+
+
+def test_a_fault_is_shown_before_anything_is_loaded(built: Path, imported: Path, tmp_path: Path) -> None:
+    told = run("search", "boat", "--index", built, "--where", "widht > 3 and camera = 1", code=2).stderr
+    assert told.splitlines()[:3] == [
+        "error: the filter is wrong at character 1: there is no column widht",
+        "  widht > 3 and camera = 1",
+        "  ^",
+    ]
+    assert "Did you mean width?" in told
+    assert "camera (text)" in told
+    told = run("search", "boat", "--in", "/nowhere", "--where", "camera ~ Pixel", code=2).stderr
+    assert told.splitlines()[2] == f"  {' ' * 9}^"
+    assert 'Text is written in quotes: "Pixel".' in told
+
+
+def test_vectors_of_queries_are_searched_among_the_same(imported: Path, source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.trec"
+    call = ("search", "--query-vectors", source / "v.npy", "--index", imported, "--k", 9, "--run", out)
+    assert data(*call, "--where", 'id ~ "red"')["queries"] == 5
+    seen = {line.split()[2].replace("%20", " ") for line in out.read_text().splitlines()}
+    assert sorted(seen) == RED
+
+
+def test_info_says_what_can_be_asked(built: Path) -> None:
+    columns = {c["name"]: c for c in data("info", built)["columns"]}
+    assert columns["width"] == {"name": "width", "type": "number", "images": 5}
+    shown = run("info", built).stdout
+    assert "What --where can ask about:" in shown
+    assert "camera" in shown
+
+
+@pytest.mark.usefixtures("named")
+def test_python_takes_the_same_filter(built: Path) -> None:
+    search = ImageSearch.open(
+        built, chat="oracle", embedder=json.loads((built / "manifest.json").read_text())["embedder"]
+    )
+    where = Filter.parse('id ~ "red"')
+    for method in ("none", "cotrr", "feedback", "plan"):
+        result = search.search("boat", rerank=method, where=where)
+        assert sorted(h.id for h in result) == RED, method
+    assert sorted(h.id for h in search.search("boat", where=~where)) == sorted({*NAMES} - {*RED})
+    assert [h.id for h in search.search("boat", where=where, keep=lambda c: c.id == RED[0])] == [RED[0]]
+    assert next(h.id for h in search.search("boat", where=where, collapse="near")) in RED
+    last = list(search.stream("boat", where='id ~ "red"'))[-1]
+    assert sorted(h["id"] for h in last.to_dict()["result"]["hits"]) == RED

@@ -5,6 +5,7 @@ Run as a program, it builds an index and dies on the way.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import sys
@@ -80,6 +81,19 @@ def contents(path: Path) -> dict[str, tuple[Any, ...]]:
             r.id: (r.path, r.sha256, r.width, r.height, r.error, r.row is not None and files[r.row].tolist())
             for r in index._records.everything()
         }
+
+
+def digest(path: Path) -> str:
+    """SHA-256 over the id, the hash and the vector's bytes of every image, by id."""
+    found = hashlib.sha256()
+    with ImageIndex.open(path) as index:
+        assert index.verify(deep=True) == []
+        for id_ in sorted(index.ids):
+            record = index._records.get(id_)
+            assert record is not None
+            found.update(f"{id_}\0{record.sha256}\0".encode("utf-8", "surrogatepass"))
+            found.update(index.vectors([id_]).tobytes())
+    return found.hexdigest()
 
 
 # Building

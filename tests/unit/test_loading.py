@@ -107,7 +107,7 @@ def search(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ima
 
         return opener
 
-    monkeypatch.setattr("mmrerank.search.embedder_for", slow("embedder", Colours))
+    monkeypatch.setattr("mmrerank.search.words_embedder", slow("embedder", Colours))
     monkeypatch.setattr(
         "mmrerank.reranker.open_chat", slow("chat", lambda: Oracle(lambda query, id: ord(id[0])))
     )

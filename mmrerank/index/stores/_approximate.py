@@ -18,7 +18,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.index.stores import _arrays, _reduced, _tuned
+from mmrerank.index import arrays
+from mmrerank.index.stores import _reduced, _tuned
 from mmrerank.index.stores._order import Blocks, best
 from mmrerank.index.stores._scan import scan
 from mmrerank.index.stores._tuned import Setting
@@ -173,7 +174,7 @@ class ApproximateStore(VectorStore, abc.ABC):
         folder.mkdir(parents=True, exist_ok=True)
         if self._matrix is not None:
             for name, array in {"matrix": self._matrix, **self._arrays()}.items():
-                _arrays.write(folder, name, array)
+                arrays.write(folder, name, array)
         body = {"made_of": self._made_of, "settings": _tuned.as_json(self._settings)}
         (folder / _SETTINGS).write_text(json.dumps(body), encoding="utf-8")
 
@@ -184,11 +185,11 @@ class ApproximateStore(VectorStore, abc.ABC):
         try:
             if n < LEAST:
                 self._take(vectors)
-                self._made_of = _arrays.settings(folder / _SETTINGS)["made_of"]
+                self._made_of = arrays.settings(folder / _SETTINGS)["made_of"]
                 return self._made_of == n
-            matrix = _arrays.read(folder, "matrix", np.float32, (None, d), most=_reduced.MOST)
-            _arrays.check_finite(matrix)
-            body = _arrays.settings(folder / _SETTINGS)
+            matrix = arrays.read(folder, "matrix", np.float32, (None, d), most=_reduced.MOST)
+            arrays.check_finite(matrix)
+            body = arrays.settings(folder / _SETTINGS)
             self._settings = _tuned.parsed(body["settings"], 2 * n)
             self._made_of = body["made_of"]
             self._restore(folder, n, matrix)

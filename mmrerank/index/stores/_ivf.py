@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.index.stores import _arrays
+from mmrerank.index import arrays
 from mmrerank.index.stores._approximate import ApproximateStore
 from mmrerank.index.stores._order import steps
 from mmrerank.index.stores._reduced import PORTION, reduced, reduced_among, sample
@@ -128,14 +128,14 @@ class IvfStore(ApproximateStore, abc.ABC):
 
     def _restore(self, folder: Path, n: int, matrix: Vectors) -> None:
         width = len(matrix)
-        self._centres = _arrays.read(folder, "centres", np.float32, (None, width), most=_MOST_LISTS)
-        _arrays.check_finite(self._centres)
+        self._centres = arrays.read(folder, "centres", np.float32, (None, width), most=_MOST_LISTS)
+        arrays.check_finite(self._centres)
         self._coder = self._coder_of(width)
         self._relearn(folder, self._coder)
         self._coder.is_trained = True
-        self._lists = _arrays.read(folder, "lists", np.int32, (n,))
-        _arrays.check_range(self._lists, 0, len(self._centres))
-        self._codes = _arrays.read(folder, "codes", np.uint8, (n, self._coder.code_size))
+        self._lists = arrays.read(folder, "lists", np.int32, (n,))
+        arrays.check_range(self._lists, 0, len(self._centres))
+        self._codes = arrays.read(folder, "codes", np.uint8, (n, self._coder.code_size))
         self._fill()
 
     def _follow(self, vectors: Vectors | Rows, matrix: Vectors, moved: NDArray[np.int64]) -> None:

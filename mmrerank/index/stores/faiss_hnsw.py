@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.index.stores import _arrays
+from mmrerank.index import arrays
 from mmrerank.index.stores._approximate import ApproximateStore
 from mmrerank.index.stores._flat import library
 from mmrerank.index.stores._order import steps
@@ -80,21 +80,21 @@ class FaissHnswStore(ApproximateStore):
         """FAISS follows every link without a look: each must lead to a place of that level."""
         faiss, width = self._faiss, len(matrix)
         index = self._empty(width)
-        rows = _arrays.read(folder, "rows_of", np.int64, (None,), most=2 * n)
-        _arrays.check_range(rows, -1, n)
+        rows = arrays.read(folder, "rows_of", np.int64, (None,), most=2 * n)
+        arrays.check_range(rows, -1, n)
         count = len(rows)
         if not np.array_equal(np.sort(rows[rows >= 0]), np.arange(n)):
             raise ValueError("it is a graph of other rows")
-        places = _arrays.read(folder, "places", np.float32, (count, width))
-        _arrays.check_finite(places)
-        levels = _arrays.read(folder, "levels", np.int32, (count,))
-        _arrays.check_range(levels, 1, index.hnsw.cum_nneighbor_per_level.size())
+        places = arrays.read(folder, "places", np.float32, (count, width))
+        arrays.check_finite(places)
+        levels = arrays.read(folder, "levels", np.int32, (count,))
+        arrays.check_range(levels, 1, index.hnsw.cum_nneighbor_per_level.size())
         room = np.array([index.hnsw.cum_nb_neighbors(i) for i in range(int(levels.max()) + 1)])
         offsets = np.concatenate([[0], np.cumsum(room[levels])]).astype(np.uint64)
-        links = _arrays.read(folder, "neighbours", np.int32, (int(offsets[-1]),))
-        _arrays.check_range(links, -1, count)
+        links = arrays.read(folder, "neighbours", np.int32, (int(offsets[-1]),))
+        arrays.check_range(links, -1, count)
         _check_levels(links, levels, offsets[:-1].astype(np.int64), room)
-        (entry,) = _arrays.read(folder, "entry", np.int64, (1,)).tolist()
+        (entry,) = arrays.read(folder, "entry", np.int64, (1,)).tolist()
         if not 0 <= entry < count or levels[entry] != levels.max():
             raise ValueError("a walk cannot begin where it is said to")
         index.storage.add(places)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mmrerank.index.stores import _arrays
+from mmrerank.index import arrays
 from mmrerank.index.stores._flat import library
 from mmrerank.index.stores._ivf import IvfStore
 
@@ -35,8 +35,8 @@ class FaissIvfPqStore(IvfStore):
         return {"words": self._faiss.vector_to_array(self._coder.pq.centroids)}
 
     def _relearn(self, folder: Path, coder: Any) -> None:
-        words = _arrays.read(folder, "words", np.float32, (coder.pq.centroids.size(),))
-        _arrays.check_finite(words)
+        words = arrays.read(folder, "words", np.float32, (coder.pq.centroids.size(),))
+        arrays.check_finite(words)
         self._faiss.copy_array_to_vector(words, coder.pq.centroids)
 
 

@@ -41,7 +41,7 @@ class Shortsighted(ColourEmbedder):
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     paint(tmp_path / "pictures", ["a.png", "two\nlines.png", "c d.png"])
     build(tmp_path / "x", tmp_path / "pictures")
-    monkeypatch.setattr("mmrerank.search.embedder_for", lambda *_, **__: Shortsighted())
+    monkeypatch.setattr("mmrerank.search.words_embedder", lambda *_, **__: Shortsighted())
     return tmp_path / "x"
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,7 @@ from typer.testing import CliRunner
 from mmrerank import home
 from mmrerank.cli.main import cli
 from mmrerank.index import own
+from mmrerank.index.folders import count_of
 from mmrerank.index.index import ImageIndex
 from mmrerank.ports import Embedder, Vectors
 from mmrerank.types import Query
@@ -203,7 +209,7 @@ def test_interrupted_it_says_what_is_kept(verb: str, tmp_path: Path, monkeypatch
     }[verb]
     told = CliRunner().invoke(cli, arguments)
     assert told.exit_code == 130
-    assert f"stopped: 64 images are in {place} and stay; the same command goes on there" in told.stderr
+    assert f"stopped: 32 images are in {place} and stay; the same command goes on there" in told.stderr
     monkeypatch.setattr(Embedder_, "embed_images", real)
     assert CliRunner().invoke(cli, arguments).exit_code == 0
     assert len(ImageIndex.open(place)) == 70
@@ -220,3 +226,40 @@ def test_paths_are_absolute_and_short_names_are_their_specs() -> None:
     assert own.place_of(["/p"], "clip-b32") != own.place_of(["/p"], "clip-l14")
     assert own.place_of(["/a/b c/é!"], "clip-b32").name.rpartition("-")[0] == "é"
     assert own.place_of(["/"], "clip-b32").name.startswith("images-")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # a machine may be busy
+def test_a_real_model_and_a_real_interruption(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new user's first minutes, in processes of their own."""
+    few = tmp_path / "photos"
+    few.mkdir()
+    for file in sorted((photos / "images").glob("*.jpg"))[:40]:
+        (few / file.name).symlink_to(file)
+    command = [sys.executable, "-m", "mmrerank", "search", "a dog on a beach", "--in", str(few), "--k", "3"]
+    monkeypatch.setenv(home.VARIABLE, str(tmp_path / "home"))
+    refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (5, 3)
+    command += ["--embedder", SPEC]
+    first = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a test in the background ignores it
+    )  # fmt: skip
+    place = own.place_of([str(few)], SPEC)
+    until = time.monotonic() + 120
+    while count_of(place) < 32 and first.poll() is None and time.monotonic() < until:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=60)
+    if first.returncode == 130:  # else it was faster than the signal
+        assert "images are in" in said
+        assert "the same command goes on there" in said
+        assert "Traceback" not in said
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "images cannot be used" not in done.stderr
+    assert done.stdout.count(".jpg") == 3
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout == done.stdout
+    assert again.stderr == ""

@@ -34,9 +34,9 @@ def made(tmp_path: Path) -> Path:
     return tmp_path / "made"
 
 
-def rows(corpus: Corpus, index: Path, embedder: Any = None) -> dict[str, tuple[Any, ...]]:
+def rows(corpus: Corpus, index: Path) -> dict[str, tuple[Any, ...]]:
     """Hash, size and vector of each image by the id that the index has of it."""
-    report = ImageIndex.build(index, corpus, embedder or ColourEmbedder())
+    report = ImageIndex.build(index, corpus, ColourEmbedder())
     assert not report.failed
     return {id_: (row[1], row[2], row[3], row[5]) for id_, row in contents(index).items()}
 
@@ -48,10 +48,16 @@ def keys(expected: dict[str, tuple[Any, ...]], ids: str) -> dict[str, tuple[Any,
     return expected
 
 
-def same(corpus: Corpus, ids: str, root: Path, index: Path, embedder: Any = None) -> None:
-    expected = rows(SOURCES["folder"][0](root, index), index / "expected", embedder)
+def same(corpus: Corpus, ids: str, root: Path, index: Path) -> None:
+    expected = rows(SOURCES["folder"][0](root, index), index / "expected")
     assert list(expected) == sorted(files_of(root), key=os.fsencode)
-    found = rows(corpus, index / "found", embedder)
+    as_expected(corpus, ids, root, index / "found", expected)
+
+
+def as_expected(
+    corpus: Corpus, ids: str, root: Path, index: Path, expected: dict[str, tuple[Any, ...]]
+) -> None:
+    found = rows(corpus, index)
     if ids == "file":
         found = {Path(id_).relative_to(root).as_posix(): row for id_, row in found.items()}
     assert found == keys(expected, ids)
@@ -92,15 +98,27 @@ def test_a_second_run_embeds_nothing(pictures: Path, made: Path, tmp_path: Path)
             assert (embedder.embedded, report.removed) == (expected, 0)
 
 
-@pytest.mark.slow
-def test_every_source_gives_the_same_photographs(made: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, tuple[Any, ...]]]:
+    """The folder of the photographs, and what an index has of each."""
     photos = os.environ.get("MMRERANK_PHOTOS")
     if not photos:
         pytest.skip("MMRERANK_PHOTOS names no folder of photographs")
-    root = Path(photos)
-    for kind, (maker, ids) in (SOURCES | HF_SOURCES).items():
-        (made / kind).mkdir()
-        same(maker(root, made / kind), ids, root, tmp_path / "index" / kind)
-    (made / "remote").mkdir()
-    with serving(made / "remote") as address:
-        same(remote(root, made / "remote", address), "key", root, tmp_path / "index" / "remote")
+    root = next(p.parent for p in sorted(Path(photos).rglob("*.jpg")))
+    place = tmp_path_factory.mktemp("photographs")
+    return root, rows(SOURCES["folder"][0](root, place), place / "expected")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [*(k for k in SOURCES if k != "folder"), *HF_SOURCES, "remote"])
+def test_every_source_gives_the_same_photographs(
+    kind: str, photographs: tuple[Path, dict[str, tuple[Any, ...]]], made: Path, tmp_path: Path
+) -> None:
+    root, expected = photographs
+    assert len(expected) == len(files_of(root))
+    if kind == "remote":
+        with serving(made) as address:
+            as_expected(remote(root, made, address), "key", root, tmp_path / "index", expected)
+        return
+    maker, ids = (SOURCES | HF_SOURCES)[kind]
+    as_expected(maker(root, made), ids, root, tmp_path / "index", expected)

@@ -117,6 +117,9 @@ def test_every_form_of_a_cell(home: Path) -> None:
     digest = "0123456789abcdef" * 4  # 64 letters of base64, and the name of a file
     written(home / digest, png(3))
     assert [s.id for s in samples(lines(home / "t.jsonl", {"image": digest}))] == [digest]
+    path = "/work/shared/photographs/of/a/person/who/likes/long/names/of/folders/a.png"  # begins like base64
+    (only,) = samples(lines(home / "t.jsonl", {"image": path}))
+    assert "no path below" in only.error
 
 
 def test_metadata_are_plain_and_typed(home: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from mmrerank.embed import text_tower
 from mmrerank.embed.open import open_embedder
 from mmrerank.ports import Embedder
 
@@ -148,3 +149,14 @@ def test_a_file_of_weights_is_prepared_for_as_its_architecture_was_released() ->
 
 def opened(folder: Path) -> Embedder:
     return open_embedder(f"open_clip:local-dir:{folder}", device="cpu")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_text_tower_is_the_models(folders: dict[str, Path], family: str) -> None:
+    model: Any = open_embedder(f"open_clip:local-dir:{folders[family]}")
+    files = dict(model.text_tower())  # compares tokens and vectors
+    facts = text_tower.facts_of(files["tower.json"])
+    tower = text_tower.TextTower(files, facts, spec=model.spec, domain="", whole=lambda: model)
+    for text in (*TEXTS, "näher, 寺 ½ &amp; <b>"):
+        assert tower.embed_texts([text]) == pytest.approx(model.embed_texts([text]), abs=1e-5)
+        assert tower.overlong(text) == model.overlong(text)

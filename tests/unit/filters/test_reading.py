@@ -59,7 +59,8 @@ def test_filters_are_joined_in_python() -> None:
     a, b = mmrerank.Filter.parse("x = 1 or y = 2"), mmrerank.Filter.parse("z = 3")
     assert str(a & b) == "(x = 1 or y = 2) and z = 3"
     assert str(~(a | "q = 4")) == "not ((x = 1 or y = 2) or q = 4)"
-    assert a == mmrerank.Filter.parse("x=1 or y=2") and len({a, mmrerank.Filter.parse("x=1 or y=2")}) == 1
+    assert a == mmrerank.Filter.parse("x=1 or y=2")
+    assert len({a, mmrerank.Filter.parse("x=1 or y=2")}) == 1
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,8 @@ def test_the_caret_stands_under_wide_and_hidden_characters() -> None:
     with pytest.raises(UsageError) as caught:
         Filter.parse("a = 1 and " * 100 + "b")
     _, shown, caret, *_ = str(caught.value).split("\n")
-    assert shown.startswith("  ...") and shown[len(caret) - 2] == "b"
+    assert shown.startswith("  ...")
+    assert shown[len(caret) - 2] == "b"
 
 
 @settings(deadline=None)

@@ -1,4 +1,4 @@
-"""Filters over an index: the answer of brute force, the columns of what is there, and nothing of strangers."""
+"""Filters over an index: the answer of brute force, the columns that are there, nothing of strangers."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
-from index_world import ColourEmbedder
+from index_world import ColourEmbedder, build
 from shards import png, write
 
 from mmrerank import ImageIndex
@@ -80,7 +81,8 @@ def test_the_nearest_of_what_a_filter_leaves(world: Any, store: str, text: str, 
         np.testing.assert_allclose([h.score for h in hits], np.sort(scores)[::-1][:50], atol=1e-6)
         assert {h.id for h in hits} == {f"{n:06}.jpg" for n in order} or len(set(scores)) < len(scores)
         assert all(keep(told[int(h.id[:6])]) for h in hits)
-    assert [c.id for c in one] == [h.id for h in found[0]] and one[0].metadata["n"] == int(one[0].id[:6])
+    assert [c.id for c in one] == [h.id for h in found[0]]
+    assert one[0].metadata["n"] == int(one[0].id[:6])
 
 
 def test_a_filter_may_leave_nothing(world: Any) -> None:
@@ -113,7 +115,8 @@ def test_a_filter_without_sense_is_refused_at_its_place(world: Any, text: str, a
     with ImageIndex.open(world[0]) as index, pytest.raises(UsageError) as caught:
         index.search(np.ones((1, 3)), 5, where=text)  # the filter first: these vectors are of another width
     told = str(caught.value)
-    assert says in told and told.startswith(f"the filter is wrong at character {at + 1}: ")
+    assert says in told
+    assert told.startswith(f"the filter is wrong at character {at + 1}: ")
     assert told.split("\n")[2] == f"  {' ' * at}^"
 
 
@@ -130,8 +133,10 @@ def test_all_columns_are_listed_where_one_is_unknown(world: Any) -> None:
 def test_the_facts_of_an_index_name_its_columns(world: Any) -> None:
     with ImageIndex.open(world[0]) as index:
         columns = {c["name"]: (c["type"], c["images"]) for c in index.info()["columns"]}
-    assert columns["kind"] == ("text", COUNT) and columns["tags"] == ("list of text", COUNT)
-    assert columns["taken"] == ("date", 0) and columns["id"] == ("text", COUNT)
+    assert columns["kind"] == ("text", COUNT)
+    assert columns["tags"] == ("list of text", COUNT)
+    assert columns["taken"] == ("date", 0)
+    assert columns["id"] == ("text", COUNT)
 
 
 def test_of_copies_only_those_are_listed_that_satisfy(tmp_path: Path) -> None:
@@ -188,7 +193,9 @@ def test_metadata_of_strangers_do_not_swell_an_index(tmp_path: Path, monkeypatch
     ImageIndex.import_vectors(place, Given(vectors, told), embedder_spec="clip-b32", store="exact")
     with ImageIndex.open(place) as index:
         names = [f.name for f in index.fields]
-        assert len(names) == 50 + 7 and "deep.a.b.c" in names and "deep.a.b.c.d" not in names
+        assert len(names) == 50 + 7
+        assert "deep.a.b.c" in names
+        assert "deep.a.b.c.d" not in names
         assert not [problem for problem in index.verify() if "damaged" in problem]
         known, unknown = next(n for n in names if n.startswith("`key")), "`key 3 29`"
         assert len(index.search(np.ones((1, 8)), 9, where=f"has {known}")[0]) == 1
@@ -219,7 +226,8 @@ def test_what_was_changed_by_another_hand_is_noticed(tmp_path: Path, statement: 
     db.close()
     with ImageIndex.open(place) as index, pytest.raises(ImageIndexError) as caught:
         index.search(np.ones((1, 8)), 9, where='kind = "a"')
-    assert says in str(caught.value) and "--rebuild" in str(caught.value)
+    assert says in str(caught.value)
+    assert "--rebuild" in str(caught.value)
     with ImageIndex.open(place) as index:
         assert index.verify()
 
@@ -239,3 +247,25 @@ def test_names_and_values_are_never_run(tmp_path: Path) -> None:
             "not a is not null",
         ):
             assert [h.id for h in index.search(np.ones((1, 8)), 9, where=text)[0]] == ["000000.jpg"], text
+
+
+def test_what_cameras_write_is_asked_for(tmp_path: Path) -> None:
+    source = tmp_path / "p"
+    source.mkdir()
+    for n, (taken, camera) in enumerate(
+        [("2023:12:31 23:59:59", "Pixel 6"), ("2024:06:01 00:00:00", "PIXEL 7"), ("", "")]
+    ):
+        exif = PIL.Image.Exif()
+        if taken:
+            exif[0x0132], exif[0x010F], exif[0x0110] = taken, "Google", camera
+        PIL.Image.new("RGB", (8 + n, 8), (80 * n, 9, 9)).save(source / f"{n}.jpg", exif=exif)
+    build(tmp_path / "x", source)
+    with ImageIndex.open(tmp_path / "x") as index:
+        for text, kept in (
+            ("taken >= 2024-06-01", [1]), ("taken < 2024", [0]), ('camera ~ "pixel"', [0, 1]),
+            ("width = 10", [2]),
+            ('camera ~ "pixel" and taken > 2023', [1]), ("taken is null", [2]), ('camera !~ "6"', [1]),
+            ('not camera ~ "6"', [1, 2]), ('path in ("0.jpg", "2.jpg") and size > 100', [0, 2]),
+        ):  # fmt: skip
+            found = index.search(QUERY, 9, where=text)[0]
+            assert sorted(h.id for h in found) == [f"{n}.jpg" for n in kept], text

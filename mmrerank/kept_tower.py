@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mmrerank import catalog
-from mmrerank.embed import _text_tower
+from mmrerank.embed import text_tower
 from mmrerank.errors import ImageIndexError, ModelError
 from mmrerank.index import texts
 from mmrerank.index.manifest import Manifest
@@ -33,18 +33,18 @@ def kept_tower(facts: Manifest, index: Path, named: str, whole: Callable[[], Emb
     if plugin != _PLUGIN or (not named and catalog.is_local("embedder", facts.embedder)):
         return None
     try:
-        name, place = _text_tower.named(rest)
+        name, place = text_tower.named(rest)
         made_by = catalog.resolve("embedder", facts.embedder).spec
-        if name != _text_tower.named(made_by.partition(":")[2])[0]:
+        if name != text_tower.named(made_by.partition(":")[2])[0]:
             return None
         files = texts.read(index, facts)
-        known = _text_tower.facts_of(files.get(_text_tower.FACTS, b""))
+        known = text_tower.facts_of(files.get(text_tower.FACTS, b""))
         if (known.fingerprint, known.dim) != (facts.fingerprint, facts.dim):
             raise ModelError("it is of another model")
-        if not _text_tower.are_there(known.weights, place):
+        if not text_tower.are_there(known.weights, place):
             return None  # and the files are compared with the index as those of any model
         domain = card.domain or known.domain
-        return _text_tower.TextTower(files, known, spec=facts.embedder, domain=domain, whole=whole)
+        return text_tower.TextTower(files, known, spec=facts.embedder, domain=domain, whole=whole)
     except (ImageIndexError, ModelError) as error:
         warnings.warn(
             f"the text tower in {index / texts.FOLDER} is not used: {error}. Delete that folder and index "
