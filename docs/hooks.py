@@ -93,8 +93,18 @@ def models() -> str:
     shown = [m for m in _listed()["models"] if not m.get("corpora")]
     return _table(
         ["name", "kind", "stands for", "about", "download", "memory", "licence"],
-        [[_code(m["name"]), m["kind"], _code(m["spec"]), m["about"], _size(m["bytes"]), _size(m["memory"]),
-          m["licence"]] for m in shown],
+        [
+            [
+                _code(m["name"]),
+                m["kind"],
+                _code(m["spec"]),
+                m["about"],
+                _size(m["bytes"]),
+                _size(m["memory"]),
+                m["licence"],
+            ]
+            for m in shown
+        ],
     )
 
 

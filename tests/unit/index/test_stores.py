@@ -110,7 +110,12 @@ def test_forged_arrays_are_refused_or_harmless(name: str, rows: Any, tmp_path: P
             shutil.rmtree(forged, ignore_errors=True)
             shutil.copytree(tmp_path / "good", forged)
             if path.suffix == ".json":
-                bad = (b"{}", b"[" * 70_000, b'{"made_of": 1e99, "settings": []}', b'{"made_of": 5, "settings": 7}')
+                bad = (
+                    b"{}",
+                    b"[" * 70_000,
+                    b'{"made_of": 1e99, "settings": []}',
+                    b'{"made_of": 5, "settings": 7}',
+                )
                 (forged / path.name).write_bytes(bad[number])
                 assert not opened(name).load(forged, rows[:700])
                 continue
