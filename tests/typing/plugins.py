@@ -88,10 +88,8 @@ SCORERS: list[ScorerPlugin] = [
     cross_encoder, jina_m0, lychee, mm_r5, monoqwen2, qwen3_vl_reranker, rerank_server, unime_scorer,
 ]  # fmt: skip
 EMBEDDERS: list[EmbedderPlugin] = [gme, jina_v4, open_clip, qwen3_vl, unime, vlm2vec]
-STORES: list[StorePlugin] = [exact, faiss, faiss_gpu, faiss_hnsw, faiss_ivfpq, faiss_rabitq]
-CORPORA: list[CorpusPlugin] = [embeddings, folder, hf, table, webdataset]
 STORES: list[StorePlugin] = [exact, faiss, faiss_gpu, faiss_hnsw, faiss_ivfpq, faiss_rabitq, milvus]
-CORPORA: list[CorpusPlugin] = [embeddings, folder, webdataset]
+CORPORA: list[CorpusPlugin] = [embeddings, folder, hf, table, webdataset]
 BENCHMARKS: list[BenchmarkPlugin] = [
     circo, cirr, fashioniq, flickr30k, folder_benchmark, inquire_fullrank, inquire_rerank, mmeb, mrb, mscoco,
     visdial,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mmrerank.errors import MissingExtraError, ModelError, in_short
-from mmrerank.index.jobs.local import Done, Opener, make, worded
+from mmrerank.index.jobs.local import Done, Opener, failed, make, worded
 from mmrerank.index.jobs.plan import Plan, PlanPart
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def on_ray(
         try:
             for row in data.iter_rows():
                 if row["error"]:
-                    raise ModelError(f"shard {row['number']:05d} could not be made: {row['error']}")
+                    raise failed(int(row["number"]), str(row["error"]))
                 done(images[int(row["number"])])
         except ray.exceptions.RayError as error:
             raise ModelError(

@@ -83,22 +83,18 @@ def build_in_shards(
             }  # fmt: skip
             plan, told = _planned(place, folder, corpora, facts, progress)
             _embed(place, plan, embedder, opener, engine, workers, progress)
+            how: dict[str, Any] = {
+                "store": store,
+                "domain": domain,
+                "allow_removal": allow_removal,
+                "text_tower": text_tower,
+            }
+            how |= {"half": half, "rebuild": rebuild, "allow_truncated": allow_truncated}
+            planned = [PlannedCorpus(place, plan, number, c) for number, c in enumerate(corpora)]
             report = building.build(
-                folder,
-                [PlannedCorpus(place, plan, number, corpus) for number, corpus in enumerate(corpora)],
-                Given(embedder),
-                progress=None,
-                max_pixels=pixels,
-                allow_truncated=allow_truncated,
-                rebuild=rebuild,
-                batch=None,
-                store=store,
-                domain=domain,
-                allow_removal=allow_removal,
-                text_tower=text_tower,
-                half=half,
-                intake=MergeIntake,
-            )
+                folder, planned, Given(embedder), max_pixels=pixels, progress=None, batch=None,
+                intake=MergeIntake, **how,
+            )  # fmt: skip
         _remove(place)
     return dataclasses.replace(report, remarks=(*told, *report.remarks))
 

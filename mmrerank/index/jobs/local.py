@@ -54,7 +54,7 @@ def processes(
                     worker.end()
                     team[number] = _Worker(work, opener, workers)
                 elif said:
-                    raise ModelError(f"shard {part.number:05d} could not be made: {said}")
+                    raise failed(part.number, said)
                 else:
                     done(part.images)
     finally:
@@ -127,6 +127,12 @@ def make(work: Path, number: int, embedder: Embedder) -> None:
     if plan is None:
         raise ImageIndexError(f"{work} has no plan; every worker must see this folder under this path")
     shards.embed(work, plan, plan.parts[number], embedder)
+
+
+def failed(number: int, said: str) -> ModelError:
+    """The error of a shard whose worker has ``said`` why."""
+    name = f"shard {number:05d}"
+    return ModelError(said if said.startswith(name) else f"{name} could not be made: {said}")
 
 
 def worded(error: Exception) -> str:

@@ -18,9 +18,11 @@ import pytest
 
 from mmrerank import registry
 from mmrerank.errors import ImageIndexError, MissingExtraError, UsageError
+from mmrerank.index.index import ImageIndex
 from mmrerank.index.stores import _milvus_connection, _milvus_server, milvus
 from mmrerank.index.stores._milvus_connection import Lite, Server
 from mmrerank.index.stores._milvus_server import Collection
+from tests.support.index_world import build, nearest, paint
 
 
 def unit_vectors(count: int, dim: int, seed: int = 0) -> Any:
@@ -222,3 +224,20 @@ def test_a_server_that_is_not_there_is_not_named_with_its_token() -> None:
     assert "secret" not in said
     assert "127.0.0.1:9" not in said
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.slow
+def test_an_index_searches_its_collection_and_an_update_makes_another(tmp_path: Path) -> None:
+    paint(tmp_path / "in", [f"{n}.png" for n in range(9)])
+    build(tmp_path / "a", tmp_path / "in", store="milvus")
+    first = {p.name for p in (tmp_path / "a" / "milvus").iterdir()}
+    with ImageIndex.open(tmp_path / "a") as index, ImageIndex.open(tmp_path / "a", store="exact") as exact:
+        picture = tmp_path / "in" / "3.png"
+        assert nearest(index, picture) == nearest(exact, picture)
+        assert index._view.store._collection is not None  # as it was saved, and not made anew
+        assert index.verify(deep=True) == []
+    paint(tmp_path / "in", ["new.png"], start=99)
+    build(tmp_path / "a", tmp_path / "in", store="milvus")
+    with ImageIndex.open(tmp_path / "a") as index:
+        assert nearest(index, tmp_path / "in" / "new.png")[0] == "new.png"
+    assert len({p.name for p in (tmp_path / "a" / "milvus").iterdir()} - first) == 1
