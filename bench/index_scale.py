@@ -91,6 +91,7 @@ def run(source: str, index: str, images: int) -> dict[str, float]:
         report = ImageIndex.build(index, folder_corpus.open(source), embedder, progress=progress)
         return embedder.embedded, report.unchanged
 
+    # what a run holds whatever its size, such as pages of the database, is there at 2% of many images only
     with tempfile.TemporaryDirectory() as few:
         draw(Path(few, "p"), 10**7, 10**7 + _FEW)
         for _ in range(2):
