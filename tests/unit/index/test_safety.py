@@ -98,6 +98,7 @@ def killed(index: Path, source: Path, where: str, after: int) -> None:
         assert process.wait(60) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_killed_build_goes_on_where_it_stopped(tmp_path: Path) -> None:
     source, index = tmp_path / "p", tmp_path / "x"
     paint(source, [f"{n:03d}.png" for n in range(40)])

@@ -309,6 +309,7 @@ def test_a_tag_in_a_note_does_not_cost_the_rest() -> None:
     assert body == {"A": {"note": "it says <think>", "grade": 1}, "B": {"grade": 2}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "pieces",
     [["<|im_", "end|>", "<|im_start|>"], ["<|im_<|im_end|>end|>"], ["<think", ">", "</", "think>"]],
