@@ -71,7 +71,7 @@ def test_a_killed_rebuild_goes_on_where_it_stopped(source: Path, tmp_path: Path)
 
 
 def _images(folder: Path) -> int:
-    return folders._images(folder)
+    return folders.count_of(folder)
 
 
 def test_what_a_stopped_rebuild_of_another_model_left_is_discarded(source: Path, tmp_path: Path) -> None:

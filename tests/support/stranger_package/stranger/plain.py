@@ -22,16 +22,19 @@ class Plain(VectorStore):
         """Keeps them."""
         self._vectors = vectors
 
-    def search(self, queries: Vectors, k: int) -> tuple[Vectors, NDArray[np.int64]]:
+    def search(
+        self, queries: Vectors, k: int, among: NDArray[np.int64] | None = None
+    ) -> tuple[Vectors, NDArray[np.int64]]:
         """Exact scores in double precision, ties by row."""
-        k = min(k, len(self._vectors))
+        some = np.arange(len(self._vectors)) if among is None else among
+        k = min(k, len(some))
         scores = np.zeros((len(queries), k), np.float32)
         rows = np.zeros((len(queries), k), np.int64)
         for n, query in enumerate(queries.astype(np.float64)):
-            exact = np.array([(v * query).sum() for v in self._vectors.astype(np.float64)])
+            exact = np.array([(v * query).sum() for v in self._vectors[some].astype(np.float64)])
             found = exact.astype(np.float32)
-            rows[n] = np.lexsort((np.arange(len(found)), -found))[:k]
-            scores[n] = found[rows[n]]
+            best = np.lexsort((some, -found))[:k]
+            rows[n], scores[n] = some[best], found[best]
         return scores, rows
 
 
