@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mmrerank.errors import ImageIndexError
 from mmrerank.index.fields import Tally
+from mmrerank.index.paging import pages
 from mmrerank.index.record import METADATA, values, wrapped
 from mmrerank.index.records import Record, Records
 
@@ -34,17 +35,17 @@ def integrity(records: Records) -> Iterator[Record | str]:
         with records.snapshot():
             counted = records.tally(records.state)
         again = Tally(only=counted.names)
-        count, total, last = 0, 0, -1
-        while page := records.raw("WHERE seq > ?", [last], limit=_PAGE):
-            for last, fields, sum_ in page:
-                try:
-                    record = records.checked(last, fields, sum_)
-                    if record.row is not None:
-                        again.add(values(record)[METADATA])
-                    yield record
-                    count, total = count + 1, wrapped(total + sum_)
-                except ImageIndexError as error:
-                    yield str(error)
+        count, total = 0, 0
+        found = pages(records.path, lambda last: records.raw("WHERE seq > ?", [last], limit=_PAGE))
+        for number, fields, sum_ in found:
+            try:
+                record = records.checked(number, fields, sum_)
+                if record.row is not None:
+                    again.add(values(record)[METADATA])
+                yield record
+                count, total = count + 1, wrapped(total + sum_)
+            except ImageIndexError as error:
+                yield str(error)
         # while somebody writes, pages are of different moments
         if before != records.state:
             return

@@ -28,6 +28,7 @@ from mmrerank.index.database import LONGEST, Database
 from mmrerank.index.fields import Tally, select
 from mmrerank.index.kept import KEPT
 from mmrerank.index.manifest import Seal
+from mmrerank.index.paging import pages
 from mmrerank.index.record import COLUMNS, METADATA, checksum, parse, values, wrapped
 from mmrerank.index.record import Record as Record
 from mmrerank.paths import database_reason, reason
@@ -177,11 +178,9 @@ class Records:
 
     def states(self) -> Iterator[tuple[str, bool]]:
         """The id of every record and whether it has a vector, in the order of insertion."""
-        last = -1
         sql = "SELECT seq, id, row IS NOT NULL FROM records WHERE seq > ? ORDER BY seq LIMIT ?"
-        while page := self.ask(sql, [last, _PAGE]):
-            for last, id_, has_row in page:  # noqa: B007 - the last one is where the next page starts
-                yield id_, bool(has_row)
+        for _, id_, has_row in pages(self.path, lambda last: self.ask(sql, [last, _PAGE])):
+            yield id_, bool(has_row)
 
     def by_row(self, rows: Iterable[int]) -> dict[int, list[Record]]:
         """The records of each row, in the order of insertion."""
@@ -202,10 +201,8 @@ class Records:
 
     def everything(self) -> Iterator[Record]:
         """Every record, in the order of insertion; fetched in portions."""
-        last = -1
-        while page := self._select("WHERE seq > ?", [last], limit=_CHUNK):
-            for last, record in page:  # noqa: B007 - the last one is where the next page starts
-                yield record
+        for _, record in pages(self.path, lambda last: self._select("WHERE seq > ?", [last], limit=_CHUNK)):
+            yield record
 
     def rows_of(self, ids: Sequence[str]) -> list[int]:
         """The vector row of each id. Raises `InputError` for an id that has none."""
