@@ -1,4 +1,4 @@
-"""Reads a table in pages by the rising number of its rows, and stops where a damaged one has none that rises."""
+"""Reads a table in pages by the rising number of its rows. A damaged one, where none rises, is an error."""
 
 from __future__ import annotations
 
