@@ -37,12 +37,14 @@ def holds(node: Node, facts: Mapping[str, Any]) -> bool:
         return meets(node, found(facts.get(METADATA), keys))
     value = facts.get(name)
     if name == "path" and isinstance(value, str):
-        return meets(node, os.fsencode(value))
-    return meets(node, value, dated=RECORD[name] == "date")
+        return meets(node, os.fsencode(value), dated=None)
+    return meets(node, value, dated=True if RECORD[name] == "date" else None)
 
 
-def meets(leaf: Leaf, value: Any, *, dated: bool = False) -> bool:
-    """Whether a comparison holds for the column's ``value``. Text of a ``dated`` column is dates."""
+def meets(leaf: Leaf, value: Any, *, dated: bool | None = False) -> bool:
+    """Whether a comparison holds for the column's ``value``. Text of a ``dated`` column is dates; where it
+    is None, no text is one.
+    """
     if isinstance(leaf, Null):
         return (value is not None) is leaf.negated
     if value is None:
@@ -55,7 +57,7 @@ def meets(leaf: Leaf, value: Any, *, dated: bool = False) -> bool:
     return any(compares(operator, leaf.value, e, dated=dated) for e in every) is not turned
 
 
-def compares(operator: str, value: Value, mine: Any, *, dated: bool = False) -> bool:
+def compares(operator: str, value: Value, mine: Any, *, dated: bool | None = False) -> bool:
     """Whether ``mine``, one value of a record, stands so to the ``value`` of a filter."""
     if operator == "~":
         return contains(mine, folded(str(value.content)))
@@ -63,7 +65,7 @@ def compares(operator: str, value: Value, mine: Any, *, dated: bool = False) -> 
         return isinstance(mine, bool) and mine is value.content
     if value.kind == "number" and isinstance(mine, int | float) and not isinstance(mine, bool):
         return _ORDER[operator](mine, value.content)
-    if (wanted := dates(value, dated=dated)) is not None:
+    if dated is not None and (wanted := dates(value, dated=dated)) is not None:
         # the clock of a camera is a moment as it stands
         at = mine if dated else moment(mine)
         return isinstance(at, str) and wanted.holds(operator, at)
