@@ -118,7 +118,7 @@ def apart(source: Path, index: Path, images: int) -> dict[str, float]:
     return found
 
 
-def measured(images: int, add_to: int) -> list[str]:
+def measured(images: int, add_to: int, bytes_bar: int = BYTES_BAR) -> list[str]:
     """Prints the lines, and gives those whose bar is missed."""
     missed = []
     with tempfile.TemporaryDirectory() as temporary:
@@ -126,10 +126,10 @@ def measured(images: int, add_to: int) -> list[str]:
         draw(source, 0, images)
         new = apart(source, index, images)
         print(
-            f"{images:,} images made: {new['bytes']:.0f} bytes an image (bar {BYTES_BAR}), "
+            f"{images:,} images made: {new['bytes']:.0f} bytes an image (bar {bytes_bar}), "
             f"{new['wall']:.0f} s, {new['cpu'] / images * 1e6:.0f} us of the processor an image"
         )
-        if new["bytes"] >= BYTES_BAR or new["embedded"] != images:
+        if new["bytes"] >= bytes_bar or new["embedded"] != images:
             missed.append("memory")
         same = apart(source, index, images)
         speed = images / same["cpu"]

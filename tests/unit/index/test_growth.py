@@ -14,7 +14,8 @@ ROOT = Path(__file__).parents[3]
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 def test_memory_grows_by_few_bytes_an_image_and_only_what_is_new_is_embedded() -> None:
-    missed = runpy.run_path(str(ROOT / "bench/index_scale.py"))["measured"](40_000, 2_000)
+    # some 7 MB do not depend on the number, and count more among fewer images than the bench has
+    missed = runpy.run_path(str(ROOT / "bench/index_scale.py"))["measured"](40_000, 2_000, 450)
     # how fast a busy machine is, no test can say
     assert set(missed) <= {"unchanged"}
 
