@@ -55,8 +55,15 @@ def opened(name: str) -> Any:
         pytest.skip(str(error))
 
 
-# a client of Milvus holds more than these few vectors
-@pytest.mark.parametrize("name", [n for n in registry.names("store") if n != "milvus"])
+# a client of Milvus holds more than these few vectors; what searches by default is asked by the default suite
+@pytest.mark.parametrize(
+    "name",
+    [
+        n if n in ("exact", "faiss") else pytest.param(n, marks=pytest.mark.slow)
+        for n in registry.names("store")
+        if n != "milvus"
+    ],
+)
 @pytest.mark.parametrize("taken_out", [False, True])
 def test_a_search_reads_block_by_block_in_every_file(
     name: str, taken_out: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
