@@ -1,4 +1,4 @@
-"""Which model a verb takes where nobody named one, and what is said before it is downloaded."""
+"""Which model a verb takes where nobody named one, and what is shown before it is downloaded."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def search(
     )  # fmt: skip
     check_count("results", settings.k, "--k")
     check_count("candidates", settings.candidates, "--candidates")
-    read(settings.where)  # a fault is told before images are indexed
+    read(settings.where)  # a fault is reported before images are indexed
     if output is Output.json and (print0 or filepath_only):
         raise UsageError("--output json prints everything; leave out --filepath-only and --print0")
     if query_vectors is not None:

@@ -29,7 +29,7 @@ from mmrerank.index.filtering import Filtering
 from mmrerank.index.folders import VECTORS, standing, writable
 from mmrerank.index.guard import take
 from mmrerank.index.importing import VectorCorpus
-from mmrerank.index.info import told
+from mmrerank.index.info import describe
 from mmrerank.index.kept import FILE as KEPT_FILE
 from mmrerank.index.kept import is_kept
 from mmrerank.index.manifest import IMPORTED
@@ -216,7 +216,7 @@ class ImageIndex:
         last run could not see, ``columns`` what a `mmrerank.Filter` can ask about, ``text_tower`` the bytes
         of a tower for words (0: none).
         """
-        return told(self.path, self.manifest, self._records, self._filtering.fields())
+        return describe(self.path, self.manifest, self._records, self._filtering.fields())
 
     def warnings(self) -> list[str]:
         """What about the index's surroundings its user should know: a source or an embedder that is away."""

@@ -13,7 +13,7 @@ from mmrerank.index.opened import store_facts
 from mmrerank.index.records import Records
 
 
-def told(path: Path, facts: Manifest, records: Records, fields: Fields) -> dict[str, Any]:
+def describe(path: Path, facts: Manifest, records: Records, fields: Fields) -> dict[str, Any]:
     """The facts about the index at ``path``, ready for JSON."""
     images, failed = records.counts()
     return {

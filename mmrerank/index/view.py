@@ -50,9 +50,8 @@ class View:
         if among is None:
             scores, at = self.store.search(queries, k)
         else:
-            places = np.searchsorted(self.rows, among)
-            places = places[self.rows[np.minimum(places, len(self.rows) - 1)] == among]
-            scores, at = self.store.search(queries, k, places)
+            moved = _moved(among, self.rows)
+            scores, at = self.store.search(queries, k, moved[moved >= 0])
         rows = self.rows[at]
         if self.guard:
             self.guard.after(scores, rows)
@@ -115,7 +114,7 @@ def _taken(
 
 
 def _moved(old: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each of the ``old`` rows stands among ``rows``, both ascending; -1 where it does not."""
+    """Where each of the rows ``old`` stands among ``rows``, both ascending; -1 where it does not."""
     if not len(rows):
         return np.full(len(old), -1, dtype=np.int64)
     at = np.minimum(np.searchsorted(rows, old), len(rows) - 1)
@@ -147,9 +146,11 @@ def save_view(
     given = _given(store, vectors, rows)
     saved = Saved(folder / chosen.name, shards, before)
     try:
-        if saved.is_of(rows) and _taken(store, saved, vectors, rows, given):
+        same = saved.is_of(rows)
+        taken = _taken(store, saved, vectors, rows, given)
+        if same and taken:
             return _described(chosen, store)
-        if not _taken(store, saved, vectors, rows, given):
+        if not taken:
             store.build(given)
         store.discard(saved.place)
         shutil.rmtree(saved.place, ignore_errors=True)
